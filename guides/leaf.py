@@ -1,0 +1,28 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What the guide of a leaf is."""
+
+from __future__ import annotations
+
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyro_spvae.nn import Part
+
+
+class LeafGuide(Part, PyroModule):
+    """
+    An inference program for the latent variables of one leaf, written without plates.
+
+    Subclasses make their parameters in ``build(leaves, pixels, latent_dim)`` and state, in ``forward``, a site for each
+    latent variable of the leaf model, by the same name. What depends on the data alone belongs into a method marked
+    :func:`pyro_spvae.nn.memoized`, so that evaluation encodes each datum once for thousands of particles.
+    """
+
+    def forward(self, x: Tensor) -> None:
+        """
+        States the latent sites of the leaf.
+
+        :param Tensor x: features of the patches ``[data, leaf, pixel]``; missing pixels are 0.
+        """
+        raise NotImplementedError

@@ -1,0 +1,308 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The sum-product VAE (Tan and Peharz, ICML 2019): a mixture over induced trees whose leaves are VAEs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer.util import is_validation_enabled
+from pyro.nn import PyroModule, pyro_method
+from torch import Tensor
+
+from pyro_spvae.circuits import Circuit, RegionGraph
+from pyro_spvae.distributions import InducedTree
+from pyro_spvae.guides import LeafGuide, NormalGuide
+from pyro_spvae.infer import log_likelihood, sample_tree
+from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
+from pyro_spvae.likelihoods import Likelihood, Normal
+from pyro_spvae.models.batch import LeafBatch
+from pyro_spvae.models.leaf import LeafModel
+from pyro_spvae.models.posterior import TreePosterior
+from pyro_spvae.models.vae import VAE
+from pyro_spvae.nn import LeafView, memoized
+from pyro_spvae.priors import Prior
+
+
+class SPVAE(PyroModule):
+    r"""
+    A sum-product network over leaf VAEs, as one Pyro model and guide.
+
+    .. math:: p(x) = \sum_T p(T) \prod_{l \in T} \int p(x_l \mid z_l)\, p(z_l)\, dz_l, \qquad \text{(eq. (6) of the paper)}
+
+    The generative story, for every datum: draw an induced tree; for every leaf draw a latent code and a patch; the
+    patches of the leaves on the tree make up the datum. Sites: ``"tree"`` (``bool[leaf]``), the leaf program's latent sites
+    (``"z"``), ``"x"`` (patches) and, when generating, the deterministic ``"image"``; plates ``data`` (dim -2) and ``leaf``
+    (dim -1). The same pair serves :class:`~pyro_spvae.infer.CircuitELBO`, which sums the tree out, and every Pyro ELBO and
+    handler.
+
+    :param regions: a :class:`~pyro_spvae.circuits.RegionGraph`, or a :class:`~pyro_spvae.circuits.Circuit` over one.
+    :param int units: sum nodes of every inner region.
+    :param int leaves: leaf programs of every leaf region; ``units`` by default.
+    :param LeafModel leaf: the generative program of a leaf. By default a :class:`~pyro_spvae.models.VAE` made of
+        ``likelihood``, ``latent_dim``, ``hidden_dims`` and ``prior``.
+    :param LeafGuide guide: the inference program of a leaf; by default a
+        :class:`~pyro_spvae.guides.NormalGuide` with ``hidden_dims``.
+    :param int latent_dim: latent size of the default leaf, 8.
+    :param Sequence[int] hidden_dims: hidden layers of the default leaf and guide, (32, 32).
+    :param Likelihood likelihood: of the default leaf; ``Normal()`` by default.
+    :param Prior prior: of the default leaf; standard normal by default.
+    :param channels: size of a channel axis in front of the region graph's shape, or ``None`` for none. By default 1 for
+        two-dimensional graphs (images ``[1, height, width]``) and ``None`` for others (``[D]``).
+    :raises ValueError: for arguments that do not go together.
+    """
+
+    def __init__(
+        self,
+        regions: RegionGraph | Circuit,
+        units: int | None = None,
+        leaves: int | None = None,
+        *,
+        leaf: LeafModel | None = None,
+        guide: LeafGuide | None = None,
+        latent_dim: int | None = None,
+        hidden_dims: Sequence[int] | None = None,
+        likelihood: Likelihood | None = None,
+        prior: Prior | None = None,
+        channels: int | str | None = "auto",
+    ) -> None:
+        super().__init__()
+        if isinstance(regions, Circuit):
+            if units is not None or leaves is not None:
+                raise ValueError("units and leaves belong to the circuit that was given as regions; leave them out")
+            circuit = regions
+        elif isinstance(regions, RegionGraph):
+            circuit = Circuit(regions, 2 if units is None else units, leaves)
+        else:
+            raise TypeError(f"regions is a {type(regions).__name__}; a RegionGraph or a Circuit is needed")
+        options = {"latent_dim": latent_dim, "hidden_dims": hidden_dims, "likelihood": likelihood, "prior": prior}
+        if leaf is None:
+            leaf = VAE(
+                likelihood=Normal() if likelihood is None else likelihood,
+                latent_dim=8 if latent_dim is None else latent_dim,
+                hidden_dims=(32, 32) if hidden_dims is None else hidden_dims,
+                prior=prior,
+            )
+        else:
+            given = [name for name, value in options.items() if value is not None]
+            if given:
+                raise ValueError(f"{', '.join(given)} describe the default leaf; leave them out when leaf is given")
+        if channels == "auto":
+            channels = 1 if len(circuit.regions.shape) == 2 else None
+        if channels is not None and (isinstance(channels, (bool, str)) or channels < 1):
+            raise ValueError(f"channels is {channels!r}; a positive integer or None is needed")
+
+        self.circuit = circuit
+        self.view = LeafView(circuit.regions, circuit.leaves, channels)
+        sizes = {"leaves": circuit.num_leaves, "pixels": self.view.pixels}
+        self.leaf = leaf.bind(**sizes)
+        guide = NormalGuide(hidden_dims=(32, 32) if hidden_dims is None else hidden_dims) if guide is None else guide
+        self.leaf_guide = guide.bind(**sizes, latent_dim=leaf.latent_dim)
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape of one datum."""
+        return self.view.event_shape
+
+    @property
+    def num_leaves(self) -> int:
+        """Number of leaf programs."""
+        return self.circuit.num_leaves
+
+    @pyro_method
+    def model(
+        self, x: Tensor | None = None, observed: Tensor | None = None, *, num: int = 1, size: int | None = None
+    ) -> Tensor:
+        """
+        The generative program.
+
+        :param Tensor x: data ``[data, *event_shape]``, or ``None`` to generate.
+        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen. Other entries of ``x`` are not looked at, and a
+            leaf that sees none contributes a factor of exactly 1.
+        :param int num: how many to generate when ``x`` is ``None``.
+        :param int size: size of the whole data set when ``x`` is a batch of it; scales the log-density of the batch.
+        :returns: ``x``, or the generated data ``[.., num, *event_shape]``.
+        """
+        batch = self.prepare(x, observed) if x is not None else None
+        rows = num if batch is None else batch.rows
+        with pyro.plate("data", size or rows, subsample_size=rows if size else None, dim=-2):
+            tree = sample_tree("tree", InducedTree(self.circuit))  # [.., B, 1, L], or None when summed out
+            selected = None if tree is None else tree.squeeze(-2)
+            with pyro.plate("leaf", self.num_leaves, dim=-1), self._on_tree(selected, batch):
+                if batch is None:
+                    patches = self.leaf()  # [.., B, L, P]
+                else:
+                    self.leaf(batch.patches, batch.mask)
+            if x is not None:
+                return x
+            everywhere = torch.ones(patches.shape[:-1], dtype=torch.bool, device=patches.device)
+            image = self.view.assemble(everywhere if selected is None else selected, patches)
+            if selected is not None:
+                pyro.deterministic("image", image.unsqueeze(-len(self.event_shape) - 1), len(self.event_shape))
+        return image
+
+    @pyro_method
+    def guide(
+        self, x: Tensor, observed: Tensor | None = None, *, num: int | None = None, size: int | None = None
+    ) -> None:
+        """The inference program of the latent sites of all leaves; takes the arguments of :meth:`model`."""
+        batch = self.prepare(x, observed)
+        with pyro.plate("data", size or batch.rows, subsample_size=batch.rows if size else None, dim=-2):
+            with pyro.plate("leaf", self.num_leaves, dim=-1), _seen(batch):
+                self.leaf_guide(batch.features)
+
+    @memoized
+    def prepare(self, x: Tensor, observed: Tensor | None = None) -> LeafBatch:
+        """
+        What the leaves see of a batch. Shapes are always checked, values while Pyro's validation is on.
+
+        :raises ValueError: if ``x`` or ``observed`` does not fit, or a seen entry is outside the likelihood's support.
+        """
+        return LeafBatch.make(self, x, observed, check_values=is_validation_enabled())
+
+    def check(self, x: Tensor, observed: Tensor | None = None) -> None:
+        """
+        :raises ValueError: if data cannot be modelled: wrong shape, no rows, NaN or infinite entries, or values outside of
+            the likelihood's support.
+        """
+        LeafBatch.make(self, x, observed, check_values=True)
+
+    def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> Callable[..., None]:
+        """
+        A guide over tree and latent variables given data, for ``Predictive(spvae.model, guide=spvae.posterior(x))``.
+
+        The tree is drawn from the circuit's posterior given importance weighted leaf values, each leaf's latent variables
+        by resampling ``num_particles`` draws of the guide (from the prior where the leaf sees nothing). Call the model with
+        ``num=len(x)``: it then generates anew for each datum, also the entries that were observed.
+
+        :param Tensor x: data ``[data, *event_shape]``.
+        :param Tensor observed: as in :meth:`model`.
+        :param int num_particles: importance samples of each leaf.
+        :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the same
+            particles.
+        """
+        self.check(x, observed)
+        return TreePosterior(self, x, observed, num_particles)
+
+    def log_likelihood(
+        self,
+        x: Tensor,
+        observed: Tensor | None = None,
+        *,
+        num_samples: int = 5000,
+        chunk_size: int = 2048,
+        progress: bool = False,
+    ) -> Tensor:
+        """
+        Log-likelihood of every datum by importance sampling, see :func:`pyro_spvae.infer.log_likelihood`.
+
+        :returns: nats, ``[data]``, higher is better.
+        """
+        self.check(x, observed)
+        with _quiet():
+            return log_likelihood(
+                self.model,
+                self.guide,
+                x,
+                observed=observed,
+                num_samples=num_samples,
+                chunk_size=chunk_size,
+                progress=progress,
+            )
+
+    @torch.no_grad()
+    def sample(self, num: int = 1, *, means: bool = False) -> Tensor:
+        """
+        Draws data from the model.
+
+        :param int num: how many.
+        :param bool means: return the likelihood's means instead of draws (of the same trees and latent variables' law).
+        :returns: ``[num, *event_shape]``.
+        """
+        _check_positive("num", num)
+        return self._generate(num, None, means)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
+        """
+        The likelihood's mean given one posterior draw of tree and latent variables for every datum.
+
+        :returns: ``[data, *event_shape]``.
+        """
+        return self._generate(len(x), self.posterior(x, observed, num_particles), means=True)
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        num_samples: int = 1,
+        *,
+        num_particles: int = 100,
+        means: bool = False,
+    ) -> Tensor:
+        """
+        Draws the missing entries given the seen ones.
+
+        :param Tensor x: data ``[data, *event_shape]``; values at missing entries are not looked at.
+        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen.
+        :param int num_samples: completions of each datum.
+        :param int num_particles: importance samples of each leaf that latent variables are drawn from.
+        :param bool means: fill with the likelihood's means instead of draws.
+        :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
+        """
+        _check_positive("num_samples", num_samples)
+        posterior = self.posterior(x, observed, num_particles)
+        filled = torch.stack([self._generate(len(x), posterior, means) for _ in range(num_samples)])
+        return torch.where(observed, x.to(filled.dtype), filled)
+
+    def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool) -> Tensor:
+        with _quiet():
+            model: Callable[..., Tensor] = self.model
+            if posterior is not None:
+                model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())
+            trace = poutine.trace(model).get_trace(num=num)
+        if not means:
+            return trace.nodes["_RETURN"]["value"]
+        patches = trace.nodes["x"]["fn"].mean
+        return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2), patches)
+
+    @contextmanager
+    def _on_tree(self, selected: Tensor | None, batch: LeafBatch | None) -> Iterator[None]:
+        """Inside the leaf plate: which leaves of which data count."""
+        with ExitStack() as stack:
+            if batch is not None:
+                stack.enter_context(_seen(batch))
+            if selected is not None and batch is None:
+                stack.enter_context(poutine.mask(mask=selected))
+            elif selected is not None:
+                features = batch.features  # type: ignore[union-attr]
+                stack.enter_context(PseudoPriorMessenger(selected, lambda: self.leaf_guide(features)))
+            yield
+
+
+@contextmanager
+def _seen(batch: LeafBatch) -> Iterator[None]:
+    """A leaf that sees no entry of a datum has log-weight exactly 0."""
+    if batch.seen is None:
+        yield
+    else:
+        with poutine.mask(mask=batch.seen):
+            yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Evaluation of data that has been checked already: no validation, no record in the parameter store."""
+    with pyro.validation_enabled(False), poutine.block():
+        yield
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} is {value!r}; a positive integer is needed")

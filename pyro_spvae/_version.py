@@ -1,0 +1,5 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The version, alone in a file so that reading it imports nothing."""
+
+__version__ = "0.1.0"

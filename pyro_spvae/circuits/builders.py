@@ -1,0 +1,194 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Functions that build region graphs."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Sequence
+from operator import index
+
+from ._structure import check_shape
+from .region_graph import RegionGraph
+
+# an axis-aligned box: (start, stop) on each axis
+Box = tuple[tuple[int, int], ...]
+Split = tuple[Box, Box]
+
+
+def poon_domingos(shape: int | Iterable[int], delta: int | Sequence[int]) -> RegionGraph:
+    """All axis-aligned rectangles, each with all of its cuts (Poon and Domingos 2011).
+
+    A region is cut along any axis at any multiple of ``delta`` from its own start. With several deltas the first that cuts a region
+    is used for it, so that ``[4, 1]`` goes on from cells of side 4 to single entries. A region that none of them cuts is a leaf
+    region. Sides that ``delta`` does not divide leave an uneven last cell.
+
+    :param shape: sizes of the array of variables, or the number of variables of a table.
+    :param delta: side of a cell, or several sides, coarse first (strictly decreasing).
+    :raises ValueError: if a delta is not a positive integer, if they do not decrease, or if the first is larger than every side.
+
+    ::
+
+        >>> poon_domingos((28, 28), delta=7)
+        RegionGraph(shape=(28, 28), regions=100, leaf_regions=16, partitions=200)
+    """
+    sizes = check_shape(shape)
+    deltas = _check_deltas(sizes, delta if isinstance(delta, Sequence) else [delta])
+
+    def cuts(box: Box) -> list[Split]:
+        for step in deltas:
+            found = [
+                _cut(box, axis, at) for axis, (start, stop) in enumerate(box) for at in range(start + step, stop, step)
+            ]
+            if found:
+                return found
+        return []
+
+    return _from_boxes(sizes, cuts)
+
+
+def quad_tree(shape: int | Iterable[int], delta: int = 1) -> RegionGraph:
+    """A tree of halves: each region is cut once, along the axes in turn, down to cells with no side above ``delta``.
+
+    The cut is at the multiple of ``delta`` (from the region's own start) that is nearest to the middle, the
+    lower one if two are. On a grid two cuts make four quadrants.
+
+    :param shape: sizes of the array of variables, or the number of variables of a table.
+    :param int delta: side of a cell.
+    :raises ValueError: if delta is not a positive integer, or larger than every side.
+    """
+    sizes = check_shape(shape)
+    (step,) = _check_deltas(sizes, [delta])
+    # the axis whose turn it is, by box; each box of a tree is reached in one way only
+    turn: dict[Box, int] = {tuple((0, size) for size in sizes): 0}
+
+    def cuts(box: Box) -> list[Split]:
+        for offset in range(len(box)):
+            axis = (turn[box] + offset) % len(box)
+            start, stop = box[axis]
+            if stop - start > step:
+                at = min(range(start + step, stop, step), key=lambda cut: abs(2 * cut - start - stop))
+                halves = _cut(box, axis, at)
+                for half in halves:
+                    turn[half] = axis + 1
+                return [halves]
+        return []
+
+    return _from_boxes(sizes, cuts)
+
+
+def random_binary_tree(shape: int | Iterable[int], depth: int, repetitions: int = 1, seed: int = 0) -> RegionGraph:
+    """Random balanced binary trees under one root (Peharz et al. 2019, "Random sum-product networks").
+
+    The root is cut ``repetitions`` times into two random halves, each half again at random, ``depth`` times.
+    Regions (and partitions) that come up twice are merged, and a region that is cut in one tree is cut in all, so that graphs of few
+    variables may have fewer regions than trees alone would. Leaf regions of different trees overlap.
+
+    :param shape: sizes of the array of variables, or the number of variables of a table.
+    :param int depth: number of cuts between the root and a leaf region; with 0 the root is the one region.
+    :param int repetitions: number of trees.
+    :param int seed: seed of a random generator of its own; the global ones are left alone.
+    :raises ValueError: if ``depth`` is negative or needs more leaf regions than there are variables, or if
+        ``repetitions`` is not positive.
+    """
+    sizes = check_shape(shape)
+    depth, repetitions, seed = (
+        _check_integer(name, value, low)
+        for name, value, low in (("depth", depth, 0), ("repetitions", repetitions, 1), ("seed", seed, None))
+    )
+    everything = whole(sizes).leaf_scopes[0]
+    if 2**depth > len(everything):
+        raise ValueError(
+            f"depth must be such that 2**depth is at most the number of variables, {len(everything)}, but is {depth}."
+        )
+    generator = random.Random(seed)
+    splits: dict[tuple[int, ...], set[tuple[tuple[int, ...], ...]]] = {}
+    for _ in range(repetitions):
+        regions = [everything]
+        for _ in range(depth):
+            halves: list[tuple[int, ...]] = []
+            for scope in regions:
+                mixed = generator.sample(scope, len(scope))
+                pair = sorted(tuple(sorted(half)) for half in (mixed[: len(mixed) // 2], mixed[len(mixed) // 2 :]))
+                splits.setdefault(scope, set()).add(tuple(pair))
+                halves += pair
+            regions = halves
+        for scope in regions:
+            splits.setdefault(scope, set())
+    return _from_splits(sizes, splits)
+
+
+def whole(shape: int | Iterable[int]) -> RegionGraph:
+    """One region that holds all variables: a circuit over it is a mixture of its leaves, or just the leaf if there is one.
+
+    :param shape: sizes of the array of variables, or the number of variables of a table.
+    """
+    sizes = check_shape(shape)
+    return _from_boxes(sizes, lambda box: [])
+
+
+def _from_splits(
+    sizes: tuple[int, ...], splits: dict[tuple[int, ...], set[tuple[tuple[int, ...], ...]]]
+) -> RegionGraph:
+    """Number the scopes, leaf regions first, and build the graph."""
+    leaf_scopes = sorted(scope for scope, pairs in splits.items() if not pairs)
+    inner = sorted(scope for scope, pairs in splits.items() if pairs)
+    number = {scope: place for place, scope in enumerate(leaf_scopes + inner)}
+    partitions = [(number[scope], number[left], number[right]) for scope in inner for left, right in splits[scope]]
+    return RegionGraph(sizes, leaf_scopes, partitions)
+
+
+def _from_boxes(sizes: tuple[int, ...], cuts: Callable[[Box], list[Split]]) -> RegionGraph:
+    """The graph of all boxes that can be reached from the whole array by the cuts."""
+    root: Box = tuple((0, size) for size in sizes)
+    splits: dict[Box, list[Split]] = {}
+    waiting = [root]
+    while waiting:
+        box = waiting.pop()
+        if box not in splits:
+            splits[box] = cuts(box)
+            waiting += itertools.chain.from_iterable(splits[box])
+    leaves = [box for box, found in splits.items() if not found]
+    inner = [box for box, found in splits.items() if found]
+    number = {box: place for place, box in enumerate(leaves + inner)}
+    partitions = [(number[box], number[left], number[right]) for box in inner for left, right in splits[box]]
+    return RegionGraph(sizes, [_variables(sizes, box) for box in leaves], partitions)
+
+
+def _cut(box: Box, axis: int, at: int) -> Split:
+    start, stop = box[axis]
+    return (
+        (*box[:axis], (start, at), *box[axis + 1 :]),
+        (*box[:axis], (at, stop), *box[axis + 1 :]),
+    )
+
+
+def _variables(sizes: tuple[int, ...], box: Box) -> list[int]:
+    """Row-major numbers of the entries of a box."""
+    numbers = [0]
+    for size, (start, stop) in zip(sizes, box, strict=True):
+        numbers = [number * size + at for number in numbers for at in range(start, stop)]
+    return numbers
+
+
+def _check_integer(name: str, value: int, low: int | None) -> int:
+    kind = "an integer" if low is None else f"an integer of at least {low}"
+    try:
+        number = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        number = None
+    if number is None or (low is not None and number < low):
+        raise ValueError(f"{name} must be {kind}, but is {value!r}.")
+    return number
+
+
+def _check_deltas(sizes: tuple[int, ...], delta: Sequence[int]) -> list[int]:
+    if not delta:
+        raise ValueError("delta is empty, but must be a positive integer or a sequence of them.")
+    deltas = [_check_integer("delta", value, 1) for value in delta]
+    if any(fine >= coarse for coarse, fine in itertools.pairwise(deltas)):
+        raise ValueError(f"delta must decrease from coarse to fine, but is {list(delta)}.")
+    if deltas[0] > max(sizes):
+        raise ValueError(f"delta must be at most the largest side, {max(sizes)}, but is {deltas[0]}.")
+    return deltas

@@ -1,0 +1,225 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Sum-product networks over leaf log-densities that are computed elsewhere."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .evaluation import downward, evaluate, upward, upward_max
+from .layer import SumLayer, build_layers
+from .region_graph import RegionGraph
+from .sampling import select_trees
+
+
+class Circuit(nn.Module):
+    r"""A sum-product network: a mixture over *induced trees*, each a product of leaf densities (Poon and Domingos 2011).
+
+    A leaf region has ``leaves`` leaf distributions, an inner region ``units`` sum nodes, the root one. Each sum mixes all products
+    of all partitions of its region, a product being a pair of one unit of either part; its weights are
+    one softmax over them all, as in the SPVAE paper (Tan and Peharz 2019). An induced tree keeps one product at each sum it reaches and
+    so ends in leaves whose regions are disjoint and cover the variables. With :math:`w_T` the product of a tree's weights,
+
+    .. math:: \log p(x) = \log \sum_T w_T \prod_{l \in T} p_l(x)
+
+    A circuit knows nothing of variables or densities. It takes their log-values ``leaf``, ``[.., leaf]`` in nats, leaf
+    ``i`` of leaf region ``c`` being at ``c * leaves + i``::
+
+        >>> circuit = Circuit(poon_domingos((28, 28), delta=7), units=2)
+        >>> circuit(torch.zeros(128, circuit.num_leaves)).shape
+        torch.Size([128])
+
+    Sums are exact where no region has more than 4 units. Above, weights below e^-65 (float32; e^-531 in float64) count
+    as that much, which keeps every value finite. Derivatives are exact and first-order only.
+
+    :param RegionGraph regions: the structure.
+    :param int units: sum nodes of an inner region, ``K``.
+    :param int leaves: leaf distributions of a leaf region, as many as ``units`` by default.
+    :raises ValueError: if ``units`` or ``leaves`` is not a positive integer.
+    """
+
+    def __init__(self, regions: RegionGraph, units: int, leaves: int | None = None) -> None:
+        super().__init__()
+        if not isinstance(regions, RegionGraph):
+            raise TypeError(f"regions must be a RegionGraph, but is a {type(regions).__name__}.")
+        self._counts = regions.counts(units, leaves)
+        self.regions = regions
+        self.units = units
+        self.leaves = units if leaves is None else leaves
+        self.layers = nn.ModuleList(build_layers(regions, units, self.leaves))
+
+    @property
+    def num_leaf_regions(self) -> int:
+        """Number of leaf regions."""
+        return self.regions.num_leaf_regions
+
+    @property
+    def num_leaves(self) -> int:
+        """Number of leaf distributions, ``num_leaf_regions * leaves``."""
+        return self.num_leaf_regions * self.leaves
+
+    def log_weights(self) -> list[Tensor]:
+        """Normalised log-weights (nats) of the sums, one tensor ``[region, sum, product]`` for each group of regions.
+
+        The group ``layers[k]`` holds the regions numbered ``layers[k].regions``; the last group is the root.
+        """
+        return [layer.log_weights() for layer in self._layers]
+
+    def forward(self, leaf: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The same as :meth:`log_prob`."""
+        return self.log_prob(leaf, mask)
+
+    def log_prob(self, leaf: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Log of the sum over all induced trees of the tree's weight times the densities of its leaves.
+
+        :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``.
+        :param Tensor mask: bool, True where a leaf is present; broadcast to ``[.., leaf]`` or ``[.., leaf region]``. A missing
+            leaf counts as log 1 = 0, which is the integral over its variables.
+        :return: ``[..]`` in nats.
+        :raises ValueError: if ``leaf`` or ``mask`` has another last axis.
+        """
+        values = self._prepare(leaf, mask)
+        weights = [weight.to(values.dtype) for weight in self.log_weights()]
+        return evaluate(values.reshape(-1, self.num_leaves), self._layers, weights).reshape(values.shape[:-1])
+
+    @torch.no_grad()
+    def posterior(self, leaf: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Probability that a leaf is on the induced tree, given the leaf log-densities: the derivative of :meth:`log_prob`.
+
+        For each variable the leaves of the leaf regions that hold it have probabilities that sum to 1.
+
+        :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``.
+        :param Tensor mask: see :meth:`log_prob`.
+        :return: ``[.., leaf]``, detached.
+        """
+        values = self._prepare(leaf, mask)
+        weights = [weight.to(values.dtype) for weight in self.log_weights()]
+        rows, sums = upward(values.reshape(-1, self.num_leaves), self._layers, weights)
+        flow, _ = downward(torch.ones_like(rows[-1]), rows, sums, self._layers, weights, False)
+        return flow.reshape(values.shape)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        sample_shape: tuple[int, ...] | torch.Size = (),
+        leaf: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Induced trees, drawn by their weights or, given leaf log-densities, from the exact posterior over trees.
+
+        :param tuple sample_shape: shape of independent draws.
+        :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``; None for draws from the prior.
+        :param Tensor mask: see :meth:`log_prob`; only together with ``leaf``.
+        :return: bool ``[*sample_shape, .., leaf]``, True for the leaves of the tree.
+        :raises ValueError: if there is a mask without leaf log-densities.
+        """
+        rows, batch = None, torch.Size()
+        weights = self.log_weights()
+        if leaf is not None:
+            values = self._prepare(leaf, mask)
+            weights = [weight.to(values.dtype) for weight in weights]
+            rows, _ = upward(values.reshape(-1, self.num_leaves), self._layers, weights)
+            batch = values.shape[:-1]
+        elif mask is not None:
+            raise ValueError("mask is given without leaf, but only leaf log-densities can be missing.")
+        shape = (*sample_shape, *batch)
+        trees = select_trees(self._layers, weights, self.num_leaves, math.prod(shape), rows, noise=True)
+        return trees.reshape(*shape, self.num_leaves)
+
+    @torch.no_grad()
+    def mpe(self, leaf: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The most probable induced tree given the leaf log-densities ("most probable explanation"), all sums being maxima.
+
+        :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``.
+        :param Tensor mask: see :meth:`log_prob`.
+        :return: its leaves, bool ``[.., leaf]``, and its log-weight plus their log-densities, ``[..]``, both detached.
+            Several trees may select the same leaves; the value is that of the one best tree.
+        """
+        values = self._prepare(leaf, mask)
+        weights = [weight.to(values.dtype) for weight in self.log_weights()]
+        rows = upward_max(values.reshape(-1, self.num_leaves), self._layers, weights)
+        trees = select_trees(self._layers, weights, self.num_leaves, rows.shape[1], rows, noise=False)
+        return trees.reshape(values.shape), rows[-1].reshape(values.shape[:-1])
+
+    def num_trees(self) -> int:
+        """Number of induced trees, exactly; it soon is astronomic."""
+        trees = [1] * self.num_leaf_regions
+        units = [self.leaves] * self.num_leaf_regions
+        for partitions in self.regions.region_partitions[self.num_leaf_regions :]:
+            # children have smaller numbers, so theirs are known
+            trees.append(sum(math.prod(units[part] * trees[part] for part in own[1:]) for own in partitions))
+            units.append(self.units)
+        return trees[-1] if self.regions.partitions else self.leaves
+
+    def leaf_selections(self, limit: int = 65536) -> Tensor:
+        """All distinct sets of leaves that induced trees end in.
+
+        :param int limit: largest number of sets that is accepted.
+        :return: bool ``[S, leaf]``, in descending lexicographic order (leaf 0 of each leaf region first).
+        :raises ValueError: if there are more than ``limit``.
+        """
+        refusal = f"limit is {limit}, but the induced trees of this circuit end in more distinct sets of leaves."
+        # leaf l is bit num_leaves - 1 - l, so that integers are ordered like rows
+        bits = [1 << place for place in reversed(range(self.num_leaves))]
+        # the sets below one region, given all its units
+        below = [set(bits[cell * self.leaves : (cell + 1) * self.leaves]) for cell in range(self.num_leaf_regions)]
+        for partitions in self.regions.region_partitions[self.num_leaf_regions :]:
+            sets: set[int] = set()
+            for _, left, right in partitions:
+                # distinct sets of the parts give distinct unions, and none gets lost on the way to the root
+                if len(below[left]) * len(below[right]) > limit:
+                    raise ValueError(refusal)
+                sets.update(one | other for one in below[left] for other in below[right])
+            if len(sets) > limit:
+                raise ValueError(refusal)
+            below.append(sets)
+        if len(below[-1]) > limit:
+            raise ValueError(refusal)
+        rows = [[bit == "1" for bit in f"{chosen:0{self.num_leaves}b}"] for chosen in sorted(below[-1], reverse=True)]
+        device = self.layers[0].logits.device if self.layers else None
+        return torch.tensor(rows, dtype=torch.bool, device=device)
+
+    @property
+    def _layers(self) -> list[SumLayer]:
+        return cast("list[SumLayer]", list(self.layers))
+
+    def _prepare(self, leaf: Tensor, mask: Tensor | None) -> Tensor:
+        """Checked leaf log-densities ``[.., leaf]`` with 0 for missing leaves, at least as precise as the weights."""
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            raise TypeError(f"leaf must be a floating-point tensor, but is {_describe(leaf)}.")
+        if leaf.dim() < 1 or leaf.shape[-1] != self.num_leaves:
+            raise ValueError(f"leaf must have shape [.., {self.num_leaves}], but has {list(leaf.shape)}.")
+        if self.layers:
+            leaf = leaf.to(torch.promote_types(leaf.dtype, self._layers[0].logits.dtype))
+        if mask is None:
+            return leaf
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise TypeError(f"mask must be a bool tensor, but is {_describe(mask)}.")
+        size = mask.shape[-1] if mask.dim() else 1
+        if size not in (1, self.num_leaves, self.num_leaf_regions):
+            raise ValueError(
+                f"mask must have shape [.., {self.num_leaves}] or [.., {self.num_leaf_regions}], but has {list(mask.shape)}."
+            )
+        if size not in (1, self.num_leaves):
+            mask = mask.repeat_interleave(self.leaves, dim=-1)
+        try:
+            return torch.where(mask, leaf, torch.zeros_like(leaf))
+        except RuntimeError:
+            raise ValueError(
+                f"mask must broadcast with leaf of shape {list(leaf.shape)}, but has {list(mask.shape)}."
+            ) from None
+
+    def extra_repr(self) -> str:
+        return f"{self.regions}, units={self.units}, leaves={self.leaves}"
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name}={self._counts[name]}" for name in ("sums", "products", "weights"))
+        return f"Circuit({self.extra_repr()}, {sizes})"
+
+
+def _describe(value: object) -> str:
+    return f"of type {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -1,0 +1,11 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Distributions that Pyro and torch lack, and lean ones for leaves."""
+
+from pyro_spvae.distributions.bernoulli import LeafBernoulli
+from pyro_spvae.distributions.binomial import LeafBinomial
+from pyro_spvae.distributions.categorical import LeafCategorical
+from pyro_spvae.distributions.induced_tree import InducedTree
+from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
+
+__all__ = ["InducedTree", "LeafBernoulli", "LeafBinomial", "LeafCategorical", "LeafNormal", "LeafStandardNormal"]

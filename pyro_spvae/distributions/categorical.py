@@ -1,0 +1,93 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Categorical leaf distribution: independent pixels over a few unordered levels."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions.util import broadcast_shape
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_spvae.distributions.leaf import LeafDistribution, check_parameter
+
+
+class LeafCategorical(LeafDistribution):
+    r"""
+    Independent Categorical pixels, one event ``[pixel]`` of integers :math:`0..V-1`,
+
+    .. math:: \log p(x) = \sum_j m_j \left[\ell_{j, x_j} - \log \sum_v \exp \ell_{j, v}\right].
+
+    :param torch.Tensor logits: unnormalised log-probabilities :math:`\ell`, ``[.., pixel, level]``.
+    :param torch.Tensor mask: optional bool tensor broadcastable to ``[.., pixel]``, True = the pixel counts.
+    :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
+    :raises TypeError: if ``logits`` is no floating-point tensor, or ``mask`` no bool tensor.
+    :raises ValueError: if ``logits`` has fewer than 2 dimensions, if shapes do not broadcast, or, under validation,
+        if a logit is NaN.
+    """
+
+    arg_constraints = {"logits": constraints.independent(constraints.real, 2)}
+
+    def __init__(self, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
+        check_parameter("LeafCategorical", "logits", logits, 2)
+        self.logits = logits
+        super().__init__(logits.shape[:-2], logits.shape[-2], mask, validate_args)
+
+    @property
+    def num_levels(self) -> int:
+        """Number of levels a pixel can take."""
+        return self.logits.shape[-1]
+
+    @constraints.dependent_property(is_discrete=True, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """Pixels that count are integers from 0 to ``num_levels - 1``."""
+        pixel = constraints.integer_interval(0, self.num_levels - 1)
+        return self._support(pixel, constraints.independent(pixel, 1))
+
+    @property
+    def probs(self) -> Tensor:
+        """Probability of each level, un-expanded ``[.., pixel, level]``."""
+        return self.logits.softmax(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the level's number, ``batch_shape + event_shape``."""
+        return self._full(self.probs @ self._levels())
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of the level's number, ``batch_shape + event_shape``."""
+        probs, levels = self.probs, self._levels()
+        mean = probs @ levels
+        return self._full((probs * (levels - mean.unsqueeze(-1)).square()).sum(-1))
+
+    def _levels(self) -> Tensor:
+        return torch.arange(self.num_levels, dtype=self.logits.dtype, device=self.logits.device)
+
+    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+        """
+        Draw levels, as numbers in the dtype of the logits (images are floating-point tensors throughout).
+
+        :param torch.Size sample_shape: shape of independent draws.
+        :returns: ``sample_shape + batch_shape + event_shape``.
+        """
+        with torch.no_grad():
+            batch = self.batch_shape + self.event_shape
+            probs = self.probs.expand(*batch, self.num_levels).reshape(-1, self.num_levels)
+            draws = torch.multinomial(probs, torch.Size(sample_shape).numel(), replacement=True)  # [batch, sample]
+            return draws.T.reshape(self._extended_shape(sample_shape)).to(self.logits.dtype)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
+        index = self._fill(value).long().unsqueeze(-1)  # [.., pixel, 1]
+        log_probs = self.logits.log_softmax(-1)
+        # gather() needs equal batch shapes; expand() makes views, so neither side is copied.
+        shape = broadcast_shape(index.shape[:-1], log_probs.shape[:-1])
+        chosen = log_probs.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1))
+        return self._sum_event(chosen.squeeze(-1))
+
+    def entropy(self) -> Tensor:
+        """:returns: entropy over the pixels that count, ``batch_shape``, nats."""
+        log_probs = self.logits.log_softmax(-1)
+        # A level of probability 0 has log-probability -inf, whose product with 0 must be 0.
+        finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
+        return self._sum_event(-(log_probs.exp() * finite).sum(-1)).expand(self.batch_shape)

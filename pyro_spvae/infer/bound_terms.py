@@ -1,0 +1,52 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What the evidence lower bound of a sum-product VAE is made of."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.infer.circuit_elbo import CircuitELBO, leaf_posterior, push_up
+
+
+class BoundTerms(NamedTuple):
+    r"""
+    Terms of eq. (7) of the SPVAE paper for every datum, in nats, ``[data]`` each.
+
+    With leaf ELBOs :math:`L_l` and the exact leaf posterior :math:`r_l` under them,
+    ``elbo = reconstruction - latent_kl - tree_kl`` holds exactly.
+
+    :ivar Tensor elbo: the bound.
+    :ivar Tensor reconstruction: :math:`\sum_l r_l\, E_q \log p(x_l \mid z_l)`.
+    :ivar Tensor latent_kl: :math:`\sum_l r_l\, KL(q(z_l \mid x_l) \| p(z_l))`, estimated by sampling.
+    :ivar Tensor tree_kl: divergence of the posterior over trees from the prior over trees.
+    """
+
+    elbo: Tensor
+    reconstruction: Tensor
+    latent_kl: Tensor
+    tree_kl: Tensor
+
+
+def bound_terms(model: Any, guide: Any, *args: Any, num_particles: int = 1, **kwargs: Any) -> BoundTerms:
+    """
+    Splits the ELBO of a model and guide on a batch.
+
+    :param int num_particles: samples that expectations over the guide are estimated with.
+    :returns: :class:`BoundTerms`.
+    :raises ValueError: if no leaf site is observed, or sites outside the leaf plate belong to the bound too.
+    """
+    with torch.no_grad():
+        terms = CircuitELBO(num_particles=num_particles, alpha=1.0)._terms(model, guide, args, kwargs, None)
+        if terms.observed is None or terms.outside is not None or terms.tree is None:
+            raise ValueError("bound_terms needs a model whose only sites are a tree, latent and observed leaf sites")
+        leaf = terms.log_weight.mean(0)  # leaf ELBOs [B, L]
+        seen = terms.observed.mean(0)
+        root = push_up(terms, leaf)
+        posterior = leaf_posterior(terms, leaf)
+        latent_kl = (posterior * (seen - leaf)).sum(-1)
+        tree_kl = (posterior * leaf).sum(-1) - root
+        return BoundTerms(root, (posterior * seen).sum(-1), latent_kl, tree_kl)

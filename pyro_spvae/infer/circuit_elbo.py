@@ -1,0 +1,258 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The objective of sum-product VAEs: leaf bounds pushed through the circuit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from pyro.infer.elbo import ELBOModule
+from pyro.infer.util import is_validation_enabled, torch_item
+from pyro.poutine import Trace
+from pyro.util import check_model_guide_match, check_site_shape, warn_if_nan
+from torch import Tensor, nn
+
+from pyro_spvae.infer.collapse import collapse_tree
+from pyro_spvae.infer.dreg import PathGradients
+from pyro_spvae.infer.estimators import leave_one_out, renyi_mean, vimco_signal
+from pyro_spvae.infer.leaf_terms import LEAF_PLATE, LeafTermCollector, LeafTerms
+
+_GRADIENTS = ("iwae", "dreg")
+_REDUCES = ("leaf", "root")
+
+
+class CircuitELBO(ELBO):
+    r"""
+    Lower bound on :math:`\sum_n \log p(x_n)` of a model whose induced tree is summed out exactly.
+
+    The guide is traced, the model replayed with its tree site collapsed, and the sites inside the plate ``leaf`` give
+    importance weights for every particle, datum and leaf, :math:`w_{kl} = p(x_l, z_{kl}) / q(z_{kl} \mid x_l)`. With
+    ``reduce="leaf"`` (eq. (9) of the SPVAE paper, Tan and Peharz 2019) particles are averaged inside each leaf,
+
+    .. math::
+        \hat L = \log \sum_T p(T) \prod_{l \in T} \hat p_l, \qquad
+        \log \hat p_l = \tfrac{1}{1 - \alpha} \log \tfrac1K \sum_k w_{kl}^{1 - \alpha},
+
+    the sum over trees being one pass through the circuit. ``alpha=0`` is Theorem 2 (importance weighted leaves),
+    ``alpha=1`` Theorem 1 (eq. (7), leaf ELBOs). ``reduce="root"`` pushes every particle through the circuit and averages
+    at the root, a looser bound that allows latent variables outside the leaf plate.
+
+    A scale given to leaf sites by ``poutine.scale`` acts inside the logarithm (KL annealing); the subsampling scale of
+    the plate ``data`` acts outside. Sites of the data plate outside the leaf plate are added per datum, sites outside
+    both once. A tree given by ``poutine.condition`` is not summed out.
+
+    Works as a loss of ``SVI`` and, called with a model and a guide, as a module for torch optimisers::
+
+        svi = SVI(spvae.model, spvae.guide, pyro.optim.Adam({"lr": 1e-3}), CircuitELBO(num_particles=5))
+        loss = CircuitELBO(num_particles=5)(spvae.model, spvae.guide)   # nn.Module; loss(x).backward()
+
+    Both give the negative bound summed over the data. The two do not mix in one process: the second wants
+    ``pyro.settings.set(module_local_params=True)``, under which ``SVI.step`` fails.
+
+    :param int num_particles: K, importance samples for each leaf.
+    :param float alpha: order of the leaf bounds: 0 importance weighted, 1 ELBO, ``-inf`` largest weight (VR-max), else
+        Renyi.
+    :param str gradient: ``"iwae"``, or ``"dreg"`` for doubly reparameterised gradients of the guide (Tucker et al. 2019),
+        here with the weight :math:`a^2`, where :math:`a_{kl} = \partial \hat L / \partial \log w_{kl}` is the leaf's
+        posterior times the particle's normalised weight. Unbiased, usually of lower variance once the guide fits. Needs
+        ``alpha=0`` and a guide with ``rsample``.
+    :param str reduce: ``"leaf"`` or ``"root"``, see above.
+    :param bool vectorize_particles: draw all particles in one run of model and guide (the plate outside all others).
+    :param int max_plate_nesting: number of plate dimensions of the model, 2 for ``data`` and ``leaf``.
+
+    Guide sites without ``rsample`` get the score-function gradient with the leave-one-out baseline of VIMCO (Mnih and
+    Rezende 2016), which needs at least two particles.
+
+    :raises ValueError: for options out of range, and at the first evaluation for sites that it cannot place.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 1,
+        alpha: float = 0.0,
+        gradient: str = "iwae",
+        reduce: str = "leaf",
+        vectorize_particles: bool = True,
+        max_plate_nesting: int = 2,
+    ) -> None:
+        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"num_particles is {num_particles!r}; a positive integer is needed")
+        if math.isnan(alpha) or alpha == math.inf:
+            raise ValueError(f"alpha is {alpha!r}; a finite number or -inf is needed")
+        if gradient not in _GRADIENTS:
+            raise ValueError(f"gradient is {gradient!r}; known are {', '.join(_GRADIENTS)}")
+        if reduce not in _REDUCES:
+            raise ValueError(f"reduce is {reduce!r}; known are {', '.join(_REDUCES)}")
+        if gradient == "dreg" and alpha != 0:
+            raise ValueError(f"gradient='dreg' needs alpha=0 (importance weighted bounds); alpha is {alpha!r}")
+        if max_plate_nesting < 2:
+            raise ValueError(f"max_plate_nesting is {max_plate_nesting!r}; at least 2 is needed (data and leaf)")
+        super().__init__(
+            num_particles=num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles
+        )
+        self.alpha = float(alpha)
+        self.gradient = gradient
+        self.reduce = reduce
+
+    def __call__(self, model: Any, guide: Any) -> CircuitELBOModule:
+        """The loss as a module whose parameters are those of the model and the guide."""
+        return CircuitELBOModule(model, guide, self)
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """The negative bound in nats, summed over the data; a Python number, without gradient."""
+        with torch.no_grad():
+            terms = self._terms(model, guide, args, kwargs, None)
+            loss = -torch_item(_total(terms, self._root(terms)[0]))
+        warn_if_nan(loss, "loss")
+        return loss
+
+    def bound(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The bound of every datum in nats, ``[data]``, without subsampling scale and without gradient."""
+        with torch.no_grad():
+            return self._root(self._terms(model, guide, args, kwargs, None))[0]
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound as a scalar tensor whose gradient is an unbiased gradient estimate."""
+        path = PathGradients(guide, args, kwargs) if self.gradient == "dreg" else None
+        terms = self._terms(model, guide, args, kwargs, path)
+        root, leaf = self._root(terms)
+        loss = -_total(terms, root)
+        if path is not None:
+            path.weigh(root, terms)
+        if terms.score is not None and terms.score.requires_grad:
+            signal = self._score_signal(terms, root, leaf)
+            surrogate = (terms.score * signal).sum() * terms.data_scale
+            loss = loss - (surrogate - surrogate.detach())
+        warn_if_nan(loss, "loss")
+        return loss
+
+    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """Computes the loss and adds its gradient to the parameters, as ``SVI`` wants."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward(retain_graph=self.retain_graph)
+        return torch_item(loss)
+
+    def _terms(self, model: Any, guide: Any, args: Any, kwargs: Any, path: PathGradients | None) -> LeafTerms:
+        """Traces, one vectorised or several, sorted into terms with the particle axis first."""
+        collector = LeafTermCollector(joint_particles=self.reduce == "root" or self.num_particles == 1)
+        vectorized = self.vectorize_particles or self.num_particles == 1
+        wrap = self._vectorized_num_particles if vectorized else _unwrapped
+        parts = []
+        for _ in range(1 if vectorized else self.num_particles):
+            guide_trace = poutine.trace(wrap(guide)).get_trace(*args, **kwargs)
+            if path is not None:
+                path.attach(guide_trace, wrap)
+            model_trace = self._replay(wrap(model), guide_trace, args, kwargs)
+            parts.append(collector.collect(model_trace, guide_trace, None if path is None else path.log_prob))
+        terms = parts[0]
+        nesting = self.max_plate_nesting + (self.num_particles == 1 or not self.vectorize_particles)
+        for name, dims in (("log_weight", nesting), ("score", nesting), ("observed", nesting), ("outside", nesting - 1)):
+            values = [getattr(part, name) for part in parts]
+            if values[0] is not None:
+                values = [value.reshape(*[1] * (dims - value.dim()), *value.shape) for value in values]
+                setattr(terms, name, torch.cat(values))
+        if terms.score is not None and self.num_particles == 1:
+            raise ValueError(
+                "CircuitELBO: the guide has sites without rsample, whose gradient needs num_particles of at least 2"
+            )
+        if self.reduce == "leaf" and terms.outside is not None and bool((terms.outside != terms.outside[:1]).any()):
+            raise ValueError(
+                f"CircuitELBO: a site outside the plate '{LEAF_PLATE}' depends on latent variables inside it; "
+                "pass reduce='root'"
+            )
+        return terms
+
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
+        guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+        return self._replay(model, guide_trace, args, kwargs), guide_trace
+
+    def _replay(self, model: Any, guide_trace: Trace, args: Any, kwargs: Any) -> Trace:
+        # collapse outside of replay: a tree that the guide or a condition has given stays as it is
+        collapsed = collapse_tree(poutine.replay(model, trace=guide_trace))
+        model_trace = poutine.trace(collapsed).get_trace(*args, **kwargs)
+        if is_validation_enabled():
+            check_model_guide_match(model_trace, guide_trace, self.max_plate_nesting)
+            for trace in (model_trace, guide_trace):
+                trace.compute_log_prob()
+                for site in trace.nodes.values():
+                    if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample":
+                        check_site_shape(site, self.max_plate_nesting)
+        return model_trace
+
+    def _root(self, terms: LeafTerms) -> tuple[Tensor, Tensor]:
+        """Bound of every datum ``[.., data]`` and the leaf values ``[(particle), .., data, leaf]`` it was made from."""
+        if self.reduce == "root":
+            root = push_up(terms, terms.log_weight)  # [K, .., B]
+            if terms.outside is not None:
+                root = root + terms.outside
+            return renyi_mean(root, self.alpha), root
+        leaf = renyi_mean(terms.log_weight, self.alpha)
+        root = push_up(terms, leaf)
+        if terms.outside is not None:
+            root = root + terms.outside[0]
+        return root, leaf
+
+    def _score_signal(self, terms: LeafTerms, root: Tensor, leaf: Tensor) -> Tensor:
+        with torch.no_grad():
+            if self.reduce == "root":
+                baseline = leave_one_out(leaf, lambda weights: renyi_mean(weights, self.alpha))
+                return (root - baseline).unsqueeze(-1)
+            posterior = leaf_posterior(terms, leaf)
+            return vimco_signal(terms.log_weight, leaf, posterior, self.alpha)
+
+
+class CircuitELBOModule(ELBOModule):
+    """
+    ``CircuitELBO(...)(model, guide)``: a module whose call is the loss.
+
+    ``model`` and ``guide`` may be modules, methods of modules (``spvae.model``, ``spvae.guide``) or functions; the
+    parameters of the modules are the parameters of this one.
+    """
+
+    def __init__(self, model: Any, guide: Any, elbo: CircuitELBO) -> None:
+        nn.Module.__init__(self)
+        self.elbo = elbo
+        # a method is no module: its owner is, and the model's and the guide's owner may be the same
+        self.programs = nn.ModuleList()
+        for program in (model, guide):
+            owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
+            if isinstance(owner, nn.Module) and all(owner is not known for known in self.programs):
+                self.programs.append(owner)
+        self._pair = (model, guide)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound in nats, summed over the data."""
+        return self.elbo.differentiable_loss(*self._pair, *args, **kwargs)
+
+
+def push_up(terms: LeafTerms, leaf: Tensor) -> Tensor:
+    """
+    The circuit's root over leaf values, or the sum over the selected leaves where the tree is conditioned on.
+
+    :param Tensor leaf: ``[.., data, leaf]`` in nats.
+    :returns: ``[.., data]`` in nats.
+    """
+    if terms.tree is not None:
+        return terms.tree.log_marginal(leaf.unsqueeze(-2)).squeeze(-1)
+    return torch.where(terms.selected, leaf, torch.zeros_like(leaf)).sum(-1)  # type: ignore[arg-type]
+
+
+def leaf_posterior(terms: LeafTerms, leaf: Tensor) -> Tensor:
+    """Exact probability that each leaf is on the tree given leaf values: the gradient of the root, ``[.., data, leaf]``."""
+    with torch.enable_grad():
+        leaf = leaf.detach().requires_grad_()
+        return torch.autograd.grad(push_up(terms, leaf).sum(), leaf)[0]
+
+
+def _total(terms: LeafTerms, root: Tensor) -> Tensor:
+    total = root.sum() * terms.data_scale if terms.data_scale != 1 else root.sum()
+    return total if terms.constant is None else total + terms.constant
+
+
+def _unwrapped(fn: Any) -> Any:
+    return fn

@@ -1,0 +1,128 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Doubly reparameterised gradients through a circuit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor, nn
+
+from pyro_spvae.infer.leaf_terms import LEAF_PLATE, LeafTerms
+
+
+class PathGradients:
+    r"""
+    Replaces the guide's score terms by reweighted path gradients (Tucker et al. 2019, generalised to circuits).
+
+    The root :math:`\hat L` is multilinear in all :math:`w_{kl}`, so :math:`a_{kl} = \partial \hat L/\partial \log w_{kl}` has
+    derivative :math:`a_{kl}(1 - a_{kl})`, and the guide's gradient is
+
+    .. math:: \sum_{kl} \bigl(1 - \beta (1 - a_{kl})\bigr) a_{kl} \frac{\partial \log w_{kl}}{\partial z_{kl}}
+              \frac{\partial z_{kl}}{\partial \phi},
+
+    with :math:`\beta` the annealing scale of the guide's terms; :math:`a^2` when :math:`\beta = 1`. Implemented by an identity
+    between guide and model whose backward multiplies by the first factor, and by scoring ``log q`` with the guide's
+    parameters held constant.
+
+    :param callable guide: the guide; run a second time (on the same values, parameters frozen) unless it is a single
+        site whose distribution has ``detach``.
+    """
+
+    def __init__(self, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._guide = guide
+        self._args = args
+        self._kwargs = kwargs
+        self._holders: list[dict[str, Tensor]] = []
+        self._rerun: dict[str, Any] | None = None
+        self._trace: Trace | None = None
+        self._wrap: Callable[[Any], Any] = lambda fn: fn
+
+    def attach(self, guide_trace: Trace, wrap: Callable[[Any], Any]) -> None:
+        """Puts the identity between the values of ``guide_trace`` and all later users of that trace."""
+        holder: dict[str, Tensor] = {}
+        self._holders.append(holder)
+        self._rerun = None
+        self._trace = guide_trace
+        self._wrap = wrap
+        for name, site in guide_trace.nodes.items():
+            if site["type"] != "sample" or site["is_observed"] or type(site["fn"]).__name__ == "_Subsample":
+                continue
+            if not any(frame.name == LEAF_PLATE for frame in site["cond_indep_stack"]):
+                raise ValueError(
+                    f"gradient='dreg' needs all latent sites inside the plate '{LEAF_PLATE}'; site '{name}' is outside"
+                )
+            if not site["fn"].has_rsample:
+                raise ValueError(
+                    f"gradient='dreg' needs a guide whose sites all have rsample, which site '{name}' has not; "
+                    "use gradient='iwae'"
+                )
+            site["value"] = _WeighGradient.apply(site["value"], holder, site["fn"].event_dim)
+
+    def log_prob(self, name: str, site: Any) -> Tensor:
+        """``log q`` of a guide site as a function of the values alone, the guide's parameters held constant."""
+        assert self._trace is not None
+        latent = [n for n, s in self._trace.nodes.items() if s["type"] == "sample" and not s["is_observed"]]
+        latent = [n for n in latent if type(self._trace.nodes[n]["fn"]).__name__ != "_Subsample"]
+        if latent == [name] and hasattr(site["fn"], "detach"):
+            return site["fn"].detach().log_prob(site["value"])
+        if self._rerun is None:
+            with poutine.block(), _frozen(self._guide, self._trace):
+                guide = poutine.replay(self._wrap(self._guide), trace=self._trace)
+                self._rerun = dict(poutine.trace(guide).get_trace(*self._args, **self._kwargs).nodes)
+        again = self._rerun[name]
+        return again["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+
+    def weigh(self, root: Tensor, terms: LeafTerms) -> None:
+        """Fills in the factors of the backward pass, once the root is known and before ``backward`` runs."""
+        if math.isnan(terms.guide_scale):
+            raise ValueError("gradient='dreg' needs one poutine.scale for all sites of the guide; found several")
+        (a,) = torch.autograd.grad(root.sum(), terms.log_weight, retain_graph=True)
+        factor = 1 - terms.guide_scale * (1 - a)  # [K, .., B, L]
+        if len(self._holders) == 1:
+            self._holders[0]["factor"] = factor
+        else:
+            for holder, particle in zip(self._holders, factor, strict=True):
+                holder["factor"] = particle
+
+
+class _WeighGradient(torch.autograd.Function):
+    """The identity; backward multiplies by ``holder["factor"]``."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, holder: dict[str, Tensor], event_dim: int) -> Tensor:
+        ctx.holder, ctx.event_dim = holder, event_dim
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        factor = ctx.holder["factor"]
+        factor = factor.reshape(factor.shape + (1,) * ctx.event_dim)
+        if factor.dim() > grad.dim():  # one particle: the particle axis was added for the bound only
+            factor = factor.squeeze(0)
+        return grad * factor, None, None
+
+
+@contextmanager
+def _frozen(guide: Any, trace: Trace) -> Iterator[None]:
+    """Within the block the guide's parameters do not require gradients."""
+    owner = guide if isinstance(guide, nn.Module) else getattr(guide, "__self__", None)
+    parameters = set(owner.parameters()) if isinstance(owner, nn.Module) else set()
+    for site in trace.nodes.values():
+        if site["type"] == "param":
+            value = site["value"]
+            parameters.add(value.unconstrained() if hasattr(value, "unconstrained") else value)
+    frozen = [parameter for parameter in parameters if parameter.is_leaf and parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)

@@ -1,0 +1,72 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Averages of importance weights, and the control variate for variables without reparameterisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def renyi_mean(log_weight: Tensor, alpha: float = 0.0) -> Tensor:
+    r"""
+    The Renyi bound of K importance weights (Li and Turner 2016),
+
+    .. math:: \frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^{K} w_k^{1 - \alpha}.
+
+    ``alpha=0`` is the importance weighted bound (Burda et al. 2016), ``alpha=1`` the mean of :math:`\log w` (the evidence
+    lower bound), ``alpha=-inf`` the largest (VR-max).
+
+    :param Tensor log_weight: ``[particle, ..]`` in nats.
+    :param float alpha: order; below 0 the result need not be a lower bound.
+    :returns: ``[..]`` in nats.
+    """
+    if alpha == 1.0:
+        return log_weight.mean(0)
+    if alpha == -math.inf:
+        return log_weight.amax(0)
+    particles = log_weight.size(0)
+    if particles == 1:
+        return log_weight[0]
+    if alpha == 0.0:
+        return log_weight.logsumexp(0) - math.log(particles)
+    return ((1 - alpha) * log_weight).logsumexp(0).sub(math.log(particles)) / (1 - alpha)
+
+
+def leave_one_out(log_weight: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
+    """
+    The mean of K weights with each in turn replaced by the geometric mean of the others (VIMCO, Mnih and Rezende 2016).
+
+    :param Tensor log_weight: ``[particle, ..]``, at least two particles.
+    :param callable mean: reduces the first axis, such as :func:`renyi_mean`.
+    :returns: ``[particle, ..]``: entry k does not depend on particle k.
+    """
+    particles = log_weight.size(0)
+    others = (log_weight.sum(0) - log_weight) / (particles - 1)  # [K, ..]
+    eye = torch.eye(particles, dtype=torch.bool, device=log_weight.device)
+    eye = eye.reshape(particles, particles, *[1] * (log_weight.dim() - 1))
+    return mean(torch.where(eye, others.unsqueeze(0), log_weight.unsqueeze(1)))  # reduces j of [j, k, ..]
+
+
+def vimco_signal(log_weight: Tensor, leaf: Tensor, posterior: Tensor, alpha: float) -> Tensor:
+    r"""
+    How much each particle of each leaf raises the circuit's root over its leave-one-out baseline.
+
+    The root is multilinear in the leaves' values :math:`e^{\ell_l}`, so with leaf posterior :math:`r_l` replacing
+    :math:`\ell_l` by :math:`\ell'_l` gives :math:`\mathrm{root} + \log(1 - r_l + r_l e^{\ell'_l - \ell_l})`, no further
+    pass needed.
+
+    :param Tensor log_weight: ``[particle, .., data, leaf]``.
+    :param Tensor leaf: means over particles ``[.., data, leaf]``.
+    :param Tensor posterior: exact leaf posterior ``[.., data, leaf]``.
+    :param float alpha: order of the mean over particles.
+    :returns: root minus baseline, ``[particle, .., data, leaf]``, in nats.
+    """
+    replaced = leave_one_out(log_weight, lambda weights: renyi_mean(weights, alpha))
+    tiny = torch.finfo(leaf.dtype).tiny
+    posterior = posterior.clamp(tiny, 1.0)
+    stay = torch.log1p(-posterior.clamp(max=1 - torch.finfo(leaf.dtype).eps))
+    return -torch.logaddexp(stay, posterior.log() + replaced - leaf)

@@ -1,0 +1,52 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What leaves off the tree do when the tree is a random variable and not summed out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+
+class PseudoPriorMessenger(Messenger):
+    r"""
+    Lets only the leaves on the tree count: observed sites are masked by the tree, and a latent site of a leaf off the tree
+    takes the guide's density as its prior.
+
+    Carlin and Chib (1995) call that density a pseudo-prior. It may be any normalised density without changing
+    :math:`p(x)`; with the guide's own, the terms :math:`\log p(z) - \log q(z \mid x)` of leaves off the tree are exactly 0,
+    so that the pair is right under every Pyro objective, and ``TraceEnum_ELBO`` equals
+    :class:`~pyro_spvae.infer.CircuitELBO`.
+
+    :param Tensor tree: selected leaves ``bool [.., data, leaf]``.
+    :param callable guide: runs the leaf guide's statements, without plates.
+    """
+
+    def __init__(self, tree: Tensor, guide: Callable[[], Any]) -> None:
+        super().__init__()
+        self.tree = tree
+        self.guide = guide
+        self.values: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"]:
+            msg["mask"] = self.tree if msg["mask"] is None else msg["mask"] & self.tree
+        else:
+            msg["fn"] = dist.MaskedMixture(self.tree, self._guide_distribution(msg["name"]), msg["fn"])
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if not msg["is_observed"]:
+            self.values[msg["name"]] = msg["value"]
+
+    def _guide_distribution(self, name: str) -> Any:
+        # a second latent layer's guide may depend on the first one's value in this run of the model
+        with poutine.block(), poutine.trace() as tracer, poutine.condition(data=self.values):
+            self.guide()
+        if name not in tracer.trace.nodes:
+            raise ValueError(f"the leaf model's latent site '{name}' is not in the leaf guide; add it there")
+        return tracer.trace.nodes[name]["fn"]

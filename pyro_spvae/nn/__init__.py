@@ -1,0 +1,11 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Networks that carry a leaf axis, and what the parts of a model share."""
+
+from pyro_spvae.nn.leaf_view import LeafView
+from pyro_spvae.nn.memo import memoize, memoized
+from pyro_spvae.nn.mlp import StackedMLP
+from pyro_spvae.nn.part import Part
+from pyro_spvae.nn.scale import positive_scale
+
+__all__ = ["LeafView", "Part", "StackedMLP", "memoize", "memoized", "positive_scale"]

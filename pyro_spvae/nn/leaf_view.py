@@ -1,0 +1,69 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Between arrays and leaf patches: which entries of a datum each leaf sees."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pyro_spvae.circuits import RegionGraph
+
+
+class LeafView(nn.Module):
+    """
+    Gathers the patch of every leaf from a batch of arrays, and puts patches of selected leaves together again.
+
+    Leaf regions of unequal size are padded to the largest one; the padding is marked by :attr:`mask`.
+
+    :param RegionGraph regions: the structure; its ``shape`` is the array's shape without channels.
+    :param int leaves: number of leaves of each leaf region.
+    :param int channels: size of a leading channel axis, or ``None`` for arrays without one.
+    """
+
+    index: Tensor
+    mask: Tensor | None
+
+    def __init__(self, regions: RegionGraph, leaves: int, channels: int | None) -> None:
+        super().__init__()
+        self.leaves = leaves
+        self.event_shape = torch.Size(regions.shape if channels is None else (channels, *regions.shape))
+        scopes = [
+            [channel * regions.num_variables + variable for channel in range(channels or 1) for variable in scope]
+            for scope in regions.leaf_scopes
+        ]
+        self.pixels = max(map(len, scopes))
+        index = torch.tensor([scope + [0] * (self.pixels - len(scope)) for scope in scopes])  # [cell, P]
+        sizes = torch.tensor([len(scope) for scope in scopes])
+        mask = torch.arange(self.pixels) < sizes.unsqueeze(-1)
+        # both follow from the region graph, so they are not part of the state_dict
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer(
+            "mask", None if bool(mask.all()) else mask.repeat_interleave(leaves, 0), persistent=False
+        )  # [L, P]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        :param Tensor x: ``[.., *event_shape]``.
+        :returns: ``[.., leaf, pixel]``, laid out leaf first; padding repeats the first entry of the array.
+        """
+        lead = x.shape[: x.dim() - len(self.event_shape)]
+        cells, pixels = self.index.shape
+        patches = x.reshape(-1, self.event_shape.numel())[:, self.index.reshape(-1)].reshape(-1, cells, pixels)
+        patches = patches.transpose(0, 1).unsqueeze(1).expand(-1, self.leaves, -1, -1)  # [cell, leaves, N, P]
+        return patches.reshape(cells * self.leaves, *lead, pixels).movedim(0, -2)
+
+    def assemble(self, tree: Tensor, patches: Tensor) -> Tensor:
+        """
+        The array made of the selected leaves' patches; the leaves of an induced tree tile the array.
+
+        :param Tensor tree: ``bool [.., leaf]``.
+        :param Tensor patches: ``[.., leaf, pixel]``.
+        :returns: ``[.., *event_shape]``.
+        """
+        keep = tree.unsqueeze(-1) if self.mask is None else tree.unsqueeze(-1) & self.mask
+        keep, patches = torch.broadcast_tensors(keep, patches)
+        selected = torch.where(keep, patches, torch.zeros_like(patches)).flatten(-2)  # [.., L * P]
+        index = self.index.repeat_interleave(self.leaves, 0).reshape(-1)
+        flat = selected.new_zeros(*selected.shape[:-1], self.event_shape.numel())
+        return flat.index_add(-1, index, selected).reshape(*selected.shape[:-1], *self.event_shape)

@@ -1,0 +1,46 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping results of deterministic computations for the length of a ``with`` block."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_memory: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("pyro_spvae_memo", default=None)
+
+
+@contextmanager
+def memoize() -> Iterator[None]:
+    """
+    Within the block each method marked :func:`memoized` runs once per object and (identical) arguments.
+
+    Used by evaluation, where thousands of particles are decoded for one encoding of the data. Parameters must not change
+    inside the block. Blocks nest; each has its own memory, released at its end.
+    """
+    token = _memory.set({})
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def memoized(method: _F) -> _F:
+    """Marks a method that draws no random numbers as reusable inside :func:`memoize`; elsewhere it changes nothing."""
+
+    @functools.wraps(method)
+    def wrapper(self: Any, *args: Any) -> Any:
+        memory = _memory.get()
+        if memory is None:
+            return method(self, *args)
+        key = (id(self), method.__qualname__, *map(id, args))
+        if key not in memory:
+            # holding self and the arguments keeps their ids from being given to other objects
+            memory[key] = (method(self, *args), (self, args))
+        return memory[key][0]
+
+    return wrapper  # type: ignore[return-value]

@@ -1,0 +1,37 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""From an unconstrained network output to a standard deviation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCALES = ("softplus", "precision")
+
+
+def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
+    r"""
+    Standard deviations from unconstrained values :math:`s`.
+
+    - ``softplus``: :math:`\sigma = \mathrm{floor} + \log(1 + e^s)`.
+    - ``precision``: :math:`\sigma = \max(\mathrm{floor}, (1 + s^2)^{-1/2})`, the parameterisation of the SPVAE paper's
+      code, which has no floor; it cannot exceed 1 and its gradient vanishes at :math:`s = 0`.
+
+    :param Tensor raw: any shape.
+    :param str kind: ``softplus`` or ``precision``.
+    :param float floor: smallest standard deviation, at least 0.
+    """
+    if kind == "softplus":
+        return F.softplus(raw) + floor
+    scale = torch.rsqrt(1 + raw.square())
+    return scale.clamp(min=floor) if floor > 0 else scale
+
+
+def check_scale(kind: str, floor: float) -> None:
+    """Raises a ValueError in one sentence for options that :func:`positive_scale` does not take."""
+    if kind not in SCALES:
+        raise ValueError(f"scale is {kind!r}; known are {', '.join(SCALES)}")
+    if not 0 <= floor < float("inf"):
+        raise ValueError(f"min_scale is {floor!r}; a number of at least 0 is needed")

@@ -1,0 +1,42 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Priors of latent variables: modules whose call returns a distribution over ``z``."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from pyro_spvae.distributions import LeafStandardNormal
+from pyro_spvae.nn import Part
+
+
+class Prior(Part, nn.Module):
+    """
+    A distribution over the latent vector of every leaf.
+
+    Subclasses make their parameters in ``build(leaves, latent_dim)``; their call returns a distribution with event
+    ``[latent]`` and a batch shape broadcastable to ``[.., leaf]``.
+    """
+
+    def build(self, leaves: int, latent_dim: int) -> None:  # type: ignore[override]
+        """Makes the parameters; the default has none."""
+
+    def forward(self) -> TorchDistribution:
+        """The prior distribution."""
+        raise NotImplementedError
+
+
+class StandardNormal(Prior):
+    r""":math:`p(z) = N(0, I)` for every leaf; no parameters."""
+
+    _reference: Tensor
+
+    def build(self, leaves: int, latent_dim: int) -> None:  # type: ignore[override]
+        # carries the module's dtype and device; nothing to save
+        self.register_buffer("_reference", torch.zeros(()), persistent=False)
+
+    def forward(self) -> TorchDistribution:
+        reference = self._reference
+        return LeafStandardNormal(self.sizes["latent_dim"], dtype=reference.dtype, device=reference.device)

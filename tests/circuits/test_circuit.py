@@ -1,0 +1,499 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Circuits against plain recursion and enumeration of all induced trees; each structure and size a subclass."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
+
+from .oracle import enumerate_induced_trees, recursive_log_prob, selection_probabilities, sum_nodes
+
+
+def chi_square_p_value(observed: torch.Tensor, probabilities: torch.Tensor) -> float:
+    """p-value of Pearson's test; cells that expect fewer than five are put together."""
+    expected = probabilities * observed.sum()
+    rare = expected < 5
+    observed = torch.cat([observed[~rare], observed[rare].sum().view(1)])
+    expected = torch.cat([expected[~rare], expected[rare].sum().view(1)])
+    keep = expected > 0
+    observed, expected = observed[keep], expected[keep]
+    statistic = ((observed - expected) ** 2 / expected).sum()
+    degrees = torch.tensor((len(expected) - 1) / 2.0)
+    return float(torch.special.gammaincc(degrees, statistic / 2)) if len(expected) > 1 else 1.0
+
+
+class CircuitTests:
+    """What holds for every circuit; subclasses give the structure and the numbers of units."""
+
+    regions: RegionGraph
+    units = 2
+    leaves: int | None = None
+    # few enough induced trees to list
+    enumerable = False
+
+    @pytest.fixture
+    def circuit(self):
+        return Circuit(self.regions, self.units, self.leaves)
+
+    @pytest.fixture
+    def leaf(self, circuit):
+        return 3 * torch.randn(4, circuit.num_leaves)
+
+    def test_sizes_are_the_counts_of_the_graph(self, circuit):
+        counts = self.regions.counts(self.units, self.leaves)
+        sums = sum_nodes(circuit)
+        assert sum(len(products) for products in sums.values()) == counts["weights"]
+        assert sum(weight.numel() for weight in circuit.parameters()) == counts["weights"]
+        assert len(sums) == counts["sums"] and circuit.num_leaves == counts["leaves"]
+        products = {(region, children) for (region, _), own in sums.items() for _, children in own}
+        assert len(products) == counts["products"] or self.regions.num_regions == 1
+
+    def test_products_are_the_pairs_of_units_of_the_partitions(self, circuit):
+        def units(region):
+            return circuit.leaves if self.regions.is_leaf(region) else circuit.units
+
+        for (region, _), products in sum_nodes(circuit).items():
+            expected = {
+                frozenset([(left, i), (right, j)])
+                for _, left, right in self.regions.region_partitions[region]
+                for i in range(units(left))
+                for j in range(units(right))
+            } or {frozenset([(0, i)]) for i in range(circuit.leaves)}
+            assert {frozenset(children) for _, children in products} == expected
+            assert len(products) == len(expected)
+
+    def test_log_prob_equals_plain_recursion_in_value_and_gradients(self, circuit, leaf):
+        leaf.requires_grad_()
+        inputs = [leaf, *circuit.parameters()]
+        factor = torch.randn(4)
+        ours, plain = circuit.log_prob(leaf), recursive_log_prob(circuit, leaf)
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=1e-12)
+        ours_grads = torch.autograd.grad(ours @ factor, inputs)
+        plain_grads = torch.autograd.grad(plain @ factor, inputs)
+        for one, other in zip(ours_grads, plain_grads, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+    def test_gradients_match_finite_differences(self, circuit, leaf):
+        log_weights = [weight.detach().requires_grad_() for weight in circuit.parameters()]
+        names = [name for name, _ in circuit.named_parameters()]
+
+        def value(leaf, *weights):
+            return torch.func.functional_call(circuit, dict(zip(names, weights, strict=True)), (leaf,))
+
+        assert torch.autograd.gradcheck(value, (leaf[:2].requires_grad_(), *log_weights), fast_mode=True)
+
+    def test_log_prob_equals_enumeration(self, circuit, leaf):
+        if not self.enumerable:
+            pytest.skip("too many induced trees to list")
+        trees = enumerate_induced_trees(circuit)
+        assert len(trees) == circuit.num_trees()
+        terms = torch.stack([weight + leaf[:, list(leaves)].sum(-1) for weight, leaves in trees])
+        torch.testing.assert_close(circuit(leaf), torch.logsumexp(terms, dim=0), rtol=1e-12, atol=1e-12)
+
+    def test_zero_leaves_give_zero(self, circuit):
+        root = circuit.log_prob(torch.zeros(2, 3, circuit.num_leaves))
+        torch.testing.assert_close(root, torch.zeros(2, 3), rtol=0, atol=1e-13)
+
+    def test_batch_shapes(self, circuit, leaf):
+        single = torch.stack([circuit(row) for row in leaf])
+        assert circuit(leaf[0]).shape == ()
+        torch.testing.assert_close(circuit(leaf), single, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(circuit(leaf.view(2, 1, 2, -1)), single.view(2, 1, 2), rtol=1e-13, atol=1e-13)
+        for shape in ((), (0,), (2, 1, 3)):
+            values = torch.randn(*shape, circuit.num_leaves)
+            tree, best = circuit.mpe(values)
+            assert circuit(values).shape == best.shape == shape
+            assert circuit.posterior(values).shape == tree.shape == values.shape
+            assert circuit.sample((5, 2), values).shape == (5, 2, *values.shape)
+            assert circuit.sample((5, 2), values).dtype == tree.dtype == torch.bool
+
+    def test_posterior_is_the_derivative(self, circuit, leaf):
+        leaf.requires_grad_()
+        (derivative,) = torch.autograd.grad(recursive_log_prob(circuit, leaf).sum(), leaf)
+        posterior = circuit.posterior(leaf)
+        assert not posterior.requires_grad
+        torch.testing.assert_close(posterior, derivative, rtol=1e-10, atol=1e-13)
+
+    def test_posterior_sums_to_one_for_each_variable(self, circuit, leaf):
+        by_region = circuit.posterior(leaf).unflatten(-1, (circuit.num_leaf_regions, circuit.leaves)).sum(-1)
+        for variable in range(self.regions.num_variables):
+            holders = [cell for cell, scope in enumerate(self.regions.leaf_scopes) if variable in scope]
+            torch.testing.assert_close(by_region[:, holders].sum(-1), torch.ones(4), rtol=0, atol=1e-12)
+
+    def test_posterior_equals_enumeration(self, circuit, leaf):
+        if not self.enumerable:
+            pytest.skip("too many induced trees to list")
+        for values, posterior in zip(leaf, circuit.posterior(leaf), strict=True):
+            selections = selection_probabilities(circuit, values)
+            expected = sum(p * torch.tensor(tree).double() for tree, p in selections.items())
+            torch.testing.assert_close(posterior, expected, rtol=1e-10, atol=1e-13)
+
+    def test_samples_are_induced_trees(self, circuit, leaf):
+        for trees in (circuit.sample((64,)), circuit.sample((16,), leaf).flatten(0, 1), circuit.mpe(leaf)[0]):
+            for tree in trees:
+                cells = [place // circuit.leaves for place in tree.nonzero().flatten().tolist()]
+                variables = sorted(variable for cell in cells for variable in self.regions.leaf_scopes[cell])
+                assert variables == list(range(self.regions.num_variables))
+
+    def test_sampled_leaves_match_the_posterior(self, circuit, leaf):
+        number = 4000
+        zeros = torch.zeros(1, circuit.num_leaves)
+        cases = [
+            (circuit.sample((number,)).unsqueeze(1), circuit.posterior(zeros)),
+            (circuit.sample((number,), leaf), circuit.posterior(leaf)),
+        ]
+        for trees, posterior in cases:
+            deviation = (trees.double().mean(0) - posterior).abs()
+            spread = (posterior * (1 - posterior) / number).clamp(min=0).sqrt()
+            assert (deviation <= 5 * spread + 1e-3).all()
+
+    def test_sampled_trees_match_enumeration(self, circuit, leaf):
+        if not self.enumerable:
+            pytest.skip("too many induced trees to list")
+        for values in (None, leaf[0] / 3):
+            expected = selection_probabilities(circuit, values)
+            number = {tree: place for place, tree in enumerate(expected)}
+            drawn = [number[tuple(tree)] for tree in circuit.sample((8000,), values).tolist()]
+            observed = torch.bincount(torch.tensor(drawn), minlength=len(number)).double()
+            probabilities = torch.stack(list(expected.values())).detach()
+            assert chi_square_p_value(observed, probabilities) > 1e-3
+            # the test has the power to refuse what is not the answer
+            if len(number) > 1:
+                assert chi_square_p_value(observed, torch.softmax(2 * probabilities.log(), 0)) < 1e-6
+
+    def test_mpe_equals_enumeration(self, circuit, leaf):
+        if not self.enumerable:
+            pytest.skip("too many induced trees to list")
+        trees = enumerate_induced_trees(circuit)
+        terms = torch.stack([weight + leaf[:, list(leaves)].sum(-1) for weight, leaves in trees])
+        best, place = terms.max(dim=0)
+        selected, value = circuit.mpe(leaf)
+        torch.testing.assert_close(value, best.detach(), rtol=1e-12, atol=1e-12)
+        for row, at in zip(selected, place.tolist(), strict=True):
+            assert set(row.nonzero().flatten().tolist()) == trees[at][1]
+
+    def test_mpe_is_at_most_log_prob_and_reaches_it_on_its_own_tree(self, circuit, leaf):
+        tree, value = circuit.mpe(leaf)
+        assert (value <= circuit(leaf) + 1e-12).all()
+        # with all other leaves far away the tree remains the best
+        again, _ = circuit.mpe(leaf.masked_fill(~tree, -1e6))
+        assert torch.equal(again, tree)
+
+    def test_leaf_selections_are_all_that_trees_end_in(self, circuit):
+        if not self.enumerable:
+            with pytest.raises(ValueError, match="limit is 3"):
+                circuit.leaf_selections(limit=3)
+            return
+        expected = set(selection_probabilities(circuit))
+        selections = circuit.leaf_selections(limit=len(expected))
+        rows = [tuple(row) for row in selections.tolist()]
+        assert selections.dtype == torch.bool and rows == sorted(expected, reverse=True)
+        with pytest.raises(ValueError, match="limit"):
+            circuit.leaf_selections(limit=len(expected) - 1)
+
+    def test_missing_leaves_count_as_one(self, circuit, leaf):
+        by_leaf = torch.rand(leaf.shape) < 0.5
+        expected = recursive_log_prob(circuit, leaf * by_leaf)
+        spoiled = leaf.masked_fill(~by_leaf, torch.nan)
+        torch.testing.assert_close(circuit(spoiled, by_leaf), expected, rtol=1e-12, atol=1e-12)
+        by_cell = torch.rand(4, circuit.num_leaf_regions) < 0.5
+        by_cell[0] = False
+        spread = by_cell.repeat_interleave(circuit.leaves, -1)
+        zeroed = leaf * spread
+        torch.testing.assert_close(circuit(leaf, by_cell), circuit(zeroed), rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(circuit.posterior(leaf, by_cell), circuit.posterior(zeroed), rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(circuit.mpe(leaf, by_cell)[1], circuit.mpe(zeroed)[1], rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(circuit(leaf, by_cell)[0], torch.zeros(()), rtol=0, atol=1e-13)
+        torch.manual_seed(1)
+        trees = circuit.sample((9,), leaf, by_cell)
+        torch.manual_seed(1)
+        assert torch.equal(trees, circuit.sample((9,), zeroed))
+        # one mask for all of a batch, several masks for one datum, and a scalar
+        torch.testing.assert_close(circuit(leaf, by_cell[1]), circuit(leaf, by_cell[1].expand(4, -1)))
+        torch.testing.assert_close(circuit(leaf[0], by_cell), circuit(leaf[0].expand(4, -1), by_cell))
+        torch.testing.assert_close(circuit(leaf, torch.tensor(False)), torch.zeros(4), rtol=0, atol=1e-13)
+        leaf.requires_grad_()
+        (gradient,) = torch.autograd.grad(circuit(leaf, by_cell).sum(), leaf)
+        assert (gradient[~spread] == 0).all() and gradient.isfinite().all()
+
+    def test_very_low_densities_keep_value_and_gradient(self, circuit, leaf):
+        # units that differ by hundreds of nats, around -1e4
+        low = (100 * leaf - 1e4).detach().requires_grad_()
+        ours, plain = circuit(low), recursive_log_prob(circuit, low)
+        torch.testing.assert_close(ours, plain, rtol=1e-12, atol=0)
+        inputs = [low, *circuit.parameters()]
+        for one, other in zip(
+            torch.autograd.grad(ours.sum(), inputs), torch.autograd.grad(plain.sum(), inputs), strict=True
+        ):
+            assert one.isfinite().all()
+            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+    def test_single_precision(self, circuit, leaf):
+        single = copy.deepcopy(circuit).float()
+        for values in (leaf, 100 * leaf - 1e4):
+            torch.testing.assert_close(single(values.float()).double(), circuit(values), rtol=1e-5, atol=1e-5)
+            posterior = single.posterior(values.float()).double()
+            sums = posterior.unflatten(-1, (circuit.num_leaf_regions, -1)).sum(-1)
+            lengths = torch.tensor([float(len(scope)) for scope in self.regions.leaf_scopes])
+            covered = sums @ lengths
+            torch.testing.assert_close(covered, torch.full((4,), float(self.regions.num_variables)), rtol=1e-5, atol=0)
+        # double densities over single weights are computed in double
+        if circuit.layers:
+            assert single(leaf).dtype == torch.float64
+
+    def test_impossible_leaves(self, circuit, leaf):
+        # indicators of one tree: all of its weight, and that of no other
+        tree = circuit.sample()
+        for low in (-1e30, -torch.inf):
+            values = torch.zeros(circuit.num_leaves).masked_fill(~tree, low).requires_grad_()
+            value = circuit(values)
+            assert value.isfinite() and value <= 1e-12
+            gradient = torch.autograd.grad(value, [values, *circuit.parameters()])
+            torch.testing.assert_close(gradient[0], tree.double(), rtol=0, atol=1e-12)
+            assert all(one.isfinite().all() for one in gradient)
+            if self.enumerable:
+                expected = selection_probabilities(circuit)[tuple(tree.tolist())].log()
+                torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+        # beside an impossible datum a possible one is untouched
+        leaf[0] = -torch.inf
+        leaf.requires_grad_()
+        values = circuit(leaf)
+        assert values[0] == -torch.inf
+        torch.testing.assert_close(values[1:], recursive_log_prob(circuit, leaf[1:]), rtol=1e-12, atol=1e-12)
+        gradient = torch.autograd.grad(values[1:].sum(), [leaf, *circuit.parameters()])
+        assert all(one.isfinite().all() for one in gradient)
+        assert circuit.posterior(leaf).isfinite().all() and circuit.sample((), leaf).shape == leaf.shape
+
+    def test_a_nan_is_not_hidden(self, circuit, leaf):
+        leaf[1, -1] = torch.nan
+        value = circuit(leaf)
+        assert value[1].isnan() and value[[0, 2, 3]].isfinite().all()
+
+    def test_state_dict_round_trip(self, circuit, leaf):
+        other = Circuit(self.regions, self.units, self.leaves)
+        if circuit.layers:
+            assert not torch.equal(other(leaf), circuit(leaf))
+        other.load_state_dict(circuit.state_dict())
+        assert torch.equal(other(leaf), circuit(leaf))
+        assert all(parameter.requires_grad for parameter in circuit.state_dict(keep_vars=True).values())
+
+    def test_compiles_without_graph_breaks(self, circuit, leaf):
+        compiled = torch.compile(circuit, fullgraph=True, backend="aot_eager")
+        leaf.requires_grad_()
+        inputs = [leaf, *circuit.parameters()]
+        ours, theirs = circuit(leaf), compiled(leaf)
+        torch.testing.assert_close(theirs, ours, rtol=1e-13, atol=1e-13)
+        for one, other in zip(
+            torch.autograd.grad(ours.sum(), inputs), torch.autograd.grad(theirs.sum(), inputs), strict=True
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-13)
+
+
+class TestGrid(CircuitTests):
+    regions = poon_domingos((2, 2), 1)
+    enumerable = True
+
+
+class TestGridSixUnits(CircuitTests):
+    regions = poon_domingos((2, 2), 1)
+    units = 6
+    enumerable = False
+
+
+class TestLargerGrid(CircuitTests):
+    regions = poon_domingos((4, 4), 1)
+
+
+class TestUnevenGridManyUnits(CircuitTests):
+    regions = poon_domingos((5, 7), 2)
+    units = 7
+
+
+class TestMoreLeavesThanUnits(CircuitTests):
+    regions = poon_domingos((2, 3), 1)
+    units, leaves = 1, 2
+    enumerable = True
+
+
+class TestMoreUnitsThanLeaves(CircuitTests):
+    regions = poon_domingos((3, 3), 1)
+    units, leaves = 6, 3
+
+
+class TestManyLeavesFewUnits(CircuitTests):
+    regions = poon_domingos((3, 2), 1)
+    units, leaves = 2, 5
+
+
+class TestOneUnit(CircuitTests):
+    regions = poon_domingos((3, 3), 1)
+    units = 1
+
+
+class TestTwoDeltas(CircuitTests):
+    regions = poon_domingos((4, 4), [2, 1])
+    units = 3
+
+
+class TestQuadTree(CircuitTests):
+    regions = quad_tree((2, 2))
+    units = 3
+    enumerable = True
+
+
+class TestOverlappingTrees(CircuitTests):
+    regions = random_binary_tree(5, 2, 3, seed=4)
+    enumerable = True
+
+
+class TestOverlappingTreesSixUnits(CircuitTests):
+    regions = random_binary_tree((3, 3), 2, 4, seed=1)
+    units, leaves = 6, 5
+
+
+class TestLeavesAtSeveralLevels(CircuitTests):
+    regions = RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])
+    units, leaves = 2, 3
+    enumerable = True
+
+
+class TestLeavesAtSeveralLevelsManyUnits(CircuitTests):
+    regions = RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])
+    units, leaves = 5, 2
+    enumerable = True
+
+
+class TestTable(CircuitTests):
+    regions = poon_domingos(4, 1)
+    units = 2
+    enumerable = True
+
+
+class TestWholeMixture(CircuitTests):
+    regions = whole((3, 3))
+    units, leaves = 1, 7
+    enumerable = True
+
+
+class TestWholeLeaf(CircuitTests):
+    regions = whole(3)
+    units = 1
+    enumerable = True
+
+
+@pytest.mark.parametrize("units", [2, 6])
+def test_binary_grid_is_a_distribution(units):
+    """Bernoulli leaves on a 2x2 grid: the probabilities of the 16 images sum to 1."""
+    circuit = Circuit(poon_domingos((2, 2), 1), units)
+    images = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4)  # [16, cell]
+    logits = torch.randn(4, units)
+    leaf = torch.distributions.Bernoulli(logits=logits).log_prob(images.unsqueeze(-1)).flatten(1)
+    log_prob = circuit(leaf)
+    torch.testing.assert_close(log_prob.exp().sum(), torch.ones(()), rtol=0, atol=1e-12)
+    # missing cells are integrated out
+    seen = torch.tensor([True, False, True, False])
+    marginal = circuit(leaf, seen)
+    for image, value in zip(images, marginal, strict=True):
+        same = (images[:, seen] == image[seen]).all(-1)
+        torch.testing.assert_close(torch.logsumexp(log_prob[same], 0), value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("units", [2, 6])
+def test_dense_unit_of_tiny_weight(units):
+    """The densest unit has weight e^-150 and every other lies 300 nats lower: the root is -150 + log(its true share)."""
+    circuit = Circuit(poon_domingos(2, 1), units)
+    with torch.no_grad():
+        circuit.layers[0].logits.zero_()
+        circuit.layers[0].logits[..., 0] = -150.0
+    leaf = torch.full((2, units), -300.0)
+    leaf[:, 0] = 0.0
+    leaf = leaf.flatten().requires_grad_()
+    value = circuit(leaf)
+    expected = recursive_log_prob(circuit, leaf)
+    assert abs(float(expected) + 150 + torch.tensor(float(units**2 - 1)).log()) < 1e-6
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+    inputs = [leaf, *circuit.parameters()]
+    expected_grads = torch.autograd.grad(expected, inputs)
+    for one, other in zip(torch.autograd.grad(value, inputs), expected_grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+    # in single precision: exact with few units, finite and with the right derivatives above
+    single = copy.deepcopy(circuit).float()
+    low = leaf.detach().float().requires_grad_()
+    value = single(low)
+    if units <= 4:
+        torch.testing.assert_close(value.double(), expected.detach(), rtol=1e-6, atol=0)
+    else:
+        assert -100 < value < -60
+    for one, other in zip(torch.autograd.grad(value, [low, *single.parameters()]), expected_grads, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-6)
+
+
+def test_numbers_of_trees():
+    # one tree for each way to cut a row of three into two and one, times the units of each cell
+    assert Circuit(poon_domingos(3, 1), units=2).num_trees() == 2 * 2 * 2**3
+    # 4x4 with one unit: full binary partitions of a rectangle by guillotine cuts, counted with their order
+    assert Circuit(poon_domingos((2, 2), 1), units=1).num_trees() == 2
+    assert Circuit(poon_domingos((28, 28), 4), units=2).num_trees() > 10**30
+    assert Circuit(whole(4), units=1, leaves=5).num_trees() == 5
+
+
+def test_selections_of_a_grid_are_one_leaf_per_cell():
+    selections = Circuit(poon_domingos((4, 4), 1), units=2).leaf_selections()
+    assert selections.shape == (65536, 32) and len(selections.unique(dim=0)) == 65536
+    assert (selections.unflatten(-1, (16, 2)).sum(-1) == 1).all()
+    assert selections[0].nonzero().flatten().tolist() == list(range(0, 32, 2))
+
+
+def test_weights_are_one_softmax_per_sum():
+    circuit = Circuit(poon_domingos((3, 3), 1), units=2)
+    assert circuit.log_weights()[-1].shape == (1, 1, 4 * 4)
+    for weights in circuit.log_weights():
+        torch.testing.assert_close(weights.exp().sum(-1), torch.ones(weights.shape[:-1]))
+    logits = torch.cat([parameter.detach().flatten() for parameter in Circuit(poon_domingos(9, 1), 4).parameters()])
+    assert abs(float(logits.mean())) < 0.1 and abs(float(logits.std()) - 1) < 0.1
+
+
+def test_tree_memory_is_bounded(monkeypatch):
+    """Scores are computed in parts, which changes no choice."""
+    circuit = Circuit(poon_domingos((3, 3), 1), units=2)
+    leaf = torch.randn(20, circuit.num_leaves)
+    tree, _ = circuit.mpe(leaf)
+    monkeypatch.setattr("pyro_spvae.circuits.sampling.MAX_SCORES", 7)
+    assert torch.equal(circuit.mpe(leaf)[0], tree)
+
+
+def test_repr_gives_the_sizes():
+    text = repr(Circuit(poon_domingos((28, 28), 7), units=2))
+    assert text == (
+        "Circuit(RegionGraph(shape=(28, 28), regions=100, leaf_regions=16, partitions=200), "
+        "units=2, leaves=2, sums=167, products=800, weights=1576)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "act"),
+    [
+        (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 0)),
+        (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 1.5)),
+        (ValueError, "leaves must be a positive integer", lambda c: Circuit(c.regions, 2, -1)),
+        (TypeError, "regions must be a RegionGraph", lambda c: Circuit((2, 2), 2)),
+        (ValueError, r"leaf must have shape \[.., 8\], but has \[3, 4\]", lambda c: c(torch.zeros(3, 4))),
+        (ValueError, r"leaf must have shape", lambda c: c(torch.zeros(()))),
+        (TypeError, "leaf must be a floating-point tensor", lambda c: c(torch.zeros(8, dtype=torch.long))),
+        (TypeError, "leaf must be a floating-point tensor", lambda c: c.posterior([0.0] * 8)),
+        (TypeError, "mask must be a bool tensor", lambda c: c(torch.zeros(8), torch.ones(8))),
+        (ValueError, "mask must have shape", lambda c: c(torch.zeros(8), torch.ones(3, dtype=torch.bool))),
+        (ValueError, "mask must broadcast", lambda c: c(torch.zeros(2, 8), torch.ones(3, 8, dtype=torch.bool))),
+        (ValueError, "mask is given without leaf", lambda c: c.sample(mask=torch.ones(8, dtype=torch.bool))),
+    ],
+)
+def test_bad_input_is_refused(error, message, act):
+    circuit = Circuit(poon_domingos((2, 2), 1), 2)
+    with pytest.raises(error, match=message) as caught:
+        act(circuit)
+    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")

@@ -1,0 +1,201 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""A user's own files: shapes, splits, kinds of values, and one clear sentence for whatever does not fit."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_spvae.data import DataSet, Values, load_data
+
+
+def load_array(tmp_path: Path, array: Any, seed: int = 0) -> DataSet:
+    """What comes of one array in a .npy file."""
+    np.save(tmp_path / "own.npy", array)
+    return load_data(tmp_path / "own.npy", seed=seed)
+
+
+def load_arrays(tmp_path: Path, **arrays: Any) -> DataSet:
+    """What comes of several arrays in a .npz file."""
+    np.savez(tmp_path / "own.npz", **arrays)
+    return load_data(str(tmp_path / "own.npz"))
+
+
+def numbered(rows: int, first: int = 0) -> Any:
+    """A table whose first column numbers the rows."""
+    return np.stack([np.arange(first, first + rows), np.zeros(rows, dtype=int)], axis=1)
+
+
+@pytest.mark.parametrize(
+    "shape, event_shape",
+    [((20, 4, 5), (1, 4, 5)), ((20, 3, 4, 5), (3, 4, 5)), ((20, 1, 4, 5), (1, 4, 5)), ((20, 7), (7,))],
+)
+def test_shapes(tmp_path: Path, shape: tuple[int, ...], event_shape: tuple[int, ...]) -> None:
+    array = np.random.default_rng(0).random(shape)
+    data = load_array(tmp_path, array)
+    assert data.event_shape == event_shape
+    assert data.name == "own.npy"
+    together = torch.cat([data.train, data.validation, data.test])
+    assert together.dtype == torch.float32
+    expected = {row.tobytes() for row in array.astype(np.float32)}
+    assert {row.numpy().tobytes() for row in together} == expected
+
+
+def test_rows_are_split_by_seed(tmp_path: Path) -> None:
+    data = load_array(tmp_path, numbered(109))
+    assert [len(x) for x in (data.train, data.validation, data.test)] == [89, 10, 10]
+    numbers = torch.cat([data.train, data.validation, data.test])[:, 0]
+    assert torch.equal(numbers.sort().values, torch.arange(109.0, dtype=torch.float32))
+    assert not torch.equal(data.test, load_array(tmp_path, numbered(109), seed=1).test)
+    assert torch.equal(data.test, load_array(tmp_path, numbered(109), seed=0).test)
+
+
+@pytest.mark.parametrize("validation", ["validation", "valid", "val", "x_validation", "x_valid", "x_val"])
+@pytest.mark.parametrize("prefix", ["", "x_"])
+def test_given_splits_are_kept_in_order(tmp_path: Path, prefix: str, validation: str) -> None:
+    train, held_out, test = numbered(9), numbered(3, first=9), numbered(2, first=12)
+    arrays = {f"{prefix}train": train, validation: held_out, f"{prefix}test": test, "y_train": np.zeros(9)}
+    data = load_arrays(tmp_path, **arrays)
+    for loaded, given in ((data.train, train), (data.validation, held_out), (data.test, test)):
+        np.testing.assert_array_equal(loaded.numpy(), given)
+
+
+def test_a_missing_split_is_drawn_from_train(tmp_path: Path) -> None:
+    data = load_arrays(tmp_path, x_train=numbered(50), x_test=numbered(7, first=50), y_train=np.zeros(50))
+    assert [len(x) for x in (data.train, data.validation, data.test)] == [45, 5, 7]
+    np.testing.assert_array_equal(data.test.numpy(), numbered(7, first=50))
+    numbers = torch.cat([data.train, data.validation])[:, 0]
+    assert sorted(numbers.tolist()) == list(range(50))
+    data = load_arrays(tmp_path, train=numbered(50))
+    assert [len(x) for x in (data.train, data.validation, data.test)] == [40, 5, 5]
+
+
+def test_which_array_of_a_npz_file(tmp_path: Path) -> None:
+    assert load_arrays(tmp_path, x=numbered(20), y=np.zeros(20)).event_shape == (2,)
+    for name in ("pictures", "test"):
+        assert load_arrays(tmp_path, **{name: numbered(20)}).event_shape == (2,)
+    np.savez_compressed(tmp_path / "small.NPZ.npz", x=numbered(20))
+    assert load_data(tmp_path / "small.NPZ.npz").values.levels == 20
+
+
+@pytest.mark.parametrize(
+    "arrays, found",
+    [
+        ({}, r"\(none\)"),
+        ({"images": numbered(20), "labels": np.zeros(20)}, "images, labels"),
+        ({"test": numbered(20), "validation": numbered(20)}, "test, validation"),
+        ({"x": numbered(20), "train": numbered(20)}, "train, x"),
+        ({"train": numbered(20), "x_train": numbered(20)}, "train and x_train"),
+        ({"train": numbered(20), "test": numbered(20)[:, :1]}, r"train int64 \[20, 2\], test int64 \[20, 1\]"),
+        ({"train": numbered(20), "test": numbered(20) / 2}, r"train int64 \[20, 2\], test float64 \[20, 2\]"),
+    ],
+)
+def test_npz_files_that_leave_it_open(tmp_path: Path, arrays: dict[str, Any], found: str) -> None:
+    with pytest.raises(ValueError, match=found):
+        load_arrays(tmp_path, **arrays)
+
+
+INTEGERS = np.arange(40).reshape(20, 2)
+
+
+@pytest.mark.parametrize(
+    "array, values",
+    [
+        (INTEGERS % 2 == 0, Values.grey_levels(2)),
+        (INTEGERS % 2, Values.grey_levels(2)),
+        ((INTEGERS % 2).astype(np.uint8), Values.grey_levels(2)),
+        ((INTEGERS % 2).astype(np.float32), Values.grey_levels(2)),
+        (np.zeros((20, 2), dtype=np.uint8), Values.grey_levels(2)),
+        ((INTEGERS % 17).astype(np.uint8), Values.grey_levels(17)),
+        ((INTEGERS % 18).astype(np.uint8), Values.grey_levels(256)),
+        ((INTEGERS % 18).astype(np.int64), Values.grey_levels(18)),
+        (INTEGERS.astype(">u2") + 65_496, Values.grey_levels(65_536)),
+        (INTEGERS + 65_497, Values(low=65_497, high=65_536)),
+        (INTEGERS - 1, Values(low=-1, high=38)),
+        (INTEGERS / 39, Values(low=0, high=1)),
+        ((INTEGERS / 39).astype(np.float16), Values(low=0, high=1)),
+        (INTEGERS / 2, Values(low=0, high=19.5)),
+        (INTEGERS / 2 - 1, Values(low=-1, high=18.5)),
+        # 0.3 and -0.7 round outwards in float32: the bounds must be those of the rounded values
+        (np.array([[-0.7, 0.3]] * 20), Values(low=float(np.float32(-0.7)), high=float(np.float32(0.3)))),
+    ],
+)
+def test_kind_of_values(tmp_path: Path, array: Any, values: Values) -> None:
+    data = load_array(tmp_path, array)
+    assert data.values == values
+    together = torch.cat([data.train, data.validation, data.test]).numpy()
+    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(array.astype(np.float32), axis=0))
+
+
+def test_kind_of_values_is_decided_over_all_splits(tmp_path: Path) -> None:
+    zeros = np.zeros((5, 2), dtype=np.int64)
+    assert load_arrays(tmp_path, train=zeros, validation=zeros, test=zeros + 6).values == Values.grey_levels(7)
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (np.zeros((0, 4)), r"\[0, 4\], but it must not be empty"),
+        (np.zeros((20, 0)), r"\[20, 0\], but it must not be empty"),
+        (np.zeros(20), r"\[20\], but \[N, H, W\]"),
+        (np.zeros(()), r"\[\], but"),
+        (np.zeros((20, 1, 2, 2, 2)), r"\[20, 1, 2, 2, 2\], but"),
+        (np.zeros((20, 28, 28, 3)), "channels-last"),
+        (np.zeros((9, 4)), "9 rows to draw the validation and test split from, but at least 10"),
+        (np.zeros((20, 4), dtype=complex), "type complex128"),
+        (np.full((20, 4), "a"), "type <U1"),
+        (np.zeros((20, 4), dtype="datetime64[s]"), "type datetime64"),
+        (np.zeros(20, dtype=[("a", int), ("b", int)]), "type "),
+        (np.full((20, 4), np.nan), "NaN or infinite"),
+        (np.full((20, 4), -np.inf), "NaN or infinite"),
+        (np.full((20, 4), 1e300), "NaN or infinite"),
+    ],
+)
+def test_unfit_arrays(tmp_path: Path, array: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load_array(tmp_path, array)
+    assert "own.npy" in str(caught.value)
+
+
+class Trap:
+    """An object that tells when it is unpickled."""
+
+    sprung = False
+
+    def __setstate__(self, state: dict[str, int]) -> None:
+        Trap.sprung = True
+
+
+def test_nothing_is_unpickled(tmp_path: Path) -> None:
+    trap = Trap()
+    trap.__dict__["a"] = 1  # a state, so that __setstate__ would be called
+    objects = np.empty((20, 2), dtype=object)
+    objects[:] = trap
+    np.save(tmp_path / "objects.npy", objects, allow_pickle=True)
+    np.savez(tmp_path / "objects.npz", x=objects, allow_pickle=True)
+    (tmp_path / "pickle.npy").write_bytes(pickle.dumps(trap))
+    for name in ("objects.npy", "objects.npz", "pickle.npy"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read as NumPy arrays"):
+            load_data(tmp_path / name)
+    assert not Trap.sprung
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_damaged_files_give_one_sentence(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"own.{suffix}"
+    if suffix == "npy":
+        np.save(path, numbered(20))
+    else:
+        np.savez_compressed(path, x=numbered(20))
+    whole = path.read_bytes()
+    for content in (b"", b"no array", whole[:50], whole[: len(whole) // 2], whole[:-30]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="cannot be read as NumPy arrays") as caught:
+            load_data(path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,232 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What every leaf distribution must satisfy; one subclass per distribution inherits all of it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from torch.testing import assert_close
+
+from pyro_spvae.distributions.leaf import LeafDistribution
+
+BATCH = (3, 2)  # [data, leaf]
+SIZE = 4  # pixels of an event
+
+
+class LeafDistributionTests:
+    """Subclasses say how to build the distribution, torch's equivalent, and which values are invalid."""
+
+    bad_values: tuple[float, ...] = (float("nan"),)
+    pixel_dim = -1  # where the parameters hold the pixels
+
+    def parameters(self, *batch: int) -> dict[str, torch.Tensor]:
+        """Random parameters by name, each ``[*batch, pixel, ..]``."""
+        raise NotImplementedError
+
+    def build(self, parameters: dict[str, torch.Tensor], mask: torch.Tensor | None = None) -> LeafDistribution:
+        raise NotImplementedError
+
+    def reference(self, parameters: dict[str, torch.Tensor]) -> dist.TorchDistribution:
+        """Pyro's (torch's) univariate distribution with the same parameters, batch ``[.., pixel]``."""
+        raise NotImplementedError
+
+    def stock(self, parameters: dict[str, torch.Tensor]) -> dist.TorchDistribution:
+        """Pyro's distribution of the event."""
+        return self.reference(parameters).to_event(1)
+
+    def every_value(self) -> list[float]:
+        """All values of one pixel (discrete distributions)."""
+        raise NotImplementedError
+
+    def values(self, *shape: int) -> torch.Tensor:
+        """Random values inside the support, of a given full shape ``[.., pixel]``."""
+        return self.stock(self.parameters(*shape[:-1])).sample().to(torch.get_default_dtype())
+
+    def learnable(self, *batch: int) -> dict[str, torch.Tensor]:
+        return {name: parameter.requires_grad_() for name, parameter in self.parameters(*batch).items()}
+
+    def of_pixels(self, parameters: dict[str, torch.Tensor], index: object) -> dict[str, torch.Tensor]:
+        """Parameters of the chosen pixels alone."""
+        chosen = torch.arange(SIZE)[index]
+        return {name: parameter.index_select(self.pixel_dim, chosen) for name, parameter in parameters.items()}
+
+    # ---- shapes -------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("sample_shape", [(), (5,), (2, 3)])
+    @pytest.mark.parametrize("batch", [(), (2,), (3, 2)])
+    def test_shapes(self, batch, sample_shape):
+        d = self.build(self.parameters(*batch))
+        x = d.sample(torch.Size(sample_shape))
+        assert d.batch_shape == batch and d.event_shape == (SIZE,) and d.event_dim == 1
+        assert x.shape == d.shape(torch.Size(sample_shape)) == (*sample_shape, *batch, SIZE)
+        assert not x.requires_grad
+        assert d.log_prob(x).shape == (*sample_shape, *batch)
+        assert d.mean.shape == d.variance.shape == (*batch, SIZE)
+        assert d.support.event_dim == 1 and d.support.check(x).all()
+        assert d(torch.Size(sample_shape)).shape == x.shape
+
+    def test_support_kind(self):
+        d = self.build(self.parameters(*BATCH))
+        assert d.support.is_discrete == self.stock(self.parameters(*BATCH)).support.is_discrete
+        assert not d.has_enumerate_support
+
+    def test_expand_records_the_shape_and_keeps_parameters(self):
+        parameters = self.parameters(1, 2)
+        d = self.build(parameters)
+        e = d.expand(torch.Size((5, 3, 2)))
+        assert type(e) is type(d) and e.batch_shape == (5, 3, 2) and d.batch_shape == (1, 2)
+        for name, parameter in parameters.items():
+            assert getattr(e, name) is parameter
+        stock = self.stock(parameters).expand((5, 3, 2))
+        for shape in [(SIZE,), (2, SIZE), (3, 2, SIZE), (5, 1, 2, SIZE), (5, 3, 2, SIZE), (7, 5, 3, 2, SIZE)]:
+            x = self.values(*shape)
+            assert_close(e.log_prob(x), stock.log_prob(x))
+        assert e.sample((6,)).shape == (6, 5, 3, 2, SIZE)
+        assert_close(e.mean, d.mean.expand(5, 3, 2, SIZE))
+        assert_close(e.variance, d.variance.expand(5, 3, 2, SIZE))
+        # the new batch elements are independent draws, not copies
+        assert len(torch.unique(d.expand((50, 3, 2)).sample().flatten(1), dim=0)) > 1
+        assert e.expand((4, 5, 3, 2)).batch_shape == (4, 5, 3, 2)
+
+    @pytest.mark.parametrize("shape", [(2,), (3, 3), (2, 3), (5, 1, 2)])
+    def test_expand_refuses_other_shapes(self, shape):
+        with pytest.raises(ValueError, match="batch_shape"):
+            self.build(self.parameters(3, 2)).expand(shape)
+
+    # ---- density ------------------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("value_batch", [(), (2,), (3, 2), (5, 3, 2), (5, 1, 2)])
+    def test_log_prob_and_gradients_equal_torch(self, value_batch):
+        parameters = self.learnable(*BATCH)
+        x = self.values(*value_batch, SIZE)
+        ours, theirs = self.build(parameters).log_prob(x), self.stock(parameters).log_prob(x)
+        assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+        weight = torch.randn(ours.shape)
+        if parameters:
+            ours_grad = torch.autograd.grad((weight * ours).sum(), list(parameters.values()))
+            assert_close(ours_grad, torch.autograd.grad((weight * theirs).sum(), list(parameters.values())))
+
+    def test_second_derivatives(self):
+        parameters = self.learnable(2)
+        x = self.values(2, SIZE).requires_grad_(not parameters)
+
+        def log_prob(x, *tensors):
+            return self.build(dict(zip(parameters, tensors, strict=True))).log_prob(x)
+
+        assert torch.autograd.gradgradcheck(log_prob, (x, *parameters.values()))
+
+    def test_density_normalises(self):
+        events = torch.tensor(list(itertools.product(self.every_value(), repeat=SIZE)))
+        total = self.build(self.parameters(2)).log_prob(events.unsqueeze(1)).exp().sum(0)
+        assert_close(total, torch.ones(2), rtol=1e-12, atol=1e-12)
+
+    def test_samples_have_the_stated_moments(self):
+        d = self.build(self.parameters(2))
+        n = 40_000
+        x = d.sample((n,))  # [n, 2, pixel]
+        centred = x - d.mean
+        mean_error = d.variance.sqrt() / n**0.5
+        assert ((x.mean(0) - d.mean).abs() < 5 * mean_error).all()
+        variance_error = centred.square().std(0) / n**0.5
+        assert ((centred.square().mean(0) - d.variance).abs() < 5 * variance_error).all()
+        correlation = (centred[..., 0] * centred[..., 1] / (d.stddev[..., 0] * d.stddev[..., 1])).mean(0)
+        assert (correlation.abs() < 5 / n**0.5).all()  # pixels are independent
+
+    def test_moments_equal_torch(self):
+        parameters = self.parameters(*BATCH)
+        d, stock = self.build(parameters), self.stock(parameters)
+        assert_close(d.mean, stock.mean)
+        assert_close(d.variance, stock.variance)
+
+    def test_entropy_is_the_mean_surprise(self):
+        d = self.build(self.parameters(2))
+        try:
+            entropy = d.entropy()
+        except NotImplementedError:
+            pytest.skip("no closed form")
+        surprise = -d.log_prob(d.sample((40_000,)))
+        assert entropy.shape == (2,)
+        assert ((surprise.mean(0) - entropy).abs() < 5 * surprise.std(0) / 200).all()
+        assert_close(d.expand((3, 2)).entropy(), entropy.expand(3, 2))
+
+    # ---- numbers, messages, Pyro --------------------------------------------------------------------------------
+
+    def test_float32_is_near_float64(self):
+        parameters, x = self.parameters(40, 2), self.values(40, 2, SIZE)
+        small = self.build({name: p.float() for name, p in parameters.items()})
+        assert_close(small.log_prob(x.float()).double(), self.build(parameters).log_prob(x), rtol=2e-6, atol=2e-6)
+        assert small.log_prob(x.float()).dtype == torch.float32
+        if parameters:
+            assert small.sample().dtype == small.mean.dtype == small.variance.dtype == torch.float32
+
+    def test_values_outside_the_support_are_refused(self):
+        d = self.build(self.parameters(*BATCH))
+        for bad in self.bad_values:
+            x = self.values(*BATCH, SIZE)
+            x[1, 0, 2] = bad
+            with pytest.raises(ValueError, match="support"):
+                d.log_prob(x)
+
+    @pytest.mark.parametrize("validate", [True, False])
+    @pytest.mark.parametrize("size", [1, SIZE + 1])
+    def test_values_of_another_event_size_are_refused(self, size, validate):
+        with pyro.validation_enabled(validate), pytest.raises(ValueError, match="event"):
+            self.build(self.parameters(*BATCH)).log_prob(torch.zeros(*BATCH, size))
+
+    def test_bad_parameters_are_refused(self):
+        for name in self.parameters():
+            parameters = self.parameters(*BATCH)
+            parameters[name][..., 1] = float("nan")
+            with pytest.raises(ValueError, match=name):
+                self.build(parameters)
+            for wrong, error in [(torch.ones(3, 3, 3).long(), TypeError), (1.0, TypeError)]:
+                with pytest.raises(error, match=f"{name} of Leaf"):
+                    self.build({**parameters, name: wrong})
+
+    def test_repr_names_class_and_shapes(self):
+        text = repr(self.build(self.parameters(*BATCH)).expand((5, 3, 2)))
+        assert text.startswith("Leaf") and "batch_shape: (5, 3, 2)" in text and f"event_shape: ({SIZE},)" in text
+
+    def test_detach_cuts_the_parameters_only(self):
+        parameters = self.learnable(*BATCH)
+        d = self.build(parameters)
+        x = self.values(*BATCH, SIZE)
+        assert_close(d.detach().log_prob(x), d.log_prob(x).detach(), rtol=0, atol=0)
+        assert not d.detach().log_prob(x).requires_grad
+        assert d.log_prob(x).requires_grad == bool(parameters)
+
+    def test_to_event_and_batch_mask(self):
+        parameters = self.parameters(*BATCH)
+        d, stock = self.build(parameters), self.stock(parameters)
+        x = self.values(*BATCH, SIZE)
+        assert d.to_event(1).event_shape == (2, SIZE)
+        assert_close(d.to_event(1).log_prob(x), stock.log_prob(x).sum(-1))
+        assert_close(d.to_event(1).expand((5, 3)).log_prob(x), stock.log_prob(x).sum(-1).expand(5, 3))
+        keep = torch.tensor([True, False])
+        assert_close(d.mask(keep).log_prob(x), stock.log_prob(x) * keep)
+
+    def test_plates_scale_and_mask(self):
+        parameters = self.parameters(*BATCH)
+        x = self.values(*BATCH, SIZE)
+        keep = torch.rand(BATCH) < 0.5
+
+        def model(d):
+            with pyro.plate("particles", 5, dim=-3), pyro.plate("data", 6, subsample_size=3, dim=-2):
+                with pyro.plate("leaf", 2, dim=-1), poutine.scale(scale=0.3), poutine.mask(mask=keep):
+                    pyro.sample("drawn", d)
+                    return pyro.sample("x", d, obs=x)
+
+        sites = []
+        for d in [self.build(parameters), self.stock(parameters)]:
+            trace = poutine.trace(model).get_trace(d)
+            trace.compute_log_prob()
+            assert trace.nodes["drawn"]["value"].shape == (5, 3, 2, SIZE)
+            sites.append(trace.nodes["x"]["log_prob"])
+        assert sites[0].shape == (5, 3, 2)
+        assert_close(sites[0], sites[1])

@@ -1,0 +1,255 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Tests of the leaf distributions one by one."""
+
+from __future__ import annotations
+
+import math
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.testing import assert_close
+
+from pyro_spvae.distributions.bernoulli import LeafBernoulli
+from pyro_spvae.distributions.binomial import LeafBinomial, log_binomial_coefficient
+from pyro_spvae.distributions.categorical import LeafCategorical
+from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
+from tests.distributions.leaf_cases import BATCH, SIZE, LeafDistributionTests
+from tests.distributions.leaf_mask_cases import MaskedLeafDistributionTests
+
+EXTREME = torch.tensor([-100.0, -30.0, -1.0, 0.0, 1.0, 30.0, 100.0])
+
+
+class NormalCases(LeafDistributionTests):
+    def test_density_normalises(self):
+        # Each value integrates to 1 whatever the others are: the integral over one value is the density of the rest.
+        parameters, rest = self.parameters(), torch.zeros(SIZE)
+        points = torch.linspace(-40.0, 40.0, 20_001)
+        d = self.build(parameters)
+        for j in range(SIZE):
+            x = rest.repeat(len(points), 1)
+            x[:, j] = points
+            others = self.reference(parameters).log_prob(rest).expand(SIZE).clone()
+            others[j] = 0.0
+            assert_close(torch.trapezoid(d.log_prob(x).exp(), points), others.sum().exp(), rtol=1e-10, atol=0)
+
+    def test_rsample_equals_stock_under_the_same_seed(self):
+        parameters = self.learnable(*BATCH)
+        samples = []
+        for d in [self.build(parameters), self.stock(parameters)]:
+            torch.manual_seed(1)
+            samples.append(d.expand((5, *BATCH)).rsample((2,)))
+        assert_close(samples[0], samples[1])
+        assert samples[0].requires_grad == bool(parameters)
+
+    def test_gradient_in_the_value(self):
+        parameters = self.parameters(*BATCH)
+        x = self.values(5, *BATCH, SIZE).requires_grad_()
+        ours = torch.autograd.grad(self.build(parameters).log_prob(x).sum(), x)
+        assert_close(ours, torch.autograd.grad(self.stock(parameters).log_prob(x).sum(), x))
+
+
+class TestLeafNormal(NormalCases, MaskedLeafDistributionTests):
+    def parameters(self, *batch):
+        return {"loc": torch.randn(*batch, SIZE), "scale": 0.3 + torch.rand(*batch, SIZE)}
+
+    def build(self, parameters, mask=None):
+        return LeafNormal(**parameters, mask=mask)
+
+    def reference(self, parameters):
+        return dist.Normal(**parameters)
+
+    def test_own_draw_keeps_both_partial_derivatives(self):
+        # log q(z) of z = loc + scale * noise: in z alone, in the parameters alone, and in total.
+        parameters = self.learnable(*BATCH)
+        loc, scale = parameters.values()
+        q = self.build(parameters).expand((5, *BATCH))
+        z = q.rsample()
+        noise = ((z - loc) / scale).detach()
+        in_z = torch.autograd.grad(q.log_prob(z).sum(), z, retain_graph=True)[0]
+        assert_close(in_z, -noise / scale.detach())
+        in_loc, in_scale = torch.autograd.grad(q.log_prob(z.detach()).sum(), (loc, scale))
+        assert_close(in_loc, (noise / scale.detach()).sum(0))
+        assert_close(in_scale, ((noise.square() - 1) / scale.detach()).sum(0))
+        in_total = torch.autograd.grad(q.log_prob(z).sum(), (loc, scale), retain_graph=True)
+        assert_close(in_total, (torch.zeros_like(loc), -5 / scale.detach()))
+        path = torch.autograd.grad(q.detach().log_prob(z).sum(), (loc, scale))
+        assert_close(path, (-(noise / scale.detach()).sum(0), -(noise.square() / scale.detach()).sum(0)))
+
+    @pytest.mark.parametrize("scale_shape", [(), (1,), (SIZE,), (2, 1), (2, SIZE), (3, 1, SIZE), (7, 1, 1, 1)])
+    def test_scale_may_be_smaller_than_loc(self, scale_shape):
+        loc, scale = torch.randn(*BATCH, SIZE), (0.3 + torch.rand(scale_shape)).requires_grad_()
+        x = self.values(*BATCH, SIZE)
+        ours, theirs = LeafNormal(loc, scale), dist.Normal(loc, scale).to_event(1)
+        assert ours.batch_shape == theirs.batch_shape
+        assert_close(ours.log_prob(x), theirs.log_prob(x))
+        assert_close(
+            torch.autograd.grad(ours.log_prob(x).sum(), scale), torch.autograd.grad(theirs.log_prob(x).sum(), scale)
+        )
+
+    @pytest.mark.parametrize("scale", [0.0, -1.0])
+    def test_scale_must_be_positive(self, scale):
+        with pytest.raises(ValueError, match="scale"):
+            LeafNormal(torch.zeros(SIZE), torch.full((SIZE,), scale))
+
+    def test_shapes_must_agree(self):
+        with pytest.raises(ValueError, match="scale of LeafNormal must broadcast"):
+            LeafNormal(torch.zeros(2, SIZE), torch.ones(3, SIZE))
+        with pytest.raises(ValueError, match="loc of LeafNormal must have at least 1"):
+            LeafNormal(torch.tensor(0.0), torch.ones(SIZE))
+
+
+class TestLeafStandardNormal(NormalCases):
+    def parameters(self, *batch):
+        self.batch = batch  # there are no parameters to carry it
+        return {}
+
+    def build(self, parameters):
+        return LeafStandardNormal(SIZE, self.batch)
+
+    def reference(self, parameters):
+        return dist.Normal(0.0, 1.0).expand([*self.batch, SIZE])
+
+    def values(self, *shape):
+        return torch.randn(shape)
+
+    def test_dtype(self):
+        d = LeafStandardNormal(SIZE, (2,), dtype=torch.float32, device="cpu")
+        for x in [d.sample(), d.mean, d.variance, d.entropy(), d.expand((3, 2)).rsample()]:
+            assert x.dtype == torch.float32
+        assert LeafStandardNormal(SIZE).sample().dtype == torch.get_default_dtype()
+
+    def test_event_size_must_be_positive(self):
+        with pytest.raises(ValueError, match="event_size"):
+            LeafStandardNormal(0)
+
+
+class TestLeafBernoulli(MaskedLeafDistributionTests):
+    bad_values = (0.5, -1.0, 2.0, float("nan"))
+
+    def parameters(self, *batch):
+        return {"logits": 2 * torch.randn(*batch, SIZE)}
+
+    def build(self, parameters, mask=None):
+        return LeafBernoulli(**parameters, mask=mask)
+
+    def reference(self, parameters):
+        return dist.Bernoulli(**parameters)
+
+    def every_value(self):
+        return [0.0, 1.0]
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_extreme_logits(self, dtype):
+        logits = EXTREME.to(dtype).requires_grad_()
+        for value, sign in [(0.0, -1), (1.0, 1)]:
+            log_prob = LeafBernoulli(logits.unsqueeze(-1)).log_prob(torch.full((1,), value, dtype=dtype))
+            exact = [-math.log1p(math.exp(-sign * x)) if sign * x > -50 else sign * x for x in EXTREME.tolist()]
+            assert_close(log_prob, torch.tensor(exact, dtype=dtype), rtol=1e-6, atol=1e-37)
+            gradient = torch.autograd.grad(log_prob.sum(), logits)[0]
+            exact_gradient = [sign / (1 + math.exp(sign * x)) for x in EXTREME.tolist()]
+            assert_close(gradient, torch.tensor(exact_gradient, dtype=dtype), rtol=1e-6, atol=1e-7)
+
+    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+    def test_integer_values(self, dtype):
+        d, x = LeafBernoulli(torch.randn(*BATCH, SIZE)), torch.randint(2, (*BATCH, SIZE))
+        assert_close(d.log_prob(x.to(dtype)), d.log_prob(x.to(torch.get_default_dtype())))
+
+
+class TestLeafBinomial(MaskedLeafDistributionTests):
+    bad_values = (0.5, -1.0, 4.0, float("nan"))
+
+    def parameters(self, *batch):
+        return {"logits": torch.randn(*batch, SIZE)}
+
+    def build(self, parameters, mask=None):
+        return LeafBinomial(3, **parameters, mask=mask)
+
+    def reference(self, parameters):
+        return dist.Binomial(3, **parameters)
+
+    def every_value(self):
+        return [0.0, 1.0, 2.0, 3.0]
+
+    @pytest.mark.parametrize("dtype, rtol", [(torch.float32, 1e-5), (torch.float64, 1e-11)])
+    def test_grey_levels_at_extreme_logits(self, dtype, rtol):
+        value = torch.arange(256.0, dtype=dtype).repeat(len(EXTREME), 1)  # [logit, pixel]
+        logits = EXTREME.to(dtype).unsqueeze(-1).expand(value.shape).clone().requires_grad_()
+        log_prob = LeafBinomial(255, logits.unsqueeze(-1)).log_prob(value.unsqueeze(-1))
+        exact = [
+            [
+                math.log(math.comb(255, k)) - k * math.log1p(math.exp(-x)) - (255 - k) * math.log1p(math.exp(x))
+                for k in range(256)
+            ]
+            for x in EXTREME.tolist()
+        ]
+        assert_close(log_prob, torch.tensor(exact, dtype=dtype), rtol=rtol, atol=100 * torch.finfo(dtype).eps)
+        assert_close(log_prob.exp().sum(-1), torch.ones(len(EXTREME), dtype=dtype), rtol=rtol, atol=rtol)
+        gradient = torch.autograd.grad(log_prob.sum(), logits)[0]
+        assert_close(gradient, value - 255 * logits.detach().sigmoid(), rtol=rtol, atol=255 * rtol / 10)
+        samples = LeafBinomial(255, logits.detach()).sample()
+        assert ((samples >= 0) & (samples <= 255) & (samples % 1 == 0)).all()
+        assert (samples[0] == 0).all() and (samples[-1] == 255).all()
+
+    @pytest.mark.parametrize("size", [1, 300])
+    def test_coefficient(self, size):
+        # One value needs no table, many pixels use one.
+        value = torch.randint(0, 256, (size,)).float()
+        exact = torch.tensor([math.log(math.comb(255, int(k))) for k in value], dtype=torch.float32)
+        assert_close(log_binomial_coefficient(255, value), exact, rtol=1e-7, atol=1e-7)
+
+    def test_out_of_range_values_never_pass(self):
+        d = LeafBinomial(3, torch.zeros(SIZE), validate_args=False)
+        for bad in [-1.0, 4.0]:
+            with pytest.raises(IndexError):
+                d.log_prob(torch.full((8, SIZE), bad))
+            assert LeafBinomial(300, torch.zeros(1), validate_args=False).log_prob(torch.tensor([-1.0])) == -math.inf
+
+    @pytest.mark.parametrize("count, error", [(0, ValueError), (-2, ValueError), (2.0, TypeError), (True, TypeError)])
+    def test_total_count_must_be_a_positive_int(self, count, error):
+        with pytest.raises(error, match="total_count"):
+            LeafBinomial(count, torch.zeros(SIZE))
+
+
+class TestLeafCategorical(MaskedLeafDistributionTests):
+    bad_values = (0.5, -1.0, 3.0, float("nan"))
+    pixel_dim = -2
+
+    def parameters(self, *batch):
+        return {"logits": torch.randn(*batch, SIZE, 3)}
+
+    def build(self, parameters, mask=None):
+        return LeafCategorical(**parameters, mask=mask)
+
+    def reference(self, parameters):
+        return dist.Categorical(**parameters)
+
+    def every_value(self):
+        return [0.0, 1.0, 2.0]
+
+    def test_moments_equal_torch(self):
+        # Torch leaves the moments of a Categorical undefined; here they are those of the level's number.
+        logits = self.parameters(*BATCH)["logits"]
+        probs, level = logits.softmax(-1), torch.tensor([0.0, 1.0, 2.0])
+        assert_close(LeafCategorical(logits).mean, (probs * level).sum(-1))
+        second = (probs * level.square()).sum(-1)
+        assert_close(LeafCategorical(logits).variance, second - (probs * level).sum(-1).square())
+
+    def test_impossible_levels(self):
+        logits = torch.tensor([[0.0, -math.inf, 1.0]]).requires_grad_()
+        d = LeafCategorical(logits)
+        assert d.log_prob(torch.tensor([1.0])) == -math.inf
+        assert (d.sample((1000,)) != 1).all()
+        p = 1 / (1 + math.e)
+        assert_close(d.entropy(), torch.tensor(-p * math.log(p) - (1 - p) * math.log(1 - p)))
+        gradient = torch.autograd.grad(d.log_prob(torch.tensor([2.0])), logits)[0]
+        assert_close(gradient, torch.tensor([[-p, 0.0, p]]))
+
+    def test_integer_values(self):
+        d, x = LeafCategorical(torch.randn(*BATCH, SIZE, 3)), torch.randint(3, (*BATCH, SIZE))
+        assert_close(d.log_prob(x), d.log_prob(x.to(torch.get_default_dtype())))
+
+    def test_logits_need_pixels_and_levels(self):
+        with pytest.raises(ValueError, match="logits of LeafCategorical must have at least 2"):
+            LeafCategorical(torch.zeros(3))
