@@ -15,7 +15,8 @@ from typing import Any
 class Structure:
     """A checked graph under canonical numbers: leaf regions by scope, then inner regions by (level, scope).
 
-    Scopes are bit masks, variable ``v`` being bit ``v``: unions and intersections of hundreds of variables are then one operation.
+    Scopes are bit masks, variable ``v`` being bit ``v``: unions and intersections of hundreds of variables are then
+    one operation.
     """
 
     leaf_scopes: tuple[tuple[int, ...], ...]
@@ -120,9 +121,7 @@ def _partitions_by_region(num_leaves: int, partitions: Iterable[Iterable[int]]) 
     for region, pairs in by_region.items():
         for part in {part for pair in pairs for part in pair}:
             if not 0 <= part < num_leaves and part not in by_region:
-                raise ValueError(
-                    f"region {part}, a part of region {region}, is neither a leaf region nor taken apart by a partition."
-                )
+                raise ValueError(f"region {part}, a part of region {region}, is neither a leaf region nor taken apart.")
     return dict(by_region)
 
 

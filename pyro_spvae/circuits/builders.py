@@ -20,13 +20,14 @@ Split = tuple[Box, Box]
 def poon_domingos(shape: int | Iterable[int], delta: int | Sequence[int]) -> RegionGraph:
     """All axis-aligned rectangles, each with all of its cuts (Poon and Domingos 2011).
 
-    A region is cut along any axis at any multiple of ``delta`` from its own start. With several deltas the first that cuts a region
-    is used for it, so that ``[4, 1]`` goes on from cells of side 4 to single entries. A region that none of them cuts is a leaf
-    region. Sides that ``delta`` does not divide leave an uneven last cell.
+    A region is cut along any axis at any multiple of ``delta`` from its own start. With several deltas the first that
+    cuts a region is used for it, so that ``[4, 1]`` goes on from cells of side 4 to single entries. A region that none
+    of them cuts is a leaf region. Sides that ``delta`` does not divide leave an uneven last cell.
 
     :param shape: sizes of the array of variables, or the number of variables of a table.
     :param delta: side of a cell, or several sides, coarse first (strictly decreasing).
-    :raises ValueError: if a delta is not a positive integer, if they do not decrease, or if the first is larger than every side.
+    :raises ValueError: if a delta is not a positive integer, if they do not decrease, or if the first is larger than
+        every side.
 
     ::
 
@@ -82,8 +83,8 @@ def random_binary_tree(shape: int | Iterable[int], depth: int, repetitions: int 
     """Random balanced binary trees under one root (Peharz et al. 2019, "Random sum-product networks").
 
     The root is cut ``repetitions`` times into two random halves, each half again at random, ``depth`` times.
-    Regions (and partitions) that come up twice are merged, and a region that is cut in one tree is cut in all, so that graphs of few
-    variables may have fewer regions than trees alone would. Leaf regions of different trees overlap.
+    Regions (and partitions) that come up twice are merged, and a region that is cut in one tree is cut in all, so that
+    graphs of few variables may have fewer regions than trees alone would. Leaf regions of different trees overlap.
 
     :param shape: sizes of the array of variables, or the number of variables of a table.
     :param int depth: number of cuts between the root and a leaf region; with 0 the root is the one region.
@@ -120,7 +121,7 @@ def random_binary_tree(shape: int | Iterable[int], depth: int, repetitions: int 
 
 
 def whole(shape: int | Iterable[int]) -> RegionGraph:
-    """One region that holds all variables: a circuit over it is a mixture of its leaves, or just the leaf if there is one.
+    """One region that holds all variables: a circuit over it is a mixture of its leaves, or the leaf if there is one.
 
     :param shape: sizes of the array of variables, or the number of variables of a table.
     """

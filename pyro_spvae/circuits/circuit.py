@@ -17,12 +17,13 @@ from .sampling import select_trees
 
 
 class Circuit(nn.Module):
-    r"""A sum-product network: a mixture over *induced trees*, each a product of leaf densities (Poon and Domingos 2011).
+    r"""A sum-product network: a mixture over *induced trees*, products of leaf densities (Poon and Domingos 2011).
 
-    A leaf region has ``leaves`` leaf distributions, an inner region ``units`` sum nodes, the root one. Each sum mixes all products
-    of all partitions of its region, a product being a pair of one unit of either part; its weights are
-    one softmax over them all, as in the SPVAE paper (Tan and Peharz 2019). An induced tree keeps one product at each sum it reaches and
-    so ends in leaves whose regions are disjoint and cover the variables. With :math:`w_T` the product of a tree's weights,
+    A leaf region has ``leaves`` leaf distributions, an inner region ``units`` sum nodes, the root one. Each sum mixes
+    all products of all partitions of its region, a product being a pair of one unit of either part; its weights are
+    one softmax over them all, as in the SPVAE paper (Tan and Peharz 2019). An induced tree keeps one product at each
+    sum it reaches and so ends in leaves whose regions are disjoint and cover the variables. With :math:`w_T` the
+    product of a tree's weights,
 
     .. math:: \log p(x) = \log \sum_T w_T \prod_{l \in T} p_l(x)
 
@@ -77,8 +78,8 @@ class Circuit(nn.Module):
         """Log of the sum over all induced trees of the tree's weight times the densities of its leaves.
 
         :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``.
-        :param Tensor mask: bool, True where a leaf is present; broadcast to ``[.., leaf]`` or ``[.., leaf region]``. A missing
-            leaf counts as log 1 = 0, which is the integral over its variables.
+        :param Tensor mask: bool, True where a leaf is present; broadcast to ``[.., leaf]`` or ``[.., leaf region]``. A
+            missing leaf counts as log 1 = 0, which is the integral over its variables.
         :return: ``[..]`` in nats.
         :raises ValueError: if ``leaf`` or ``mask`` has another last axis.
         """
@@ -88,7 +89,8 @@ class Circuit(nn.Module):
 
     @torch.no_grad()
     def posterior(self, leaf: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Probability that a leaf is on the induced tree, given the leaf log-densities: the derivative of :meth:`log_prob`.
+        """Probability that a leaf is on the induced tree given the leaf log-densities: the derivative of
+        :meth:`log_prob`.
 
         For each variable the leaves of the leaf regions that hold it have probabilities that sum to 1.
 
@@ -132,7 +134,7 @@ class Circuit(nn.Module):
 
     @torch.no_grad()
     def mpe(self, leaf: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The most probable induced tree given the leaf log-densities ("most probable explanation"), all sums being maxima.
+        """The most probable induced tree given the leaf log-densities ("most probable explanation", all sums maxima).
 
         :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``.
         :param Tensor mask: see :meth:`log_prob`.
@@ -180,7 +182,7 @@ class Circuit(nn.Module):
         if len(below[-1]) > limit:
             raise ValueError(refusal)
         rows = [[bit == "1" for bit in f"{chosen:0{self.num_leaves}b}"] for chosen in sorted(below[-1], reverse=True)]
-        device = self.layers[0].logits.device if self.layers else None
+        device = self._layers[0].logits.device if self.layers else None
         return torch.tensor(rows, dtype=torch.bool, device=device)
 
     @property
@@ -202,7 +204,8 @@ class Circuit(nn.Module):
         size = mask.shape[-1] if mask.dim() else 1
         if size not in (1, self.num_leaves, self.num_leaf_regions):
             raise ValueError(
-                f"mask must have shape [.., {self.num_leaves}] or [.., {self.num_leaf_regions}], but has {list(mask.shape)}."
+                f"mask must have shape [.., {self.num_leaves}] or [.., {self.num_leaf_regions}], "
+                f"but has {list(mask.shape)}."
             )
         if size not in (1, self.num_leaves):
             mask = mask.repeat_interleave(self.leaves, dim=-1)

@@ -7,13 +7,15 @@ The values of all leaves and sums are the rows of one table ``[row, batch]``, le
 
     out[r, o] = log sum_c exp(log_weight[r, o, c] + left[r, c] + right[r, c])
 
-for each member of the batch. With few units this is done exactly as written. With more, the exponentials are taken of the children
-(``K`` values) instead of their products (``K^2``), each child relative to its largest unit, and the sum is a matrix
-product ("log-einsum-exp", Peharz et al. 2020, "Einsum networks", eq. (4)). Then weights below a floor far under
-the precision of the type count as the floor, so that the largest product of a region always counts and the sum is never 0.
+for each member of the batch. With few units this is done exactly as written. With more, the exponentials are taken of
+the children (``K`` values) instead of their products (``K^2``), each child relative to its largest unit, and the sum
+is a matrix product ("log-einsum-exp", Peharz et al. 2020, "Einsum networks"). Then weights below a floor far under
+the precision of the type count as the floor, so that the largest product of a region always counts and the sum is
+never 0.
 
-The batch is the last axis, contiguous, since there are often as few as two units. The derivative is written by hand because
-it can write into one table in place, where autograd would make a new one for each layer, and because it keeps no products.
+The batch is the last axis, contiguous, since there are often as few as two units. The derivative is written by hand
+because it can write into one table in place, where autograd would make a new one for each layer, and because it keeps
+no products.
 """
 
 from __future__ import annotations
@@ -58,9 +60,7 @@ class _Evaluate(torch.autograd.Function):
         return leaf_grad, None, *weight_grads
 
 
-def upward(
-    leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
+def upward(leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Values of all leaves and sums.
 
     :param Tensor leaf: leaf log-densities in nats, ``[batch, leaf]``.

@@ -17,7 +17,7 @@ MAX_EXACT_UNITS = 4
 
 
 class Block(NamedTuple):
-    """Partitions of each region of a layer whose parts are of one kind: ``partitions`` of them, ``left x right`` units."""
+    """Partitions of each region of a layer whose parts are of one kind, ``left x right`` units."""
 
     partitions: int
     left: int
@@ -30,17 +30,17 @@ class Block(NamedTuple):
 
 
 class SumLayer(nn.Module):
-    """Regions of one level with equally many partitions of each kind, hence of equally many sums ``O`` and products ``C``.
+    """Regions of one level with equally many partitions of each kind, hence with as many sums ``O`` and products ``C``.
 
-    All nodes of a circuit that have a value (leaves and sums) are rows of one table. A layer reads the rows of its children
-    and writes the rows ``start .. stop - 1``, which are ``[region, sum]`` flattened.
+    All nodes of a circuit that have a value (leaves and sums) are rows of one table. A layer reads the rows of its
+    children and writes the rows ``start .. stop - 1``, which are ``[region, sum]`` flattened.
 
     :param list regions: numbers of its regions in the graph.
     :param int start: first row of the layer.
     :param int sums: sum nodes of a region, ``O``.
     :param list blocks: partitions by kind.
-    :param children: for each block the rows of the units of its parts, ``[R, P, left]`` and ``[R, P, right]``; the right
-        rows are None for a root that mixes its own leaves.
+    :param children: for each block the rows of the units of its parts, ``[R, P, left]`` and ``[R, P, right]``; the
+        right rows are None for a root that mixes its own leaves.
     """
 
     left: Tensor
@@ -136,9 +136,7 @@ def build_layers(regions: RegionGraph, units: int, leaves: int) -> list[SumLayer
     return layers
 
 
-def _by_kind(
-    regions: RegionGraph, region: int, units: int, leaves: int
-) -> dict[tuple[int, int], list[Partition]]:
+def _by_kind(regions: RegionGraph, region: int, units: int, leaves: int) -> dict[tuple[int, int], list[Partition]]:
     """Partitions of a region by the numbers of units of their parts, smaller number first."""
     kinds: defaultdict[tuple[int, int], list[Partition]] = defaultdict(list)
     for partition in regions.region_partitions[region]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Partition(NamedTuple):
-    """One way to take a region apart: ``region`` is the disjoint union of ``left`` and ``right``, all region numbers."""
+    """One way to take a region apart: ``region`` is the disjoint union of ``left`` and ``right`` (region numbers)."""
 
     region: int
     left: int
@@ -29,11 +29,12 @@ class Partition(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class RegionGraph:
-    r"""A region graph: regions of variables and their binary partitions (Poon and Domingos 2011; Dennis and Ventura 2012).
+    r"""A region graph: sets of variables and their binary partitions (Poon and Domingos 2011, Dennis and Ventura 2012).
 
-    The variables are the entries of an array of ``shape``, numbered row-major. A *region* is a non-empty set of variables,
-    its *scope*. A *leaf region* ("cell") has no partition; any other region has one or more, each into two regions
-    with disjoint scopes whose union is its own. Leaf regions may overlap when they belong to different partitions.
+    The variables are the entries of an array of ``shape``, numbered row-major. A *region* is a non-empty set of
+    variables, its *scope*. A *leaf region* ("cell") has no partition; any other region has one or more, each into two
+    regions with disjoint scopes whose union is its own. Leaf regions may overlap when they belong to different
+    partitions.
 
     Regions are numbered: first the leaf regions, ordered by their sorted scopes (row-major for a grid), then the inner
     ones by level and scope, so that children come before parents and the root is last. The left part of
@@ -103,7 +104,7 @@ class RegionGraph:
 
     @cached_property
     def levels(self) -> tuple[tuple[int, ...], ...]:
-        """Inner regions by level, from the lowest: one more than the highest level of a child, leaf regions being at 0."""
+        """Inner regions by level, from 1: one more than the highest level of a child, leaf regions being at 0."""
         grouped: list[list[int]] = [[] for _ in range(self._structure.levels[-1])]
         for region in range(self.num_leaf_regions, self.num_regions):
             grouped[self._structure.levels[region] - 1].append(region)
@@ -137,8 +138,9 @@ class RegionGraph:
     def counts(self, units: int, leaves: int | None = None) -> dict[str, int]:
         """The size of a circuit over this graph with one sum node at the root and ``units`` at any other inner region.
 
-        A partition has one product for each pair of units of its parts, and each sum of a region has one weight for each product
-        of the region. A root that is a leaf region itself has one sum over its leaves if it has several, and no sum otherwise.
+        A partition has one product for each pair of units of its parts, and each sum of a region has one weight for
+        each product of the region. A root that is a leaf region itself has one sum over its leaves if it has several,
+        and no sum otherwise.
 
         :param int units: sum nodes of an inner region.
         :param int leaves: leaf distributions of a leaf region, as many as ``units`` by default.

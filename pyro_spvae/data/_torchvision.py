@@ -13,6 +13,8 @@ from types import ModuleType
 import torch
 
 _MISSING_OPERATOR = re.compile(r"operator torchvision::(\w+) does not exist")
+# Declared together, because torch 2.4 takes no rule twice: after a second failure the retry could not succeed there.
+_KNOWN_MISSING = ("nms", "qnms")
 _MAX_OPERATORS = 32
 
 
@@ -33,10 +35,11 @@ def torchvision_datasets() -> ModuleType:
             return importlib.import_module("torchvision.datasets")
         except RuntimeError as error:
             missing = _MISSING_OPERATOR.search(str(error))
-            if missing is None or missing[1] in declared or len(declared) == _MAX_OPERATORS:
+            if missing is None or missing[1] in declared or len(declared) >= _MAX_OPERATORS:
                 raise
-            _declare(missing[1])
-            declared.add(missing[1])
+            for operator in {missing[1], *_KNOWN_MISSING} - declared:
+                _declare(operator)
+                declared.add(operator)
             for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
                 del sys.modules[module]  # a half-imported package would be taken for the whole one
 

@@ -56,7 +56,7 @@ class LeafBernoulli(LeafDistribution):
         """Variance, ``batch_shape + event_shape``."""
         return self._full(self.logits.sigmoid() * (-self.logits).sigmoid())
 
-    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         """
         Draw binary pixels, in the dtype of the logits.
 

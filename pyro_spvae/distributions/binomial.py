@@ -68,7 +68,7 @@ class LeafBinomial(LeafDistribution):
         """Variance, ``batch_shape + event_shape``."""
         return self._full(self.total_count * self.logits.sigmoid() * (-self.logits).sigmoid())
 
-    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         """
         Draw grey levels, in the dtype of the logits.
 

@@ -64,7 +64,7 @@ class LeafCategorical(LeafDistribution):
     def _levels(self) -> Tensor:
         return torch.arange(self.num_levels, dtype=self.logits.dtype, device=self.logits.device)
 
-    def sample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    def sample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         """
         Draw levels, as numbers in the dtype of the logits (images are floating-point tensors throughout).
 

@@ -4,10 +4,10 @@
 What all lean leaf distributions share.
 
 Every latent and every observation of a leaf program is one *event* (a latent code, a patch of pixels) in a batch
-``[particle, data, leaf]``. Plates expand a distribution to that whole batch before it is scored, and a stock distribution
-then repeats its arithmetic (the logarithm of a scale, the normaliser of a logit) for every copy. The distributions of this
-package only *record* the larger batch shape: their parameters stay as they were given, arithmetic broadcasts as late as it
-can, and the event is summed once.
+``[particle, data, leaf]``. Plates expand a distribution to that whole batch before it is scored, and a stock
+distribution then repeats its arithmetic (the logarithm of a scale, the normaliser of a logit) for every copy. The
+distributions of this package only *record* the larger batch shape: their parameters stay as they were given, arithmetic
+broadcasts as late as it can, and the event is summed once.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class LeafDistribution(TorchDistribution):
     .. math:: \log p(x) = \sum_{j} m_j \, \log p(x_j) \quad \text{nats},
 
     where the optional mask :math:`m_j` says which pixels count. A masked-out pixel (padding of a ragged region, missing
-    data) adds exactly 0 to the log-density and to every gradient, whatever finite value fills it. Sampling ignores the mask.
+    data) adds exactly 0 to the log-density and to every gradient, whatever finite value fills it. Sampling ignores the
+    mask.
 
     Subclasses set their parameters (named in ``arg_constraints``), call ``super().__init__`` and implement
     ``_log_prob``.
@@ -65,8 +66,8 @@ class LeafDistribution(TorchDistribution):
     :param torch.Size batch_shape: common batch shape of the parameters.
     :param int event_size: number of pixels (or latent values) of an event.
     :param torch.Tensor mask: optional bool tensor broadcastable to ``[.., pixel]``, True = the pixel counts. It is
-        kept as :attr:`pixel_mask`, because ``mask`` is a method of every Pyro distribution. Its batch dimensions take part
-        in ``batch_shape``.
+        kept as :attr:`pixel_mask`, because ``mask`` is a method of every Pyro distribution. Its batch dimensions take
+        part in ``batch_shape``.
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if ``mask`` is not a bool tensor.
     :raises ValueError: if ``mask`` does not broadcast against ``batch_shape + (event_size,)``.

@@ -29,8 +29,8 @@ class LeafNormal(LeafDistribution):
         \log p(x) = -\sum_j m_j \left[\tfrac12 \left(\frac{x_j - \mu_j}{\sigma_j}\right)^2 + \log \sigma_j
         + \tfrac12 \log 2\pi\right].
 
-    ``log_prob`` of its own draw is computed from the value like any other: reusing the noise would be cheaper, but would
-    drop the partial derivative in the value, on which doubly reparameterised gradients rest.
+    ``log_prob`` of its own draw is computed from the value like any other: reusing the noise would be cheaper, but
+    would drop the partial derivative in the value, on which doubly reparameterised gradients rest.
 
     :param torch.Tensor loc: mean :math:`\mu`, ``[.., value]``.
     :param torch.Tensor scale: standard deviation :math:`\sigma > 0`, ``[.., value]``; any shape that broadcasts against
@@ -72,7 +72,7 @@ class LeafNormal(LeafDistribution):
         """Variance, ``batch_shape + event_shape``."""
         return self._full(self.scale.square())
 
-    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         """
         Draw :math:`\\mu + \\sigma \\epsilon` with standard Normal noise; differentiable in the parameters.
 
@@ -145,7 +145,7 @@ class LeafStandardNormal(LeafDistribution):
         """Ones, ``batch_shape + event_shape``."""
         return self._full(torch.ones((), dtype=self.dtype, device=self.device))
 
-    def rsample(self, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    def rsample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         """
         Draw standard Normal noise.
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -122,7 +123,10 @@ def _frozen(guide: Any, trace: Trace) -> Iterator[None]:
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        yield
+        with warnings.catch_warnings():
+            # pyro.module remarks on parameters that are frozen; they are, for a moment and on purpose
+            warnings.filterwarnings("ignore", message=".*was not registered in the param store")
+            yield
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)

@@ -1,15 +1,17 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Sum-product networks by plain recursion and by listing every induced tree: slow, obvious, differentiable by autograd."""
+"""Sum-product networks by plain recursion and by listing every induced tree: slow, obvious, differentiable."""
 
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from pyro_spvae.circuits import Circuit
+from pyro_spvae.circuits.layer import SumLayer
 
 # (log-weight, children) of each product of a sum; a node is (region, unit)
 Node = tuple[int, int]
@@ -20,7 +22,8 @@ def sum_nodes(circuit: Circuit) -> dict[Node, Products]:
     """Each sum node's products, read off the circuit's layers."""
     nodes: list[Node] = [(cell, i) for cell in range(circuit.num_leaf_regions) for i in range(circuit.leaves)]
     sums: dict[Node, Products] = {}
-    for layer, log_weights in zip(circuit.layers, circuit.log_weights(), strict=True):
+    layers = [cast(SumLayer, layer) for layer in circuit.layers]
+    for layer, log_weights in zip(layers, circuit.log_weights(), strict=True):
         left = layer.left.view(layer.num_regions, -1).tolist()
         right = None if layer.right is None else layer.right.view(layer.num_regions, -1).tolist()
         for place, region in enumerate(layer.regions):
@@ -76,7 +79,7 @@ def enumerate_induced_trees(circuit: Circuit) -> list[tuple[Tensor, frozenset[in
 
 def root_node(circuit: Circuit) -> Node:
     """The node whose value is the circuit's."""
-    return (circuit.regions.root, -1 if circuit.layers and circuit.layers[-1].right is None else 0)
+    return (circuit.regions.root, -1 if circuit.layers and not circuit.regions.partitions else 0)
 
 
 def selection_probabilities(circuit: Circuit, leaf: Tensor | None = None) -> dict[tuple[bool, ...], Tensor]:

@@ -172,6 +172,11 @@ class TestLeafBinomial(MaskedLeafDistributionTests):
     def every_value(self):
         return [0.0, 1.0, 2.0, 3.0]
 
+    def test_entropy_is_the_mean_surprise(self):
+        # It has no closed form, and no other number may stand in for it.
+        with pytest.raises(NotImplementedError):
+            self.build(self.parameters(2)).entropy()
+
     @pytest.mark.parametrize("dtype, rtol", [(torch.float32, 1e-5), (torch.float64, 1e-11)])
     def test_grey_levels_at_extreme_logits(self, dtype, rtol):
         value = torch.arange(256.0, dtype=dtype).repeat(len(EXTREME), 1)  # [logit, pixel]

@@ -99,10 +99,11 @@ def test_root_reduction_averages_particles_at_the_root_and_is_looser():
     pyro.set_rng_seed(1)
     loss = CircuitELBO(num_particles=5, reduce="root").differentiable_loss(spvae.model, spvae.guide, x)
     assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
-    torch.manual_seed(2)
-    by_leaf = [CircuitELBO(5).loss(spvae.model, spvae.guide, x) for _ in range(50)]
-    by_root = [CircuitELBO(5, reduce="root").loss(spvae.model, spvae.guide, x) for _ in range(50)]
-    assert sum(by_leaf) / 50 < sum(by_root) / 50 - 1
+    many = x[:1].expand(40000, *x.shape[1:])
+    by_leaf = CircuitELBO(5).bound(spvae.model, spvae.guide, many)
+    by_root = CircuitELBO(5, reduce="root").bound(spvae.model, spvae.guide, many)
+    error = float(((by_leaf.var() + by_root.var()) / 40000).sqrt())
+    assert float(by_leaf.mean() - by_root.mean()) > 4 * error
 
 
 def test_sequential_particles_follow_the_same_law():
@@ -141,30 +142,296 @@ def test_subsampling_scale_acts_outside_the_logarithm():
     spvae = small_spvae()
     x = data(spvae)
     pyro.set_rng_seed(1)
-    plain = CircuitELBO(3).differentiable_loss(spvae.model, spvae.guide, x)
-    expected = gradients(spvae, 100 * plain)
-    for size in (300,):
+    torch.randperm(300)  # what the plate draws when it subsamples
+    expected = 100 * CircuitELBO(3).differentiable_loss(spvae.model, spvae.guide, x)
+    expected_grads = gradients(spvae, expected)
+    for gradient in ("iwae", "dreg"):
         pyro.set_rng_seed(1)
-        state = torch.get_rng_state()
+        loss = CircuitELBO(3, gradient=gradient).differentiable_loss(spvae.model, spvae.guide, x, size=300)
+        assert loss.item() == pytest.approx(expected.item(), abs=1e-8)
+        if gradient == "iwae":
+            assert_same_gradients(gradients(spvae, loss), expected_grads, atol=1e-7)
 
-        class Fixed(CircuitELBO):
-            """Draws the noise after the plate has drawn its subsample."""
 
-            def _vectorized_num_particles(self, fn):
-                wrapped = super()._vectorized_num_particles(fn)
-                return wrapped
+def test_scale_of_latent_sites_acts_inside_the_logarithm():
+    """KL annealing: beta multiplies log p(z) - log q(z) of every particle and leaf, before any average."""
+    beta = 0.3
+    spvae = small_spvae()
+    x = data(spvae)
 
-        del state
-        torch.manual_seed(1)
-        total = CircuitELBO(3).differentiable_loss(spvae.model, spvae.guide, x, size=size)
-    # the plate's own random subsample moves the noise, so compare on equal weights: scale is a pure factor
-    guide_trace = poutine.trace(particles(spvae.guide, 3)).get_trace(x, size=300)
+    class Anneal(poutine.messenger.Messenger):
+        def _pyro_sample(self, msg):
+            if msg["name"] == "z":
+                msg["scale"] = msg["scale"] * beta
+
+    full = leaf_log_weights(spvae, x, 3)
+    pyro.set_rng_seed(1)
+    guide_trace = poutine.trace(particles(spvae.guide, 3)).get_trace(x)
     model = collapse_tree(poutine.replay(particles(spvae.model, 3), trace=guide_trace))
-    from pyro_spvae.infer.leaf_terms import LeafTermCollector
+    model_trace = poutine.trace(model).get_trace(x)
+    model_trace.compute_log_prob()
+    likelihood = model_trace.nodes["x"]["log_prob"]
+    leaf = (likelihood + beta * (full - likelihood)).logsumexp(0) - math.log(3)
+    expected = -brute_force(spvae, leaf).sum()
+    pair = Anneal()(spvae.model), Anneal()(spvae.guide)
+    pyro.set_rng_seed(1)
+    assert CircuitELBO(3).loss(*pair, x) == pytest.approx(expected.item(), abs=1e-9)
+    # and subsampling stays outside
+    pyro.set_rng_seed(2)
+    torch.randperm(30)
+    plain = CircuitELBO(3).loss(*pair, x)
+    pyro.set_rng_seed(2)
+    assert CircuitELBO(3).loss(*pair, x, size=30) == pytest.approx(10 * plain, abs=1e-8)
 
-    terms = LeafTermCollector(False).collect(poutine.trace(model).get_trace(x, size=300), guide_trace)
-    assert terms.data_scale == pytest.approx(100)
-    leaf = terms.log_weight.logsumexp(0) - math.log(3)
-    assert float(brute_force(spvae, leaf).sum()) == pytest.approx(float(spvae.circuit(leaf).sum()))
-    assert 50 < float(total / plain) < 200
-    assert expected
+
+def test_sites_outside_the_leaf_plate_are_added_outside():
+    spvae = small_spvae()
+    x = data(spvae)
+    labels = torch.tensor([0.5, -1.0, 2.0])
+
+    def model(x):
+        result = spvae.model(x)
+        with pyro.plate("data", dim=-2):
+            pyro.sample("y", dist.Normal(torch.zeros(len(x), 1), 1.0), obs=labels.unsqueeze(-1))
+        pyro.factor("regulariser", torch.tensor(-7.0))
+        return result
+
+    extra = dist.Normal(0.0, 1.0).log_prob(labels)
+    for elbo in (CircuitELBO(3), CircuitELBO(3, reduce="root"), CircuitELBO(3, alpha=0.5)):
+        pyro.set_rng_seed(1)
+        plain = elbo.bound(spvae.model, spvae.guide, x)
+        pyro.set_rng_seed(1)
+        torch.testing.assert_close(elbo.bound(model, spvae.guide, x), plain + extra, atol=1e-9, rtol=0)
+        pyro.set_rng_seed(1)
+        assert elbo.loss(model, spvae.guide, x) == pytest.approx(-float((plain + extra).sum()) + 7.0, abs=1e-8)
+
+
+def test_tree_that_is_conditioned_on_is_not_summed_out():
+    spvae = small_spvae()
+    x = data(spvae)
+    tree = InducedTree(spvae.circuit).sample((3,))
+    leaf = leaf_log_weights(spvae, x, 4).logsumexp(0) - math.log(4)
+    expected = torch.where(tree, leaf, 0.0).sum(-1) + InducedTree(spvae.circuit).log_prob(tree)
+    conditioned = poutine.condition(spvae.model, data={"tree": tree.unsqueeze(-2)})
+    pyro.set_rng_seed(1)
+    torch.testing.assert_close(CircuitELBO(4).bound(conditioned, spvae.guide, x), expected, atol=1e-9, rtol=0)
+
+
+def test_bound_terms_add_up_and_are_divergences():
+    spvae = small_spvae()
+    x = data(spvae, 5)
+    pyro.set_rng_seed(1)
+    terms = bound_terms(spvae.model, spvae.guide, x, num_particles=3)
+    pyro.set_rng_seed(1)
+    elbo = CircuitELBO(3, alpha=1.0).bound(spvae.model, spvae.guide, x)
+    torch.testing.assert_close(terms.elbo, elbo)
+    torch.testing.assert_close(terms.reconstruction - terms.latent_kl - terms.tree_kl, elbo)
+    assert (terms.tree_kl > 0).all()
+    # divergence of the posterior over trees from the prior, by enumeration
+    leaf = leaf_log_weights(spvae, x, 3).mean(0)
+    trees = InducedTree(spvae.circuit).enumerate_support()
+    log_prior = InducedTree(spvae.circuit).log_prob(trees)
+    posterior = torch.stack([(log_prior + torch.where(trees, one, 0.0).sum(-1)).softmax(0) for one in leaf])
+    expected = (posterior * (posterior.log() - log_prior)).sum(-1)
+    torch.testing.assert_close(terms.tree_kl, expected)
+
+
+def train_by_svi(steps):
+    spvae = small_spvae()
+    x = data(spvae, 20)
+    svi = SVI(spvae.model, spvae.guide, pyro.optim.Adam({"lr": 0.02}), CircuitELBO(3))
+    return [svi.step(x) for _ in range(steps)]
+
+
+def train_by_module(steps):
+    with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
+        spvae = small_spvae()
+        x = data(spvae, 20)
+        loss_module = CircuitELBO(3)(spvae.model, spvae.guide)
+        optimiser = torch.optim.Adam(loss_module.parameters(), lr=0.02)
+        losses = []
+        for _ in range(steps):
+            optimiser.zero_grad()
+            loss = loss_module(x)
+            loss.backward()
+            optimiser.step()
+            losses.append(loss.item())
+        return losses
+
+
+def test_svi_and_elbo_module_train_alike():
+    by_module = train_by_module(30)
+    assert len(pyro.get_param_store()) == 0
+    pyro.set_rng_seed(0)
+    by_svi = train_by_svi(30)
+    assert by_svi == pytest.approx(by_module, rel=1e-9)
+    assert sum(by_svi[-5:]) < sum(by_svi[:5]) - 5
+
+
+def test_module_holds_each_parameter_once():
+    spvae = small_spvae()
+    loss = CircuitELBO()(spvae.model, spvae.guide)
+    assert sorted(map(id, loss.parameters())) == sorted(map(id, spvae.parameters()))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"num_particles": 0}, "num_particles is 0"),
+            ({"num_particles": 2.5}, "num_particles is 2.5"),
+            ({"alpha": math.nan}, "alpha is nan"),
+            ({"gradient": "stl"}, "gradient is 'stl'; known are iwae, dreg"),
+            ({"reduce": "sum"}, "reduce is 'sum'; known are leaf, root"),
+            ({"gradient": "dreg", "alpha": 1.0}, "gradient='dreg' needs alpha=0"),
+        ],
+    )
+    def test_options(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            CircuitELBO(**options)
+
+    def refuse(self, model, guide, message, elbo=None):
+        with pytest.raises(ValueError, match=message), pyro.validation_enabled(False):
+            (elbo or CircuitELBO()).loss(model, guide, torch.randn(3, 1, 2, 2))
+
+    def test_no_tree_and_two_trees(self):
+        spvae = small_spvae()
+
+        def two(x):
+            spvae.model(x)
+            with pyro.plate("data", dim=-2):
+                sample_tree("second", InducedTree(spvae.circuit))
+
+        def none(x):
+            with pyro.plate("data", 3, dim=-2), pyro.plate("leaf", 8, dim=-1):
+                pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
+
+        self.refuse(two, spvae.guide, "exactly one InducedTree site in the model; found 'tree', 'second'")
+        self.refuse(none, spvae.guide, "exactly one InducedTree site in the model; found none")
+
+    def test_tree_in_the_guide(self):
+        spvae = small_spvae()
+
+        def guide(x):
+            spvae.guide(x)
+            with pyro.plate("data", dim=-2):
+                pyro.sample("tree", InducedTree(spvae.circuit).expand([3, 1]))
+
+        self.refuse(spvae.model, guide, "sums the tree site 'tree' out itself")
+
+    def test_latent_that_the_guide_lacks(self):
+        spvae = small_spvae()
+        self.refuse(spvae.model, lambda x: None, "latent site 'z' is not in the guide")
+
+    def test_latent_outside_of_the_leaf_plate(self):
+        spvae = small_spvae()
+
+        def around(program, is_global):
+            def run(x):
+                if is_global:
+                    pyro.sample("s", dist.Normal(0.0, 1.0))
+                else:
+                    with pyro.plate("data", dim=-2):
+                        pyro.sample("s", dist.Normal(torch.zeros(3, 1), 1.0))
+                program(x)
+
+            return run
+
+        elbo = CircuitELBO(2)
+        self.refuse(around(spvae.model, False), around(spvae.guide, False), "'s' lies outside the plate 'leaf'", elbo)
+        self.refuse(around(spvae.model, True), around(spvae.guide, True), "'s' lies outside the plate 'data'", elbo)
+        joint = CircuitELBO(2, reduce="root")
+        value = joint.loss(around(spvae.model, False), around(spvae.guide, False), torch.randn(3, 1, 2, 2))
+        assert math.isfinite(value)
+
+    def test_site_outside_that_depends_on_the_leaves(self):
+        spvae = small_spvae()
+
+        def model(x):
+            with poutine.trace() as tracer:
+                spvae.model(x)
+            z = tracer.trace.nodes["z"]["value"]
+            with pyro.plate("data", dim=-2):
+                pyro.sample("y", dist.Normal(z.sum((-1, -2)).unsqueeze(-1), 1.0), obs=torch.zeros(3, 1))
+
+        self.refuse(model, spvae.guide, "depends on latent variables inside it; pass reduce='root'", CircuitELBO(2))
+        assert math.isfinite(CircuitELBO(2, reduce="root").loss(model, spvae.guide, torch.randn(3, 1, 2, 2)))
+
+    def test_scale_on_the_tree(self):
+        spvae = small_spvae()
+        self.refuse(poutine.scale(spvae.model, 0.5), spvae.guide, "a poutine.scale reaches the tree site 'tree'")
+
+
+class TwoBits(PyroModule):
+    """A mixture of two leaves with one binary latent variable each: small enough to enumerate every draw."""
+
+    def __init__(self):
+        super().__init__()
+        self.spvae = small_spvae(whole((2,)), units=2, likelihood=Bernoulli())
+        self.prior = torch.nn.Parameter(torch.tensor([0.3, -0.4]))
+        self.proposal = torch.nn.Parameter(torch.randn(2, 2))
+        self.decoder = torch.nn.Parameter(torch.randn(2, 2, 2))
+
+    @pyro_method
+    def model(self, x):
+        with pyro.plate("data", len(x), dim=-2):
+            sample_tree("tree", InducedTree(self.spvae.circuit))
+            with pyro.plate("leaf", 2, dim=-1):
+                z = pyro.sample("z", dist.Bernoulli(logits=self.prior))
+                logits = torch.where(z.unsqueeze(-1) > 0, self.decoder[0], self.decoder[1])
+                pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x.unsqueeze(-2).expand(-1, 2, 2))
+
+    @pyro_method
+    def guide(self, x):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("leaf", 2, dim=-1):
+            pyro.sample("z", dist.Bernoulli(logits=x @ self.proposal))
+
+
+@pytest.mark.parametrize(("alpha", "reduce"), [(0.0, "leaf"), (0.5, "leaf"), (1.0, "leaf"), (0.0, "root")])
+def test_vimco_gradient_is_unbiased(alpha, reduce):
+    """Mean gradient over many draws against the gradient of the bound's expectation, all 2^4 draws enumerated."""
+    program = TwoBits()
+    x = torch.tensor([[1.0, 0.0]])
+    draws = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4).reshape(-1, 2, 1, 2)  # [16, K, B, L]
+    prior, proposal = dist.Bernoulli(logits=program.prior), dist.Bernoulli(logits=x @ program.proposal)
+    logits = torch.where(draws.unsqueeze(-1) > 0, program.decoder[0], program.decoder[1])
+    log_weight = prior.log_prob(draws) + dist.Bernoulli(logits=logits).log_prob(x).sum(-1) - proposal.log_prob(draws)
+    chance = proposal.log_prob(draws).sum((1, 2, 3)).exp()
+    mean = (lambda w: w.mean(1)) if alpha == 1 else (lambda w: ((1 - alpha) * w).exp().mean(1).log() / (1 - alpha))
+    if reduce == "leaf":
+        bound = program.spvae.circuit(mean(log_weight)).squeeze(-1)
+    else:
+        bound = mean(program.spvae.circuit(log_weight)).squeeze(-1)
+    expected = gradients(program, -(chance * bound).sum())
+
+    elbo = CircuitELBO(2, alpha=alpha, reduce=reduce)
+    repeats, batches = 4000, 25
+    estimates = []
+    for _ in range(batches):
+        loss = elbo.differentiable_loss(program.model, program.guide, x.expand(repeats, -1)) / repeats
+        estimates.append(gradients(program, loss))
+    for name, value in expected.items():
+        sample = torch.stack([estimate[name] for estimate in estimates])
+        error = sample.std(0) / math.sqrt(batches) + 1e-12
+        assert ((sample.mean(0) - value).abs() < 5 * error).all(), name
+    # the standard errors are small enough to see a missing score term
+    noise = torch.stack([estimate["proposal"] for estimate in estimates]).std(0) / math.sqrt(batches)
+    assert float(noise.max()) < 0.1 * float(expected["proposal"].abs().max())
+
+
+def test_vimco_needs_two_particles():
+    program = TwoBits()
+    with pytest.raises(ValueError, match="num_particles of at least 2"):
+        CircuitELBO(1).differentiable_loss(program.model, program.guide, torch.ones(1, 2))
+    with pytest.raises(ValueError, match="'z' has not; use gradient='iwae'"):
+        CircuitELBO(2, gradient="dreg").differentiable_loss(program.model, program.guide, torch.ones(1, 2))
+
+
+def test_config_enumerate_gives_the_same_pair_to_trace_enum():
+    spvae = small_spvae(poon_domingos((1, 2), delta=1))
+    x = data(spvae)
+    values = []
+    for model in (spvae.model, config_enumerate(spvae.model, "parallel")):
+        pyro.set_rng_seed(1)
+        values.append(TraceEnum_ELBO(max_plate_nesting=2).loss(model, spvae.guide, x))
+    assert values[0] == pytest.approx(values[1], abs=1e-10)

@@ -1,0 +1,55 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The package itself: its names are there, and looked up only when they are used."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import pyro_spvae
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    code = "import sys, pyro_spvae; dir(pyro_spvae); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+
+
+@pytest.mark.parametrize("name", sorted(set(pyro_spvae.__all__) - {"__version__"}))
+def test_every_name_is_that_of_its_subpackage(name: str) -> None:
+    home = importlib.import_module(f"pyro_spvae.{pyro_spvae._HOME[name]}")
+    assert getattr(pyro_spvae, name) is getattr(home, name)
+    assert name in home.__all__
+    assert name in dir(pyro_spvae)
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    """The imports under TYPE_CHECKING say what the table for look-up says."""
+    tree = ast.parse(Path(pyro_spvae.__file__).read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    stated = {
+        alias.name: (node.module or "").removeprefix("pyro_spvae.")
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert stated == pyro_spvae._HOME
+    assert set(pyro_spvae.__all__) == set(stated) | {"__version__"}
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(AttributeError, match="module 'pyro_spvae' has no attribute 'sum_product'"):
+        _ = pyro_spvae.sum_product  # type: ignore[attr-defined]
+
+
+def test_version_is_that_of_the_installed_package() -> None:
+    assert importlib.metadata.version("pyro-spvae") == pyro_spvae.__version__
