@@ -12,6 +12,7 @@ REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
 TYPING := build/typing
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help install demo test lint format bench clean
 
 help: ## list the targets

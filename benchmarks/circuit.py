@@ -10,12 +10,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pyro_spvae.circuits import Circuit, poon_domingos
+from pyro_spvae.circuits.layer import SumLayer
 
 # (cells per side, units, rounds, limit in ms that the project has set itself)
 CASES = [(4, 2, 41, 5.0), (7, 10, 7, 400.0), (4, 20, 7, None)]
@@ -52,8 +53,9 @@ class RegionLoop:
         return values[self.circuit.regions.root].squeeze(1)
 
 
-def _places(circuit: Circuit) -> list[tuple[Any, int, int]]:
-    return [(layer, place, region) for layer in circuit.layers for place, region in enumerate(layer.regions)]
+def _places(circuit: Circuit) -> list[tuple[SumLayer, int, int]]:
+    layers = [cast(SumLayer, layer) for layer in circuit.layers]
+    return [(layer, place, region) for layer in layers for place, region in enumerate(layer.regions)]
 
 
 def measure() -> list[dict[str, Any]]:

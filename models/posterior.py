@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import collapse_tree, renyi_mean
+from pyro_spvae.infer.local_param import LocalParamMessenger
 from pyro_spvae.infer.leaf_terms import LeafTermCollector
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class TreePosterior:
         self.num_leaves = spvae.num_leaves
         self.rows = len(x)
         particles = pyro.plate("num_particles_vectorized", num_particles, dim=-3)
-        with torch.no_grad(), pyro.validation_enabled(False), poutine.block():
+        with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
             guide_trace = poutine.trace(particles(spvae.guide)).get_trace(x, observed)
             model = collapse_tree(poutine.replay(particles(spvae.model), trace=guide_trace))
             model_trace = poutine.trace(model).get_trace(x, observed)

@@ -19,6 +19,7 @@ from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.infer import log_likelihood, sample_tree
+from pyro_spvae.infer.local_param import LocalParamMessenger
 from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
 from pyro_spvae.likelihoods import Likelihood, Normal
 from pyro_spvae.models.batch import LeafBatch
@@ -299,7 +300,7 @@ def _seen(batch: LeafBatch) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Evaluation of data that has been checked already: no validation, no record in the parameter store."""
-    with pyro.validation_enabled(False), poutine.block():
+    with pyro.validation_enabled(False), LocalParamMessenger():
         yield
 
 

@@ -38,5 +38,5 @@ class StandardNormal(Prior):
         self.register_buffer("_reference", torch.zeros(()), persistent=False)
 
     def forward(self) -> TorchDistribution:
-        reference = self._reference
-        return LeafStandardNormal(self.sizes["latent_dim"], dtype=reference.dtype, device=reference.device)
+        latent_dim, reference = self.sizes["latent_dim"], self._reference
+        return LeafStandardNormal(latent_dim, dtype=reference.dtype, device=reference.device)

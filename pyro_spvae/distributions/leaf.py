@@ -167,9 +167,13 @@ class LeafDistribution(TorchDistribution):
         """:returns: ``value`` with 0 in the masked-out pixels, so that no arithmetic meets what stood there."""
         return value if self.pixel_mask is None else torch.where(self.pixel_mask, value, 0.0)
 
+    def _weigh(self, term: Tensor) -> Tensor:
+        """:returns: finite ``term`` ``[.., pixel]`` times the mask; cheaper than where() on all particles."""
+        return term if self.pixel_mask is None else term * self.pixel_mask.to(term.dtype)
+
     def _sum_event(self, term: Tensor) -> Tensor:
-        """:returns: the sum ``[..]`` of ``term`` ``[.., pixel]`` over the pixels that count."""
-        return self._fill(term).sum(-1)
+        """:returns: the sum ``[..]`` of finite ``term`` ``[.., pixel]`` over the pixels that count."""
+        return self._weigh(term).sum(-1)
 
     def _support(self, pixel: constraints.Constraint, event: constraints.Constraint) -> constraints.Constraint:
         """:returns: ``event``, or ``pixel`` applied to the pixels that count if there is a mask."""

@@ -83,8 +83,8 @@ class LeafNormal(LeafDistribution):
         return torch.addcmul(self.loc, self.scale, noise)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        # The difference, not its square, is masked: the gradient of where() then never meets a filler.
-        quadratic = (self._fill(value - self.loc) / self.scale).square().sum(-1)
+        # The value is filled first and the difference masked before it is squared: no filler can overflow to inf * 0.
+        quadratic = (self._weigh(self._fill(value) - self.loc) / self.scale).square().sum(-1)
         return -0.5 * quadratic - self._log_normalizer()
 
     def _log_normalizer(self) -> Tensor:

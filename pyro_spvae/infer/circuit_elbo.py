@@ -132,7 +132,10 @@ class CircuitELBO(ELBO):
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Computes the loss and adds its gradient to the parameters, as ``SVI`` wants."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        with poutine.trace(param_only=True) as capture:
+            loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if is_validation_enabled():
+            _check_owned(model, guide, capture.trace)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
         return torch_item(loss)
@@ -219,9 +222,8 @@ class CircuitELBOModule(ELBOModule):
         self.elbo = elbo
         # a method is no module: its owner is, and the model's and the guide's owner may be the same
         self.programs = nn.ModuleList()
-        for program in (model, guide):
-            owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
-            if isinstance(owner, nn.Module) and all(owner is not known for known in self.programs):
+        for owner in map(_owner, (model, guide)):
+            if owner is not None and all(owner is not known for known in self.programs):
                 self.programs.append(owner)
         self._pair = (model, guide)
 
@@ -252,6 +254,26 @@ def leaf_posterior(terms: LeafTerms, leaf: Tensor) -> Tensor:
 def _total(terms: LeafTerms, root: Tensor) -> Tensor:
     total = root.sum() * terms.data_scale if terms.data_scale != 1 else root.sum()
     return total if terms.constant is None else total + terms.constant
+
+
+def _owner(program: Any) -> nn.Module | None:
+    """The module that a program is, or is a method of."""
+    owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def _check_owned(model: Any, guide: Any, trace: Trace) -> None:
+    """SVI optimises what the global store holds by a name, which may be another model's parameter."""
+    owners = [_owner(model), _owner(guide)]
+    if None in owners:
+        return
+    own = {id(parameter) for owner in owners for parameter in owner.parameters()}  # type: ignore[union-attr]
+    for name, site in trace.nodes.items():
+        if site["type"] == "param" and id(site["value"].unconstrained()) not in own:
+            raise ValueError(
+                f"the parameter store holds another model's parameter '{name}', which SVI would train instead of this "
+                "model's; call pyro.clear_param_store() first"
+            )
 
 
 def _unwrapped(fn: Any) -> Any:

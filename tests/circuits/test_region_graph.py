@@ -12,6 +12,7 @@ import pickle
 import random
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 
 from pyro_spvae.circuits import RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
@@ -131,11 +132,14 @@ class RegionGraphTests:
         with pytest.raises(dataclasses.FrozenInstanceError):
             graph.shape = (1,)
 
-    def test_plot_returns_axes_with_a_title(self, graph):
-        figure, ax = matplotlib.pyplot.subplots()
-        assert graph.plot(ax) is ax
-        assert "regions" in ax.get_title() and ax.has_data() | bool(ax.patches) | bool(ax.texts)
-        matplotlib.pyplot.close(figure)
+    def test_plot_shows_the_counts_and_every_leaf_region(self, graph):
+        ax = graph.plot()
+        assert ax.get_title() == (
+            f"{graph.num_regions} regions ({graph.num_leaf_regions} leaf), {len(graph.partitions)} partitions"
+        )
+        labels = {text.get_text() for text in ax.texts}
+        assert labels >= {str(region) for region in range(graph.num_leaf_regions)}
+        plt.close(ax.figure)
 
 
 class TestPoonDomingos(RegionGraphTests):
@@ -170,88 +174,28 @@ class TestByHand(RegionGraphTests):
     graphs = [RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])]
 
 
-def test_counts_of_the_paper():
-    counts = poon_domingos((28, 28), delta=7).counts(units=2)
-    assert counts == {
-        "regions": 100,
-        "leaf_regions": 16,
-        "partitions": 200,
-        "sums": 167,
-        "products": 800,
-        "weights": 1576,
-        "leaves": 32,
-    }
-
-
-def test_counts_of_the_poster():
-    coarse, fine = (poon_domingos((28, 28), delta).counts(units=2) for delta in (4, [4, 1]))
-    assert (coarse["leaves"], coarse["products"]) == (98, 12544)
-    assert (fine["leaves"], fine["products"]) == (1568, 51744)
-    # the poster counts the root as `units` sums
-    assert (coarse["sums"] + 1, fine["sums"] + 1) == (1470, 9702)
-
-
-@pytest.mark.parametrize("height", range(2, 8))
-@pytest.mark.parametrize("width", range(2, 8))
-def test_grid_counts_in_closed_form(height, width):
-    graph = poon_domingos((height, width), 1)
-    high, wide = math.comb(height + 1, 2), math.comb(width + 1, 2)
-    assert graph.num_regions == high * wide
-    assert len(graph.partitions) == math.comb(height + 1, 3) * wide + high * math.comb(width + 1, 3)
-    # all h x w rectangles of one level have that many partitions
-    for level, members in enumerate(graph.levels, start=1):
-        assert {len(graph.region_partitions[region]) for region in members} == {level}
-
-
-def test_poon_domingos_leaves_an_uneven_last_cell():
-    graph = poon_domingos((28, 28), 5)
-    assert (graph.num_leaf_regions, graph.num_regions, len(graph.partitions)) == (36, 441, 1470)
-    assert [len(scope) for scope in graph.leaf_scopes[:6]] == [25] * 5 + [15]
-    assert len(graph.leaf_scopes[-1]) == 9
-    assert poon_domingos(5, [3]).leaf_scopes == ((0, 1, 2), (3, 4))
-    # a delta as long as one side cuts the other axis only
-    assert poon_domingos((2, 4), 4) == whole((2, 4))
-    assert poon_domingos((2, 4), 2).leaf_scopes == ((0, 1, 4, 5), (2, 3, 6, 7))
-
-
-def test_poon_domingos_deltas_go_from_coarse_to_fine():
-    graph = poon_domingos((4, 4), [2, 1])
-    assert graph.num_leaf_regions == 16
-    # the four cells of side 2 are regions, and cut on; a 1 x 2 strip across two of them is none
-    assert (0, 1, 4, 5) in graph.regions and (1, 2) not in graph.regions and (0, 1) in graph.regions
-    root = graph.region_partitions[graph.root]
-    assert len(root) == 2
-
-
-def test_quad_tree_makes_quadrants():
-    graph = quad_tree((4, 4), 2)
-    assert graph.leaf_scopes == ((0, 1, 4, 5), (2, 3, 6, 7), (8, 9, 12, 13), (10, 11, 14, 15))
-    assert len(graph.partitions) == 3 and graph.regions[graph.partitions[-1].left] == tuple(range(8))
-    graph = quad_tree((7, 9), 3)
-    assert all(len(own) == 1 for own in graph.region_partitions[graph.num_leaf_regions :])
-    assert sum(len(scope) for scope in graph.leaf_scopes) == 63
-    sides = [(len({v // 9 for v in scope}), len({v % 9 for v in scope})) for scope in graph.leaf_scopes]
-    assert max(max(side) for side in sides) == 3
-    # 7 is cut at 3 (a multiple of 3 and nearest to 3.5)
-    assert graph.scope(graph.partitions[-1].left) == tuple(range(27))
-
-
-def test_random_binary_tree_is_balanced_and_reproducible():
-    state = random.getstate()
-    graph = random_binary_tree((4, 4), depth=3, repetitions=6, seed=5)
-    assert random.getstate() == state
-    # the shape of the array does not matter
-    assert graph.partitions == random_binary_tree(16, 3, 6, 5).partitions
-    assert graph == random_binary_tree((4, 4), 3, 6, 5) and graph != random_binary_tree((4, 4), 3, 6, 6)
-    assert len(graph.region_partitions[graph.root]) == 6
-    assert {len(scope) for scope in graph.leaf_scopes} == {2}
-    for _, left, right in graph.partitions:
-        assert abs(len(graph.scope(left)) - len(graph.scope(right))) <= 1
-    # leaf regions of different trees overlap
-    assert sum(len(scope) for scope in graph.leaf_scopes) > 16
-    # of two variables there is one tree, however often it is drawn
-    assert random_binary_tree(2, 1, repetitions=9) == poon_domingos(2, 1)
-    assert random_binary_tree((2, 3), 0, 4) == whole((2, 3))
+def test_plot_draws_a_small_graph_whole_and_the_cells_of_a_large_one():
+    figure, (small, large, overlapping) = plt.subplots(1, 3)
+    assert poon_domingos((2, 2), 1).plot(small) is small
+    # nine thumbnails, and a dot for each of the six partitions
+    assert len(small.images) == 9
+    assert sum(line.get_marker() == "o" for line in small.lines) == 6
+    poon_domingos((28, 28), 7).plot(large)
+    (picture,) = large.images
+    # one picture of the image: entries of one cell share a colour, which no neighbouring cell has
+    shades = picture.get_array()
+    assert shades.shape == (28, 28) and len(large.texts) == 16
+    for row in range(4):
+        for column in range(4):
+            cell = shades[7 * row : 7 * row + 7, 7 * column : 7 * column + 7]
+            assert (cell == cell[0, 0]).all()
+            assert column == 3 or cell[0, 0] != shades[7 * row, 7 * column + 7]
+            assert row == 3 or cell[0, 0] != shades[7 * row + 7, 7 * column]
+    graph = random_binary_tree((8, 8), 3, 12, seed=0)
+    graph.plot(overlapping)
+    assert graph.num_leaf_regions == 96 and len(overlapping.images) == 64
+    assert overlapping.texts[-1].get_text() == "the first 64 of 96 leaf regions"
+    plt.close(figure)
 
 
 GOOD = {"shape": [3], "leaf_scopes": [[0], [1], [2]], "partitions": [[3, 0, 1], [4, 3, 2]]}
@@ -307,33 +251,3 @@ def test_malformed_graphs_are_refused(change, message):
 def test_malformed_json_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         RegionGraph.from_json(text)
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (lambda: poon_domingos((4, 4), 0), "delta must be an integer of at least 1"),
-        (lambda: poon_domingos((4, 4), -2), "delta must be an integer of at least 1"),
-        (lambda: poon_domingos((4, 4), 1.5), "delta must be an integer"),
-        (lambda: poon_domingos((4, 4), True), "delta must be an integer"),
-        (lambda: poon_domingos((4, 4), 5), "delta must be at most the largest side, 4, but is 5"),
-        (lambda: poon_domingos((4, 4), [5, 1]), "delta must be at most the largest side"),
-        (lambda: poon_domingos((4, 4), [1, 2]), "delta must decrease"),
-        (lambda: poon_domingos((4, 4), [2, 2]), "delta must decrease"),
-        (lambda: poon_domingos((4, 4), []), "delta is empty"),
-        (lambda: poon_domingos((0, 4), 1), "shape must be"),
-        (lambda: quad_tree((4, 4), 0), "delta must be an integer"),
-        (lambda: quad_tree((4, 4), 5), "delta must be at most"),
-        (lambda: random_binary_tree(7, 3), "depth must be such that"),
-        (lambda: random_binary_tree(8, -1), "depth must be an integer of at least 0"),
-        (lambda: random_binary_tree(8, 1, 0), "repetitions must be an integer of at least 1"),
-        (lambda: random_binary_tree(8, 1, 1, "x"), "seed must be an integer"),
-        (lambda: whole(0), "shape must be"),
-        (lambda: whole(4).counts(0), "units must be a positive integer"),
-        (lambda: whole(4).counts(1, 1.5), "leaves must be a positive integer"),
-        (lambda: whole(4).scope(1), "region must be in"),
-    ],
-)
-def test_bad_arguments_are_refused(build, message):
-    with pytest.raises(ValueError, match=message):
-        build()

@@ -16,7 +16,7 @@ MASK = torch.tensor([[True, False, True, True], [False, True, True, False]])  # 
 class MaskedLeafDistributionTests(LeafDistributionTests):
     """Subclasses say what LeafDistributionTests asks for; their ``build`` takes a mask."""
 
-    fillers: tuple[float, ...] = (0.0, -7.5, 1e30)
+    fillers: tuple[float, ...] = (0.0, -7.5, 1e30, float("inf"))
 
     def test_mask_leaves_the_density_of_the_counted_pixels(self):
         parameters = self.parameters(5, *BATCH)
@@ -46,6 +46,11 @@ class MaskedLeafDistributionTests(LeafDistributionTests):
     def test_an_event_without_counted_pixels_has_log_probability_zero(self):
         d = self.build(self.parameters(*BATCH), torch.zeros(2, SIZE, dtype=torch.bool))
         assert (d.log_prob(torch.full((*BATCH, SIZE), 1e30)) == 0).all()
+
+    def test_entropy_counts_the_same_pixels(self):
+        parameters = self.parameters(*BATCH)
+        entropy = self.reference(parameters).entropy()  # [data, leaf, pixel]
+        assert_close(self.build(parameters, MASK).entropy(), (entropy * MASK).sum(-1))
 
     def test_mask_travels_and_does_not_touch_samples(self):
         parameters = self.parameters(1, 2)

@@ -177,6 +177,10 @@ class TestLeafBinomial(MaskedLeafDistributionTests):
         with pytest.raises(NotImplementedError):
             self.build(self.parameters(2)).entropy()
 
+    def test_entropy_counts_the_same_pixels(self):
+        with pytest.raises(NotImplementedError):
+            self.build(self.parameters(2), torch.ones(2, SIZE, dtype=torch.bool)).entropy()
+
     @pytest.mark.parametrize("dtype, rtol", [(torch.float32, 1e-5), (torch.float64, 1e-11)])
     def test_grey_levels_at_extreme_logits(self, dtype, rtol):
         value = torch.arange(256.0, dtype=dtype).repeat(len(EXTREME), 1)  # [logit, pixel]
@@ -246,10 +250,24 @@ class TestLeafCategorical(MaskedLeafDistributionTests):
         d = LeafCategorical(logits)
         assert d.log_prob(torch.tensor([1.0])) == -math.inf
         assert (d.sample((1000,)) != 1).all()
+        padded = LeafCategorical(torch.cat([logits, torch.full((1, 3), -math.inf)]), torch.tensor([True, False]))
+        assert_close(padded.log_prob(torch.tensor([0.0, 1.0])), d.log_prob(torch.tensor([0.0])))
         p = 1 / (1 + math.e)
         assert_close(d.entropy(), torch.tensor(-p * math.log(p) - (1 - p) * math.log(1 - p)))
         gradient = torch.autograd.grad(d.log_prob(torch.tensor([2.0])), logits)[0]
         assert_close(gradient, torch.tensor([[-p, 0.0, p]]))
+
+    @pytest.mark.parametrize("levels", [1, 2, 15, 16, 40])
+    def test_number_of_levels(self, levels):
+        # Few and many levels are normalised along different layouts.
+        logits = torch.randn(*BATCH, SIZE, levels).requires_grad_()
+        x = torch.randint(levels, (5, *BATCH, SIZE))
+        ours, theirs = LeafCategorical(logits).log_prob(x), dist.Categorical(logits=logits).log_prob(x).sum(-1)
+        assert_close(ours, theirs)
+        weight = torch.randn(ours.shape)
+        gradient = torch.autograd.grad((weight * ours).sum(), logits)
+        assert_close(gradient, torch.autograd.grad((weight * theirs).sum(), logits))
+        assert LeafCategorical(logits).num_levels == levels
 
     def test_integer_values(self):
         d, x = LeafCategorical(torch.randn(*BATCH, SIZE, 3)), torch.randint(3, (*BATCH, SIZE))

@@ -1,0 +1,180 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Theorems 1 and 2 of the SPVAE paper, and the importance sampler, against an exactly known evidence."""
+
+from __future__ import annotations
+
+import math
+
+import pyro
+import pytest
+import torch
+
+from pyro_spvae import CircuitELBO, log_likelihood
+from pyro_spvae.nn import StackedMLP
+from tests.helpers import small_spvae
+from tests.linear_gaussian import LinearGaussian
+
+
+def repeated_bounds(model, x, repeats, **options):
+    """Many independent bounds of each datum, ``[repeat, data]``."""
+    elbo = CircuitELBO(**options)
+    rows = x.repeat(repeats, *[1] * (x.dim() - 1))
+    return elbo.bound(model.spvae.model, model.spvae.guide, rows).reshape(repeats, len(x))
+
+
+@pytest.fixture
+def model():
+    return LinearGaussian()
+
+
+@pytest.fixture
+def x(model):
+    return torch.randn(6, 1, 2, 4)
+
+
+def test_theorem_1(model, x):
+    """The circuit over exact leaf ELBOs is below log p(x), and by the divergences alone."""
+    exact = model.log_prob(x)
+    bound = model.spvae.circuit(model.leaf_elbo(x)).detach()
+    assert (bound < exact - 0.01).all()
+    # alpha = 1 estimates each leaf ELBO without bias: with many particles it is that circuit
+    estimate = repeated_bounds(model, x, 1, num_particles=200_000, alpha=1.0)[0]
+    torch.testing.assert_close(estimate, bound, atol=0.03, rtol=0)
+
+
+def test_theorem_2(model, x):
+    """The expected bound is below log p(x) and rises towards it with the number of particles."""
+    exact = model.log_prob(x)
+    means, errors = [], []
+    for num_particles, repeats in ((1, 20_000), (5, 10_000), (50, 2_000)):
+        draws = repeated_bounds(model, x, repeats, num_particles=num_particles)
+        means.append(draws.mean(0))
+        errors.append(draws.std(0) / math.sqrt(repeats))
+    for mean, error in zip(means, errors, strict=True):
+        assert (mean < exact + 4 * error).all()
+    assert (means[0] < means[1] - 4 * (errors[0] + errors[1])).all()
+    assert (means[1] < means[2] - 4 * (errors[1] + errors[2])).all()
+    assert float((exact - means[2]).max()) < 0.25 * float((exact - means[0]).min())
+
+
+def test_renyi_bounds_are_ordered(model, x):
+    """The bound falls with alpha (Li and Turner 2016, theorem 1), draw by draw."""
+    bounds = []
+    for alpha in (-math.inf, -1.0, 0.0, 0.5, 1.0, 2.0):
+        pyro.set_rng_seed(5)
+        bounds.append(CircuitELBO(5, alpha=alpha).bound(model.spvae.model, model.spvae.guide, x))
+    for higher, lower in zip(bounds[:-1], bounds[1:], strict=True):
+        assert (higher > lower).all()
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_log_likelihood_is_the_evidence(ragged):
+    model = LinearGaussian(ragged)
+    x = 0.7 * torch.randn(5, *model.spvae.event_shape)
+    estimate = log_likelihood(model.spvae.model, model.spvae.guide, x, num_samples=100_000, chunk_size=20_000)
+    torch.testing.assert_close(estimate, model.log_prob(x), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_log_likelihood_of_seen_entries_is_the_marginal(ragged):
+    model = LinearGaussian(ragged)
+    x = 0.7 * torch.randn(5, *model.spvae.event_shape)
+    observed = torch.rand(x.shape) < 0.6
+    observed[0] = False
+    observed[1, :, :, :2] = False  # the first leaf region sees nothing
+    spoilt = torch.where(observed, x, torch.nan)
+    estimate = model.spvae.log_likelihood(spoilt, observed, num_samples=100_000, chunk_size=20_000)
+    assert estimate[0].item() == pytest.approx(0, abs=1e-9)
+    torch.testing.assert_close(estimate, model.log_prob(x, observed), atol=0.02, rtol=0)
+
+
+def test_unseen_leaf_contributes_exactly_nothing():
+    model = LinearGaussian()
+    x = torch.randn(3, 1, 2, 4)
+    observed = torch.ones(1, 2, 4, dtype=torch.bool)
+    observed[..., :2] = False
+    terms = CircuitELBO(4)._terms(model.spvae.model, model.spvae.guide, (x, observed), {}, None)
+    assert (terms.log_weight[..., :2] == 0).all()
+    assert (terms.log_weight[..., 2:] != 0).all()
+    # and its parameters get no gradient
+    loss = CircuitELBO(4)(model.spvae.model, model.spvae.guide)(x, observed)
+    loss.backward()
+    grad = model.spvae.leaf.decoder.stacks[0].weights[0].grad
+    assert (grad[:2] == 0).all() and (grad[2:].abs().sum((1, 2)) > 0).all()
+
+
+class TestChunks:
+    def test_draws_exactly_the_samples_asked_for(self, model, x):
+        """Every particle once: the sum of all weights over K, whatever the chunks."""
+        seen = []
+        original = CircuitELBO._terms
+
+        def record(self, *args):
+            terms = original(self, *args)
+            seen.append(terms.log_weight)
+            return terms
+
+        for num_samples, chunk_size in ((7, 3), (10, 4), (5, 100), (13, 1), (8, 18)):
+            seen.clear()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(CircuitELBO, "_terms", record)
+                result = log_likelihood(
+                    model.spvae.model, model.spvae.guide, x, num_samples=num_samples, chunk_size=chunk_size
+                )
+            assert max(w.size(0) * w.size(1) for w in seen) <= max(chunk_size, 1)
+            rows, blocks = 0, []
+            while seen:
+                block = [seen.pop(0)]
+                while sum(w.size(0) for w in block) < num_samples:
+                    block.append(seen.pop(0))
+                blocks.append(torch.cat(block))
+                rows += blocks[-1].size(1)
+            assert rows == len(x) and all(len(block) == num_samples for block in blocks)
+            leaf = torch.cat([block.logsumexp(0) for block in blocks]) - math.log(num_samples)
+            torch.testing.assert_close(result, model.spvae.circuit(leaf).detach())
+
+    def test_samples_are_independent_between_leaves_and_chunks(self, model, x):
+        z = []
+        with pytest.MonkeyPatch.context() as patch:
+            original = CircuitELBO._terms
+
+            def record(self, *args):
+                terms = original(self, *args)
+                z.append(terms.log_weight)
+                return terms
+
+            patch.setattr(CircuitELBO, "_terms", record)
+            log_likelihood(model.spvae.model, model.spvae.guide, x[:1], num_samples=4000, chunk_size=1000)
+        weights = torch.cat(z)[:, 0]
+        assert len(weights.unique(dim=0)) == 4000
+        assert float((torch.corrcoef(weights.T) - torch.eye(4)).abs().max()) < 0.08
+
+    def test_encodes_once(self, model, x):
+        calls = []
+        encoder: StackedMLP = model.spvae.leaf_guide.encoder
+        handle = encoder.register_forward_hook(lambda module, args, result: calls.append(len(args[0])))
+        log_likelihood(model.spvae.model, model.spvae.guide, x, num_samples=50, chunk_size=100)
+        handle.remove()
+        assert sum(calls) == len(x)
+
+    def test_leaves_no_trace_behind(self, model, x):
+        pyro.clear_param_store()
+        result = model.spvae.log_likelihood(x, num_samples=10)
+        assert not result.requires_grad and result.shape == (6,)
+        assert len(pyro.get_param_store()) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_samples": 0}, "num_samples is 0; a positive integer"),
+        ({"chunk_size": -1}, "chunk_size is -1; a positive integer"),
+    ],
+)
+def test_refusals(options, message):
+    spvae = small_spvae()
+    with pytest.raises(ValueError, match=message):
+        spvae.log_likelihood(torch.randn(2, 1, 2, 2), **options)
+    with pytest.raises(ValueError, match="x holds no data"):
+        log_likelihood(spvae.model, spvae.guide, torch.randn(0, 1, 2, 2))

@@ -1,0 +1,388 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The Pyro program: handlers, generation, posterior, missing data, refusals."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceEnum_ELBO
+from pyro.infer.autoguide import AutoNormal
+from scipy import stats
+
+from pyro_spvae import Circuit, CircuitELBO, InducedTree, collapse_tree, poon_domingos, random_binary_tree, whole
+from pyro_spvae.guides import NormalGuide
+from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
+from pyro_spvae.models import SPVAE, VAE
+from pyro_spvae.priors import StandardNormal
+from tests.helpers import leaf_log_weights, small_spvae
+from tests.linear_gaussian import LinearGaussian
+
+
+class TestProgram:
+    def test_joint_density_is_tree_times_selected_leaves(self):
+        spvae = small_spvae()
+        trace = poutine.trace(spvae.model).get_trace(num=5)
+        trace.compute_log_prob()
+        tree = trace.nodes["tree"]["value"].squeeze(-2)
+        z, patches = trace.nodes["z"]["value"], trace.nodes["x"]["value"]
+        expected = InducedTree(spvae.circuit).log_prob(tree)
+        leaf = spvae.leaf.prior().log_prob(z) + spvae.leaf.likelihood(spvae.leaf.decoder(z)).log_prob(patches)
+        expected = expected + torch.where(tree, leaf, 0.0).sum(-1)
+        assert trace.log_prob_sum().item() == pytest.approx(expected.sum().item(), abs=1e-9)
+
+    def test_image_is_made_of_the_selected_patches(self):
+        spvae = small_spvae(poon_domingos((4, 6), delta=2))
+        trace = poutine.trace(spvae.model).get_trace(num=3)
+        image = trace.nodes["image"]["value"]
+        tree = trace.nodes["tree"]["value"].squeeze(-2)
+        patches = trace.nodes["x"]["value"]
+        assert image.shape == (3, 1, 1, 4, 6)
+        for n in range(3):
+            for cell, leaf in enumerate(tree[n].nonzero().squeeze(-1)):
+                assert leaf // 2 == cell
+                row, column = divmod(cell, 3)
+                block = image[n, 0, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+                assert torch.equal(block.reshape(-1), patches[n, leaf])
+        assert torch.equal(trace.nodes["_RETURN"]["value"], image.squeeze(1))
+
+    def test_replay(self):
+        spvae = small_spvae()
+        trace = poutine.trace(spvae.model).get_trace(num=2)
+        again = poutine.trace(poutine.replay(spvae.model, trace=trace)).get_trace(num=2)
+        assert torch.equal(trace.nodes["_RETURN"]["value"], again.nodes["_RETURN"]["value"])
+
+    def test_condition_on_each_site(self):
+        spvae = small_spvae()
+        trace = poutine.trace(spvae.model).get_trace(num=4)
+        for name in ("tree", "z", "x"):
+            value = trace.nodes[name]["value"]
+            conditioned = poutine.condition(spvae.model, data={name: value})
+            site = poutine.trace(conditioned).get_trace(num=4).nodes[name]
+            assert site["is_observed"] and torch.equal(site["value"], value)
+
+    def test_block_and_autoguide(self):
+        pyro.clear_param_store()
+        spvae = small_spvae()
+        x = torch.randn(6, 1, 2, 2)
+        guide = AutoNormal(poutine.block(spvae.model, hide=["tree"]))
+        elbo = CircuitELBO(num_particles=2)
+        svi = SVI(spvae.model, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
+        losses = [svi.step(x) for _ in range(60)]
+        assert sum(losses[-10:]) < sum(losses[:10]) - 10
+        dreg = CircuitELBO(num_particles=2, gradient="dreg")
+        assert torch.isfinite(dreg(spvae.model, guide)(x))
+
+    def test_collapse_tree_sums_the_tree_out_for_other_objectives(self):
+        """Every leaf on: the product of all leaves' bounds, the tree's factor 1."""
+        spvae = small_spvae()
+        x = torch.randn(3, 1, 2, 2)
+        pyro.set_rng_seed(1)
+        elbo = Trace_ELBO(max_plate_nesting=2).loss(collapse_tree(spvae.model), spvae.guide, x)
+        leaf = leaf_log_weights(spvae, x, 1)
+        assert -elbo == pytest.approx(leaf.sum().item(), abs=1e-9)
+
+    def test_stock_objectives_are_looser_never_above(self):
+        model = LinearGaussian()
+        x = torch.randn(1, 1, 2, 4)
+        exact = float(model.log_prob(x))
+        rows = x.expand(4000, -1, -1, -1)
+        spvae = model.spvae
+        circuit = CircuitELBO(3).bound(spvae.model, spvae.guide, rows)
+        with pytest.warns(UserWarning, match="Found vars in model but not guide"):
+            trace = -Trace_ELBO(max_plate_nesting=2).loss(spvae.model, spvae.guide, rows) / 4000
+        with pytest.warns(UserWarning, match="Found vars in model but not guide"):
+            renyi = -RenyiELBO(0.0, 3, max_plate_nesting=2, vectorize_particles=True).loss(
+                spvae.model, spvae.guide, rows
+            )
+        enum = -TraceEnum_ELBO(max_plate_nesting=2).loss(spvae.model, spvae.guide, rows) / 4000
+        assert trace < enum - 0.05 and enum < float(circuit.mean()) - 0.05
+        assert float(circuit.mean()) < exact and trace < exact
+        assert renyi / 4000 < exact
+
+    def test_second_model_does_not_train_the_first_ones_parameters(self):
+        x = torch.randn(4, 1, 2, 2)
+        first = small_spvae()
+        SVI(first.model, first.guide, pyro.optim.Adam({"lr": 0.1}), CircuitELBO()).step(x)
+        second = small_spvae()
+        with pytest.raises(ValueError, match="pyro.clear_param_store"):
+            SVI(second.model, second.guide, pyro.optim.Adam({"lr": 0.1}), CircuitELBO()).step(x)
+        pyro.clear_param_store()
+        before = [p.clone() for p in second.parameters()]
+        SVI(second.model, second.guide, pyro.optim.Adam({"lr": 0.1}), CircuitELBO()).step(x)
+        assert all(not torch.equal(a, b) for a, b in zip(before, second.parameters(), strict=True))
+
+    def test_state_dict_round_trip(self):
+        first, second = small_spvae(), small_spvae()
+        x = torch.randn(3, 1, 2, 2)
+        second.load_state_dict(first.state_dict())
+        values = []
+        for spvae in (first, second):
+            pyro.set_rng_seed(3)
+            values.append(spvae.log_likelihood(x, num_samples=10))
+        assert torch.equal(*values)
+
+
+class TestPredictive:
+    @pytest.mark.parametrize("parallel", [False, True])
+    def test_prior(self, parallel):
+        spvae = small_spvae()
+        draws = Predictive(spvae.model, num_samples=5, parallel=parallel)(num=3)
+        assert draws["image"].shape == (5, 3, 1, 1, 2, 2)
+        assert draws["tree"].shape == (5, 3, 1, 8)
+        assert (draws["tree"].sum(-1) == 4).all()
+
+    @pytest.mark.parametrize("parallel", [False, True])
+    def test_posterior(self, parallel):
+        spvae = small_spvae()
+        x = torch.randn(3, 1, 2, 2)
+        guide = spvae.posterior(x)
+        draws = Predictive(spvae.model, guide=guide, num_samples=5, parallel=parallel)(num=3)
+        assert draws["image"].shape == (5, 3, 1, 1, 2, 2)
+
+    def test_samples_have_the_models_moments(self):
+        model = LinearGaussian()
+        draws = model.spvae.sample(200_000)[:, 0].flatten(1)
+        # mixture of linear-Gaussian leaves: moments by the exact marginal of leaves
+        weight = InducedTree(model.spvae.circuit).mean.reshape(2, 2)
+        mean = model.bias.detach()
+        variance = model.weight.square().sum(1) + model.sigma.square()
+        for cell in range(2):
+            leaves = [2 * cell, 2 * cell + 1]
+            mixed = (weight[cell].unsqueeze(-1) * mean[leaves]).sum(0)
+            second = (weight[cell].unsqueeze(-1) * (variance[leaves] + mean[leaves] ** 2)).sum(0)
+            pixels = model.spvae.view.index[cell]
+            sample = draws[:, pixels]
+            error = (second - mixed**2).sqrt() / 200_000**0.5
+            assert ((sample.mean(0) - mixed).abs() < 5 * error).all()
+            torch.testing.assert_close(sample.var(0), second - mixed**2, rtol=0.03, atol=0)
+        means = model.spvae.sample(200_000, means=True)[:, 0].flatten(1)
+        assert (means.var(0) < draws.var(0)).all()
+
+
+class TestConditional:
+    def test_posterior_tree_and_latents_are_exact_in_the_limit(self):
+        model = LinearGaussian()
+        spvae = model.spvae
+        x = torch.randn(1, 1, 2, 4)
+        posterior = spvae.posterior(x, num_particles=20_000)
+        exact = spvae.circuit.posterior(model.leaf_log_prob(x)).squeeze(0)
+        torch.testing.assert_close(posterior.tree.mean.squeeze(), exact, atol=0.02, rtol=0)
+        rows = x.expand(3000, -1, -1, -1)
+        z = poutine.trace(spvae.posterior(rows, num_particles=500)).get_trace().nodes["z"]["value"]  # [S, L, d]
+        for leaf in range(4):
+            weight, sigma = model.weight[leaf], model.sigma[leaf]
+            precision = torch.eye(2) + (weight / sigma.square()) @ weight.T
+            residual = spvae.view(x)[0, leaf] - model.bias[leaf]
+            mean = torch.linalg.solve(precision, (weight / sigma.square()) @ residual)
+            spread = torch.linalg.inv(precision).diag().sqrt()
+            assert ((z[:, leaf].mean(0) - mean).abs() < 6 * spread / 3000**0.5 + 0.1 * spread).all()
+
+    def test_imputed_entries_follow_the_conditional(self):
+        """Given the left cell, the right one follows the mixture of its leaves under the tree's posterior."""
+        model = LinearGaussian()
+        spvae = model.spvae
+        x = 2 * torch.randn(1, 1, 2, 4)
+        observed = torch.zeros(1, 2, 4, dtype=torch.bool)
+        observed[..., :2] = True
+        spoilt = torch.where(observed, x, torch.nan)
+        rows = spoilt.expand(20_000, -1, -1, -1)
+        draws = spvae.impute(rows, observed, num_particles=50)[0]
+        assert torch.equal(draws[:, observed], rows[:, observed])
+        leaf = model.leaf_log_prob(x, observed)
+        r = spvae.circuit.posterior(leaf)[0, 2:]
+        pixels = spvae.view.index[1]
+        sample = draws.flatten(1)[:, pixels[0]]
+        mean, variance = model.bias[2:, 0], model.weight[2:, :, 0].square().sum(1) + model.sigma[2:, 0].square()
+
+        def cdf(v):
+            v = torch.as_tensor(v)
+            return (r.unsqueeze(-1) * torch.distributions.Normal(mean, variance.sqrt()).cdf(v.unsqueeze(-1)).T).sum(0)
+
+        assert stats.kstest(sample.numpy(), lambda v: cdf(v).numpy()).pvalue > 1e-3
+
+    def test_impute_draws_several_and_keeps_what_was_seen(self):
+        spvae = small_spvae(poon_domingos((4, 4), delta=2))
+        x = torch.randn(3, 1, 4, 4)
+        observed = torch.rand(3, 1, 4, 4) < 0.5
+        filled = spvae.impute(x, observed, num_samples=4)
+        assert filled.shape == (4, 3, 1, 4, 4)
+        assert torch.equal(filled[:, observed], x[observed].expand(4, -1))
+        assert float(filled[:, ~observed].std(0).min()) > 0
+
+    def test_reconstruction_of_a_certain_leaf_is_its_mean(self):
+        spvae = small_spvae(poon_domingos((4, 4), delta=2), likelihood=Normal(mean="sigmoid"))
+        result = spvae.reconstruct(torch.rand(5, 1, 4, 4))
+        assert result.shape == (5, 1, 4, 4)
+        assert ((result > 0) & (result < 1)).all()
+
+
+LIKELIHOODS = {
+    "bernoulli": (Bernoulli, lambda shape: torch.randint(2, shape).double()),
+    "binomial": (lambda: Binomial(7), lambda shape: torch.randint(8, shape).double()),
+    "categorical": (lambda: Categorical(5), lambda shape: torch.randint(5, shape).double()),
+    "normal": (Normal, torch.rand),
+    "normal, paper": (lambda: Normal(mean="sigmoid", scale="precision"), torch.rand),
+}
+SHAPES = {
+    "image": (lambda: poon_domingos((4, 4), delta=2), (1, 4, 4), {}),
+    "ragged image": (lambda: poon_domingos((5, 4), delta=3), (1, 5, 4), {}),
+    "colour": (lambda: poon_domingos((4, 4), delta=2), (3, 4, 4), {"channels": 3}),
+    "table": (lambda: random_binary_tree(7, depth=2, repetitions=3, seed=0), (7,), {}),
+    "volume": (lambda: poon_domingos((2, 2, 2), delta=1), (2, 2, 2), {}),
+    "one VAE": (lambda: whole((3, 3)), (1, 3, 3), {}),
+}
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_likelihood_on_every_shape(likelihood, shape):
+    make_likelihood, draw = LIKELIHOODS[likelihood]
+    make_regions, event, options = SHAPES[shape]
+    spvae = small_spvae(make_regions(), likelihood=make_likelihood(), **options)
+    x = draw((6, *event))
+    optimiser = torch.optim.Adam(spvae.parameters(), 0.02)
+    loss_module = CircuitELBO(3)(spvae.model, spvae.guide)
+    losses = []
+    for _ in range(40):
+        optimiser.zero_grad()
+        loss = loss_module(x)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert all(p.grad is not None for p in spvae.parameters())
+    assert spvae.log_likelihood(x, num_samples=20).isfinite().all()
+    sample = spvae.sample(4)
+    assert sample.shape == (4, *event)
+    spvae.check(sample)
+    observed = torch.rand(event) < 0.5
+    filled = spvae.impute(x, observed, num_samples=2)
+    assert filled.shape == (2, 6, *event) and torch.equal(filled[:, :, observed], x[:, observed].expand(2, -1, -1))
+    spvae.check(filled[0])
+
+
+class TestParts:
+    def test_paper_sizes(self):
+        """413,352 parameters (Table 2: 413 thousand), 310,024 for the discrete model."""
+        torch.set_default_dtype(torch.float32)
+        regions = poon_domingos((28, 28), delta=7)
+        sizes = {"latent_dim": 25, "hidden_dims": (30, 30)}
+        continuous = SPVAE(regions, units=2, likelihood=Normal(), **sizes)
+        assert sum(p.numel() for p in continuous.parameters()) == 413_352
+        discrete = SPVAE(regions, units=2, likelihood=Binomial(255), **sizes)
+        assert sum(p.numel() for p in discrete.parameters()) == 310_024
+        plain = SPVAE(whole((28, 28)), units=1, likelihood=Normal(), latent_dim=200, hidden_dims=(300, 300))
+        assert sum(p.numel() for p in plain.parameters()) == 1_545_168
+
+    def test_shared_networks(self):
+        leaf = VAE(Normal(), latent_dim=2, hidden_dims=(3,), networks="shared")
+        guide = NormalGuide((3,), networks="shared", scale="precision")
+        spvae = SPVAE(poon_domingos((2, 2), delta=1), units=2, leaf=leaf, guide=guide)
+        separate = small_spvae()
+        count = [sum(p.numel() for p in model.parameters()) for model in (spvae, separate)]
+        assert count[0] < count[1]
+        assert torch.isfinite(CircuitELBO(2)(spvae.model, spvae.guide)(torch.randn(3, 1, 2, 2)))
+
+    def test_circuit_may_be_given(self):
+        circuit = Circuit(poon_domingos((2, 2), delta=1), units=3, leaves=1)
+        assert SPVAE(circuit, likelihood=Normal()).num_leaves == 4
+        with pytest.raises(ValueError, match="units and leaves belong to the circuit"):
+            SPVAE(circuit, units=2)
+
+    def test_parts_are_bound_once(self):
+        prior = StandardNormal()
+        small_spvae(prior=prior)
+        with pytest.raises(ValueError, match="this StandardNormal is bound already"):
+            small_spvae(prior=prior)
+        with pytest.raises(ValueError, match="has no sizes yet"):
+            StandardNormal()()
+        assert StandardNormal().bind(leaves=1, latent_dim=2)().event_shape == (2,)
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: small_spvae(latent_dim=0), "latent_dim is 0; a positive integer"),
+            (lambda: small_spvae(hidden_dims=(3, 0)), "hidden_dims is .* positive integers"),
+            (lambda: small_spvae(channels=0), "channels is 0"),
+            (lambda: small_spvae(units=0), "units"),
+            (lambda: NormalGuide(activation="gelu2"), "activation is 'gelu2'; known are"),
+            (lambda: NormalGuide(networks="both"), "networks is 'both'; known are separate, shared"),
+            (lambda: NormalGuide(scale="exp"), "scale is 'exp'; known are softplus, precision"),
+            (lambda: Normal(mean="tanh"), "mean is 'tanh'; known are identity, sigmoid"),
+            (lambda: Normal(min_scale=-1.0), "min_scale is -1.0"),
+            (lambda: Binomial(0), "total_count is 0"),
+            (lambda: Categorical(True), "levels is True"),
+            (
+                lambda: SPVAE(poon_domingos((2, 2), delta=1), leaf=VAE(Normal()), latent_dim=2),
+                "latent_dim describe the default leaf",
+            ),
+        ],
+    )
+    def test_bad_options(self, make, message):
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+class TestBadData:
+    """One sentence that names the argument, what was given and what is accepted."""
+
+    @pytest.fixture
+    def spvae(self):
+        return small_spvae(likelihood=Bernoulli())
+
+    @pytest.mark.parametrize(
+        ("x", "message"),
+        [
+            (torch.zeros(3, 1, 2, 3), r"x has shape \[3, 1, 2, 3\]; .* need \[data, 1, 2, 2\]"),
+            (torch.zeros(3, 2, 2), r"x has shape \[3, 2, 2\]"),
+            (torch.zeros(0, 1, 2, 2), "x holds no data"),
+            (torch.full((3, 1, 2, 2), torch.nan), "x holds 24 NaN or infinite values"),
+            (torch.full((1, 1, 2, 2), torch.inf), "NaN or infinite"),
+            (torch.full((3, 1, 2, 2), 0.5), "x holds the value 0.5 .*; the likelihood Bernoulli accepts 0 and 1"),
+        ],
+    )
+    def test_values_and_shapes(self, spvae, x, message):
+        with pytest.raises(ValueError, match=message):
+            spvae.log_likelihood(x, num_samples=1)
+        with pytest.raises(ValueError, match=message):
+            SVI(spvae.model, spvae.guide, pyro.optim.Adam({}), CircuitELBO()).step(x)
+
+    def test_binomial(self):
+        spvae = small_spvae(likelihood=Binomial(3))
+        for value in (4.0, 1.5, -1.0):
+            with pytest.raises(ValueError, match=f"x holds the value {value:g} .*accepts the integers 0 to 3"):
+                spvae.check(torch.full((1, 1, 2, 2), value))
+        spvae.check(torch.full((1, 1, 2, 2), 3.0))
+
+    def test_types(self, spvae):
+        with pytest.raises(TypeError, match="floating point is needed"):
+            spvae.check(torch.zeros(3, 1, 2, 2, dtype=torch.long))
+        with pytest.raises(TypeError, match="a torch.Tensor is needed"):
+            spvae.check([[0.0]])
+        with pytest.raises(TypeError, match="observed must be a bool tensor"):
+            spvae.check(torch.zeros(3, 1, 2, 2), torch.ones(1, 2, 2))
+
+    def test_observed_shape(self, spvae):
+        with pytest.raises(ValueError, match=r"observed has shape \[3, 3\]"):
+            spvae.impute(torch.zeros(3, 1, 2, 2), torch.ones(3, 3, dtype=torch.bool))
+
+    def test_counts(self, spvae):
+        x, observed = torch.zeros(3, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
+        with pytest.raises(ValueError, match="num is 0"):
+            spvae.sample(0)
+        with pytest.raises(ValueError, match="num_samples is 0"):
+            spvae.impute(x, observed, num_samples=0)
+        with pytest.raises(ValueError, match="num_particles is 0"):
+            spvae.reconstruct(x, num_particles=0)
+
+    def test_unseen_fillers_are_not_looked_at(self, spvae):
+        x = torch.full((2, 1, 2, 2), torch.nan)
+        x[..., 0] = 1.0
+        observed = torch.zeros(1, 2, 2, dtype=torch.bool)
+        observed[..., 0] = True
+        loss = CircuitELBO(3)(spvae.model, spvae.guide)(x, observed)
+        loss.backward()
+        assert loss.isfinite() and all(p.grad.isfinite().all() for p in spvae.parameters())
