@@ -55,6 +55,8 @@ class SPVAE(PyroModule):
     :param Prior prior: of the default leaf; standard normal by default.
     :param channels: size of a channel axis in front of the region graph's shape, or ``None`` for none. By default 1 for
         two-dimensional graphs (images ``[1, height, width]``) and ``None`` for others (``[D]``).
+    :ivar int num_leaves: number of leaf programs.
+    :ivar torch.Size event_shape: shape of one datum.
     :raises ValueError: for arguments that do not go together.
     """
 
@@ -73,6 +75,8 @@ class SPVAE(PyroModule):
         channels: int | str | None = "auto",
     ) -> None:
         super().__init__()
+        # Pyro makes this state only for modules built under module_local_params, and fails on others when it is set later
+        self._pyro_context.__dict__.setdefault("param_state", {"params": {}, "constraints": {}})
         if isinstance(regions, Circuit):
             if units is not None or leaves is not None:
                 raise ValueError("units and leaves belong to the circuit that was given as regions; leave them out")
@@ -99,21 +103,14 @@ class SPVAE(PyroModule):
             raise ValueError(f"channels is {channels!r}; a positive integer or None is needed")
 
         self.circuit = circuit
+        # kept as numbers: inside a program, reading a child module states each of its parameters
+        self.num_leaves: int = circuit.num_leaves
         self.view = LeafView(circuit.regions, circuit.leaves, channels)
+        self.event_shape: torch.Size = self.view.event_shape
         sizes = {"leaves": circuit.num_leaves, "pixels": self.view.pixels}
         self.leaf = leaf.bind(**sizes)
         guide = NormalGuide(hidden_dims=(32, 32) if hidden_dims is None else hidden_dims) if guide is None else guide
         self.leaf_guide = guide.bind(**sizes, latent_dim=leaf.latent_dim)
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """Shape of one datum."""
-        return self.view.event_shape
-
-    @property
-    def num_leaves(self) -> int:
-        """Number of leaf programs."""
-        return self.circuit.num_leaves
 
     @pyro_method
     def model(

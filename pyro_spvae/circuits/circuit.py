@@ -35,7 +35,7 @@ class Circuit(nn.Module):
         torch.Size([128])
 
     Sums are exact where no region has more than 4 units. Above, weights below e^-65 (float32; e^-531 in float64) count
-    as that much, which keeps every value finite. Derivatives are exact and first-order only.
+    as that much, which keeps every value finite.
 
     :param RegionGraph regions: the structure.
     :param int units: sum nodes of an inner region, ``K``.

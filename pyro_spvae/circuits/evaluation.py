@@ -15,7 +15,7 @@ never 0.
 
 The batch is the last axis, contiguous, since there are often as few as two units. The derivative is written by hand
 because it can write into one table in place, where autograd would make a new one for each layer, and because it keeps
-no products.
+no products. Derivatives of derivatives are left to autograd, without that economy.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .layer import SumLayer
 
 
 def evaluate(leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[Tensor]) -> Tensor:
-    """Log-probability at the root, differentiable once in the leaves and the log-weights.
+    """Log-probability at the root, differentiable in the leaves and the log-weights.
 
     :param Tensor leaf: leaf log-densities in nats, ``[batch, leaf]``.
     :param layers: the layers of the circuit.
@@ -47,14 +46,17 @@ class _Evaluate(torch.autograd.Function):
     def forward(ctx: Any, leaf: Tensor, layers: Sequence[SumLayer], *log_weights: Tensor) -> Tensor:
         rows, sums = upward(leaf, layers, log_weights)
         ctx.layers = layers
-        ctx.save_for_backward(rows, *sums, *log_weights)
+        ctx.save_for_backward(leaf, rows, *sums, *log_weights)
         return rows[-1].clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, *saved = ctx.saved_tensors
-        sums, log_weights = saved[: -len(ctx.layers)], saved[-len(ctx.layers) :]
+        leaf, rows, *saved = ctx.saved_tensors
+        first = len(saved) - len(ctx.layers)
+        sums, log_weights = saved[:first], saved[first:]
+        # under create_graph=True the derivative itself is to be differentiable (the compiler traces without it)
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return _differentiable_downward(grad, leaf, ctx.layers, log_weights)
         need = any(ctx.needs_input_grad[2:])
         leaf_grad, weight_grads = downward(grad, rows, sums, ctx.layers, log_weights, need)
         return leaf_grad, None, *weight_grads
@@ -134,6 +136,20 @@ def log_products(rows: Tensor, layer: SumLayer) -> Tensor:
     if layer.right is not None:
         products += rows.index_select(0, layer.right)
     return products.view(layer.num_regions, layer.num_products, -1)
+
+
+def _differentiable_downward(
+    grad: Tensor, leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """The derivatives as :class:`_Evaluate` returns them, from autograd and so with a graph of their own, at its
+    cost."""
+    rows = leaf.t()
+    for layer, log_weight in zip(layers, log_weights, strict=True):
+        rows = torch.cat([rows, torch.logsumexp(_exact_terms(rows, layer, log_weight), dim=2).flatten(0, 1)])
+    inputs = [tensor for tensor in (leaf, *log_weights) if tensor.requires_grad]
+    found = iter(torch.autograd.grad(rows[-1], inputs, grad, create_graph=True))
+    leaf_grad, *weight_grads = (next(found) if tensor.requires_grad else None for tensor in (leaf, *log_weights))
+    return leaf_grad, None, *weight_grads
 
 
 def _table(leaf: Tensor, layers: Sequence[SumLayer]) -> Tensor:

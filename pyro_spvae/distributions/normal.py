@@ -79,7 +79,13 @@ class LeafNormal(LeafDistribution):
         :param torch.Size sample_shape: shape of independent draws.
         :returns: ``sample_shape + batch_shape + event_shape``.
         """
-        noise = torch.randn(self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device)
+        shape = self._extended_shape(sample_shape)
+        if _is_leaf_first(self.loc) and len(shape) > 2:
+            # stacked networks work leaf first: drawn in that order the sample needs no copy on its way into the next one
+            leaf_first = (shape[-2], *shape[:-2], shape[-1])
+            noise = torch.randn(leaf_first, dtype=self.loc.dtype, device=self.loc.device).movedim(0, -2)
+        else:
+            noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         return torch.addcmul(self.loc, self.scale, noise)
 
     def _log_prob(self, value: Tensor) -> Tensor:
@@ -161,6 +167,11 @@ class LeafStandardNormal(LeafDistribution):
         """:returns: :math:`\\frac{d}{2} (1 + \\log 2\\pi)`, ``batch_shape``, nats."""
         entropy = torch.tensor(self._event_shape[0] * (0.5 + _HALF_LOG_TWO_PI), dtype=self.dtype, device=self.device)
         return entropy.expand(self.batch_shape)
+
+
+def _is_leaf_first(parameter: Tensor) -> bool:
+    """:returns: whether ``[.., leaf, value]`` lies in memory with the leaf outermost, as stacked networks leave it."""
+    return parameter.dim() > 2 and all(parameter.stride(-2) > stride for stride in parameter.stride()[:-2])
 
 
 def _expand_event(parameter: Tensor, event_size: int) -> Tensor:

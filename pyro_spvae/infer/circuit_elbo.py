@@ -20,6 +20,7 @@ from pyro_spvae.infer.collapse import collapse_tree
 from pyro_spvae.infer.dreg import PathGradients
 from pyro_spvae.infer.estimators import leave_one_out, renyi_mean, vimco_signal
 from pyro_spvae.infer.leaf_terms import LEAF_PLATE, LeafTermCollector, LeafTerms
+from pyro_spvae.nn import memoize
 
 _GRADIENTS = ("iwae", "dreg")
 _REDUCES = ("leaf", "root")
@@ -146,12 +147,13 @@ class CircuitELBO(ELBO):
         vectorized = self.vectorize_particles or self.num_particles == 1
         wrap = self._vectorized_num_particles if vectorized else _unwrapped
         parts = []
-        for _ in range(1 if vectorized else self.num_particles):
-            guide_trace = poutine.trace(wrap(guide)).get_trace(*args, **kwargs)
-            if path is not None:
-                path.attach(guide_trace, wrap)
-            model_trace = self._replay(wrap(model), guide_trace, args, kwargs)
-            parts.append(collector.collect(model_trace, guide_trace, None if path is None else path.log_prob))
+        with memoize():
+            for _ in range(1 if vectorized else self.num_particles):
+                guide_trace = poutine.trace(wrap(guide)).get_trace(*args, **kwargs)
+                if path is not None:
+                    path.attach(guide_trace, wrap)
+                model_trace = self._replay(wrap(model), guide_trace, args, kwargs)
+                parts.append(collector.collect(model_trace, guide_trace, None if path is None else path.log_prob))
         terms = parts[0]
         nesting = self.max_plate_nesting + (self.num_particles == 1 or not self.vectorize_particles)
         for name, dims in (("log_weight", nesting), ("score", nesting), ("observed", nesting), ("outside", nesting - 1)):
@@ -159,6 +161,8 @@ class CircuitELBO(ELBO):
             if values[0] is not None:
                 values = [value.reshape(*[1] * (dims - value.dim()), *value.shape) for value in values]
                 setattr(terms, name, torch.cat(values))
+        # a small copy that makes the large gradients flow back leaf first, as the stacked networks lie in memory
+        terms.log_weight = terms.log_weight.movedim(-1, 0).contiguous().movedim(0, -1)
         if terms.score is not None and self.num_particles == 1:
             raise ValueError(
                 "CircuitELBO: the guide has sites without rsample, whose gradient needs num_particles of at least 2"

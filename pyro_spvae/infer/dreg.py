@@ -16,6 +16,7 @@ from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_spvae.infer.leaf_terms import LEAF_PLATE, LeafTerms
+from pyro_spvae.nn import memoize
 
 
 class PathGradients:
@@ -74,7 +75,7 @@ class PathGradients:
         if latent == [name] and hasattr(site["fn"], "detach"):
             return site["fn"].detach().log_prob(site["value"])
         if self._rerun is None:
-            with poutine.block(), _frozen(self._guide, self._trace):
+            with poutine.block(), memoize(fresh=True), _frozen(self._guide, self._trace):
                 guide = poutine.replay(self._wrap(self._guide), trace=self._trace)
                 self._rerun = dict(poutine.trace(guide).get_trace(*self._args, **self._kwargs).nodes)
         again = self._rerun[name]

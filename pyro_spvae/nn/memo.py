@@ -15,13 +15,19 @@ _memory: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("pyro_spvae_
 
 
 @contextmanager
-def memoize() -> Iterator[None]:
+def memoize(fresh: bool = False) -> Iterator[None]:
     """
     Within the block each method marked :func:`memoized` runs once per object and (identical) arguments.
 
-    Used by evaluation, where thousands of particles are decoded for one encoding of the data. Parameters must not change
-    inside the block. Blocks nest; each has its own memory, released at its end.
+    An objective uses it, so that model and guide cut a batch into patches once, and evaluation, where thousands of
+    particles are decoded for one encoding of the data. Parameters must not change inside the block. A block inside
+    another one shares its memory.
+
+    :param bool fresh: forget, for the length of this block, what blocks around it know.
     """
+    if not fresh and _memory.get() is not None:
+        yield
+        return
     token = _memory.set({})
     try:
         yield

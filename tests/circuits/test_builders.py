@@ -63,12 +63,18 @@ def test_poon_domingos_deltas_go_from_coarse_to_fine():
     assert (0, 1, 4, 5) in graph.regions and (1, 2) not in graph.regions and (0, 1) in graph.regions
     root = graph.region_partitions[graph.root]
     assert len(root) == 2
+    # multiples of the finer delta count from the region's own start: 3..5 is cut before 5, not before 4
+    assert poon_domingos(7, [3, 2]).leaf_scopes == ((0, 1), (2,), (3, 4), (5,), (6,))
 
 
 def test_quad_tree_makes_quadrants():
     graph = quad_tree((4, 4), 2)
     assert graph.leaf_scopes == ((0, 1, 4, 5), (2, 3, 6, 7), (8, 9, 12, 13), (10, 11, 14, 15))
     assert len(graph.partitions) == 3 and graph.regions[graph.partitions[-1].left] == tuple(range(8))
+    # the axes take turns: the quadrants of a larger image are regions too, and no strip is thinner than a quadrant
+    graph = quad_tree((8, 8))
+    quadrant = tuple(8 * y + x for y in range(4) for x in range(4))
+    assert quadrant in graph.regions and tuple(range(32)) in graph.regions and tuple(range(16)) not in graph.regions
     graph = quad_tree((7, 9), 3)
     assert all(len(own) == 1 for own in graph.region_partitions[graph.num_leaf_regions :])
     assert sum(len(scope) for scope in graph.leaf_scopes) == 63

@@ -83,7 +83,9 @@ class CircuitTests:
         def value(leaf, *weights):
             return torch.func.functional_call(circuit, dict(zip(names, weights, strict=True)), (leaf,))
 
-        assert torch.autograd.gradcheck(value, (leaf[:2].requires_grad_(), *log_weights), fast_mode=True)
+        inputs = (leaf[:2].requires_grad_(), *log_weights)
+        assert torch.autograd.gradcheck(value, inputs, fast_mode=True)
+        assert torch.autograd.gradgradcheck(value, inputs, fast_mode=True)
 
     def test_zero_leaves_give_zero(self, circuit):
         root = circuit.log_prob(torch.zeros(2, 3, circuit.num_leaves))

@@ -180,17 +180,18 @@ def test_plot_draws_a_small_graph_whole_and_the_cells_of_a_large_one():
     # nine thumbnails, and a dot for each of the six partitions
     assert len(small.images) == 9
     assert sum(line.get_marker() == "o" for line in small.lines) == 6
-    poon_domingos((28, 28), 7).plot(large)
+    # eight cells a row, as many as there are colours
+    poon_domingos((16, 16), 2).plot(large)
     (picture,) = large.images
     # one picture of the image: entries of one cell share a colour, which no neighbouring cell has
     shades = picture.get_array()
-    assert shades.shape == (28, 28) and len(large.texts) == 16
-    for row in range(4):
-        for column in range(4):
-            cell = shades[7 * row : 7 * row + 7, 7 * column : 7 * column + 7]
+    assert shades.shape == (16, 16) and len(large.texts) == 64
+    for row in range(8):
+        for column in range(8):
+            cell = shades[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
             assert (cell == cell[0, 0]).all()
-            assert column == 3 or cell[0, 0] != shades[7 * row, 7 * column + 7]
-            assert row == 3 or cell[0, 0] != shades[7 * row + 7, 7 * column]
+            assert column == 7 or cell[0, 0] != shades[2 * row, 2 * column + 2]
+            assert row == 7 or cell[0, 0] != shades[2 * row + 2, 2 * column]
     graph = random_binary_tree((8, 8), 3, 12, seed=0)
     graph.plot(overlapping)
     assert graph.num_leaf_regions == 96 and len(overlapping.images) == 64

@@ -28,9 +28,9 @@ for operator in {operators}:
 
 
 def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter that finds this repository, and before it the given folders."""
+    """Run code in a new interpreter that finds this repository, and before it the given folders; endless retries end."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, REPOSITORY])), "PYTHONWARNINGS": "error"}
-    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
 
 
 def fake_torchvision(folder: Path, init: str) -> Path:

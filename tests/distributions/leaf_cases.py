@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from torch import Tensor
 from torch.testing import assert_close
 
 from pyro_spvae.distributions.leaf import LeafDistribution
@@ -25,18 +27,18 @@ class LeafDistributionTests:
     bad_values: tuple[float, ...] = (float("nan"),)
     pixel_dim = -1  # where the parameters hold the pixels
 
-    def parameters(self, *batch: int) -> dict[str, torch.Tensor]:
+    def parameters(self, *batch: int) -> dict[str, Tensor]:
         """Random parameters by name, each ``[*batch, pixel, ..]``."""
         raise NotImplementedError
 
-    def build(self, parameters: dict[str, torch.Tensor], mask: torch.Tensor | None = None) -> LeafDistribution:
+    def build(self, parameters: dict[str, Tensor], mask: Tensor | None = None) -> LeafDistribution:
         raise NotImplementedError
 
-    def reference(self, parameters: dict[str, torch.Tensor]) -> dist.TorchDistribution:
+    def reference(self, parameters: dict[str, Tensor]) -> dist.TorchDistribution:
         """Pyro's (torch's) univariate distribution with the same parameters, batch ``[.., pixel]``."""
         raise NotImplementedError
 
-    def stock(self, parameters: dict[str, torch.Tensor]) -> dist.TorchDistribution:
+    def stock(self, parameters: dict[str, Tensor]) -> dist.TorchDistribution:
         """Pyro's distribution of the event."""
         return self.reference(parameters).to_event(1)
 
@@ -44,14 +46,14 @@ class LeafDistributionTests:
         """All values of one pixel (discrete distributions)."""
         raise NotImplementedError
 
-    def values(self, *shape: int) -> torch.Tensor:
+    def values(self, *shape: int) -> Tensor:
         """Random values inside the support, of a given full shape ``[.., pixel]``."""
         return self.stock(self.parameters(*shape[:-1])).sample().to(torch.get_default_dtype())
 
-    def learnable(self, *batch: int) -> dict[str, torch.Tensor]:
+    def learnable(self, *batch: int) -> dict[str, Tensor]:
         return {name: parameter.requires_grad_() for name, parameter in self.parameters(*batch).items()}
 
-    def of_pixels(self, parameters: dict[str, torch.Tensor], index: object) -> dict[str, torch.Tensor]:
+    def of_pixels(self, parameters: dict[str, Tensor], index: Tensor | list[int]) -> dict[str, Tensor]:
         """Parameters of the chosen pixels alone."""
         chosen = torch.arange(SIZE)[index]
         return {name: parameter.index_select(self.pixel_dim, chosen) for name, parameter in parameters.items()}
@@ -68,12 +70,14 @@ class LeafDistributionTests:
         assert not x.requires_grad
         assert d.log_prob(x).shape == (*sample_shape, *batch)
         assert d.mean.shape == d.variance.shape == (*batch, SIZE)
-        assert d.support.event_dim == 1 and d.support.check(x).all()
+        support = d.support
+        assert support is not None and support.event_dim == 1 and support.check(x).all()
         assert d(torch.Size(sample_shape)).shape == x.shape
 
     def test_support_kind(self):
-        d = self.build(self.parameters(*BATCH))
-        assert d.support.is_discrete == self.stock(self.parameters(*BATCH)).support.is_discrete
+        d, stock = self.build(self.parameters(*BATCH)), self.stock(self.parameters(*BATCH))
+        assert d.support is not None and stock.support is not None
+        assert d.support.is_discrete == stock.support.is_discrete
         assert not d.has_enumerate_support
 
     def test_expand_records_the_shape_and_keeps_parameters(self):
@@ -182,8 +186,9 @@ class LeafDistributionTests:
             parameters[name][..., 1] = float("nan")
             with pytest.raises(ValueError, match=name):
                 self.build(parameters)
-            for wrong, error in [(torch.ones(3, 3, 3).long(), TypeError), (1.0, TypeError)]:
-                with pytest.raises(error, match=f"{name} of Leaf"):
+            wrong: Any
+            for wrong in [torch.ones(3, 3, 3).long(), 1.0]:
+                with pytest.raises(TypeError, match=f"{name} of Leaf"):
                     self.build({**parameters, name: wrong})
 
     def test_repr_names_class_and_shapes(self):
@@ -211,7 +216,7 @@ class LeafDistributionTests:
     def test_plates_scale_and_mask(self):
         parameters = self.parameters(*BATCH)
         x = self.values(*BATCH, SIZE)
-        keep = torch.rand(BATCH) < 0.5
+        keep: Any = torch.rand(BATCH) < 0.5
 
         def model(d):
             with pyro.plate("particles", 5, dim=-3), pyro.plate("data", 6, subsample_size=3, dim=-2):
@@ -221,7 +226,7 @@ class LeafDistributionTests:
 
         sites = []
         for d in [self.build(parameters), self.stock(parameters)]:
-            trace = poutine.trace(model).get_trace(d)
+            trace: Any = poutine.trace(model).get_trace(d)
             trace.compute_log_prob()
             assert trace.nodes["drawn"]["value"].shape == (5, 3, 2, SIZE)
             sites.append(trace.nodes["x"]["log_prob"])

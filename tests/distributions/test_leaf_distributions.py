@@ -105,7 +105,8 @@ class TestLeafStandardNormal(NormalCases):
         self.batch = batch  # there are no parameters to carry it
         return {}
 
-    def build(self, parameters):
+    def build(self, parameters, mask=None):
+        assert mask is None
         return LeafStandardNormal(SIZE, self.batch)
 
     def reference(self, parameters):

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -19,7 +21,7 @@ from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 DATA, LEAF, LATENT, PIXEL = 3, 2, 4, 5
 
 
-def normals(*batch):
+def normals(*batch: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(*batch, LATENT).requires_grad_(), (0.3 + torch.rand(*batch, LATENT)).requires_grad_()
 
 
@@ -56,16 +58,16 @@ class TestKL:
     def test_shared_mask(self):
         mask = torch.tensor([True, False, True, False])
         p, q = normals(LEAF), normals(LEAF)
-        ours = kl_divergence(LeafNormal(*p, mask), LeafNormal(*q, mask))
+        ours = kl_divergence(LeafNormal(*p, mask=mask), LeafNormal(*q, mask=mask))
         assert_close(ours, kl_divergence(dist.Normal(*p), dist.Normal(*q))[..., mask].sum(-1))
 
     def test_what_has_no_closed_form_is_refused(self):
         mask = torch.tensor([True, False, True, False])
         p, q = normals(LEAF), normals(LEAF)
         with pytest.raises(NotImplementedError, match="mask"):
-            kl_divergence(LeafNormal(*p, mask), LeafNormal(*q))
+            kl_divergence(LeafNormal(*p, mask=mask), LeafNormal(*q))
         with pytest.raises(NotImplementedError, match="mask"):
-            kl_divergence(LeafNormal(*p, mask), LeafStandardNormal(LATENT))
+            kl_divergence(LeafNormal(*p, mask=mask), LeafStandardNormal(LATENT))
         with pytest.raises(ValueError, match="events"):
             kl_divergence(LeafNormal(*p), LeafStandardNormal(LATENT + 1))
 
@@ -108,7 +110,7 @@ class TestMaskedMixture:
         z = torch.randn(5, DATA, LEAF, LATENT)
         with pyro.plate("particle", 5, dim=-3), pyro.plate("data", DATA, dim=-2), pyro.plate("leaf", LEAF, dim=-1):
             trace = poutine.trace(lambda: pyro.sample("z", dist.MaskedMixture(tree, q, p))).get_trace()
-        site = trace.nodes["z"]
+        site: Any = trace.nodes["z"]
         assert site["value"].shape == z.shape and site["fn"].batch_shape == z.shape[:-1]
         assert len(torch.unique(site["value"][:, 0, 0, 0])) == 5
         assert_close(site["fn"].log_prob(z), torch.where(tree, stock_p.log_prob(z), stock_q.log_prob(z)))

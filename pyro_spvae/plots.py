@@ -1,0 +1,95 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of images and of training; matplotlib figures, without its global state."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def image_grid(images: Tensor, low: float = 0.0, high: float = 1.0, title: str | None = None) -> Figure:
+    """
+    Images in a square grid with a line between them.
+
+    :param Tensor images: ``[N, C, H, W]`` with one or three channels.
+    :param float low: value drawn black.
+    :param float high: value drawn white.
+    :param str title: heading.
+    """
+    columns = math.ceil(math.sqrt(len(images)))
+    mosaic = _mosaic(images, columns, low, high)
+    figure = _figure(4.0, 4.0 * mosaic.size(0) / mosaic.size(1) + (0.3 if title else 0))
+    _show(figure.add_subplot(), mosaic, title)
+    return figure
+
+
+def image_rows(rows: dict[str, Tensor], low: float = 0.0, high: float = 1.0) -> Figure:
+    """
+    One labelled row of images for every entry, images of a column belonging together.
+
+    :param dict rows: label to ``[N, C, H, W]``, the same N in each.
+    """
+    count = max(map(len, rows.values()))
+    figure = _figure(0.5 * count + 0.5, 0.8 * len(rows))
+    for place, (label, images) in enumerate(rows.items(), start=1):
+        _show(figure.add_subplot(len(rows), 1, place), _mosaic(images, len(images), low, high), label)
+    return figure
+
+
+def learning_curve(metrics: list[dict[str, Any]]) -> Figure:
+    """Training and validation bound (nats per datum) against epochs, from the lines of ``metrics.jsonl``."""
+    figure = _figure(5.0, 3.2)
+    axes = figure.add_subplot()
+    epochs = [line["epoch"] for line in metrics]
+    axes.plot(epochs, [line["elbo"] for line in metrics], label="training", color="tab:grey")
+    axes.plot(epochs, [line["val_elbo"] for line in metrics], label="validation", color="tab:blue")
+    best = max(metrics, key=lambda line: line["val_elbo"])
+    axes.plot(best["epoch"], best["val_elbo"], "o", color="tab:blue", label=f"best, {best['val_elbo']:.1f}")
+    later = sorted(value for line in metrics[len(metrics) // 10 :] for value in (line["elbo"], line["val_elbo"]))
+    if later[-1] > later[0]:  # the first epochs would flatten the rest
+        margin = 0.05 * (later[-1] - later[0])
+        axes.set_ylim(later[0] - margin, later[-1] + margin)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("bound (nats per datum)")
+    axes.legend()
+    return figure
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Writes a figure as PNG."""
+    figure.savefig(path, dpi=120)
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _show(axes: Axes, mosaic: Tensor, title: str | None) -> None:
+    picture = mosaic.squeeze(-1).numpy()
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title, fontsize=9)
+
+
+def _mosaic(images: Tensor, columns: int, low: float, high: float) -> Tensor:
+    """``[N, C, H, W]`` to ``[height, width, C]`` with grey lines between images."""
+    images = ((images.detach().cpu().float() - low) / (high - low)).clamp(0, 1)
+    count, channels, height, width = images.shape
+    line = max(1, height // 14)
+    rows = math.ceil(count / columns)
+    canvas = images.new_full((rows * (height + line) - line, columns * (width + line) - line, channels), 0.5)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + line), (i % columns) * (width + line)
+        canvas[top : top + height, left : left + width] = image.movedim(0, -1)
+    return canvas

@@ -1,0 +1,202 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pyro_spvae.data import DataSet, dequantize
+from pyro_spvae.infer import CircuitELBO, bound_terms
+from pyro_spvae.models import SPVAE
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.run_folder import RunFolder
+
+_EVALUATION_ROWS = 512
+
+
+class Trainer:
+    """
+    Trains a model on the training split, watching the bound on the validation split.
+
+    The objective runs as a module (``CircuitELBO(...)(model, guide)``) under one torch Adam, with Pyro's validation off: the
+    data are checked once at the start. The learning rate is halved when validation has not improved for a third of the
+    patience; after ``patience`` epochs without a better bound training stops and the best parameters are restored.
+    The seed alone decides initial noise, data order and validation noise, which is the same in every epoch.
+
+    :param SPVAE spvae: the model; build it under ``pyro.settings.context(module_local_params=True)``.
+    :param DataSet data: the data as recorded, before dequantisation.
+    :param DataSet modelled: the data as the likelihood models them. Where they were dequantised, training draws new noise
+        for every batch.
+    :param TrainConfig config: resolved configuration.
+    :param RunFolder folder: where metrics and checkpoints go.
+    :param bool progress: show a progress bar; without one a line is reported for every epoch.
+    :param callable report: takes lines of text.
+    """
+
+    def __init__(
+        self,
+        spvae: SPVAE,
+        data: DataSet,
+        modelled: DataSet,
+        config: TrainConfig,
+        folder: RunFolder,
+        progress: bool = False,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.spvae = spvae
+        self.data = data
+        self.modelled = modelled
+        self.config = config
+        self.folder = folder
+        self.progress = progress
+        self.report = report
+        self.elbo = CircuitELBO(config.particles, alpha=config.alpha, gradient=config.gradient)
+        self.objective = self.elbo(spvae.model, spvae.guide)
+        # fused: one pass over all parameters instead of ten
+        self.optimiser = torch.optim.Adam(self.objective.parameters(), lr=config.lr, fused=True)
+        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            self.optimiser, mode="max", factor=0.5, patience=max(1, config.patience // 3), threshold=0.0
+        )
+        self.order = torch.Generator().manual_seed(config.seed)
+        self.step = 0
+        self.epoch = 0
+        self.best = -math.inf
+        self.best_epoch = 0
+        self.seconds = 0.0
+
+    def run(self) -> None:
+        """
+        Trains until the validation bound stops rising or the epochs are over; leaves the best parameters in the model.
+
+        :raises ValueError: if a loss is not finite.
+        """
+        config = self.config
+        total = config.epochs * len(self.data.train)
+        with _lean(), tqdm(total=total, unit="img", unit_scale=True, disable=not self.progress, desc="training") as bar:
+            while self.epoch < config.epochs and self.epoch - self.best_epoch < config.patience:
+                self._run_epoch(bar)
+            bar.total = bar.n
+        state = self.folder.load("best.pt")
+        self.spvae.load_state_dict(state["model"])
+
+    def _run_epoch(self, bar: Any) -> None:
+        start = time.perf_counter()
+        self.epoch += 1
+        total, count = 0.0, 0
+        for x in self._batches():
+            bound = self.train_step(x)
+            if not math.isfinite(bound):
+                raise ValueError(
+                    f"the bound became {bound} at step {self.step}; the last good parameters are in "
+                    f"{self.folder.path / 'last.pt'}; try a smaller lr than {self.config.lr:g}"
+                )
+            total += bound
+            count += len(x)
+            bar.update(len(x))
+        training = time.perf_counter() - start
+        metrics = self._validate()
+        self.seconds += time.perf_counter() - start
+        val_elbo = metrics["val_elbo"]
+        lr = self.optimiser.param_groups[0]["lr"]
+        self.schedule.step(val_elbo)
+        better = val_elbo > self.best
+        if better:
+            self.best, self.best_epoch = val_elbo, self.epoch
+        line = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "elbo": total / count,
+            **metrics,
+            "lr": lr,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(count / training, 1),
+        }
+        self.folder.append_metrics(line)
+        self.folder.save("last.pt", self._state())
+        if better:
+            self.folder.save("best.pt", self._state())
+        bar.set_postfix(elbo=f"{line['elbo']:.2f}", val=f"{val_elbo:.2f}", best=f"{self.best:.2f}")
+        if not self.progress:
+            self.report(
+                f"epoch {self.epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}{' *' if better else '  '}"
+                f"  {line['images_per_second']:.0f} images/s  {self._remaining()} left at most"
+            )
+
+    def train_step(self, x: Tensor) -> float:
+        """
+        One optimisation step on a batch.
+
+        :returns: the bound in nats, summed over the batch.
+        """
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self.objective(x)
+        (loss / len(x)).backward()
+        self.optimiser.step()
+        self.step += 1
+        return -loss.item()
+
+    def _batches(self) -> Iterator[Tensor]:
+        """Shuffled batches of nearly equal size; every row once."""
+        train = self.data.train
+        order = torch.randperm(len(train), generator=self.order)
+        levels = self.data.values.levels
+        fresh_noise = levels is not None and self.modelled is not self.data
+        for index in order.tensor_split(math.ceil(len(train) / self.config.batch_size)):
+            x = train[index]
+            yield dequantize(x, levels, self.order) if fresh_noise and levels is not None else x
+
+    def _validate(self) -> dict[str, float]:
+        """Mean bound and its parts on the validation split, with the same noise every time."""
+        x = self.modelled.validation
+        totals = torch.zeros(4, dtype=torch.float64)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            for rows in x.split(_EVALUATION_ROWS):
+                bound = self.elbo.bound(self.spvae.model, self.spvae.guide, rows)
+                terms = bound_terms(self.spvae.model, self.spvae.guide, rows, num_particles=self.config.particles)
+                parts = (bound, terms.reconstruction, terms.latent_kl, terms.tree_kl)
+                totals += torch.stack([part.double().sum() for part in parts])
+        names = ("val_elbo", "val_reconstruction", "val_latent_kl", "val_tree_kl")
+        return dict(zip(names, (totals / len(x)).tolist(), strict=True))
+
+    def _remaining(self) -> str:
+        seconds = self.seconds / self.epoch * (self.config.epochs - self.epoch)
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "config": self.config.to_dict(),
+            "model": self.spvae.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "epoch": self.epoch,
+            "step": self.step,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "seconds": self.seconds,
+            "random": torch.get_rng_state(),
+            "order": self.order.get_state(),
+        }
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """Pyro without validation and without the global parameter store."""
+    validating = is_validation_enabled()
+    pyro.enable_validation(False)
+    try:
+        with pyro.settings.context(module_local_params=True):
+            yield
+    finally:
+        pyro.enable_validation(validating)
