@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyro.nn import PyroModule
 from torch import Tensor
 
@@ -14,15 +16,24 @@ class LeafGuide(Part, PyroModule):
     """
     An inference program for the latent variables of one leaf, written without plates.
 
-    Subclasses make their parameters in ``build(leaves, pixels, latent_dim)`` and state, in ``forward``, a site for each
-    latent variable of the leaf model, by the same name. What depends on the data alone belongs into a method marked
-    :func:`pyro_spvae.nn.memoized`, so that evaluation encodes each datum once for thousands of particles.
+    Subclasses make their parameters in ``build(leaves, pixels, latent_dim)``. What depends on the data alone is computed by
+    ``encode``, what is random is stated by ``forward``: a site for each latent variable of the leaf model, by the same
+    name. Mark ``encode`` as :func:`pyro_spvae.nn.memoized`, so that evaluation encodes each datum once for thousands of
+    particles.
     """
 
-    def forward(self, x: Tensor) -> None:
+    def encode(self, x: Tensor) -> Any:
+        """
+        What :meth:`forward` needs to know of the data; by default the features themselves.
+
+        :param Tensor x: features of the patches ``[data, leaf, pixel]``; missing pixels are 0.
+        """
+        return x
+
+    def forward(self, encoding: Any) -> None:
         """
         States the latent sites of the leaf.
 
-        :param Tensor x: features of the patches ``[data, leaf, pixel]``; missing pixels are 0.
+        :param encoding: what :meth:`encode` returned.
         """
         raise NotImplementedError

@@ -58,5 +58,5 @@ class NormalGuide(LeafGuide):
         loc, raw_scale = self.encoder(x)
         return LeafNormal(loc, positive_scale(raw_scale, self.scale, self.min_scale))
 
-    def forward(self, x: Tensor) -> None:
-        pyro.sample("z", self.encode(x))
+    def forward(self, encoding: LeafNormal) -> None:
+        pyro.sample("z", encoding)

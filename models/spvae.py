@@ -128,8 +128,9 @@ class SPVAE(PyroModule):
         """
         batch = self.prepare(x, observed) if x is not None else None
         rows = num if batch is None else batch.rows
+        prior_tree = InducedTree(self.circuit)
         with pyro.plate("data", size or rows, subsample_size=rows if size else None, dim=-2):
-            tree = sample_tree("tree", InducedTree(self.circuit))  # [.., B, 1, L], or None when summed out
+            tree = sample_tree("tree", prior_tree)  # [.., B, 1, L], or None when summed out
             selected = None if tree is None else tree.squeeze(-2)
             with pyro.plate("leaf", self.num_leaves, dim=-1), self._on_tree(selected, batch):
                 if batch is None:
@@ -150,9 +151,10 @@ class SPVAE(PyroModule):
     ) -> None:
         """The inference program of the latent sites of all leaves; takes the arguments of :meth:`model`."""
         batch = self.prepare(x, observed)
+        encoding = self.leaf_guide.encode(batch.features)
         with pyro.plate("data", size or batch.rows, subsample_size=batch.rows if size else None, dim=-2):
             with pyro.plate("leaf", self.num_leaves, dim=-1), _seen(batch):
-                self.leaf_guide(batch.features)
+                self.leaf_guide(encoding)
 
     @memoized
     def prepare(self, x: Tensor, observed: Tensor | None = None) -> LeafBatch:
@@ -279,8 +281,8 @@ class SPVAE(PyroModule):
             if selected is not None and batch is None:
                 stack.enter_context(poutine.mask(mask=selected))
             elif selected is not None:
-                features = batch.features  # type: ignore[union-attr]
-                stack.enter_context(PseudoPriorMessenger(selected, lambda: self.leaf_guide(features)))
+                encoding = self.leaf_guide.encode(batch.features)  # type: ignore[union-attr]
+                stack.enter_context(PseudoPriorMessenger(selected, lambda: self.leaf_guide(encoding)))
             yield
 
 

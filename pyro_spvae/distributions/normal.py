@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pyro.distributions.util import broadcast_shape
@@ -73,8 +73,8 @@ class LeafNormal(LeafDistribution):
         return self._full(self.scale.square())
 
     def rsample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
-        """
-        Draw :math:`\\mu + \\sigma \\epsilon` with standard Normal noise; differentiable in the parameters.
+        r"""
+        Draw :math:`\mu + \sigma \epsilon` with standard Normal noise; differentiable in the parameters.
 
         :param torch.Size sample_shape: shape of independent draws.
         :returns: ``sample_shape + batch_shape + event_shape``.
@@ -89,6 +89,9 @@ class LeafNormal(LeafDistribution):
         return torch.addcmul(self.loc, self.scale, noise)
 
     def _log_prob(self, value: Tensor) -> Tensor:
+        if self.pixel_mask is None:
+            log_prob: Tensor = _NormalLogDensity.apply(value, self.loc, self.scale)
+            return log_prob - self._event_shape[0] * _HALF_LOG_TWO_PI
         # The value is filled first and the difference masked before it is squared: no filler can overflow to inf * 0.
         quadratic = (self._weigh(self._fill(value) - self.loc) / self.scale).square().sum(-1)
         return -0.5 * quadratic - self._log_normalizer()
@@ -106,6 +109,34 @@ class LeafNormal(LeafDistribution):
         if self.pixel_mask is None:
             return self.event_shape[0]
         return self.pixel_mask.expand(*self.pixel_mask.shape[:-1], self.event_shape[0]).sum(-1)
+
+
+class _NormalLogDensity(torch.autograd.Function):
+    r"""
+    :math:`-\sum_j [u_j^2 / 2 + \log \sigma_j]` with :math:`u = (x - \mu) / \sigma`, in half of autograd's passes over memory.
+
+    Where a derivative is to be differentiated again, backward is computed from the inputs by operations autograd follows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+        u = (value - loc) / scale
+        ctx.save_for_backward(value, loc, scale, u)
+        return u.square().sum(-1).mul_(-0.5) - scale.log().sum(-1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        value, loc, scale, u = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            u = (value - loc) / scale
+        ratio = grad.unsqueeze(-1) / scale
+        by_loc = u * ratio
+        needs_value, needs_loc, needs_scale = ctx.needs_input_grad
+        return (
+            (-by_loc).sum_to_size(value.shape) if needs_value else None,
+            by_loc.sum_to_size(loc.shape) if needs_loc else None,
+            (by_loc * u - ratio).sum_to_size(scale.shape) if needs_scale else None,
+        )
 
 
 class LeafStandardNormal(LeafDistribution):
@@ -164,7 +195,7 @@ class LeafStandardNormal(LeafDistribution):
         return -0.5 * value.square().sum(-1) - self._event_shape[0] * _HALF_LOG_TWO_PI
 
     def entropy(self) -> Tensor:
-        """:returns: :math:`\\frac{d}{2} (1 + \\log 2\\pi)`, ``batch_shape``, nats."""
+        r""":returns: :math:`\frac{d}{2} (1 + \log 2\pi)`, ``batch_shape``, nats."""
         entropy = torch.tensor(self._event_shape[0] * (0.5 + _HALF_LOG_TWO_PI), dtype=self.dtype, device=self.device)
         return entropy.expand(self.batch_shape)
 

@@ -128,7 +128,8 @@ class CircuitELBO(ELBO):
             signal = self._score_signal(terms, root, leaf)
             surrogate = (terms.score * signal).sum() * terms.data_scale
             loss = loss - (surrogate - surrogate.detach())
-        warn_if_nan(loss, "loss")
+        if is_validation_enabled():
+            warn_if_nan(loss, "loss")
         return loss
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:

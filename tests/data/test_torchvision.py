@@ -28,7 +28,7 @@ for operator in {operators}:
 
 
 def run(code: str, *path: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in a new interpreter that finds this repository, and before it the given folders; endless retries end."""
+    """Run code in a new interpreter, two minutes at most, that finds this repository and before it the folders."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, REPOSITORY])), "PYTHONWARNINGS": "error"}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
 
