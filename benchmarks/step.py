@@ -46,7 +46,11 @@ def paper_model() -> SPVAE:
     """The paper's SPVAE for continuous MNIST, 413,352 parameters."""
     torch.manual_seed(0)
     return SPVAE(
-        poon_domingos((28, 28), delta=7), units=2, latent_dim=25, hidden_dims=(30, 30), likelihood=Normal(mean="identity")
+        poon_domingos((28, 28), delta=7),
+        units=2,
+        latent_dim=25,
+        hidden_dims=(30, 30),
+        likelihood=Normal(mean="identity"),
     )
 
 

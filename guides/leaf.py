@@ -16,10 +16,10 @@ class LeafGuide(Part, PyroModule):
     """
     An inference program for the latent variables of one leaf, written without plates.
 
-    Subclasses make their parameters in ``build(leaves, pixels, latent_dim)``. What depends on the data alone is computed by
-    ``encode``, what is random is stated by ``forward``: a site for each latent variable of the leaf model, by the same
-    name. Mark ``encode`` as :func:`pyro_spvae.nn.memoized`, so that evaluation encodes each datum once for thousands of
-    particles.
+    Subclasses make their parameters in ``build(leaves, pixels, latent_dim)``. What depends on the data alone is
+    computed by ``encode``, what is random is stated by ``forward``: a site for each latent variable of the leaf model,
+    by the same name. Mark ``encode`` as :func:`pyro_spvae.nn.memoized`, so that evaluation encodes each datum once for
+    thousands of particles.
     """
 
     def encode(self, x: Tensor) -> Any:

@@ -47,7 +47,7 @@ class NormalGuide(LeafGuide):
         self.min_scale = (1e-3 if scale == "softplus" else 0.0) if min_scale is None else float(min_scale)
         check_scale(scale, self.min_scale)
 
-    def build(self, leaves: int, pixels: int, latent_dim: int) -> None:  # type: ignore[override]
+    def build(self, leaves: int, pixels: int, latent_dim: int) -> None:
         """Makes the encoder."""
         heads = (latent_dim, latent_dim)
         self.encoder = StackedMLP(leaves, pixels, self.hidden_dims, heads, self.activation, self.networks)

@@ -76,4 +76,6 @@ def _check_shapes(spvae: SPVAE, x: Tensor, observed: Tensor | None) -> None:
     except RuntimeError:
         fits = False
     if not fits:
-        raise ValueError(f"observed has shape {list(observed.shape)}; it must broadcast to the shape of x, {list(x.shape)}")
+        raise ValueError(
+            f"observed has shape {list(observed.shape)}; it must broadcast to the shape of x, {list(x.shape)}"
+        )

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import pyro.distributions as dist
@@ -14,8 +14,8 @@ from torch import Tensor
 
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import collapse_tree, renyi_mean
-from pyro_spvae.infer.local_param import LocalParamMessenger
 from pyro_spvae.infer.leaf_terms import LeafTermCollector
+from pyro_spvae.infer.local_param import LocalParamMessenger
 
 if TYPE_CHECKING:
     from pyro_spvae.models.spvae import SPVAE
@@ -25,9 +25,9 @@ class TreePosterior:
     """
     The guide that :meth:`pyro_spvae.models.SPVAE.posterior` returns.
 
-    Draws ``num_particles`` values of every latent site from the leaf guide once, with their importance weights; each call
-    then states ``tree`` (from the posterior over trees given the averaged weights) and the latent sites (resampled by
-    their weights, per datum and leaf).
+    Draws ``num_particles`` values of every latent site from the leaf guide once, with their importance weights; each
+    call then states ``tree`` (from the posterior over trees given the averaged weights) and the latent sites
+    (resampled by their weights, per datum and leaf).
     """
 
     def __init__(self, spvae: SPVAE, x: Tensor, observed: Tensor | None, num_particles: int) -> None:
@@ -37,11 +37,11 @@ class TreePosterior:
         self.rows = len(x)
         particles = pyro.plate("num_particles_vectorized", num_particles, dim=-3)
         with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
-            guide_trace = poutine.trace(particles(spvae.guide)).get_trace(x, observed)
+            guide_trace: Any = poutine.trace(particles(spvae.guide)).get_trace(x, observed)
             model = collapse_tree(poutine.replay(particles(spvae.model), trace=guide_trace))
-            model_trace = poutine.trace(model).get_trace(x, observed)
+            model_trace: Any = poutine.trace(model).get_trace(x, observed)
             terms = LeafTermCollector(joint_particles=False).collect(model_trace, guide_trace)
-            prior_trace = poutine.trace(particles(collapse_tree(spvae.model))).get_trace(num=len(x))
+            prior_trace: Any = poutine.trace(particles(collapse_tree(spvae.model))).get_trace(num=len(x))
             batch = spvae.prepare(x, observed)
         self.log_weight = terms.log_weight.expand(num_particles, self.rows, self.num_leaves)  # [K, B, L]
         self.tree = InducedTree(spvae.circuit, renyi_mean(self.log_weight).unsqueeze(-2))

@@ -34,13 +34,14 @@ class SPVAE(PyroModule):
     r"""
     A sum-product network over leaf VAEs, as one Pyro model and guide.
 
-    .. math:: p(x) = \sum_T p(T) \prod_{l \in T} \int p(x_l \mid z_l)\, p(z_l)\, dz_l, \qquad \text{(eq. (6) of the paper)}
+    .. math:: p(x) = \sum_T p(T) \prod_{l \in T} \int p(x_l \mid z_l)\, p(z_l)\, dz_l, \qquad \text{(eq. (6) of the
+    paper)}
 
     The generative story, for every datum: draw an induced tree; for every leaf draw a latent code and a patch; the
-    patches of the leaves on the tree make up the datum. Sites: ``"tree"`` (``bool[leaf]``), the leaf program's latent sites
-    (``"z"``), ``"x"`` (patches) and, when generating, the deterministic ``"image"``; plates ``data`` (dim -2) and ``leaf``
-    (dim -1). The same pair serves :class:`~pyro_spvae.infer.CircuitELBO`, which sums the tree out, and every Pyro ELBO and
-    handler.
+    patches of the leaves on the tree make up the datum. Sites: ``"tree"`` (``bool[leaf]``), the leaf program's latent
+    sites (``"z"``), ``"x"`` (patches) and, when generating, the deterministic ``"image"``; plates ``data`` (dim -2) and
+    ``leaf`` (dim -1). The same pair serves :class:`~pyro_spvae.infer.CircuitELBO`, which sums the tree out, and every
+    Pyro ELBO and handler.
 
     :param regions: a :class:`~pyro_spvae.circuits.RegionGraph`, or a :class:`~pyro_spvae.circuits.Circuit` over one.
     :param int units: sum nodes of every inner region.
@@ -75,7 +76,8 @@ class SPVAE(PyroModule):
         channels: int | str | None = "auto",
     ) -> None:
         super().__init__()
-        # Pyro makes this state only for modules built under module_local_params, and fails on others when it is set later
+        # Pyro makes this state only for modules built under module_local_params, and fails on others when it is set
+        # later
         self._pyro_context.__dict__.setdefault("param_state", {"params": {}, "constraints": {}})
         if isinstance(regions, Circuit):
             if units is not None or leaves is not None:
@@ -120,8 +122,8 @@ class SPVAE(PyroModule):
         The generative program.
 
         :param Tensor x: data ``[data, *event_shape]``, or ``None`` to generate.
-        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen. Other entries of ``x`` are not looked at, and a
-            leaf that sees none contributes a factor of exactly 1.
+        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen. Other entries of ``x`` are not looked
+            at, and a leaf that sees none contributes a factor of exactly 1.
         :param int num: how many to generate when ``x`` is ``None``.
         :param int size: size of the whole data set when ``x`` is a batch of it; scales the log-density of the batch.
         :returns: ``x``, or the generated data ``[.., num, *event_shape]``.
@@ -167,24 +169,24 @@ class SPVAE(PyroModule):
 
     def check(self, x: Tensor, observed: Tensor | None = None) -> None:
         """
-        :raises ValueError: if data cannot be modelled: wrong shape, no rows, NaN or infinite entries, or values outside of
-            the likelihood's support.
+        :raises ValueError: if data cannot be modelled: wrong shape, no rows, NaN or infinite entries, or values
+            outside of the likelihood's support.
         """
         LeafBatch.make(self, x, observed, check_values=True)
 
-    def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> Callable[..., None]:
+    def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> TreePosterior:
         """
         A guide over tree and latent variables given data, for ``Predictive(spvae.model, guide=spvae.posterior(x))``.
 
-        The tree is drawn from the circuit's posterior given importance weighted leaf values, each leaf's latent variables
-        by resampling ``num_particles`` draws of the guide (from the prior where the leaf sees nothing). Call the model with
-        ``num=len(x)``: it then generates anew for each datum, also the entries that were observed.
+        The tree is drawn from the circuit's posterior given importance weighted leaf values, each leaf's latent
+        variables by resampling ``num_particles`` draws of the guide (from the prior where the leaf sees nothing). Call
+        the model with ``num=len(x)``: it then generates anew for each datum, also the entries that were observed.
 
         :param Tensor x: data ``[data, *event_shape]``.
         :param Tensor observed: as in :meth:`model`.
         :param int num_particles: importance samples of each leaf.
-        :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the same
-            particles.
+        :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the
+            same particles.
         """
         self.check(x, observed)
         return TreePosterior(self, x, observed, num_particles)
@@ -266,7 +268,7 @@ class SPVAE(PyroModule):
             model: Callable[..., Tensor] = self.model
             if posterior is not None:
                 model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())
-            trace = poutine.trace(model).get_trace(num=num)
+            trace: Any = poutine.trace(model).get_trace(num=num)
         if not means:
             return trace.nodes["_RETURN"]["value"]
         patches = trace.nodes["x"]["fn"].mean
@@ -279,7 +281,7 @@ class SPVAE(PyroModule):
             if batch is not None:
                 stack.enter_context(_seen(batch))
             if selected is not None and batch is None:
-                stack.enter_context(poutine.mask(mask=selected))
+                stack.enter_context(_mask(selected))
             elif selected is not None:
                 encoding = self.leaf_guide.encode(batch.features)  # type: ignore[union-attr]
                 stack.enter_context(PseudoPriorMessenger(selected, lambda: self.leaf_guide(encoding)))
@@ -292,8 +294,13 @@ def _seen(batch: LeafBatch) -> Iterator[None]:
     if batch.seen is None:
         yield
     else:
-        with poutine.mask(mask=batch.seen):
+        with _mask(batch.seen):
             yield
+
+
+def _mask(mask: Any) -> Any:
+    """``poutine.mask``, whose types ask for a kind of tensor that comparisons do not return."""
+    return poutine.mask(mask=mask)
 
 
 @contextmanager

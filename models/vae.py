@@ -51,7 +51,7 @@ class VAE(LeafModel):
         self.prior = StandardNormal() if prior is None else prior
         self.likelihood = likelihood
 
-    def build(self, leaves: int, pixels: int) -> None:  # type: ignore[override]
+    def build(self, leaves: int, pixels: int) -> None:
         """Makes the decoder and binds prior and likelihood."""
         self.prior.bind(leaves=leaves, latent_dim=self.latent_dim)
         self.likelihood.bind(leaves=leaves, pixels=pixels)

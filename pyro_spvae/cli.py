@@ -60,7 +60,7 @@ def train(
     likelihood: Annotated[
         LikelihoodName,
         _option(
-            "Of the pixels; auto: bernoulli for binary values, categorical up to 32 grey levels, else normal "
+            "Of the pixels; auto: bernoulli for binary values, binomial up to 32 grey levels, else normal "
             "(grey levels with uniform noise, scaled to [0, 1]).",
             _MODEL,
         ),
@@ -69,7 +69,7 @@ def train(
         Structure, _option("Region graph; auto: poon-domingos for images, random-binary-tree for tables.", _MODEL)
     ] = _DEFAULTS.structure,
     delta: Annotated[
-        int | None, _option("Side of a cell in pixels; by default a quarter of the longer side.", _MODEL)
+        int | None, _option("Side of a cell in pixels; by default a quarter of the longer side, at least 4.", _MODEL)
     ] = None,
     depth: Annotated[int | None, _option("Depth of random binary trees; 2 by default.", _MODEL)] = None,
     repetitions: Annotated[int | None, _option("Number of random binary trees; 4 by default.", _MODEL)] = None,
@@ -128,7 +128,9 @@ def train(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder for the two runs; numbered if it exists.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the two runs; numbered if it exists.")] = Path(
+        "runs/demo"
+    ),
     seed: Annotated[int, typer.Option(help="Same seed, same runs.")] = 0,
 ) -> None:
     """

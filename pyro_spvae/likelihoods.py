@@ -23,7 +23,7 @@ class Likelihood(Part, nn.Module):
 
     accepts: str  # what values are accepted, for error messages
 
-    def build(self, leaves: int, pixels: int) -> None:  # type: ignore[override]
+    def build(self, leaves: int, pixels: int) -> None:
         """Makes parameters of the likelihood's own; the default has none."""
 
     @property

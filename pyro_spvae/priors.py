@@ -20,7 +20,7 @@ class Prior(Part, nn.Module):
     ``[latent]`` and a batch shape broadcastable to ``[.., leaf]``.
     """
 
-    def build(self, leaves: int, latent_dim: int) -> None:  # type: ignore[override]
+    def build(self, leaves: int, latent_dim: int) -> None:
         """Makes the parameters; the default has none."""
 
     def forward(self) -> TorchDistribution:
@@ -33,7 +33,7 @@ class StandardNormal(Prior):
 
     _reference: Tensor
 
-    def build(self, leaves: int, latent_dim: int) -> None:  # type: ignore[override]
+    def build(self, leaves: int, latent_dim: int) -> None:
         # carries the module's dtype and device; nothing to save
         self.register_buffer("_reference", torch.zeros(()), persistent=False)
 

@@ -57,8 +57,10 @@ class LinearGaussian:
         q = self.spvae.leaf_guide.encode(patches)
         mean = torch.einsum("bld,ldp->blp", q.loc, self.weight) + self.bias
         spread = torch.einsum("bld,ldp->blp", q.scale.square(), self.weight.square())
-        fit = -0.5 * ((patches - mean) ** 2 + spread) / self.sigma**2 - self.sigma.log() - 0.5 * torch.log(
-            torch.tensor(2 * torch.pi)
+        fit = (
+            -0.5 * ((patches - mean) ** 2 + spread) / self.sigma**2
+            - self.sigma.log()
+            - 0.5 * torch.log(torch.tensor(2 * torch.pi))
         )
         prior = td.Normal(torch.zeros(()), torch.ones(()))
         return fit.sum(-1) - td.kl_divergence(td.Normal(q.loc, q.scale), prior).sum(-1)

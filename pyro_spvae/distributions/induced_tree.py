@@ -31,7 +31,8 @@ class InducedTree(TorchDistribution):
     With ``leaf_values`` (log-densities :math:`\ell_l` of a datum under each leaf) it is the exact posterior over trees,
     :math:`p(T \mid x) \propto p(T) \exp \sum_{l \in T} \ell_l`.
 
-    :class:`~pyro_spvae.infer.CircuitELBO` is to this distribution what ``TraceEnum_ELBO`` is to ``Categorical``: it sums
+    :class:`~pyro_spvae.infer.CircuitELBO` is to this distribution what ``TraceEnum_ELBO`` is to ``Categorical``: it
+        sums
     the site out by one pass through the circuit.
 
     :param Circuit circuit: the circuit whose trees are meant.

@@ -81,7 +81,8 @@ class LeafNormal(LeafDistribution):
         """
         shape = self._extended_shape(sample_shape)
         if _is_leaf_first(self.loc) and len(shape) > 2:
-            # stacked networks work leaf first: drawn in that order the sample needs no copy on its way into the next one
+            # stacked networks work leaf first: drawn in that order the sample needs no copy on its way into the next
+            # one
             leaf_first = (shape[-2], *shape[:-2], shape[-1])
             noise = torch.randn(leaf_first, dtype=self.loc.dtype, device=self.loc.device).movedim(0, -2)
         else:
@@ -113,9 +114,11 @@ class LeafNormal(LeafDistribution):
 
 class _NormalLogDensity(torch.autograd.Function):
     r"""
-    :math:`-\sum_j [u_j^2 / 2 + \log \sigma_j]` with :math:`u = (x - \mu) / \sigma`, in half of autograd's passes over memory.
+    :math:`-\sum_j [u_j^2 / 2 + \log \sigma_j]` with :math:`u = (x - \mu) / \sigma`, in half of autograd's passes over
+        memory.
 
-    Where a derivative is to be differentiated again, backward is computed from the inputs by operations autograd follows.
+    Where a derivative is to be differentiated again, backward is computed from the inputs by operations autograd
+    follows.
     """
 
     @staticmethod
@@ -125,7 +128,7 @@ class _NormalLogDensity(torch.autograd.Function):
         return u.square().sum(-1).mul_(-0.5) - scale.log().sum(-1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         value, loc, scale, u = ctx.saved_tensors
         if torch.is_grad_enabled():
             u = (value - loc) / scale

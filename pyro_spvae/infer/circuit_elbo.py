@@ -39,8 +39,8 @@ class CircuitELBO(ELBO):
         \log \hat p_l = \tfrac{1}{1 - \alpha} \log \tfrac1K \sum_k w_{kl}^{1 - \alpha},
 
     the sum over trees being one pass through the circuit. ``alpha=0`` is Theorem 2 (importance weighted leaves),
-    ``alpha=1`` Theorem 1 (eq. (7), leaf ELBOs). ``reduce="root"`` pushes every particle through the circuit and averages
-    at the root, a looser bound that allows latent variables outside the leaf plate.
+    ``alpha=1`` Theorem 1 (eq. (7), leaf ELBOs). ``reduce="root"`` pushes every particle through the circuit and
+    averages at the root, a looser bound that allows latent variables outside the leaf plate.
 
     A scale given to leaf sites by ``poutine.scale`` acts inside the logarithm (KL annealing); the subsampling scale of
     the plate ``data`` acts outside. Sites of the data plate outside the leaf plate are added per datum, sites outside
@@ -57,10 +57,10 @@ class CircuitELBO(ELBO):
     :param int num_particles: K, importance samples for each leaf.
     :param float alpha: order of the leaf bounds: 0 importance weighted, 1 ELBO, ``-inf`` largest weight (VR-max), else
         Renyi.
-    :param str gradient: ``"iwae"``, or ``"dreg"`` for doubly reparameterised gradients of the guide (Tucker et al. 2019),
-        here with the weight :math:`a^2`, where :math:`a_{kl} = \partial \hat L / \partial \log w_{kl}` is the leaf's
-        posterior times the particle's normalised weight. Unbiased, usually of lower variance once the guide fits. Needs
-        ``alpha=0`` and a guide with ``rsample``.
+    :param str gradient: ``"iwae"``, or ``"dreg"`` for doubly reparameterised gradients of the guide (Tucker et al.
+        2019), here with the weight :math:`a^2`, where :math:`a_{kl} = \partial \hat L / \partial \log w_{kl}` is the
+        leaf's posterior times the particle's normalised weight. Unbiased, usually of lower variance once the guide
+        fits. Needs ``alpha=0`` and a guide with ``rsample``.
     :param str reduce: ``"leaf"`` or ``"root"``, see above.
     :param bool vectorize_particles: draw all particles in one run of model and guide (the plate outside all others).
     :param int max_plate_nesting: number of plate dimensions of the model, 2 for ``data`` and ``leaf``.
@@ -157,7 +157,12 @@ class CircuitELBO(ELBO):
                 parts.append(collector.collect(model_trace, guide_trace, None if path is None else path.log_prob))
         terms = parts[0]
         nesting = self.max_plate_nesting + (self.num_particles == 1 or not self.vectorize_particles)
-        for name, dims in (("log_weight", nesting), ("score", nesting), ("observed", nesting), ("outside", nesting - 1)):
+        for name, dims in (
+            ("log_weight", nesting),
+            ("score", nesting),
+            ("observed", nesting),
+            ("outside", nesting - 1),
+        ):
             values = [getattr(part, name) for part in parts]
             if values[0] is not None:
                 values = [value.reshape(*[1] * (dims - value.dim()), *value.shape) for value in values]
@@ -222,6 +227,8 @@ class CircuitELBOModule(ELBOModule):
     parameters of the modules are the parameters of this one.
     """
 
+    elbo: CircuitELBO
+
     def __init__(self, model: Any, guide: Any, elbo: CircuitELBO) -> None:
         nn.Module.__init__(self)
         self.elbo = elbo
@@ -250,7 +257,7 @@ def push_up(terms: LeafTerms, leaf: Tensor) -> Tensor:
 
 
 def leaf_posterior(terms: LeafTerms, leaf: Tensor) -> Tensor:
-    """Exact probability that each leaf is on the tree given leaf values: the gradient of the root, ``[.., data, leaf]``."""
+    """Exact probability that each leaf is on the tree given leaf values ``[.., data, leaf]``: the root's gradient."""
     with torch.enable_grad():
         leaf = leaf.detach().requires_grad_()
         return torch.autograd.grad(push_up(terms, leaf).sum(), leaf)[0]
@@ -267,7 +274,7 @@ def _owner(program: Any) -> nn.Module | None:
     return owner if isinstance(owner, nn.Module) else None
 
 
-def _check_owned(model: Any, guide: Any, trace: Trace) -> None:
+def _check_owned(model: Any, guide: Any, trace: Any) -> None:
     """SVI optimises what the global store holds by a name, which may be another model's parameter."""
     owners = [_owner(model), _owner(guide)]
     if None in owners:

@@ -42,8 +42,8 @@ class CollapseTreeMessenger(Messenger):
 
 def collapse_tree(fn: Any = None) -> Any:
     """
-    Returns ``fn`` with its tree sites summed out, see :class:`CollapseTreeMessenger`; without ``fn``, the handler itself
-    for use as a context manager.
+    Returns ``fn`` with its tree sites summed out, see :class:`CollapseTreeMessenger`; without ``fn``, the handler
+    itself for use as a context manager.
 
     :param callable fn: a model with an ``InducedTree`` site.
     """
@@ -61,7 +61,8 @@ def sample_tree(name: str, tree: InducedTree) -> Tensor | None:
         that no mask needs to be applied.
     """
     outcome: dict[str, bool] = {}
-    value = pyro.sample(name, tree, infer={"enumerate": "parallel", "outcome": outcome})
+    infer: Any = {"enumerate": "parallel", "outcome": outcome}
+    value = pyro.sample(name, tree, infer=infer)
     return None if outcome.get("collapsed") else value
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.poutine import Trace
 from torch import Tensor, nn
 
 from pyro_spvae.infer.leaf_terms import LEAF_PLATE, LeafTerms
@@ -23,15 +22,15 @@ class PathGradients:
     r"""
     Replaces the guide's score terms by reweighted path gradients (Tucker et al. 2019, generalised to circuits).
 
-    The root :math:`\hat L` is multilinear in all :math:`w_{kl}`, so :math:`a_{kl} = \partial \hat L/\partial \log w_{kl}` has
-    derivative :math:`a_{kl}(1 - a_{kl})`, and the guide's gradient is
+    The root :math:`\hat L` is multilinear in all :math:`w_{kl}`, so :math:`a_{kl} = \partial \hat L/\partial \log
+    w_{kl}` has derivative :math:`a_{kl}(1 - a_{kl})`, and the guide's gradient is
 
     .. math:: \sum_{kl} \bigl(1 - \beta (1 - a_{kl})\bigr) a_{kl} \frac{\partial \log w_{kl}}{\partial z_{kl}}
               \frac{\partial z_{kl}}{\partial \phi},
 
-    with :math:`\beta` the annealing scale of the guide's terms; :math:`a^2` when :math:`\beta = 1`. Implemented by an identity
-    between guide and model whose backward multiplies by the first factor, and by scoring ``log q`` with the guide's
-    parameters held constant.
+    with :math:`\beta` the annealing scale of the guide's terms; :math:`a^2` when :math:`\beta = 1`. Implemented by an
+    identity between guide and model whose backward multiplies by the first factor, and by scoring ``log q`` with the
+    guide's parameters held constant.
 
     :param callable guide: the guide; run a second time (on the same values, parameters frozen) unless it is a single
         site whose distribution has ``detach``.
@@ -43,10 +42,10 @@ class PathGradients:
         self._kwargs = kwargs
         self._holders: list[dict[str, Tensor]] = []
         self._rerun: dict[str, Any] | None = None
-        self._trace: Trace | None = None
+        self._trace: Any = None
         self._wrap: Callable[[Any], Any] = lambda fn: fn
 
-    def attach(self, guide_trace: Trace, wrap: Callable[[Any], Any]) -> None:
+    def attach(self, guide_trace: Any, wrap: Callable[[Any], Any]) -> None:
         """Puts the identity between the values of ``guide_trace`` and all later users of that trace."""
         holder: dict[str, Tensor] = {}
         self._holders.append(holder)
@@ -69,7 +68,6 @@ class PathGradients:
 
     def log_prob(self, name: str, site: Any) -> Tensor:
         """``log q`` of a guide site as a function of the values alone, the guide's parameters held constant."""
-        assert self._trace is not None
         latent = [n for n, s in self._trace.nodes.items() if s["type"] == "sample" and not s["is_observed"]]
         latent = [n for n in latent if type(self._trace.nodes[n]["fn"]).__name__ != "_Subsample"]
         if latent == [name] and hasattr(site["fn"], "detach"):
@@ -103,7 +101,7 @@ class _WeighGradient(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         factor = ctx.holder["factor"]
         factor = factor.reshape(factor.shape + (1,) * ctx.event_dim)
         if factor.dim() > grad.dim():  # one particle: the particle axis was added for the bound only
@@ -112,7 +110,7 @@ class _WeighGradient(torch.autograd.Function):
 
 
 @contextmanager
-def _frozen(guide: Any, trace: Trace) -> Iterator[None]:
+def _frozen(guide: Any, trace: Any) -> Iterator[None]:
     """Within the block the guide's parameters do not require gradients."""
     owner = guide if isinstance(guide, nn.Module) else getattr(guide, "__self__", None)
     parameters = set(owner.parameters()) if isinstance(owner, nn.Module) else set()

@@ -17,8 +17,8 @@ def renyi_mean(log_weight: Tensor, alpha: float = 0.0) -> Tensor:
 
     .. math:: \frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^{K} w_k^{1 - \alpha}.
 
-    ``alpha=0`` is the importance weighted bound (Burda et al. 2016), ``alpha=1`` the mean of :math:`\log w` (the evidence
-    lower bound), ``alpha=-inf`` the largest (VR-max).
+    ``alpha=0`` is the importance weighted bound (Burda et al. 2016), ``alpha=1`` the mean of :math:`\log w` (the
+    evidence lower bound), ``alpha=-inf`` the largest (VR-max).
 
     :param Tensor log_weight: ``[particle, ..]`` in nats.
     :param float alpha: order; below 0 the result need not be a lower bound.

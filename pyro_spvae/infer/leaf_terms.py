@@ -24,8 +24,8 @@ class LeafTerms:
     r"""
     What a model and a guide say about a batch, sorted by plate. All in nats.
 
-    :ivar Tensor log_weight: :math:`\log w_{kl} = \log p(x_l, z_{kl}) - \log q(z_{kl} \mid x_l)`, summed over the sites inside
-        the leaf plate, ``[particle, .., data, leaf]``.
+    :ivar Tensor log_weight: :math:`\log w_{kl} = \log p(x_l, z_{kl}) - \log q(z_{kl} \mid x_l)`, summed over the sites
+        inside the leaf plate, ``[particle, .., data, leaf]``.
     :ivar Tensor score: :math:`\log q` of the guide's sites without ``rsample``, same shape, or ``None``.
     :ivar Tensor observed: :math:`\log p` of the observed sites inside the leaf plate, same shape, or ``None``.
     :ivar Tensor outside: sites in the data plate but not in the leaf plate, ``[particle, .., data]``, or ``None``.
@@ -51,8 +51,8 @@ class LeafTermCollector:
     """
     Sorts the sites of a model and a guide trace by plate and adds them up.
 
-    :param bool joint_particles: whether particles stay joint up to the root (``reduce="root"``), so that sites outside the
-        leaf plate may differ between particles.
+    :param bool joint_particles: whether particles stay joint up to the root (``reduce="root"``), so that sites outside
+        the leaf plate may differ between particles.
     """
 
     def __init__(self, joint_particles: bool) -> None:
@@ -113,8 +113,8 @@ class LeafTermCollector:
                 outside = _add(outside, -log_prob.squeeze(-1))
                 if not site["fn"].has_rsample:
                     raise ValueError(
-                        f"CircuitELBO: the guide's site '{name}' has no rsample and lies outside the plate '{LEAF_PLATE}'; "
-                        "a score-function gradient is built for sites inside it only"
+                        f"CircuitELBO: the guide's site '{name}' has no rsample and lies outside the plate "
+                        f"'{LEAF_PLATE}'; a score-function gradient is built for sites inside it only"
                     )
             else:
                 self._check_global(name, site)
@@ -148,8 +148,8 @@ class LeafTermCollector:
         ((name, site),) = trees.items()
         if name in guide_sites:
             raise ValueError(
-                f"CircuitELBO sums the tree site '{name}' out itself; hide it from the guide (poutine.block), or use an "
-                "ELBO that samples it"
+                f"CircuitELBO sums the tree site '{name}' out itself; hide it from the guide (poutine.block), or use "
+                "an ELBO that samples it"
             )
         if abs(float(site["scale"]) / _plate_scale(site) - 1) > 1e-9:
             raise ValueError(
@@ -164,8 +164,8 @@ class LeafTermCollector:
     def _check_outside(self, name: str, site: Any) -> None:
         if not self.joint_particles and not site["is_observed"]:
             raise ValueError(
-                f"CircuitELBO: the latent site '{name}' lies outside the plate '{LEAF_PLATE}', where particles cannot be "
-                "averaged per leaf; move it inside, or pass reduce='root'"
+                f"CircuitELBO: the latent site '{name}' lies outside the plate '{LEAF_PLATE}', where particles "
+                "cannot be averaged per leaf; move it inside, or pass reduce='root'"
             )
 
     @staticmethod
@@ -177,7 +177,7 @@ class LeafTermCollector:
             )
 
 
-def _sample_sites(trace: Trace) -> dict[str, Any]:
+def _sample_sites(trace: Any) -> dict[str, Any]:
     """Sample sites without subsampling and deterministic ones."""
     return {
         name: site

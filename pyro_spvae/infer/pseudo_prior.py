@@ -15,11 +15,12 @@ from torch import Tensor
 
 class PseudoPriorMessenger(Messenger):
     r"""
-    Lets only the leaves on the tree count: observed sites are masked by the tree, and a latent site of a leaf off the tree
-    takes the guide's density as its prior.
+    Lets only the leaves on the tree count: observed sites are masked by the tree, and a latent site of a leaf off the
+    tree takes the guide's density as its prior.
 
     Carlin and Chib (1995) call that density a pseudo-prior. It may be any normalised density without changing
-    :math:`p(x)`; with the guide's own, the terms :math:`\log p(z) - \log q(z \mid x)` of leaves off the tree are exactly 0,
+    :math:`p(x)`; with the guide's own, the terms :math:`\log p(z) - \log q(z \mid x)` of leaves off the tree are
+        exactly 0,
     so that the pair is right under every Pyro objective, and ``TraceEnum_ELBO`` equals
     :class:`~pyro_spvae.infer.CircuitELBO`.
 

@@ -61,7 +61,8 @@ class StackedMLP(nn.Module):
         self.networks = networks
         targets = [(size,) for size in self.outputs] if networks == "separate" else [self.outputs]
         self.stacks = nn.ModuleList(
-            _Stack(leaves, (inputs, *hidden_dims, sum(target)), ACTIVATIONS[activation], output_gain) for target in targets
+            _Stack(leaves, (inputs, *hidden_dims, sum(target)), ACTIVATIONS[activation], output_gain)
+            for target in targets
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -83,7 +84,9 @@ class StackedMLP(nn.Module):
 class _Stack(nn.Module):
     """Layers of one network per leaf, ``[L, N, in] -> [L, N, out]``."""
 
-    def __init__(self, leaves: int, sizes: Sequence[int], activation: Callable[[Tensor], Tensor], output_gain: float) -> None:
+    def __init__(
+        self, leaves: int, sizes: Sequence[int], activation: Callable[[Tensor], Tensor], output_gain: float
+    ) -> None:
         super().__init__()
         self.activation = activation
         self.weights = nn.ParameterList()
@@ -91,7 +94,9 @@ class _Stack(nn.Module):
         for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
             weight = torch.empty(leaves, fan_in, fan_out)
             gain = output_gain if len(self.weights) == len(sizes) - 2 else 1.0
-            std = gain * math.sqrt(1.3 * 2 / fan_in)  # 1.3 makes up for the variance that truncation at two std takes away
+            std = gain * math.sqrt(
+                1.3 * 2 / fan_in
+            )  # 1.3 makes up for the variance that truncation at two std takes away
             nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
             self.weights.append(nn.Parameter(weight))
             self.biases.append(nn.Parameter(torch.zeros(leaves, 1, fan_out)))

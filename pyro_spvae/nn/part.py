@@ -46,6 +46,6 @@ class Part:
             raise ValueError(f"this {type(self).__name__} has no sizes yet; pass it to a model, or call bind(...)")
         return self._sizes
 
-    def build(self, **sizes: Any) -> None:
+    def build(self, *args: Any, **sizes: Any) -> None:
         """Makes the parameters for the given sizes."""
         raise NotImplementedError

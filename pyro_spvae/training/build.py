@@ -14,7 +14,8 @@ from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Likelihood,
 from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.training.config import TrainConfig
 
-_FEW_LEVELS = 32  # up to here every level can have a probability of its own
+_FEW_LEVELS = 32  # above, the binomial's forced variance fits badly and grey levels are better made continuous
+_SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
 def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
@@ -22,9 +23,9 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     Fills in what a configuration leaves to the data.
 
     - structure: Poon-Domingos for images, random binary trees for tables;
-    - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells);
+    - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4;
-    - likelihood: Bernoulli for binary values, Categorical for up to 32 grey levels, else Normal (grey levels are
+    - likelihood: Bernoulli for binary values, Binomial for up to 32 grey levels, else Normal (grey levels are
       dequantised with uniform noise and scaled to [0, 1]).
 
     :raises ValueError: if an option does not fit the structure or the data.
@@ -40,14 +41,14 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     if structure != "random-binary-tree" and not (depth is None and repetitions is None):
         raise ValueError(f"depth and repetitions describe random-binary-tree, but the structure is {structure}")
     if on_grid and delta is None:
-        delta = math.ceil(max(shape) / 4)
+        delta = min(max(math.ceil(max(shape) / 4), _SMALLEST_CELL), max(shape))
     if structure == "random-binary-tree":
         depth = min(2, int(math.log2(math.prod(shape)))) if depth is None else depth
         repetitions = 4 if repetitions is None else repetitions
     likelihood = config.likelihood
     levels = data.values.levels
     if likelihood == "auto":
-        likelihood = "normal" if levels is None or levels > _FEW_LEVELS else "categorical"
+        likelihood = "normal" if levels is None or levels > _FEW_LEVELS else "binomial"
         likelihood = "bernoulli" if levels == 2 else likelihood
     if likelihood in ("binomial", "categorical") and levels is None:
         raise ValueError(f"likelihood is {likelihood!r}, but {data.name} holds continuous values; accepted is 'normal'")
@@ -100,14 +101,14 @@ def build_likelihood(config: TrainConfig, data: DataSet) -> Likelihood:
 
 def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
     """The model of a resolved configuration; draws initial parameters from torch's global generator."""
-    networks = {"activation": config.activation, "networks": config.networks}
-    leaf = VAE(build_likelihood(config, data), config.latent_dim, config.hidden, **networks)
+    likelihood = build_likelihood(config, data)
+    leaf = VAE(likelihood, config.latent_dim, config.hidden, activation=config.activation, networks=config.networks)
     return SPVAE(
         build_regions(config, region_shape(data)),
         config.units,
         config.leaves,
         leaf=leaf,
-        guide=NormalGuide(config.hidden, **networks),
+        guide=NormalGuide(config.hidden, activation=config.activation, networks=config.networks),
         channels=data.event_shape[0] if data.is_image else None,
     )
 

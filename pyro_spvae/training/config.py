@@ -55,7 +55,7 @@ class TrainConfig:
     delta: int | None = None
     depth: int | None = None
     repetitions: int | None = None
-    units: int = 2
+    units: int = 4
     leaves: int | None = None
     latent_dim: int = 8
     hidden: tuple[int, ...] = (32, 32)

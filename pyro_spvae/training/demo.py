@@ -40,7 +40,9 @@ def demo(
     report("")
     report(table(results))
     report("")
-    report(f"pictures: {folder}/spvae/figures/samples.png, reconstructions.png, learning_curve.png, and the same in vae/")
+    report(
+        f"pictures: {folder}/spvae/figures/samples.png, reconstructions.png, learning_curve.png, and the same in vae/"
+    )
     return results
 
 
@@ -50,7 +52,13 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     for name, result in results.items():
         error = f"{result['log_likelihood']:.2f} +- {result['standard_error']:.2f}"
         rows.append(
-            (name, error, f"{result['bits_per_dim']:.3f}", f"{result['parameters']:,}", f"{result['train_seconds']:.0f}")
+            (
+                name,
+                error,
+                f"{result['bits_per_dim']:.3f}",
+                f"{result['parameters']:,}",
+                f"{result['train_seconds']:.0f}",
+            )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -40,8 +40,8 @@ def train(
     :param out: the folder to make.
     :param bool progress: show progress bars.
     :param callable report: takes lines of text about what happens.
-    :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the test
-        split), ``bits_per_dim``, the ELBO's terms, ``parameters``, seconds, versions.
+    :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
+        test split), ``bits_per_dim``, the ELBO's terms, ``parameters``, seconds, versions.
     :raises ValueError: if the configuration does not fit the data, or the folder exists.
     """
     start = time.perf_counter()
@@ -64,7 +64,10 @@ def train(
     report(f"model       {spvae.num_leaves} leaf VAEs, {parameters:,} parameters")
     trainer = Trainer(spvae, data, continuous, config, folder, progress, report)
     trainer.run()
-    report(f"trained     {trainer.epoch} epochs, best validation bound {trainer.best:.2f} nats in epoch {trainer.best_epoch}")
+    report(
+        f"trained     {trainer.epoch} epochs, best validation bound {trainer.best:.2f} nats "
+        f"in epoch {trainer.best_epoch}"
+    )
 
     results = evaluate_test(spvae, continuous, config, progress)
     results |= {
@@ -95,7 +98,9 @@ def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bo
     ).double()
     with pyro.validation_enabled(False), pyro.settings.context(module_local_params=True):
         parts = [bound_terms(spvae.model, spvae.guide, rows) for rows in data.test.split(512)]
-    terms = {name: float(torch.cat([getattr(part, name) for part in parts]).double().mean()) for name in parts[0]._fields}
+    terms = {
+        name: float(torch.cat([getattr(part, name) for part in parts]).double().mean()) for name in parts[0]._fields
+    }
     mean = float(per_datum.mean())
     return {
         "data": data.name,
@@ -129,7 +134,14 @@ def with_parameters_of(config: TrainConfig, data: DataSet, least: int) -> TrainC
     width = 1
     while True:
         plain = dataclasses.replace(
-            config, structure="whole", delta=None, depth=None, repetitions=None, units=1, leaves=1, hidden=(width, width)
+            config,
+            structure="whole",
+            delta=None,
+            depth=None,
+            repetitions=None,
+            units=1,
+            leaves=1,
+            hidden=(width, width),
         )
         if sum(p.numel() for p in build_model(plain, data).parameters()) >= least:
             return plain

@@ -29,15 +29,15 @@ class Trainer:
     """
     Trains a model on the training split, watching the bound on the validation split.
 
-    The objective runs as a module (``CircuitELBO(...)(model, guide)``) under one torch Adam, with Pyro's validation off: the
-    data are checked once at the start. The learning rate is halved when validation has not improved for a third of the
-    patience; after ``patience`` epochs without a better bound training stops and the best parameters are restored.
-    The seed alone decides initial noise, data order and validation noise, which is the same in every epoch.
+    The objective runs as a module (``CircuitELBO(...)(model, guide)``) under one torch Adam, with Pyro's validation
+    off: the data are checked once at the start. The learning rate is halved when validation has not improved for a
+    third of the patience; after ``patience`` epochs without a better bound training stops and the best parameters are
+    restored. The seed alone decides initial noise, data order and validation noise, which is the same in every epoch.
 
     :param SPVAE spvae: the model; build it under ``pyro.settings.context(module_local_params=True)``.
     :param DataSet data: the data as recorded, before dequantisation.
-    :param DataSet modelled: the data as the likelihood models them. Where they were dequantised, training draws new noise
-        for every batch.
+    :param DataSet modelled: the data as the likelihood models them. Where they were dequantised, training draws new
+        noise for every batch.
     :param TrainConfig config: resolved configuration.
     :param RunFolder folder: where metrics and checkpoints go.
     :param bool progress: show a progress bar; without one a line is reported for every epoch.
@@ -129,8 +129,9 @@ class Trainer:
         bar.set_postfix(elbo=f"{line['elbo']:.2f}", val=f"{val_elbo:.2f}", best=f"{self.best:.2f}")
         if not self.progress:
             self.report(
-                f"epoch {self.epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}{' *' if better else '  '}"
-                f"  {line['images_per_second']:.0f} images/s  {self._remaining()} left at most"
+                f"epoch {self.epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}"
+                f"{' *' if better else '  '}  {line['images_per_second']:.0f} images/s  "
+                f"{self._remaining()} left at most"
             )
 
     def train_step(self, x: Tensor) -> float:

@@ -123,9 +123,9 @@ def test_repr_gives_the_sizes():
     ("error", "message", "act"),
     [
         (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 0)),
-        (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 1.5)),
+        (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 1.5)),  # type: ignore[arg-type]
         (ValueError, "leaves must be a positive integer", lambda c: Circuit(c.regions, 2, -1)),
-        (TypeError, "regions must be a RegionGraph", lambda c: Circuit((2, 2), 2)),
+        (TypeError, "regions must be a RegionGraph", lambda c: Circuit((2, 2), 2)),  # type: ignore[arg-type]
         (ValueError, r"leaf must have shape \[.., 8\], but has \[3, 4\]", lambda c: c(torch.zeros(3, 4))),
         (ValueError, r"leaf must have shape", lambda c: c(torch.zeros(()))),
         (TypeError, "leaf must be a floating-point tensor", lambda c: c(torch.zeros(8, dtype=torch.long))),

@@ -42,7 +42,7 @@ def test_theorem_1(model, x):
     terms = CircuitELBO(100_000, alpha=1.0)._terms(model.spvae.model, model.spvae.guide, (x,), {}, None)
     error = terms.log_weight.std(0) / math.sqrt(100_000)
     assert ((terms.log_weight.mean(0) - model.leaf_elbo(x)).abs() < 5 * error).all()
-    assert error.max().item() < 0.1
+    assert error.max().item() < 0.15  # a leaf ELBO without its divergence would be off by more than one nat
 
 
 def test_theorem_2(model, x):

@@ -37,7 +37,9 @@ GRAPHS = {
 
 def brute_force(spvae, leaf):
     """log of the sum over all induced trees of weight times leaf values, ``[.., leaf] -> [..]``."""
-    terms = [log_weight + leaf[..., sorted(leaves)].sum(-1) for log_weight, leaves in enumerate_induced_trees(spvae.circuit)]
+    terms = [
+        log_weight + leaf[..., sorted(leaves)].sum(-1) for log_weight, leaves in enumerate_induced_trees(spvae.circuit)
+    ]
     return torch.stack(terms).logsumexp(0)
 
 

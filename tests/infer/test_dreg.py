@@ -72,7 +72,12 @@ def estimates(spvae, elbo, x, scale=None, repeats=3000, batches=20):
 @pytest.mark.parametrize("build", [one_layer, two_layer])
 @pytest.mark.parametrize(
     ("options", "scale"),
-    [({"num_particles": 1}, None), ({"num_particles": 3}, None), ({"num_particles": 3, "reduce": "root"}, None), ({"num_particles": 3}, 0.4)],
+    [
+        ({"num_particles": 1}, None),
+        ({"num_particles": 3}, None),
+        ({"num_particles": 3, "reduce": "root"}, None),
+        ({"num_particles": 3}, 0.4),
+    ],
 )
 def test_same_expectation_as_the_plain_gradient(build, options, scale):
     spvae = build()
