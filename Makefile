@@ -55,8 +55,8 @@ format: $(VENV)/.installed-lint ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed ## time the package against its peers
-	@set -e; for file in benchmarks/*.py; do echo "$$file"; $(BIN)/python "$$file"; done
+bench: $(VENV)/.installed ## time the package against its peers and write benchmarks/README.md
+	$(BIN)/python -m benchmarks
 
 clean: ## remove builds and caches, but not the environment
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of the circuit: forward and backward to weights and leaf log-densities, on one thread, in CPU milliseconds.
 
-Contenders take turns in one process and the median over the rounds is given. Run ``python benchmarks/circuit.py``.
+Contenders take turns in one process and the median over the rounds is given. Run ``python -m benchmarks.circuit``.
 """
 
 from __future__ import annotations

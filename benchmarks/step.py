@@ -4,7 +4,7 @@
 
 28 x 28 pixels, delta 7, two leaves and sums a region, latent size 25, two hidden layers of 30, batch 128, 5 particles.
 Contenders take turns in one process on one thread; medians of CPU time over the rounds. Run
-``python benchmarks/step.py``.
+``python -m benchmarks.step``.
 """
 
 from __future__ import annotations
@@ -102,14 +102,11 @@ class _Lean:
 class _Store:
     """Pyro's global parameter store, with or without validation."""
 
-    def __init__(self, validation: bool, state: dict[str, Any]) -> None:
+    def __init__(self, validation: bool) -> None:
         self.validation = validation
-        self.state = state
 
     def __enter__(self) -> None:
         pyro.enable_validation(self.validation)
-        if self.state:
-            pyro.get_param_store().set_state(self.state["store"])
 
     def __exit__(self, *args: object) -> None:
         pyro.enable_validation(False)
@@ -130,7 +127,6 @@ def _contenders(x: Tensor) -> dict[str, tuple[Callable[[], object], Callable[[],
         return loss.item()
 
     with _Lean():
-        pyro.settings.set(module_local_params=True)
         trained = paper_model()
         data = DataSet("random", x.float(), x.float(), x.float(), Values(low=0, high=1))
         config = TrainConfig(lr=1e-3, particles=PARTICLES)
@@ -142,8 +138,8 @@ def _contenders(x: Tensor) -> dict[str, tuple[Callable[[], object], Callable[[],
     }
     svi_model = paper_model()
     svi = SVI(svi_model.model, svi_model.guide, pyro.optim.ClippedAdam({"lr": 1e-5}), CircuitELBO(PARTICLES))
-    steps[SVI_LEAN] = (lambda: svi.step(x), lambda: _Store(False, {}))
-    steps[SVI_DEFAULT] = (lambda: svi.step(x), lambda: _Store(True, {}))
+    steps[SVI_LEAN] = (lambda: svi.step(x), lambda: _Store(validation=False))
+    steps[SVI_DEFAULT] = (lambda: svi.step(x), lambda: _Store(validation=True))
     leaf = torch.randn(BATCH, original.num_leaves)
 
     def circuit_step() -> None:

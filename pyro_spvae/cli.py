@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast, get_args
 
 import typer
+from typer.core import TyperGroup
 
 from pyro_spvae.training.config import Activation, Gradient, LikelihoodName, Networks, Structure, TrainConfig
 
@@ -16,9 +17,40 @@ from pyro_spvae.training.config import Activation, Gradient, LikelihoodName, Net
 
 _DEFAULTS = TrainConfig()
 _DATA, _MODEL, _OBJECTIVE, _TRAINING = "Data", "Model", "Objective", "Training and evaluation"
+_UsageError = cast(type[Exception], typer.BadParameter.__base__)  # not exported; its home depends on typer's version
+
+
+class _Commands(TyperGroup):
+    """Wrong usage is told in one line, as every other error is; without arguments there is help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def main(
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except _UsageError as error:
+            message = error.format_message() if hasattr(error, "format_message") else str(error)
+            typer.echo(f"Error: {' '.join(message.split())}", err=True)
+            sys.exit(2)
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Sum-product networks whose leaves are variational autoencoders, in Pyro.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -60,13 +92,20 @@ def train(
     likelihood: Annotated[
         LikelihoodName,
         _option(
-            "Of the pixels; auto: bernoulli for binary values, binomial up to 32 grey levels, else normal "
-            "(grey levels with uniform noise, scaled to [0, 1]).",
+            "Of the pixels: bernoulli, binomial, categorical or normal (of grey levels with uniform noise, scaled to "
+            "[0, 1]); auto: bernoulli for binary values, binomial up to 32 grey levels, else normal.",
             _MODEL,
+            metavar="NAME",
         ),
     ] = _DEFAULTS.likelihood,
     structure: Annotated[
-        Structure, _option("Region graph; auto: poon-domingos for images, random-binary-tree for tables.", _MODEL)
+        Structure,
+        _option(
+            "Region graph: poon-domingos, quad-tree, random-binary-tree or whole; auto: poon-domingos for images, "
+            "random-binary-tree for tables.",
+            _MODEL,
+            metavar="NAME",
+        ),
     ] = _DEFAULTS.structure,
     delta: Annotated[
         int | None, _option("Side of a cell in pixels; by default a quarter of the longer side, at least 4.", _MODEL)
@@ -79,7 +118,10 @@ def train(
     hidden: Annotated[
         str, _option("Hidden layers of the leaf networks, comma-separated.", _MODEL, metavar="SIZES")
     ] = ",".join(map(str, _DEFAULTS.hidden)),
-    activation: Annotated[Activation, _option("Activation of the leaf networks.", _MODEL)] = _DEFAULTS.activation,
+    activation: Annotated[
+        Activation,
+        _option(f"Activation of the leaf networks: {', '.join(get_args(Activation))}.", _MODEL, metavar="NAME"),
+    ] = _DEFAULTS.activation,
     networks: Annotated[
         Networks, _option("Separate mean and scale networks, or one shared trunk with two heads.", _MODEL)
     ] = _DEFAULTS.networks,
@@ -111,8 +153,9 @@ def train(
     """
     Train a sum-product VAE, stop when validation stops rising, and print the test log-likelihood.
 
-    Log-likelihoods and bounds are in nats per row, higher is better. The run folder holds config.json, metrics.jsonl (a
-    line an epoch), results.json, last.pt, best.pt and figures/.
+    Log-likelihoods and bounds are in nats per row, higher is better. The run
+    folder holds config.json, metrics.jsonl (a line an epoch), results.json,
+    last.pt, best.pt and figures/.
     """
     options = dict(locals())
     out = options.pop("out")
@@ -146,7 +189,7 @@ def demo(
 
 def _sizes(text: str) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
+        return tuple(int(part) for part in text.split(",")) if text.strip() else ()
     except ValueError:
         _refuse(ValueError(f"hidden is {text!r}; positive integers separated by commas are needed, such as 32,32"))
 

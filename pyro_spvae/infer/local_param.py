@@ -21,7 +21,6 @@ class LocalParamMessenger(Messenger):
     def _pyro_param(self, msg: Any) -> None:
         if len(msg["args"]) > 1 and isinstance(msg["args"][1], Tensor):
             msg["value"] = msg["args"][1]
-            msg["done"] = True
 
     def _process_message(self, msg: Any) -> None:
         super()._process_message(msg)

@@ -22,7 +22,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     """
     Fills in what a configuration leaves to the data.
 
-    - structure: Poon-Domingos for images, random binary trees for tables;
+    - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4;
     - likelihood: Bernoulli for binary values, Binomial for up to 32 grey levels, else Normal (grey levels are
@@ -33,7 +33,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     shape = region_shape(data)
     structure = config.structure
     if structure == "auto":
-        structure = "poon-domingos" if data.is_image else "random-binary-tree"
+        structure = "poon-domingos" if data.is_image else "random-binary-tree" if shape[0] > 1 else "whole"
     delta, depth, repetitions = config.delta, config.depth, config.repetitions
     on_grid = structure in ("poon-domingos", "quad-tree")
     if not on_grid and delta is not None:
@@ -100,10 +100,12 @@ def build_likelihood(config: TrainConfig, data: DataSet) -> Likelihood:
 
 
 def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
-    """The model of a resolved configuration; draws initial parameters from torch's global generator."""
+    """
+    The model of a resolved configuration, in the data's dtype; draws initial parameters from torch's global generator.
+    """
     likelihood = build_likelihood(config, data)
     leaf = VAE(likelihood, config.latent_dim, config.hidden, activation=config.activation, networks=config.networks)
-    return SPVAE(
+    spvae = SPVAE(
         build_regions(config, region_shape(data)),
         config.units,
         config.leaves,
@@ -111,6 +113,7 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
         guide=NormalGuide(config.hidden, activation=config.activation, networks=config.networks),
         channels=data.event_shape[0] if data.is_image else None,
     )
+    return spvae.to(data.train.dtype)
 
 
 def modelled(config: TrainConfig, data: DataSet) -> DataSet:

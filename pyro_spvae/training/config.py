@@ -73,9 +73,10 @@ class TrainConfig:
     chunk_size: int = 2048
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        object.__setattr__(self, "alpha", float(self.alpha))
-        object.__setattr__(self, "lr", float(self.lr))
+        if isinstance(self.hidden, (list, tuple)):  # JSON has lists
+            object.__setattr__(self, "hidden", tuple(self.hidden))
+        for number in ("alpha", "lr"):
+            object.__setattr__(self, number, _number(number, getattr(self, number)))
         counts = ("units", "latent_dim", "particles", "batch_size", "epochs", "patience", "samples", "chunk_size")
         for name in (*counts, "leaves", "delta", "depth", "repetitions"):
             value = getattr(self, name)
@@ -84,8 +85,8 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value!r}; a positive integer is needed")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed!r}; an integer from 0 to 2^63 - 1 is needed")
-        if not all(map(_is_count, self.hidden)):
-            raise ValueError(f"hidden is {self.hidden!r}; positive integers are needed")
+        if not isinstance(self.hidden, tuple) or not all(map(_is_count, self.hidden)):
+            raise ValueError(f"hidden is {self.hidden!r}; a tuple of positive integers is needed")
         if not (0 < self.lr < math.inf):
             raise ValueError(f"lr is {self.lr!r}; a positive number is needed")
         if math.isnan(self.alpha) or self.alpha == math.inf:
@@ -110,6 +111,14 @@ class TrainConfig:
         if self.alpha == -math.inf:
             values["alpha"] = "-inf"
         return values
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if value == "-inf":  # how JSON has it
+        return -math.inf
+    raise ValueError(f"{name} is {value!r}; a number is needed")
 
 
 def _is_count(value: object) -> bool:

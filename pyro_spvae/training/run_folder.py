@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class RunFolder:
         if self.path.exists():
             raise ValueError(f"the run folder {self.path} exists already; choose another name")
 
+    def discard_unless_trained(self) -> None:
+        """Removes the folder of a run that failed before its first checkpoint: nothing in it is of use."""
+        if not (self.path / "last.pt").exists():
+            shutil.rmtree(self.path)
+
     @property
     def figures(self) -> Path:
         """Folder of pictures."""
@@ -63,8 +69,9 @@ class RunFolder:
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Adds a line to ``metrics.jsonl``."""
+        line = json.dumps(values, allow_nan=False) + "\n"
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
+            file.write(line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """All lines of ``metrics.jsonl``."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import time
@@ -42,7 +43,8 @@ def train(
     :param callable report: takes lines of text about what happens.
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
         test split), ``bits_per_dim``, the ELBO's terms, ``parameters``, seconds, versions.
-    :raises ValueError: if the configuration does not fit the data, or the folder exists.
+    :raises ValueError: if the configuration does not fit the data, the folder exists, or a number is not finite. In the
+        last case the folder keeps the checkpoints, if there are any, and is removed otherwise.
     """
     start = time.perf_counter()
     RunFolder(out).check_free()
@@ -63,7 +65,11 @@ def train(
     report(f"structure   {spvae.circuit.regions!r}")
     report(f"model       {spvae.num_leaves} leaf VAEs, {parameters:,} parameters")
     trainer = Trainer(spvae, data, continuous, config, folder, progress, report)
-    trainer.run()
+    try:
+        trainer.run()
+    except BaseException:
+        folder.discard_unless_trained()
+        raise
     report(
         f"trained     {trainer.epoch} epochs, best validation bound {trainer.best:.2f} nats "
         f"in epoch {trainer.best_epoch}"
@@ -91,7 +97,11 @@ def train(
 
 
 def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bool = False) -> dict[str, Any]:
-    """Log-likelihood of the test split with ``config.samples`` samples, and the terms of its ELBO, all in nats."""
+    """
+    Log-likelihood of the test split with ``config.samples`` samples, and the terms of its ELBO, all in nats.
+
+    :raises ValueError: if one of them is not finite.
+    """
     pyro.set_rng_seed(config.seed)
     per_datum = spvae.log_likelihood(
         data.test, num_samples=config.samples, chunk_size=config.chunk_size, progress=progress
@@ -102,6 +112,12 @@ def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bo
         name: float(torch.cat([getattr(part, name) for part in parts]).double().mean()) for name in parts[0]._fields
     }
     mean = float(per_datum.mean())
+    for name, value in {"log-likelihood": mean, **terms}.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"the mean {name.replace('_', ' ')} of the test split is {value}, that of validation was finite; "
+                "look for values far from those of the other splits (the trained parameters are in best.pt)"
+            )
     return {
         "data": data.name,
         "split": "test",

@@ -66,7 +66,12 @@ class Trainer:
         # fused: one pass over all parameters instead of ten
         self.optimiser = torch.optim.Adam(self.objective.parameters(), lr=config.lr, fused=True)
         self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            self.optimiser, mode="max", factor=0.5, patience=max(1, config.patience // 3), threshold=0.0
+            # torch's patience is the number of bad epochs that go unpunished, one less than ours
+            self.optimiser,
+            mode="max",
+            factor=0.5,
+            patience=max(1, config.patience // 3) - 1,
+            threshold=0.0,
         )
         self.order = torch.Generator().manual_seed(config.seed)
         self.step = 0
@@ -79,7 +84,7 @@ class Trainer:
         """
         Trains until the validation bound stops rising or the epochs are over; leaves the best parameters in the model.
 
-        :raises ValueError: if a loss is not finite.
+        :raises ValueError: if a training or validation bound is not finite.
         """
         config = self.config
         total = config.epochs * len(self.data.train)
@@ -96,16 +101,14 @@ class Trainer:
         total, count = 0.0, 0
         for x in self._batches():
             bound = self.train_step(x)
-            if not math.isfinite(bound):
-                raise ValueError(
-                    f"the bound became {bound} at step {self.step}; the last good parameters are in "
-                    f"{self.folder.path / 'last.pt'}; try a smaller lr than {self.config.lr:g}"
-                )
+            self._check_finite("bound", bound)
             total += bound
             count += len(x)
             bar.update(len(x))
         training = time.perf_counter() - start
         metrics = self._validate()
+        for name, value in metrics.items():
+            self._check_finite(name, value)
         self.seconds += time.perf_counter() - start
         val_elbo = metrics["val_elbo"]
         lr = self.optimiser.param_groups[0]["lr"]
@@ -134,6 +137,14 @@ class Trainer:
                 f"{self._remaining()} left at most"
             )
 
+    def _check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            good = f"the last good parameters are in {self.folder.path / 'last.pt'}"
+            raise ValueError(
+                f"the {name} became {value} at step {self.step}; {good if self.epoch > 1 else 'nothing was kept'}; "
+                f"try a smaller lr than {self.config.lr:g}, or data scaled to about [0, 1]"
+            )
+
     def train_step(self, x: Tensor) -> float:
         """
         One optimisation step on a batch.
@@ -158,13 +169,18 @@ class Trainer:
             yield dequantize(x, levels, self.order) if fresh_noise and levels is not None else x
 
     def _validate(self) -> dict[str, float]:
-        """Mean bound and its parts on the validation split, with the same noise every time."""
+        """
+        Mean bound and its parts on the validation split, with the same noise every time and for both: with ``alpha=1``
+        the bound is reconstruction less divergences.
+        """
         x = self.modelled.validation
         totals = torch.zeros(4, dtype=torch.float64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             for rows in x.split(_EVALUATION_ROWS):
+                noise = torch.get_rng_state()
                 bound = self.elbo.bound(self.spvae.model, self.spvae.guide, rows)
+                torch.set_rng_state(noise)
                 terms = bound_terms(self.spvae.model, self.spvae.guide, rows, num_particles=self.config.particles)
                 parts = (bound, terms.reconstruction, terms.latent_kl, terms.tree_kl)
                 totals += torch.stack([part.double().sum() for part in parts])

@@ -156,7 +156,7 @@ class TestChunks:
         calls = []
         encoder: StackedMLP = model.spvae.leaf_guide.encoder
         handle = encoder.register_forward_hook(lambda module, args, result: calls.append(len(args[0])))
-        log_likelihood(model.spvae.model, model.spvae.guide, x, num_samples=50, chunk_size=100)
+        log_likelihood(model.spvae.model, model.spvae.guide, x, num_samples=50, chunk_size=20)
         handle.remove()
         assert sum(calls) == len(x)
 

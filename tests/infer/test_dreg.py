@@ -15,6 +15,7 @@ from pyro import poutine
 from pyro_spvae import CircuitELBO, poon_domingos
 from pyro_spvae.guides import LeafGuide
 from pyro_spvae.models import LeafModel
+from pyro_spvae.nn import memoized
 from tests.helpers import assert_same_gradients, gradients, small_spvae
 
 
@@ -38,10 +39,13 @@ class TwoLayerGuide(LeafGuide):
         self.c = torch.nn.Parameter(torch.randn(leaves, pixels))
         self.d = torch.nn.Parameter(torch.randn(leaves, 1))
 
-    def forward(self, x):
-        mean = (self.c * x).sum(-1, keepdim=True)
-        z2 = pyro.sample("z2", dist.Normal(mean, 0.8).to_event(1))
-        pyro.sample("z1", dist.Normal(mean + self.d * z2, 0.6).to_event(1))
+    @memoized
+    def encode(self, x):
+        return (self.c * x).sum(-1, keepdim=True)
+
+    def forward(self, encoding):
+        z2 = pyro.sample("z2", dist.Normal(encoding, 0.8).to_event(1))
+        pyro.sample("z1", dist.Normal(encoding + self.d * z2, 0.6).to_event(1))
 
 
 def one_layer():
