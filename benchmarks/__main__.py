@@ -15,8 +15,8 @@ from benchmarks import circuit, step
 
 TEXT = """# Speed
 
-Written by `make bench`. Contenders take turns in one process on one thread, and the median of CPU time is given, so that a
-machine whose speed drifts slows all of them. Ratios carry over to other machines, milliseconds do not.
+Written by `make bench`. Contenders take turns in one process on one thread, and the median of CPU time is given, so
+that a machine whose speed drifts slows all of them. Ratios carry over to other machines, milliseconds do not.
 
 Machine: {cores} cores, {machine}, Python {python}, torch {torch}, pyro-ppl {pyro}.
 
@@ -29,8 +29,8 @@ Machine: {cores} cores, {machine}, Python {python}, torch {torch}, pyro-ppl {pyr
 
 ## The circuit
 
-Forward and backward to weights and leaf log-densities, batch 128. The loop evaluates the same graph and weights region by
-region, as published implementations do.
+Forward and backward to weights and leaf log-densities, batch 128. The loop evaluates the same graph and weights region
+by region, as published implementations do.
 
 {circuit}
 """

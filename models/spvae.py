@@ -29,6 +29,8 @@ from pyro_spvae.models.vae import VAE
 from pyro_spvae.nn import LeafView, memoized
 from pyro_spvae.priors import Prior
 
+_BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
+
 
 class SPVAE(PyroModule):
     r"""
@@ -227,7 +229,8 @@ class SPVAE(PyroModule):
         :returns: ``[num, *event_shape]``.
         """
         _check_positive("num", num)
-        return self._generate(num, None, means)
+        blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
+        return torch.cat([self._generate(block, None, means) for block in blocks])
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
@@ -236,7 +239,7 @@ class SPVAE(PyroModule):
 
         :returns: ``[data, *event_shape]``.
         """
-        return self._generate(len(x), self.posterior(x, observed, num_particles), means=True)
+        return self._complete(x, observed, 1, num_particles, means=True)[0]
 
     @torch.no_grad()
     def impute(
@@ -259,9 +262,24 @@ class SPVAE(PyroModule):
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
         """
         _check_positive("num_samples", num_samples)
-        posterior = self.posterior(x, observed, num_particles)
-        filled = torch.stack([self._generate(len(x), posterior, means) for _ in range(num_samples)])
+        filled = self._complete(x, observed, num_samples, num_particles, means)
         return torch.where(observed, x.to(filled.dtype), filled)
+
+    def _complete(
+        self, x: Tensor, observed: Tensor | None, num_samples: int, num_particles: int, means: bool
+    ) -> Tensor:
+        """Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time."""
+        self.check(x, observed)
+        _check_positive("num_particles", num_particles)
+        seen = None if observed is None else observed.expand(x.shape)
+        rows = max(1, _BLOCK // num_particles)
+        blocks = []
+        for start in range(0, len(x), rows):
+            block = slice(start, start + rows)
+            posterior = self.posterior(x[block], None if seen is None else seen[block], num_particles)
+            count = len(x[block])
+            blocks.append(torch.stack([self._generate(count, posterior, means) for _ in range(num_samples)]))
+        return torch.cat(blocks, 1)
 
     def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool) -> Tensor:
         with _quiet():

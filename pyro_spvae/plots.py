@@ -20,14 +20,15 @@ _LINE = (0.35, 0.55, 0.8)  # red, green, blue
 
 def image_grid(images: Tensor, low: float = 0.0, high: float = 1.0, title: str | None = None) -> Figure:
     """
-    Images in a grid with as many columns as rows, blue lines between them.
+    Images in a grid about as high as it is wide, row by row, with blue lines between them.
 
     :param Tensor images: ``[N, C, H, W]``: grey with one channel, colour with three, else the channels side by side.
     :param float low: value drawn black.
     :param float high: value drawn white.
     :param str title: heading.
     """
-    columns = math.ceil(math.sqrt(len(images)))
+    height, width = images.shape[-2:]
+    columns = min(len(images), max(1, round(math.sqrt(len(images) * height / width))))
     mosaic = _mosaic(images, columns, low, high)
     figure = _figure(4.0, 4.0 * mosaic.size(0) / mosaic.size(1) + (0.3 if title else 0))
     _show(figure.add_subplot(), mosaic, title)
@@ -43,7 +44,7 @@ def image_rows(rows: dict[str, Tensor], low: float = 0.0, high: float = 1.0) -> 
     mosaics = {label: _mosaic(images, len(images), low, high) for label, images in rows.items()}
     widest = max(mosaic.size(1) / mosaic.size(0) for mosaic in mosaics.values())
     width = max(4.0, min(10.0, 0.55 * widest))
-    figure = _figure(width, len(rows) * (width / widest + 0.35))
+    figure = _figure(width, len(rows) * (max(0.3, min(4.0, width / widest)) + 0.35))
     for place, (label, mosaic) in enumerate(mosaics.items(), start=1):
         _show(figure.add_subplot(len(rows), 1, place), mosaic, label)
     return figure

@@ -40,7 +40,7 @@ def bound_terms(model: Any, guide: Any, *args: Any, num_particles: int = 1, **kw
     :raises ValueError: if no leaf site is observed, or sites outside the leaf plate belong to the bound too.
     """
     with torch.no_grad():
-        terms = CircuitELBO(num_particles=num_particles, alpha=1.0)._terms(model, guide, args, kwargs, None)
+        terms = CircuitELBO(num_particles=num_particles, alpha=1.0).terms(model, guide, args, kwargs)
         if terms.observed is None or terms.outside is not None or terms.tree is None:
             raise ValueError("bound_terms needs a model whose only sites are a tree, latent and observed leaf sites")
         leaf = terms.log_weight.mean(0)  # leaf ELBOs [B, L]

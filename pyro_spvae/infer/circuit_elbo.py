@@ -106,7 +106,7 @@ class CircuitELBO(ELBO):
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The negative bound in nats, summed over the data; a Python number, without gradient."""
         with torch.no_grad():
-            terms = self._terms(model, guide, args, kwargs, None)
+            terms = self.terms(model, guide, args, kwargs)
             loss = -torch_item(_total(terms, self._root(terms)[0]))
         warn_if_nan(loss, "loss")
         return loss
@@ -114,12 +114,12 @@ class CircuitELBO(ELBO):
     def bound(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The bound of every datum in nats, ``[data]``, without subsampling scale and without gradient."""
         with torch.no_grad():
-            return self._root(self._terms(model, guide, args, kwargs, None))[0]
+            return self._root(self.terms(model, guide, args, kwargs))[0]
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The negative bound as a scalar tensor whose gradient is an unbiased gradient estimate."""
         path = PathGradients(guide, args, kwargs) if self.gradient == "dreg" else None
-        terms = self._terms(model, guide, args, kwargs, path)
+        terms = self.terms(model, guide, args, kwargs, path)
         root, leaf = self._root(terms)
         loss = -_total(terms, root)
         if path is not None:
@@ -142,8 +142,14 @@ class CircuitELBO(ELBO):
             loss.backward(retain_graph=self.retain_graph)
         return torch_item(loss)
 
-    def _terms(self, model: Any, guide: Any, args: Any, kwargs: Any, path: PathGradients | None) -> LeafTerms:
-        """Traces, one vectorised or several, sorted into terms with the particle axis first."""
+    def terms(self, model: Any, guide: Any, args: Any, kwargs: Any, path: PathGradients | None = None) -> LeafTerms:
+        """
+        Runs guide and model and sorts their sites, see :class:`~pyro_spvae.infer.leaf_terms.LeafTerms`.
+
+        :param tuple args: arguments of both programs.
+        :param dict kwargs: keyword arguments of both programs.
+        :param PathGradients path: makes the gradients doubly reparameterised.
+        """
         collector = LeafTermCollector(joint_particles=self.reduce == "root" or self.num_particles == 1)
         vectorized = self.vectorize_particles or self.num_particles == 1
         wrap = self._vectorized_num_particles if vectorized else _unwrapped

@@ -70,7 +70,7 @@ def _block(model: Any, guide: Any, x: Tensor, kwargs: dict[str, Any], num_sample
     terms: LeafTerms | None = None
     with memoize():
         for size in sizes:
-            terms = CircuitELBO(num_particles=size)._terms(model, guide, (x,), kwargs, None)
+            terms = CircuitELBO(num_particles=size).terms(model, guide, (x,), kwargs)
             chunk = terms.log_weight.logsumexp(0)  # [B, L]
             if terms.log_weight.size(0) != size:  # nothing depended on the particle
                 chunk = chunk + math.log(size)

@@ -70,7 +70,9 @@ class TestAgainstEnumeration:
         if circuit.num_leaves > 12:
             pytest.skip("4,096 masks are enough")
         tree = InducedTree(circuit, leaf)
-        masks = torch.cartesian_prod(*[torch.tensor([False, True])] * circuit.num_leaves).reshape(-1, circuit.num_leaves)
+        masks = torch.cartesian_prod(*[torch.tensor([False, True])] * circuit.num_leaves).reshape(
+            -1, circuit.num_leaves
+        )
         possible = set(exact(circuit, leaf))
         log_probs = tree.log_prob(masks)
         for mask, log_prob in zip(masks, log_probs, strict=True):

@@ -39,7 +39,7 @@ def test_theorem_1(model, x):
     bound = model.spvae.circuit(model.leaf_elbo(x)).detach()
     assert (bound < exact - 0.01).all()
     # alpha = 1 estimates every leaf ELBO without bias, within standard errors that are small
-    terms = CircuitELBO(100_000, alpha=1.0)._terms(model.spvae.model, model.spvae.guide, (x,), {}, None)
+    terms = CircuitELBO(100_000, alpha=1.0).terms(model.spvae.model, model.spvae.guide, (x,), {}, None)
     error = terms.log_weight.std(0) / math.sqrt(100_000)
     assert ((terms.log_weight.mean(0) - model.leaf_elbo(x)).abs() < 5 * error).all()
     assert error.max().item() < 0.15  # a leaf ELBO without its divergence would be off by more than one nat
@@ -96,7 +96,7 @@ def test_unseen_leaf_contributes_exactly_nothing():
     x = torch.randn(3, 1, 2, 4)
     observed = torch.ones(1, 2, 4, dtype=torch.bool)
     observed[..., :2] = False
-    terms = CircuitELBO(4)._terms(model.spvae.model, model.spvae.guide, (x, observed), {}, None)
+    terms = CircuitELBO(4).terms(model.spvae.model, model.spvae.guide, (x, observed), {}, None)
     assert (terms.log_weight[..., :2] == 0).all()
     assert (terms.log_weight[..., 2:] != 0).all()
     # and its parameters get no gradient
@@ -110,7 +110,7 @@ class TestChunks:
     def test_draws_exactly_the_samples_asked_for(self, model, x):
         """Every particle once: the sum of all weights over K, whatever the chunks."""
         seen = []
-        original = CircuitELBO._terms
+        original = CircuitELBO.terms
 
         def record(self, *args):
             terms = original(self, *args)
@@ -120,7 +120,7 @@ class TestChunks:
         for num_samples, chunk_size in ((7, 3), (10, 4), (5, 100), (13, 1), (8, 18)):
             seen.clear()
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(CircuitELBO, "_terms", record)
+                patch.setattr(CircuitELBO, "terms", record)
                 result = log_likelihood(
                     model.spvae.model, model.spvae.guide, x, num_samples=num_samples, chunk_size=chunk_size
                 )
@@ -139,14 +139,14 @@ class TestChunks:
     def test_samples_are_independent_between_leaves_and_chunks(self, model, x):
         z = []
         with pytest.MonkeyPatch.context() as patch:
-            original = CircuitELBO._terms
+            original = CircuitELBO.terms
 
             def record(self, *args):
                 terms = original(self, *args)
                 z.append(terms.log_weight)
                 return terms
 
-            patch.setattr(CircuitELBO, "_terms", record)
+            patch.setattr(CircuitELBO, "terms", record)
             log_likelihood(model.spvae.model, model.spvae.guide, x[:1], num_samples=4000, chunk_size=1000)
         weights = torch.cat(z)[:, 0]
         assert len(weights.unique(dim=0)) == 4000

@@ -114,7 +114,10 @@ def test_grey_levels_are_made_continuous_for_the_normal_alone():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"likelihood": "bernoulli"}, "likelihood is 'bernoulli', but digits holds values other than 0 and 1; accepted"),
+        (
+            {"likelihood": "bernoulli"},
+            "likelihood is 'bernoulli', but digits holds values other than 0 and 1; accepted",
+        ),
         ({"structure": "whole", "delta": 2}, "delta is 2, but the structure whole has no cells; leave it out"),
         ({"depth": 2}, "depth and repetitions describe random-binary-tree, but the structure is poon-domingos"),
         ({"repetitions": 2}, "depth and repetitions describe random-binary-tree, but the structure is poon-domingos"),
@@ -127,5 +130,7 @@ def test_options_that_do_not_fit(options, message):
 
 @pytest.mark.parametrize("likelihood", ["binomial", "categorical", "bernoulli"])
 def test_discrete_likelihoods_need_discrete_data(likelihood):
-    with pytest.raises(ValueError, match=f"^likelihood is '{likelihood}', but table holds .*accepted (is|are) 'normal'$"):
+    with pytest.raises(
+        ValueError, match=f"^likelihood is '{likelihood}', but table holds .*accepted (is|are) 'normal'$"
+    ):
         resolve(dataclasses.replace(TINY, likelihood=likelihood), table())

@@ -1,0 +1,152 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What the parts of a model share: binding, memory of computations, standard deviations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pyro_spvae.nn import Part, memoize, memoized, positive_scale
+from pyro_spvae.nn.scale import check_scale
+
+
+class Recorder(Part):
+    """A part that remembers what it was built with, and counts calls of a memoised method."""
+
+    def __init__(self):
+        self.built = []
+        self.calls = 0
+
+    def build(self, leaves, pixels=1):
+        if pixels == 13:
+            raise ValueError("no such size")
+        self.built.append((leaves, pixels))
+
+    @memoized
+    def twice(self, x):
+        self.calls += 1
+        return 2 * x
+
+
+class TestBind:
+    def test_builds_once_with_the_sizes_and_returns_the_part(self):
+        part = Recorder()
+        assert part.bind(leaves=2, pixels=3) is part
+        assert part.built == [(2, 3)]
+        assert part.sizes == {"leaves": 2, "pixels": 3}
+
+    def test_twice_is_refused(self):
+        part = Recorder().bind(leaves=2)
+        with pytest.raises(ValueError, match=r"^this Recorder is bound already \(leaves=2\); construct another one"):
+            part.bind(leaves=3)
+        assert part.built == [(2, 1)] and part.sizes == {"leaves": 2}
+
+    @pytest.mark.parametrize("value", [0, -1, 1.0, True, "2", None])
+    def test_sizes_are_positive_integers(self, value):
+        part = Recorder()
+        with pytest.raises(ValueError, match=f"^leaves of Recorder is {value!r}; a positive integer is needed$"):
+            part.bind(leaves=value)
+        assert not part.built
+
+    def test_sizes_of_an_unbound_part_are_refused(self):
+        with pytest.raises(ValueError, match=r"^this Recorder has no sizes yet; pass it to a model, or call bind"):
+            _ = Recorder().sizes
+
+    def test_a_failed_binding_may_be_repeated(self):
+        part = Recorder()
+        with pytest.raises(ValueError, match="no such size"):
+            part.bind(leaves=1, pixels=13)
+        assert part.bind(leaves=1).sizes == {"leaves": 1}
+
+
+class TestMemoize:
+    def test_outside_a_block_every_call_computes(self):
+        part, x = Recorder(), torch.ones(1)
+        part.twice(x), part.twice(x)
+        assert part.calls == 2
+
+    def test_inside_a_block_the_same_argument_is_computed_once(self):
+        part, x = Recorder(), torch.ones(1)
+        with memoize():
+            assert part.twice(x) is part.twice(x)
+            assert part.calls == 1
+            part.twice(torch.ones(1))  # equal, but another tensor
+            assert part.calls == 2
+        part.twice(x)
+        assert part.calls == 3
+
+    def test_objects_do_not_share(self):
+        x = torch.ones(1)
+        with memoize():
+            first, second = Recorder(), Recorder()
+            first.twice(x), second.twice(x)
+        assert (first.calls, second.calls) == (1, 1)
+
+    def test_inner_blocks_share_and_end_with_the_outer_one(self):
+        part, x = Recorder(), torch.ones(1)
+        with memoize():
+            with memoize():
+                part.twice(x)
+            part.twice(x)
+            assert part.calls == 1
+        with memoize():
+            part.twice(x)
+        assert part.calls == 2
+
+    def test_a_fresh_block_forgets_for_its_length(self):
+        part, x = Recorder(), torch.ones(1)
+        with memoize():
+            first = part.twice(x)
+            with memoize(fresh=True):
+                assert part.twice(x) is not first
+            assert part.twice(x) is first
+        assert part.calls == 2
+
+    def test_ids_of_temporary_arguments_are_not_confused(self):
+        part = Recorder()
+        with memoize():
+            values = [part.twice(torch.full((1,), float(i))).item() for i in range(50)]
+        assert values == [2.0 * i for i in range(50)]
+
+    def test_an_error_ends_the_block(self):
+        part, x = Recorder(), torch.ones(1)
+        with pytest.raises(RuntimeError, match="stop"), memoize():
+            part.twice(x)
+            raise RuntimeError("stop")
+        part.twice(x)
+        assert part.calls == 2
+
+
+class TestPositiveScale:
+    raw = torch.tensor([-800.0, -30.0, -1.0, 0.0, 0.5, 30.0, 800.0], dtype=torch.float64)
+
+    @pytest.mark.parametrize("floor", [0.0, 1e-3, 0.5])
+    def test_softplus(self, floor):
+        expected = [floor + (math.log1p(math.exp(s)) if s < 700 else s) for s in self.raw.tolist()]
+        torch.testing.assert_close(positive_scale(self.raw, "softplus", floor), torch.tensor(expected))
+
+    @pytest.mark.parametrize("floor", [0.0, 0.1])
+    def test_precision(self, floor):
+        expected = [max(floor, 1 / math.sqrt(1 + s * s)) for s in self.raw.tolist()]
+        torch.testing.assert_close(positive_scale(self.raw, "precision", floor), torch.tensor(expected))
+
+    @pytest.mark.parametrize("kind", ["softplus", "precision"])
+    def test_gradient(self, kind):
+        raw = torch.tensor([-2.0, -0.3, 0.4, 3.0], requires_grad=True)
+        assert torch.autograd.gradcheck(lambda s: positive_scale(s, kind, 0.0), raw)
+
+    @pytest.mark.parametrize(
+        ("kind", "floor", "message"),
+        [
+            ("exp", 0.0, "scale is 'exp'; known are softplus, precision"),
+            ("softplus", -1.0, "min_scale is -1.0; a number of at least 0 is needed"),
+            ("softplus", math.inf, "min_scale is inf; a number of at least 0 is needed"),
+            ("softplus", math.nan, "min_scale is nan; a number of at least 0 is needed"),
+        ],
+    )
+    def test_refusals(self, kind, floor, message):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            check_scale(kind, floor)

@@ -1,0 +1,390 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The command line, as its users see it: files, figures, messages and exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pyro_spvae import __version__, cli
+from pyro_spvae.data import load_data
+from pyro_spvae.training.build import build_model, modelled
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.train import evaluate_test
+from pyro_spvae.training.trainer import Trainer
+
+QUICK = ("--epochs", "2", "--samples", "10", "--hidden", "8", "--units", "2", "--latent-dim", "3")
+FILES = {"config.json", "metrics.jsonl", "results.json", "last.pt", "best.pt", "figures"}
+PICTURES = {"learning_curve.png", "samples.png", "means.png", "reconstructions.png"}
+METRICS = {
+    "epoch": int,
+    "step": int,
+    "elbo": float,
+    "val_elbo": float,
+    "val_reconstruction": float,
+    "val_latent_kl": float,
+    "val_tree_kl": float,
+    "lr": float,
+    "seconds": float,
+    "images_per_second": float,
+}
+TIMINGS = ("seconds", "images_per_second")
+
+
+def invoke(*args):
+    return CliRunner().invoke(cli.app, [str(arg) for arg in args])
+
+
+def train(*args):
+    result = invoke("train", *args)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def python(*args):
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYRO_SPVAE")}
+    environment |= {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120, env=environment)
+
+
+def read(run):
+    """Configuration, metrics and results of a run folder."""
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return (
+        json.loads((run / "config.json").read_text()),
+        [json.loads(line) for line in lines],
+        json.loads((run / "results.json").read_text()),
+    )
+
+
+def reevaluated(run):
+    """Results of the best checkpoint in a model made anew from what the folder holds."""
+    config = TrainConfig(**json.loads((run / "config.json").read_text()))
+    data = load_data(config.data, data_dir=config.data_dir, seed=config.seed)
+    spvae = build_model(config, data)
+    spvae.load_state_dict(torch.load(run / "best.pt", weights_only=True)["model"])
+    return evaluate_test(spvae, modelled(config, data), config)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A run on the bundled digits with leaf ELBOs, and what it printed."""
+    run = tmp_path_factory.mktemp("runs") / "digits"
+    return run, train("digits", "--out", run, *QUICK, "--epochs", 3, "--alpha", 1, "--seed", 5)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Data files, good and bad."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    grey = random.random((40, 6, 5)).astype(np.float32)
+    np.save(folder / "grey.npy", grey)
+    np.savez(folder / "colour.npz", random.integers(0, 256, (40, 3, 5, 6), dtype=np.uint8))
+    np.save(folder / "table.npy", random.normal(size=(40, 5)))
+    np.save(folder / "column.npy", random.normal(size=(40, 1)))
+    np.save(folder / "pair.npy", random.random((40, 2, 4, 4)))
+    broken = grey.copy()
+    broken[3, 2, 1] = np.nan
+    np.save(folder / "nan.npy", broken)
+    np.save(folder / "none.npy", grey[:0])
+    np.save(folder / "pickle.npy", np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
+    np.save(folder / "huge.npy", random.normal(size=(40, 4)) * 1e30)
+    (folder / "empty.npy").touch()
+    return folder
+
+
+class TestTrain:
+    def test_the_folder_holds_what_is_promised_and_nothing_else(self, digits):
+        run, _ = digits
+        assert {path.name for path in run.iterdir()} == FILES
+        assert {path.name for path in (run / "figures").iterdir()} == PICTURES
+        for name in PICTURES:
+            assert (run / "figures" / name).read_bytes().startswith(b"\x89PNG")
+
+    def test_the_configuration_has_the_options_and_what_was_chosen(self, digits):
+        config, _, _ = read(digits[0])
+        assert config.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
+        given = {"data": "digits", "epochs": 3, "samples": 10, "hidden": [8], "units": 2, "latent_dim": 3, "seed": 5}
+        assert config | given == config
+        assert (config["structure"], config["leaves"], config["alpha"]) == ("poon-domingos", 2, 1.0)
+        assert config["delta"] and config["likelihood"] != "auto"
+
+    def test_metrics_have_the_schema(self, digits):
+        _, metrics, _ = read(digits[0])
+        assert [line["epoch"] for line in metrics] == [1, 2, 3]
+        assert [line["step"] for line in metrics] == [11, 22, 33]  # 1,297 rows in batches of at most 128
+        for line in metrics:
+            assert {key: type(value) for key, value in line.items()} == METRICS
+            assert all(math.isfinite(value) for value in line.values())
+            assert line["val_tree_kl"] >= 0 and line["images_per_second"] > 0 and line["lr"] == TrainConfig().lr
+        assert metrics[-1]["val_elbo"] > metrics[0]["val_elbo"]
+        assert 0 < metrics[0]["seconds"] < metrics[1]["seconds"] < metrics[2]["seconds"]
+
+    def test_with_alpha_1_the_bound_is_reconstruction_less_divergences(self, digits):
+        for line in read(digits[0])[1]:
+            parts = line["val_reconstruction"] - line["val_latent_kl"] - line["val_tree_kl"]
+            assert line["val_elbo"] == pytest.approx(parts, abs=1e-3)
+
+    def test_results_are_those_of_the_best_checkpoint(self, digits):
+        _, metrics, results = read(digits[0])
+        again = reevaluated(digits[0])
+        assert again["log_likelihood"] == results["log_likelihood"]
+        assert again == {key: results[key] for key in again}
+        assert results["best_epoch"] == max(metrics, key=lambda line: line["val_elbo"])["epoch"]
+        assert (results["rows"], results["samples"], results["seed"]) == (250, 10, 5)
+        assert results["bits_per_dim"] == pytest.approx(-results["log_likelihood"] / (64 * math.log(2)))
+        assert results["versions"]["torch"] == torch.__version__
+
+    def test_what_is_printed(self, digits):
+        run, printed = digits
+        _, metrics, results = read(run)
+        lines = printed.stdout.splitlines()
+        assert printed.stderr == ""
+        assert [line.split()[1] for line in lines if line.startswith("epoch")] == ["1", "2", "3"]
+        error = f"{results['log_likelihood']:.2f} +- {results['standard_error']:.2f} nats (250 rows, 10 samples)"
+        assert f"log-likelihood {error}, {results['bits_per_dim']:.3f} bits/dim" in lines[-2]
+        assert str(run) in lines[-1]
+        text = printed.stdout
+        assert f"{results['parameters']:,} parameters" in text and "likelihood  " in text and "leaf_regions" in text
+
+    @pytest.mark.parametrize(
+        ("name", "structure", "bits", "dimensions"),
+        [
+            ("grey.npy", "poon-domingos", None, 30),
+            ("colour.npz", "poon-domingos", 8, 90),
+            ("table.npy", "random-binary-tree", None, 5),
+            ("column.npy", "whole", None, 1),
+            ("pair.npy", "poon-domingos", None, 32),
+        ],
+    )
+    def test_files_of_every_kind(self, files, tmp_path, name, structure, bits, dimensions):
+        run = tmp_path / "run"
+        train(files / name, "--out", run, *QUICK)
+        config, metrics, results = read(run)
+        assert {path.name for path in run.iterdir()} == FILES
+        images = name not in ("table.npy", "column.npy")
+        assert {path.name for path in (run / "figures").iterdir()} == (PICTURES if images else {"learning_curve.png"})
+        assert (config["structure"], config["likelihood"], len(metrics)) == (structure, "normal", 2)
+        assert reevaluated(run)["log_likelihood"] == results["log_likelihood"]
+        if bits is None:
+            assert results["bits_per_dim"] is None
+        else:
+            expected = -results["log_likelihood"] / (dimensions * math.log(2)) + bits
+            assert results["bits_per_dim"] == pytest.approx(expected)
+
+    @pytest.mark.parametrize("likelihood", ["binomial", "categorical", "normal"])
+    def test_likelihoods_of_grey_levels(self, tmp_path, likelihood):
+        train("--out", tmp_path / "run", *QUICK, "--likelihood", likelihood, "--epochs", 1)
+        config, _, results = read(tmp_path / "run")
+        bits = -results["log_likelihood"] / (64 * math.log(2)) + (math.log2(17) if likelihood == "normal" else 0)
+        assert config["likelihood"] == likelihood and results["bits_per_dim"] == pytest.approx(bits)
+
+    def test_options_reach_the_run(self, files, tmp_path):
+        options = ["--alpha", "-inf", "--networks", "shared", "--structure", "quad-tree", "--delta", 3, "--leaves", 3]
+        options += ["--hidden", "", "--activation", "tanh", "--lr", 0.01, "--patience", 3, "--particles", 4]
+        train(files / "grey.npy", "--out", tmp_path / "run", *QUICK, "--epochs", 1, *options)
+        config, metrics, _ = read(tmp_path / "run")
+        expected = {"alpha": "-inf", "networks": "shared", "structure": "quad-tree", "delta": 3, "leaves": 3}
+        expected |= {"hidden": [], "activation": "tanh", "lr": 0.01, "patience": 3, "particles": 4}
+        assert config | expected == config
+        assert metrics[0]["lr"] == 0.01
+
+    def test_the_same_seed_gives_the_same_run_and_another_another(self, tmp_path):
+        seen = []
+        for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+            run = tmp_path / name
+            train("--out", run, *QUICK, "--likelihood", "normal", "--seed", seed)
+            _, metrics, results = read(run)
+            for line in metrics:
+                for key in TIMINGS:
+                    del line[key]
+            checkpoints = [torch.load(run / f"{which}.pt", weights_only=True)["model"] for which in ("last", "best")]
+            seen.append((metrics, results["log_likelihood"], checkpoints))
+        (metrics, value, checkpoints), (same_metrics, same_value, same_checkpoints), (other, other_value, others) = seen
+        assert (metrics, value) == (same_metrics, same_value)
+        assert metrics != other and value != other_value
+        for state, same, different in zip(checkpoints, same_checkpoints, others, strict=True):
+            assert all(torch.equal(state[key], same[key]) for key in state)
+            assert any(not torch.equal(state[key], different[key]) for key in state)
+
+
+class TestRefusals:
+    """Bad input: exit code 2, one sentence on stderr, nothing made."""
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["nosuch"], "'nosuch' is no known data set; give one of digits, mnist, or"),
+            (["digits", "--delta", 0], "delta is 0; a positive integer is needed"),
+            (["digits", "--delta", 9], "delta .* 8.* 9"),
+            (["digits", "--particles", 0], "particles is 0; a positive integer is needed"),
+            (["digits", "--hidden", "8,x"], "hidden is '8,x'; positive integers separated by commas"),
+            (["digits", "--hidden", "8,,8"], "hidden is '8,,8'; positive integers separated by commas"),
+            (["digits", "--hidden", "8,0"], r"hidden is \(8, 0\); .* positive integers"),
+            (["digits", "--likelihood", "bernoulli"], "likelihood is 'bernoulli', but digits holds values other than"),
+            (["digits", "--likelihood", "gauss"], "Invalid value for '--likelihood'.*'bernoulli'.*'normal'"),
+            (["digits", "--structure", "whole", "--delta", 2], "delta is 2, but the structure whole has no cells"),
+            (["digits", "--seed", "-1"], "seed is -1; an integer from 0"),
+            (["digits", "--lr", "nan"], "lr is nan; a positive number"),
+            (["digits", "--alpha", "nan"], "alpha is nan; a finite number or -inf"),
+            (["digits", "--gradient", "dreg", "--alpha", 1], "gradient is 'dreg', which needs alpha 0"),
+            (["digits", "--epochs", "two"], "Invalid value for '--epochs'.*integer"),
+            (["digits", "--epochs", "1.5"], "Invalid value for '--epochs'.*integer"),
+            (["digits", "--nosuch"], "No such option.* --nosuch"),
+            (["digits", "surplus"], ".*unexpected extra argument.*surplus"),
+            (["mnist"], "data_dir is not given, but mnist needs it"),
+            (["mnist", "--data-dir", "{files}"], "mnist needs the file train-images-idx3-ubyte"),
+            (
+                ["{files}/grey.npy", "--likelihood", "binomial"],
+                "likelihood is 'binomial', but grey.npy holds continuous",
+            ),
+            (["{files}/nan.npy"], ".*nan.npy.* 1 NaN or infinite"),
+            (["{files}/none.npy"], ".*none.npy has the shape .*must not be empty"),
+            (["{files}/empty.npy"], ".*empty.npy cannot be read"),
+            (["{files}/pickle.npy"], ".*pickle.npy cannot be read .*allow_pickle=False"),
+            (["{files}/absent.npy"], "there is no data file .*absent.npy"),
+            (["{files}/table.npy", "--depth", 9], "depth .*5.* 9"),
+            (["{files}/huge.npy"], "the bound became (nan|-inf) at step 1; nothing was kept; .* data scaled to"),
+            (
+                ["digits", "--lr", "1e30"],
+                "the .* became nan at step [0-9]+; nothing was kept; try a smaller lr than 1e",
+            ),
+        ],
+    )
+    def test_one_sentence_and_nothing_else(self, files, tmp_path, args, message):
+        before = sorted(tmp_path.rglob("*"))
+        args = [str(arg).replace("{files}", str(files)) for arg in args]
+        result = invoke("train", "--out", tmp_path / "run", *QUICK, *args)
+        assert (result.exit_code, result.stdout.count("Error")) == (2, 0)
+        (line,) = result.stderr.splitlines()
+        assert re.match(f"Error: {message}", line), line
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_an_existing_folder_is_left_alone(self, tmp_path):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "mine").write_text("kept")
+        result = invoke("train", "--out", tmp_path / "run", *QUICK)
+        assert result.exit_code == 2 and result.stdout == ""
+        assert re.fullmatch("Error: the run folder .*run exists already; choose another name\n", result.stderr)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
+
+    def test_a_folder_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").touch()
+        result = invoke("train", "--out", tmp_path / "file" / "run", *QUICK)
+        assert result.exit_code == 2
+        assert re.fullmatch("Error: the run folder .*run cannot be made: Not a directory\n", result.stderr)
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (["train"], "Missing option '--out'."),
+            (["trian"], "No such command 'trian'."),
+            (["--nosuch"], "No such option: --nosuch"),
+            (["demo", "--seed", "x"], "Invalid value for '--seed'"),
+            (["demo", "--seed", "-1"], "seed is -1; an integer from 0"),
+        ],
+    )
+    def test_wrong_usage(self, args, message):
+        result = invoke(*args)
+        assert result.exit_code == 2 and result.stdout == ""
+        assert result.stderr.startswith(f"Error: {message}") and result.stderr.count("\n") == 1
+
+    def test_divergence_keeps_the_checkpoints_and_says_where(self, files, tmp_path, monkeypatch):
+        step = Trainer.train_step
+
+        def diverging(trainer, x):
+            return step(trainer, x) if trainer.epoch < 2 else math.nan
+
+        monkeypatch.setattr(Trainer, "train_step", diverging)
+        result = invoke("train", files / "table.npy", "--out", tmp_path / "run", *QUICK)
+        assert result.exit_code == 2
+        assert re.fullmatch(
+            rf"Error: the bound became nan at step 1; the last good parameters are in {tmp_path}/run/last.pt; try .*\n",
+            result.stderr,
+        )
+        assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"results.json"}
+        assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["epoch"] == 1
+
+    def test_in_a_process_of_its_own(self, files, tmp_path):
+        result = python("-m", "pyro_spvae", "train", str(files / "nan.npy"), "--out", str(tmp_path / "run"))
+        assert (result.returncode, result.stdout) == (2, "")
+        assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+
+class TestHelp:
+    @pytest.mark.parametrize("args", [[], ["--help"], ["-h"], ["train", "--help"], ["demo", "-h"], ["--version"]])
+    def test_help_does_not_wait_for_torch(self, args):
+        code = (
+            "import sys\n"
+            "from pyro_spvae.cli import main\n"
+            f"sys.argv = ['pyro-spvae', *{args!r}]\n"
+            "try:\n    main()\n"
+            "except SystemExit as end:\n    assert not end.code, end.code\n"
+            "heavy = {'torch', 'pyro', 'numpy', 'matplotlib', 'sklearn'} & set(sys.modules)\n"
+            "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+        )
+        result = python("-c", code)
+        assert (result.returncode, result.stderr) == (0, "")
+        if "--version" not in args:
+            assert "Usage: " in result.stdout
+
+    def test_train_help_shows_defaults_and_units(self):
+        text = " ".join(python("-m", "pyro_spvae", "train", "--help").stdout.replace("│", " ").split())
+        for field in dataclasses.fields(TrainConfig):
+            if field.name != "data":
+                assert f"--{field.name.replace('_', '-')} " in text
+        config = TrainConfig()
+        shown = [config.lr, config.particles, config.samples, config.patience, config.likelihood, config.units]
+        for default in ("digits", ",".join(map(str, config.hidden)), *shown):
+            assert f"[default: {default}]" in text
+        for unit in ("nats per row", "higher is better", "pixels", "Most epochs", "[required]"):
+            assert unit in text
+        for choice in ("quad-tree", "categorical", "leaky_relu", "dreg", "shared"):
+            assert choice in text
+
+    def test_every_field_has_its_flag_with_the_same_default(self):
+        parameters = inspect.signature(cli.train).parameters
+        fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+        assert parameters.keys() - fields.keys() == {"out"} and fields.keys() <= parameters.keys()
+        for name, default in fields.items():
+            expected = ",".join(map(str, default)) if name == "hidden" else default
+            assert parameters[name].default == expected, name
+
+    def test_defaults_arrive_in_the_configuration(self, monkeypatch):
+        seen = []
+        monkeypatch.setattr(
+            "pyro_spvae.training.train.train", lambda config, out, **options: seen.append((config, out))
+        )
+        assert invoke("train", "--out", "runs/x").exit_code == 0
+        [(config, out)] = seen
+        assert config == TrainConfig() and str(out) == "runs/x"
+
+    def test_module_and_version(self):
+        result = python("-m", "pyro_spvae", "--version")
+        assert (result.returncode, result.stdout, result.stderr) == (0, f"pyro-spvae {__version__}\n", "")
+
+    def test_without_arguments_there_is_help(self):
+        result = invoke()
+        assert result.exit_code == 0 and "train" in result.stdout and "demo" in result.stdout
+
+
+def test_demo_hands_its_options_on(monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr("pyro_spvae.training.demo.demo", lambda out, **options: seen.update(options, out=out))
+    assert invoke("demo", "--out", tmp_path / "x", "--seed", 3).exit_code == 0
+    assert (seen["out"], seen["seed"]) == (tmp_path / "x", 3)

@@ -1,0 +1,132 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures: the right pixels in the right places, and files that are pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.image import imread
+
+from pyro_spvae import plots
+
+GREY = [0.0, 0.25, 0.75, 1.0]
+
+
+def shown(figure):
+    """The arrays that a figure shows, axes by axes."""
+    return [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+
+
+def flat_images(values, channels=1, height=3, width=2):
+    return torch.tensor(values)[:, None, None, None].expand(-1, channels, height, width)
+
+
+def test_a_grid_is_row_by_row():
+    (picture,) = shown(plots.image_grid(flat_images(GREY)))
+    assert picture.shape == (7, 5, 3)  # two by two images of 3 x 2, one line between
+    assert np.allclose(picture[:3, :2], 0.0) and np.allclose(picture[:3, 3:], 0.25)
+    assert np.allclose(picture[4:, :2], 0.75) and np.allclose(picture[4:, 3:], 1.0)
+    line = picture[3]
+    assert np.ptp(line[0]) > 0.2, "lines have a colour, which grey images lack"
+    assert np.allclose(line, line[0]) and np.allclose(picture[:, 2], line[0])
+
+
+def test_an_unfilled_grid_and_a_single_image():
+    (picture,) = shown(plots.image_grid(flat_images([0.0, 0.5, 1.0])))
+    assert np.allclose(picture[4:, :2], 1.0) and np.ptp(picture[5, 4]) > 0.2
+    (picture,) = shown(plots.image_grid(flat_images([0.5])))
+    assert picture.shape == (3, 2, 3) and np.allclose(picture, 0.5)
+
+
+def test_colours_stay_and_other_channels_stand_side_by_side():
+    colour = torch.rand(1, 3, 4, 5)
+    (picture,) = shown(plots.image_grid(colour))
+    assert np.allclose(picture, colour[0].movedim(0, -1), atol=1e-6)
+    for channels in (2, 4):
+        x = torch.rand(1, channels, 4, 5)
+        (picture,) = shown(plots.image_grid(x))
+        assert picture.shape == (4, 5 * channels, 3)
+        for channel in range(channels):
+            part = picture[:, 5 * channel : 5 * channel + 5]
+            assert np.allclose(part, x[0, channel, :, :, None], atol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 16.0), (-2.0, 2.0)])
+def test_values_are_scaled_and_cut_to_the_range(low, high):
+    values = [low + (high - low) * grey for grey in GREY]
+    (picture,) = shown(plots.image_grid(flat_images([*values[:3], high + 5]), low, high))
+    assert np.allclose(picture, shown(plots.image_grid(flat_images(GREY)))[0])
+
+
+def test_a_range_of_one_value_is_no_error():
+    (picture,) = shown(plots.image_grid(flat_images([5.0]), low=5.0, high=5.0))
+    assert np.allclose(picture, 0.0)
+
+
+def test_rows_are_labelled_and_their_columns_stand_below_each_other():
+    figure = plots.image_rows({"first": flat_images(GREY), "second": flat_images(GREY[::-1])})
+    assert [axes.get_title() for axes in figure.axes] == ["first", "second"]
+    first, second = shown(figure)
+    assert first.shape == second.shape == (3, 4 * 2 + 3, 3)
+    for i, grey in enumerate(GREY):
+        assert np.allclose(first[:, 3 * i : 3 * i + 2], grey)
+        assert np.allclose(second[:, 3 * i : 3 * i + 2], GREY[3 - i])
+
+
+def metrics(bounds, validation):
+    return [
+        {"epoch": epoch, "elbo": bound, "val_elbo": val}
+        for epoch, (bound, val) in enumerate(zip(bounds, validation, strict=True), start=1)
+    ]
+
+
+def test_a_learning_curve_has_both_bounds_the_best_and_units():
+    figure = plots.learning_curve(metrics([-9.0, -6.0, -5.0, -4.0], [-8.0, -5.5, -6.0, -7.0]))
+    (axes,) = figure.axes
+    training, validation, best = axes.lines
+    assert list(training.get_ydata()) == [-9.0, -6.0, -5.0, -4.0]
+    assert list(validation.get_ydata()) == [-8.0, -5.5, -6.0, -7.0]
+    assert (list(best.get_xdata()), list(best.get_ydata())) == ([2], [-5.5])
+    assert axes.get_xlabel() == "epoch" and "nats" in axes.get_ylabel()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["training", "validation", "best: -5.5 in epoch 2"]
+
+
+def test_the_first_epochs_do_not_flatten_the_curve():
+    bounds = [-1e6] * 2 + [-100.0 + i for i in range(18)]
+    low, high = plots.learning_curve(metrics(bounds, bounds)).axes[0].get_ylim()
+    assert -110 < low < -100 and -83 < high < -75
+
+
+def test_one_epoch_is_visible_and_epochs_are_whole_numbers(tmp_path):
+    figure = plots.learning_curve(metrics([-2.0], [-1.0]))
+    assert all(line.get_marker() not in (None, "None", "") for line in figure.axes[0].lines)
+    for epochs in (1, 2, 3, 40):
+        figure = plots.learning_curve(metrics([-2.0] * epochs, [-1.0] * epochs))
+        ticks = figure.axes[0].get_xticks()
+        assert len(ticks) and np.allclose(ticks, np.round(ticks))
+
+
+@pytest.mark.parametrize("height, width, count", [(8, 8, 64), (28, 28, 16), (2, 40, 9), (40, 2, 9), (1, 1, 1)])
+def test_files_are_pictures_of_sane_size(tmp_path, height, width, count):
+    x = torch.rand(count, 1, height, width)
+    figures = {
+        "grid.png": plots.image_grid(x, title="samples"),
+        "rows.png": plots.image_rows({"test images": x, "reconstructions": x}),
+        "curve.png": plots.learning_curve(metrics([-2.0, -1.0], [-3.0, -2.0])),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+        picture = imread(tmp_path / name)
+        assert 100 <= picture.shape[0] <= 5000 and 100 <= picture.shape[1] <= 5000
+        assert picture[..., :3].min() < 0.9, "not blank"
+
+
+def test_pyplot_keeps_no_figures(tmp_path):
+    import matplotlib.pyplot as plt
+
+    plots.save(plots.image_grid(torch.rand(4, 1, 3, 3)), tmp_path / "grid.png")
+    assert not plt.get_fignums()
