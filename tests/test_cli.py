@@ -8,25 +8,17 @@ import dataclasses
 import inspect
 import json
 import math
-import os
-import re
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import torch
-from typer.testing import CliRunner
 
 from pyro_spvae import __version__, cli
 from pyro_spvae.data import load_data
 from pyro_spvae.training.build import build_model, modelled
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.train import evaluate_test
-from pyro_spvae.training.trainer import Trainer
+from tests.cli_cases import FILES, QUICK, invoke, python, train, write_files
 
-QUICK = ("--epochs", "2", "--samples", "10", "--hidden", "8", "--units", "2", "--latent-dim", "3")
-FILES = {"config.json", "metrics.jsonl", "results.json", "last.pt", "best.pt", "figures"}
 PICTURES = {"learning_curve.png", "samples.png", "means.png", "reconstructions.png"}
 METRICS = {
     "epoch": int,
@@ -41,22 +33,6 @@ METRICS = {
     "images_per_second": float,
 }
 TIMINGS = ("seconds", "images_per_second")
-
-
-def invoke(*args):
-    return CliRunner().invoke(cli.app, [str(arg) for arg in args])
-
-
-def train(*args):
-    result = invoke("train", *args)
-    assert result.exit_code == 0, result.output
-    return result
-
-
-def python(*args):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYRO_SPVAE")}
-    environment |= {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120, env=environment)
 
 
 def read(run):
@@ -87,24 +63,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture
 def files(tmp_path):
-    """Data files, good and bad."""
-    random = np.random.default_rng(0)
-    folder = tmp_path / "data"
-    folder.mkdir()
-    grey = random.random((40, 6, 5)).astype(np.float32)
-    np.save(folder / "grey.npy", grey)
-    np.savez(folder / "colour.npz", random.integers(0, 256, (40, 3, 5, 6), dtype=np.uint8))
-    np.save(folder / "table.npy", random.normal(size=(40, 5)))
-    np.save(folder / "column.npy", random.normal(size=(40, 1)))
-    np.save(folder / "pair.npy", random.random((40, 2, 4, 4)))
-    broken = grey.copy()
-    broken[3, 2, 1] = np.nan
-    np.save(folder / "nan.npy", broken)
-    np.save(folder / "none.npy", grey[:0])
-    np.save(folder / "pickle.npy", np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
-    np.save(folder / "huge.npy", random.normal(size=(40, 4)) * 1e30)
-    (folder / "empty.npy").touch()
-    return folder
+    return write_files(tmp_path / "data")
 
 
 class TestTrain:
@@ -220,110 +179,6 @@ class TestTrain:
         for state, same, different in zip(checkpoints, same_checkpoints, others, strict=True):
             assert all(torch.equal(state[key], same[key]) for key in state)
             assert any(not torch.equal(state[key], different[key]) for key in state)
-
-
-class TestRefusals:
-    """Bad input: exit code 2, one sentence on stderr, nothing made."""
-
-    @pytest.mark.parametrize(
-        ("args", "message"),
-        [
-            (["nosuch"], "'nosuch' is no known data set; give one of digits, mnist, or"),
-            (["digits", "--delta", 0], "delta is 0; a positive integer is needed"),
-            (["digits", "--delta", 9], "delta .* 8.* 9"),
-            (["digits", "--particles", 0], "particles is 0; a positive integer is needed"),
-            (["digits", "--hidden", "8,x"], "hidden is '8,x'; positive integers separated by commas"),
-            (["digits", "--hidden", "8,,8"], "hidden is '8,,8'; positive integers separated by commas"),
-            (["digits", "--hidden", "8,0"], r"hidden is \(8, 0\); .* positive integers"),
-            (["digits", "--likelihood", "bernoulli"], "likelihood is 'bernoulli', but digits holds values other than"),
-            (["digits", "--likelihood", "gauss"], "Invalid value for '--likelihood'.*'bernoulli'.*'normal'"),
-            (["digits", "--structure", "whole", "--delta", 2], "delta is 2, but the structure whole has no cells"),
-            (["digits", "--seed", "-1"], "seed is -1; an integer from 0"),
-            (["digits", "--lr", "nan"], "lr is nan; a positive number"),
-            (["digits", "--alpha", "nan"], "alpha is nan; a finite number or -inf"),
-            (["digits", "--gradient", "dreg", "--alpha", 1], "gradient is 'dreg', which needs alpha 0"),
-            (["digits", "--epochs", "two"], "Invalid value for '--epochs'.*integer"),
-            (["digits", "--epochs", "1.5"], "Invalid value for '--epochs'.*integer"),
-            (["digits", "--nosuch"], "No such option.* --nosuch"),
-            (["digits", "surplus"], ".*unexpected extra argument.*surplus"),
-            (["mnist"], "data_dir is not given, but mnist needs it"),
-            (["mnist", "--data-dir", "{files}"], "mnist needs the file train-images-idx3-ubyte"),
-            (
-                ["{files}/grey.npy", "--likelihood", "binomial"],
-                "likelihood is 'binomial', but grey.npy holds continuous",
-            ),
-            (["{files}/nan.npy"], ".*nan.npy.* 1 NaN or infinite"),
-            (["{files}/none.npy"], ".*none.npy has the shape .*must not be empty"),
-            (["{files}/empty.npy"], ".*empty.npy cannot be read"),
-            (["{files}/pickle.npy"], ".*pickle.npy cannot be read .*allow_pickle=False"),
-            (["{files}/absent.npy"], "there is no data file .*absent.npy"),
-            (["{files}/table.npy", "--depth", 9], "depth .*5.* 9"),
-            (["{files}/huge.npy"], "the bound became (nan|-inf) at step 1; nothing was kept; .* data scaled to"),
-            (
-                ["digits", "--lr", "1e30"],
-                "the .* became nan at step [0-9]+; nothing was kept; try a smaller lr than 1e",
-            ),
-        ],
-    )
-    def test_one_sentence_and_nothing_else(self, files, tmp_path, args, message):
-        before = sorted(tmp_path.rglob("*"))
-        args = [str(arg).replace("{files}", str(files)) for arg in args]
-        result = invoke("train", "--out", tmp_path / "run", *QUICK, *args)
-        assert (result.exit_code, result.stdout.count("Error")) == (2, 0)
-        (line,) = result.stderr.splitlines()
-        assert re.match(f"Error: {message}", line), line
-        assert sorted(tmp_path.rglob("*")) == before
-
-    def test_an_existing_folder_is_left_alone(self, tmp_path):
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "mine").write_text("kept")
-        result = invoke("train", "--out", tmp_path / "run", *QUICK)
-        assert result.exit_code == 2 and result.stdout == ""
-        assert re.fullmatch("Error: the run folder .*run exists already; choose another name\n", result.stderr)
-        assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
-
-    def test_a_folder_that_cannot_be_made(self, tmp_path):
-        (tmp_path / "file").touch()
-        result = invoke("train", "--out", tmp_path / "file" / "run", *QUICK)
-        assert result.exit_code == 2
-        assert re.fullmatch("Error: the run folder .*run cannot be made: Not a directory\n", result.stderr)
-
-    @pytest.mark.parametrize(
-        ("args", "message"),
-        [
-            (["train"], "Missing option '--out'."),
-            (["trian"], "No such command 'trian'."),
-            (["--nosuch"], "No such option: --nosuch"),
-            (["demo", "--seed", "x"], "Invalid value for '--seed'"),
-            (["demo", "--seed", "-1"], "seed is -1; an integer from 0"),
-        ],
-    )
-    def test_wrong_usage(self, args, message):
-        result = invoke(*args)
-        assert result.exit_code == 2 and result.stdout == ""
-        assert result.stderr.startswith(f"Error: {message}") and result.stderr.count("\n") == 1
-
-    def test_divergence_keeps_the_checkpoints_and_says_where(self, files, tmp_path, monkeypatch):
-        step = Trainer.train_step
-
-        def diverging(trainer, x):
-            return step(trainer, x) if trainer.epoch < 2 else math.nan
-
-        monkeypatch.setattr(Trainer, "train_step", diverging)
-        result = invoke("train", files / "table.npy", "--out", tmp_path / "run", *QUICK)
-        assert result.exit_code == 2
-        assert re.fullmatch(
-            rf"Error: the bound became nan at step 1; the last good parameters are in {tmp_path}/run/last.pt; try .*\n",
-            result.stderr,
-        )
-        assert {path.name for path in (tmp_path / "run").iterdir()} == FILES - {"results.json"}
-        assert torch.load(tmp_path / "run" / "last.pt", weights_only=True)["epoch"] == 1
-
-    def test_in_a_process_of_its_own(self, files, tmp_path):
-        result = python("-m", "pyro_spvae", "train", str(files / "nan.npy"), "--out", str(tmp_path / "run"))
-        assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
-        assert not (tmp_path / "run").exists()
 
 
 class TestHelp:

@@ -255,7 +255,10 @@ class TestNormalOfThePaper(TestNormal):
     ("make", "message"),
     [
         (lambda: Binomial(0), "total_count is 0; a positive integer is needed"),
-        (lambda: Binomial(2.0), "total_count is 2.0; a positive integer is needed"),
+        (
+            lambda: Binomial(2.0),  # type: ignore[arg-type]
+            "total_count is 2.0; a positive integer is needed",
+        ),
         (lambda: Categorical(-1), "levels is -1; a positive integer is needed"),
         (lambda: Categorical(True), "levels is True; a positive integer is needed"),
         (lambda: Normal(mean="tanh"), "mean is 'tanh'; known are identity, sigmoid"),

@@ -95,6 +95,10 @@ def test_tree_memory_is_bounded(monkeypatch):
     assert torch.equal(circuit.mpe(leaf)[0], tree)
 
 
+_TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
+
+
+@pytest.mark.skipif(_TORCH < (2, 13), reason="torch.compile of older releases fails on this autograd.Function")
 # raised inside torch.compile itself when it meets any autograd.Function
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 @pytest.mark.parametrize(("units", "leaves"), [(2, 2), (6, 3)])

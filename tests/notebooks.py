@@ -1,0 +1,90 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the tutorials; ``python -m tests.notebooks`` runs them in full and writes their outputs into the files."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+class ThisPython(KernelSpecManager):
+    """Knows one kernel: that of the running interpreter, whatever kernels are installed for the user or the system."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        return KernelSpec(argv=argv, display_name=kernel_name, language="python")
+
+
+def read(path: Path) -> NotebookNode:
+    """The notebook, checked against the format's schema."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    return notebook
+
+
+def execute(notebook: NotebookNode, folder: Path, smoke_test: bool) -> NotebookNode:
+    """
+    A copy of the notebook with the outputs of a fresh run.
+
+    :param NotebookNode notebook: what to run; unchanged.
+    :param Path folder: working directory of the run, and the place of IPython's and Jupyter's own files.
+    :param bool smoke_test: set ``CI``, with which the tutorials shorten their loops.
+    :raises nbclient.exceptions.CellExecutionError: if a cell fails.
+    """
+    env = {name: value for name, value in os.environ.items() if name not in ("CI", "MPLBACKEND")}
+    env["IPYTHONDIR"] = str(folder / ".ipython")
+    # tqdm's advice on a missing widget package is true, but no part of a tutorial
+    env["PYTHONWARNINGS"] = ",".join(filter(None, [env.get("PYTHONWARNINGS"), "ignore:IProgress not found"]))
+    if smoke_test:
+        env["CI"] = "1"
+    connection = str(folder / "kernel.json")
+    manager = AsyncKernelManager(kernel_spec_manager=ThisPython(), connection_file=connection)
+    client = NotebookClient(
+        copy.deepcopy(notebook),
+        km=manager,
+        timeout=600,
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(folder)}},
+    )
+    return client.execute(env=env, cleanup_kc=True)  # a manager that was passed in would be left running
+
+
+def scrub(notebook: NotebookNode) -> NotebookNode:
+    """The notebook without what differs from machine to machine; changed in place."""
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+            "language_info": {"name": "python"},
+        }
+    )
+    for place, cell in enumerate(notebook.cells):
+        cell.metadata = nbformat.from_dict({})
+        cell.id = f"cell-{place:02d}"
+    return notebook
+
+
+def main() -> None:
+    """Runs every notebook in full and rewrites it."""
+    for path in NOTEBOOKS:
+        with tempfile.TemporaryDirectory() as folder:
+            notebook = scrub(execute(read(path), Path(folder), smoke_test=False))
+        nbformat.validate(notebook)
+        nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    main()

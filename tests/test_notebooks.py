@@ -1,0 +1,78 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The tutorials run, and the outputs they have in the repository are those of one clean run from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from nbclient.exceptions import CellExecutionError
+from nbformat.v4 import new_code_cell, new_notebook
+
+from tests.notebooks import NOTEBOOKS, execute, read, scrub
+
+MACHINE_PATH = re.compile(r"/(home|root|tmp|work|Users|usr|opt|var)/|[A-Z]:\\")
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def kinds(cell):
+    """What a cell shows: text, pictures, values; not what a library may write to stderr on one machine only."""
+    shown = [output for output in cell.outputs if output.get("name") != "stderr"]
+    return [sorted(output["data"]) if "data" in output else output.output_type for output in shown]
+
+
+def test_there_are_notebooks():
+    assert "01_sum_product_vae" in [path.stem for path in NOTEBOOKS]
+
+
+@each_notebook
+def test_runs_and_shows_what_the_committed_one_shows(path, tmp_path):
+    committed = read(path)
+    fresh = execute(committed, tmp_path, smoke_test=True)  # raises where a cell fails
+    for old, new in zip(code_cells(committed), code_cells(fresh), strict=True):
+        assert new.execution_count is not None
+        assert kinds(new) == kinds(old), new.source
+
+
+@each_notebook
+def test_committed_outputs(path):
+    notebook = read(path)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    for output in outputs:
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr", output.text
+    text = [cell.source for cell in notebook.cells]
+    text += [output.text if "text" in output else output.data.get("text/plain", "") for output in outputs]
+    assert not [part for part in text if MACHINE_PATH.search(part)]
+    assert path.stat().st_size < 300_000
+    assert notebook == scrub(copy.deepcopy(notebook))
+
+
+class TestRunner:
+    def test_failing_cell_is_an_error(self, tmp_path):
+        with pytest.raises(CellExecutionError, match="ZeroDivisionError"):
+            execute(new_notebook(cells=[new_code_cell("1 / 0")]), tmp_path, smoke_test=True)
+
+    @pytest.mark.parametrize("smoke_test", [False, True])
+    def test_kernel_is_the_running_python_in_the_given_folder(self, smoke_test, tmp_path, monkeypatch):
+        monkeypatch.setenv("CI", "true")
+        source = "import os, sys\nprint(sys.executable, os.getcwd(), 'CI' in os.environ, sep='\\n')"
+        notebook = new_notebook(cells=[new_code_cell(source)])
+        (cell,) = execute(notebook, tmp_path, smoke_test).cells
+        executable, folder, in_ci = cell.outputs[0].text.splitlines()
+        assert executable == sys.executable
+        assert Path(folder).resolve() == tmp_path.resolve()
+        assert in_ci == str(smoke_test)
+        assert not notebook.cells[0].outputs
