@@ -2,9 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every test runs in float64, seeded, with Pyro's validation on and an empty parameter store."""
 
-import pyro
-import pytest
-import torch
+import os
+
+# the tensors of tests are small: more threads only wait for each other, in the processes that tests start too
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import pyro  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
