@@ -52,9 +52,8 @@ class Twin(nn.Module):
         loc, raw = _mlp(self.networks[2], flat), _mlp(self.networks[3], flat)
         shape = (len(patches), self.num_particles, rows, pixels)
         loc, scale = loc.reshape(shape), F.softplus(raw.reshape(shape)) + self.floor
-        log_x = -0.5 * ((patches.unsqueeze(1) - loc) / scale).square().sum(-1) - (scale.log() + _HALF_LOG_TWO_PI).sum(
-            -1
-        )
+        log_x = -0.5 * ((patches.unsqueeze(1) - loc) / scale).square().sum(-1) - scale.log().sum(-1)
+        log_x = log_x - pixels * _HALF_LOG_TWO_PI
         log_p = -0.5 * z.square().sum(-1)
         quadratic = ((z - q_loc.unsqueeze(1)) / q_scale.unsqueeze(1)).square().sum(-1)
         log_q = -0.5 * quadratic - q_scale.log().sum(-1).unsqueeze(1)

@@ -67,8 +67,8 @@ class TrainConfig:
     gradient: Gradient = "iwae"
     lr: float = 0.005
     batch_size: int = 128
-    epochs: int = 200
-    patience: int = 15
+    epochs: int = 400
+    patience: int = 30
     samples: int = 5000
     chunk_size: int = 2048
 
