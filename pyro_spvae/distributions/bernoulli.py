@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
-from pyro_spvae.distributions.leaf import LeafDistribution, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
 
 _BOOLEAN_VECTOR = constraints.independent(constraints.boolean, 1)
 
@@ -29,7 +29,7 @@ class LeafBernoulli(LeafDistribution):
     :raises ValueError: if shapes do not broadcast, or, under validation, if a logit is NaN.
     """
 
-    arg_constraints = {"logits": constraints.real_vector}
+    arg_constraints = {"logits": ParameterConstraint(constraints.real, 1)}
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
         check_parameter("LeafBernoulli", "logits", logits, 1)

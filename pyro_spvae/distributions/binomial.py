@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from pyro_spvae.distributions.leaf import LeafDistribution, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
 
 
 class LeafBinomial(LeafDistribution):
@@ -33,7 +33,7 @@ class LeafBinomial(LeafDistribution):
         logit is NaN.
     """
 
-    arg_constraints = {"logits": constraints.real_vector}
+    arg_constraints = {"logits": ParameterConstraint(constraints.real, 1)}
 
     def __init__(
         self, total_count: int, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None

@@ -9,7 +9,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.distributions.leaf import LeafDistribution, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
 
 
 class LeafCategorical(LeafDistribution):
@@ -26,7 +26,7 @@ class LeafCategorical(LeafDistribution):
         if a logit is NaN.
     """
 
-    arg_constraints = {"logits": constraints.independent(constraints.real, 2)}
+    arg_constraints = {"logits": ParameterConstraint(constraints.real, 2)}
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
         check_parameter("LeafCategorical", "logits", logits, 2)

@@ -50,6 +50,18 @@ class PixelwiseConstraint(constraints.Constraint):
         return f"{type(self).__name__}({self.base!r})"
 
 
+class ParameterConstraint(constraints.independent):
+    """
+    ``constraints.independent`` for parameters, whose ``check`` answers for every entry.
+
+    Validation only asks whether all of them hold; reducing the event first costs more than the density itself.
+    """
+
+    def check(self, value: Tensor) -> Tensor:
+        """:returns: bool, the shape of ``value``."""
+        return self.base_constraint.check(value)
+
+
 class LeafDistribution(TorchDistribution):
     r"""
     Base class of distributions over one event ``[pixel]`` whose pixels are independent given the parameters,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
-from pyro_spvae.distributions.leaf import LeafDistribution, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,10 @@ class LeafNormal(LeafDistribution):
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
     """
 
-    arg_constraints = {"loc": constraints.real_vector, "scale": constraints.independent(constraints.positive, 1)}
+    arg_constraints = {
+        "loc": ParameterConstraint(constraints.real, 1),
+        "scale": ParameterConstraint(constraints.positive, 1),
+    }
     support = constraints.real_vector
     has_rsample = True
 
