@@ -36,8 +36,9 @@ class SPVAE(PyroModule):
     r"""
     A sum-product network over leaf VAEs, as one Pyro model and guide.
 
-    .. math:: p(x) = \sum_T p(T) \prod_{l \in T} \int p(x_l \mid z_l)\, p(z_l)\, dz_l, \qquad \text{(eq. (6) of the
-    paper)}
+    The density is eq. (6) of the paper,
+
+    .. math:: p(x) = \sum_T p(T) \prod_{l \in T} \int p(x_l \mid z_l)\, p(z_l)\, dz_l.
 
     The generative story, for every datum: draw an induced tree; for every leaf draw a latent code and a patch; the
     patches of the leaves on the tree make up the datum. Sites: ``"tree"`` (``bool[leaf]``), the leaf program's latent
@@ -78,8 +79,7 @@ class SPVAE(PyroModule):
         channels: int | str | None = "auto",
     ) -> None:
         super().__init__()
-        # Pyro makes this state only for modules built under module_local_params, and fails on others when it is set
-        # later
+        # Pyro makes this state only for modules built under module_local_params, and fails on the others under it
         self._pyro_context.__dict__.setdefault("param_state", {"params": {}, "constraints": {}})
         if isinstance(regions, Circuit):
             if units is not None or leaves is not None:

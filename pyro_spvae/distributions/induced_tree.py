@@ -32,8 +32,7 @@ class InducedTree(TorchDistribution):
     :math:`p(T \mid x) \propto p(T) \exp \sum_{l \in T} \ell_l`.
 
     :class:`~pyro_spvae.infer.CircuitELBO` is to this distribution what ``TraceEnum_ELBO`` is to ``Categorical``: it
-        sums
-    the site out by one pass through the circuit.
+    sums the site out by one pass through the circuit.
 
     :param Circuit circuit: the circuit whose trees are meant.
     :param Tensor leaf_values: optional log-densities ``[.., leaf]`` in nats; their leading shape is the batch shape.

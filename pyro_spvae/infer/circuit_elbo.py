@@ -125,6 +125,10 @@ class CircuitELBO(ELBO):
         if path is not None:
             path.weigh(root, terms)
         if terms.score is not None and terms.score.requires_grad:
+            if self.num_particles == 1:
+                raise ValueError(
+                    "CircuitELBO: the guide has sites without rsample, whose gradient needs num_particles of at least 2"
+                )
             signal = self._score_signal(terms, root, leaf)
             surrogate = (terms.score * signal).sum() * terms.data_scale
             loss = loss - (surrogate - surrogate.detach())
@@ -175,10 +179,6 @@ class CircuitELBO(ELBO):
                 setattr(terms, name, torch.cat(values))
         # a small copy that makes the large gradients flow back leaf first, as the stacked networks lie in memory
         terms.log_weight = terms.log_weight.movedim(-1, 0).contiguous().movedim(0, -1)
-        if terms.score is not None and self.num_particles == 1:
-            raise ValueError(
-                "CircuitELBO: the guide has sites without rsample, whose gradient needs num_particles of at least 2"
-            )
         if self.reduce == "leaf" and terms.outside is not None and bool((terms.outside != terms.outside[:1]).any()):
             raise ValueError(
                 f"CircuitELBO: a site outside the plate '{LEAF_PLATE}' depends on latent variables inside it; "

@@ -20,8 +20,7 @@ class PseudoPriorMessenger(Messenger):
 
     Carlin and Chib (1995) call that density a pseudo-prior. It may be any normalised density without changing
     :math:`p(x)`; with the guide's own, the terms :math:`\log p(z) - \log q(z \mid x)` of leaves off the tree are
-        exactly 0,
-    so that the pair is right under every Pyro objective, and ``TraceEnum_ELBO`` equals
+    exactly 0, so that the pair is right under every Pyro objective, and ``TraceEnum_ELBO`` equals
     :class:`~pyro_spvae.infer.CircuitELBO`.
 
     :param Tensor tree: selected leaves ``bool [.., data, leaf]``.

@@ -425,6 +425,8 @@ def test_vimco_needs_two_particles():
     program = TwoBits()
     with pytest.raises(ValueError, match="num_particles of at least 2"):
         CircuitELBO(1).differentiable_loss(program.model, program.guide, torch.ones(1, 2))
+    # a bound without gradient needs no baseline
+    assert math.isfinite(CircuitELBO(1).loss(program.model, program.guide, torch.ones(1, 2)))
     with pytest.raises(ValueError, match="'z' has not; use gradient='iwae'"):
         CircuitELBO(2, gradient="dreg").differentiable_loss(program.model, program.guide, torch.ones(1, 2))
 
