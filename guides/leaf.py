@@ -19,7 +19,18 @@ class LeafGuide(Part, PyroModule):
     Subclasses make their parameters in ``build(leaves, pixels, latent_dim)``. What depends on the data alone is
     computed by ``encode``, what is random is stated by ``forward``: a site for each latent variable of the leaf model,
     by the same name. Mark ``encode`` as :func:`pyro_spvae.nn.memoized`, so that evaluation encodes each datum once for
-    thousands of particles.
+    thousands of particles. Encoders see features: the leaf model brings pixel values to about [0, 1].
+
+    Example, for the leaf :class:`~pyro_spvae.models.VAE`, whose one latent site is ``"z"`` with event ``[latent]``::
+
+        class LinearGuide(LeafGuide):
+            def build(self, leaves, pixels, latent_dim):
+                self.weight = nn.Parameter(0.1 * torch.randn(leaves, pixels, latent_dim))
+                self.log_scale = nn.Parameter(torch.zeros(leaves, latent_dim))
+
+            def forward(self, x):  # [data, leaf, pixel]
+                loc = torch.einsum("blp,lpd->bld", x, self.weight)
+                pyro.sample("z", dist.Normal(loc, self.log_scale.exp()).to_event(1))
     """
 
     def encode(self, x: Tensor) -> Any:
@@ -36,4 +47,4 @@ class LeafGuide(Part, PyroModule):
 
         :param encoding: what :meth:`encode` returned.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, encoding)")

@@ -59,4 +59,5 @@ class NormalGuide(LeafGuide):
         return LeafNormal(loc, positive_scale(raw_scale, self.scale, self.min_scale))
 
     def forward(self, encoding: LeafNormal) -> None:
+        """States ``z``."""
         pyro.sample("z", encoding)

@@ -67,6 +67,9 @@ def _check_shapes(spvae: SPVAE, x: Tensor, observed: Tensor | None) -> None:
         raise ValueError(f"x holds no data; at least one row of shape {list(event)} is needed")
     if not x.is_floating_point():
         raise TypeError(f"x has dtype {x.dtype}; floating point is needed (x.float())")
+    dtype = next((parameter.dtype for parameter in spvae.parameters()), x.dtype)
+    if x.dtype != dtype:
+        raise TypeError(f"x has dtype {x.dtype}, the model {dtype}; convert one of them, as in x.to({dtype})")
     if observed is None:
         return
     if not isinstance(observed, Tensor) or observed.dtype != torch.bool:

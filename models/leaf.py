@@ -30,7 +30,7 @@ class LeafModel(Part, PyroModule):
         :param Tensor mask: ``bool``, broadcastable to ``[data, leaf, pixel]``: pixels that count. ``None``: all do.
         :returns: the patches.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, x=None, mask=None)")
 
     def features(self, x: Tensor) -> Tensor:
         """What the guide's networks see of the patches ``x``; by default the patches themselves."""

@@ -44,10 +44,15 @@ class SPVAE(PyroModule):
     patches of the leaves on the tree make up the datum. Sites: ``"tree"`` (``bool[leaf]``), the leaf program's latent
     sites (``"z"``), ``"x"`` (patches) and, when generating, the deterministic ``"image"``; plates ``data`` (dim -2) and
     ``leaf`` (dim -1). The same pair serves :class:`~pyro_spvae.infer.CircuitELBO`, which sums the tree out, and every
-    Pyro ELBO and handler.
+    Pyro ELBO and handler; an autoguide takes ``poutine.block(spvae.model, hide=["tree"])``.
+
+    With B data, L leaves and patches of P pixels, a trace holds ``tree`` as ``bool [B, 1, L]``, ``z`` as
+    ``[B, L, latent]``, ``x`` as ``[B, L, P]`` (of all leaves, on the tree or not) and ``image`` as
+    ``[B, 1, *event_shape]``; the 1 is the leaf plate's dimension. ``Predictive`` puts its number of samples in front.
+    Parameters of both programs belong to this one module, so a trace of either may list the other's.
 
     :param regions: a :class:`~pyro_spvae.circuits.RegionGraph`, or a :class:`~pyro_spvae.circuits.Circuit` over one.
-    :param int units: sum nodes of every inner region.
+    :param int units: sum nodes of every inner region, 2 by default.
     :param int leaves: leaf programs of every leaf region; ``units`` by default.
     :param LeafModel leaf: the generative program of a leaf. By default a :class:`~pyro_spvae.models.VAE` made of
         ``likelihood``, ``latent_dim``, ``hidden_dims`` and ``prior``.
@@ -90,6 +95,10 @@ class SPVAE(PyroModule):
         else:
             raise TypeError(f"regions is a {type(regions).__name__}; a RegionGraph or a Circuit is needed")
         options = {"latent_dim": latent_dim, "hidden_dims": hidden_dims, "likelihood": likelihood, "prior": prior}
+        _check_kind("leaf", leaf, LeafModel)
+        _check_kind("guide", guide, LeafGuide)
+        _check_kind("likelihood", likelihood, Likelihood)
+        _check_kind("prior", prior, Prior)
         if leaf is None:
             leaf = VAE(
                 likelihood=Normal() if likelihood is None else likelihood,
@@ -100,7 +109,7 @@ class SPVAE(PyroModule):
         else:
             given = [name for name, value in options.items() if value is not None]
             if given:
-                raise ValueError(f"{', '.join(given)} describe the default leaf; leave them out when leaf is given")
+                raise ValueError(f"leaf is given, so leave out the options of the default leaf ({', '.join(given)})")
         if channels == "auto":
             channels = 1 if len(circuit.regions.shape) == 2 else None
         if channels is not None and (isinstance(channels, (bool, str)) or channels < 1):
@@ -331,3 +340,9 @@ def _quiet() -> Iterator[None]:
 def _check_positive(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} is {value!r}; a positive integer is needed")
+
+
+def _check_kind(name: str, part: Any, kind: type) -> None:
+    if part is not None and not isinstance(part, kind):
+        given = f"the class {part.__name__}" if isinstance(part, type) else f"a {type(part).__name__}"
+        raise TypeError(f"{name} is {given}; an instance of {kind.__name__} is needed")

@@ -59,6 +59,7 @@ class VAE(LeafModel):
         self.decoder = StackedMLP(leaves, self.latent_dim, self.hidden_dims, heads, self.activation, self.networks)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """States ``z`` and ``x``."""
         z = pyro.sample("z", self.prior())
         return pyro.sample("x", self.likelihood(self.decoder(z), mask), obs=x)
 

@@ -12,6 +12,8 @@ from pyro_spvae import distributions as dist
 from pyro_spvae.nn import Part, positive_scale
 from pyro_spvae.nn.scale import check_scale
 
+__all__ = ["Bernoulli", "Binomial", "Categorical", "Likelihood", "Normal"]
+
 
 class Likelihood(Part, nn.Module):
     """
@@ -33,7 +35,7 @@ class Likelihood(Part, nn.Module):
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         """The distribution of the pixels."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, outputs, mask=None)")
 
     def features(self, x: Tensor) -> Tensor:
         """Pixel values brought to about [0, 1] for the guide's networks."""

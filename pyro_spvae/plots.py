@@ -107,6 +107,9 @@ def _mosaic(images: Tensor, columns: int, low: float, high: float) -> Tensor:
     line = max(1, height // 14)
     rows = math.ceil(count / columns)
     canvas = images.new_tensor(_LINE).repeat(rows * (height + line) - line, columns * (width + line) - line, 1)
+    used = (count - 1) % columns + 1
+    if used < columns:  # nothing to frame behind the last image
+        canvas[(rows - 1) * (height + line) :, used * (width + line) - line :] = 1.0
     for i, image in enumerate(images):
         top, left = (i // columns) * (height + line), (i % columns) * (width + line)
         canvas[top : top + height, left : left + width] = image.movedim(0, -1)

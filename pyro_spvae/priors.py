@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from pyro_spvae.distributions import LeafStandardNormal
 from pyro_spvae.nn import Part
 
+__all__ = ["Prior", "StandardNormal"]
+
 
 class Prior(Part, nn.Module):
     """
@@ -18,6 +20,15 @@ class Prior(Part, nn.Module):
 
     Subclasses make their parameters in ``build(leaves, latent_dim)``; their call returns a distribution with event
     ``[latent]`` and a batch shape broadcastable to ``[.., leaf]``.
+
+    Example::
+
+        class LearnedNormal(Prior):
+            def build(self, leaves, latent_dim):
+                self.loc = nn.Parameter(torch.zeros(leaves, latent_dim))
+
+            def forward(self):
+                return dist.Normal(self.loc, 1.0).to_event(1)
     """
 
     def build(self, leaves: int, latent_dim: int) -> None:
@@ -25,7 +36,7 @@ class Prior(Part, nn.Module):
 
     def forward(self) -> TorchDistribution:
         """The prior distribution."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self)")
 
 
 class StandardNormal(Prior):

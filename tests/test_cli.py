@@ -25,6 +25,7 @@ METRICS = {
     "step": int,
     "elbo": float,
     "val_elbo": float,
+    "val_leaf_elbo": float,
     "val_reconstruction": float,
     "val_latent_kl": float,
     "val_tree_kl": float,

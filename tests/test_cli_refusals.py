@@ -74,7 +74,9 @@ class TestRefusals:
         (tmp_path / "run" / "mine").write_text("kept")
         result = invoke("train", "--out", tmp_path / "run", *QUICK)
         assert result.exit_code == 2 and result.stdout == ""
-        assert re.fullmatch("Error: the run folder .*run exists already; choose another name\n", result.stderr)
+        assert re.fullmatch(
+            "Error: out is .*run, which exists already; choose another folder for the run\n", result.stderr
+        )
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["mine"]
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):

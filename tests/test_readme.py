@@ -10,6 +10,9 @@ from pathlib import Path
 import pyro
 import torch
 
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.train import train
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -29,6 +32,18 @@ def test_snippet():
     filled = spvae.impute(x[:4], observed, num_samples=3)
     assert filled.shape == (3, 4, 1, 28, 28)
     assert torch.equal(filled[:, :, observed], x[:4][:, observed].expand(3, -1, -1))
+
+
+def test_recipe_that_loads_a_run(tmp_path, monkeypatch):
+    torch.set_default_dtype(torch.float32)
+    (recipe,) = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    results = train(TrainConfig(epochs=2, samples=20, hidden=(8,), latent_dim=2), "runs/digits")
+    scope: dict = {}
+    exec(compile(recipe, "README.md", "exec"), scope)
+    pyro.set_rng_seed(0)
+    value = scope["spvae"].log_likelihood(scope["x"], num_samples=20).double().mean()
+    assert abs(float(value) - results["log_likelihood"]) < 1e-3
 
 
 def test_links():

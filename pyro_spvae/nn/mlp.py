@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,8 +111,10 @@ class _Stack(nn.Module):
         return h
 
 
-def check_network(hidden_dims: Sequence[int], activation: str, networks: str) -> None:
+def check_network(hidden_dims: Any, activation: str, networks: str) -> None:
     """Raises a ValueError in one sentence for options that :class:`StackedMLP` does not take."""
+    if not isinstance(hidden_dims, Sequence) or isinstance(hidden_dims, str):
+        raise ValueError(f"hidden_dims is {hidden_dims!r}; a sequence of positive integers is needed, such as (32, 32)")
     if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in hidden_dims):
         raise ValueError(f"hidden_dims is {tuple(hidden_dims)!r}; positive integers are needed")
     if activation not in ACTIVATIONS:

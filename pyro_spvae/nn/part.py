@@ -48,4 +48,4 @@ class Part:
 
     def build(self, *args: Any, **sizes: Any) -> None:
         """Makes the parameters for the given sizes."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define build(self, ...) with the sizes it needs")

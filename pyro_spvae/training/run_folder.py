@@ -49,7 +49,7 @@ class RunFolder:
         :raises ValueError: if the path exists already.
         """
         if self.path.exists():
-            raise ValueError(f"the run folder {self.path} exists already; choose another name")
+            raise ValueError(f"out is {self.path}, which exists already; choose another folder for the run")
 
     def discard_unless_trained(self) -> None:
         """Removes the folder of a run that failed before its first checkpoint: nothing in it is of use."""

@@ -17,13 +17,15 @@ import torch
 
 from pyro_spvae import __version__
 from pyro_spvae.data import DataSet, load_data
-from pyro_spvae.infer import bound_terms
+from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.pictures import write_pictures
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
+
+_LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
 
 
 def train(
@@ -62,6 +64,9 @@ def train(
     parameters = sum(parameter.numel() for parameter in spvae.parameters())
     report(f"data        {data!r}")
     report(f"likelihood  {config.likelihood}" + (" on dequantised values" if continuous is not data else ""))
+    low, high = continuous.values.low, continuous.values.high
+    if config.likelihood == "normal" and max(abs(low), abs(high)) > _LARGE:
+        report(f"note        values run from {low:.4g} to {high:.4g}; scale them to about [-1, 1] for a good fit")
     report(f"structure   {spvae.circuit.regions!r}")
     report(f"model       {spvae.num_leaves} leaf VAEs, {parameters:,} parameters")
     trainer = Trainer(spvae, data, continuous, config, folder, progress, report)
@@ -106,11 +111,18 @@ def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bo
     per_datum = spvae.log_likelihood(
         data.test, num_samples=config.samples, chunk_size=config.chunk_size, progress=progress
     ).double()
+    elbo = CircuitELBO(config.particles, alpha=config.alpha)
+    bounds, parts = [], []
     with pyro.validation_enabled(False), pyro.settings.context(module_local_params=True):
-        parts = [bound_terms(spvae.model, spvae.guide, rows) for rows in data.test.split(512)]
-    terms = {
-        name: float(torch.cat([getattr(part, name) for part in parts]).double().mean()) for name in parts[0]._fields
-    }
+        for rows in data.test.split(512):
+            noise = torch.get_rng_state()
+            bounds.append(elbo.bound(spvae.model, spvae.guide, rows))
+            torch.set_rng_state(noise)  # the same noise for both, so that they differ by their definition alone
+            parts.append(bound_terms(spvae.model, spvae.guide, rows, num_particles=config.particles))
+    terms = {"elbo": float(torch.cat(bounds).double().mean())}
+    for name in BoundTerms._fields:
+        key = "leaf_elbo" if name == "elbo" else name
+        terms[key] = float(torch.cat([getattr(part, name) for part in parts]).double().mean())
     mean = float(per_datum.mean())
     for name, value in {"log-likelihood": mean, **terms}.items():
         if not math.isfinite(value):

@@ -40,7 +40,7 @@ class Trainer:
         noise for every batch.
     :param TrainConfig config: resolved configuration.
     :param RunFolder folder: where metrics and checkpoints go.
-    :param bool progress: show a progress bar; without one a line is reported for every epoch.
+    :param bool progress: show a progress bar; without one a line is reported for the first epochs and every tenth.
     :param callable report: takes lines of text.
     """
 
@@ -130,7 +130,7 @@ class Trainer:
         if better:
             self.folder.save("best.pt", self._state())
         bar.set_postfix(elbo=f"{line['elbo']:.2f}", val=f"{val_elbo:.2f}", best=f"{self.best:.2f}")
-        if not self.progress:
+        if not self.progress and (self.epoch <= 5 or self.epoch % 10 == 0):
             self.report(
                 f"epoch {self.epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}"
                 f"{' *' if better else '  '}  {line['images_per_second']:.0f} images/s  "
@@ -170,11 +170,11 @@ class Trainer:
 
     def _validate(self) -> dict[str, float]:
         """
-        Mean bound and its parts on the validation split, with the same noise every time and for both: with ``alpha=1``
-        the bound is reconstruction less divergences.
+        Mean bounds on the validation split, with the same noise every time: the one that is trained (``val_elbo``), and
+        that of leaf ELBOs with its parts (``val_leaf_elbo``), which is the same for ``alpha=1``.
         """
         x = self.modelled.validation
-        totals = torch.zeros(4, dtype=torch.float64)
+        totals = torch.zeros(5, dtype=torch.float64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             for rows in x.split(_EVALUATION_ROWS):
@@ -182,9 +182,9 @@ class Trainer:
                 bound = self.elbo.bound(self.spvae.model, self.spvae.guide, rows)
                 torch.set_rng_state(noise)
                 terms = bound_terms(self.spvae.model, self.spvae.guide, rows, num_particles=self.config.particles)
-                parts = (bound, terms.reconstruction, terms.latent_kl, terms.tree_kl)
+                parts = (bound, *terms)
                 totals += torch.stack([part.double().sum() for part in parts])
-        names = ("val_elbo", "val_reconstruction", "val_latent_kl", "val_tree_kl")
+        names = ("val_elbo", "val_leaf_elbo", "val_reconstruction", "val_latent_kl", "val_tree_kl")
         return dict(zip(names, (totals / len(x)).tolist(), strict=True))
 
     def _remaining(self) -> str:

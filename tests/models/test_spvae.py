@@ -317,7 +317,7 @@ class TestParts:
             (lambda: Categorical(True), "levels is True"),
             (
                 lambda: SPVAE(poon_domingos((2, 2), delta=1), leaf=VAE(Normal()), latent_dim=2),
-                "latent_dim describe the default leaf",
+                r"leave out the options of the default leaf \(latent_dim\)",
             ),
         ],
     )
@@ -345,6 +345,7 @@ class TestBadData:
         ],
     )
     def test_values_and_shapes(self, spvae, x, message):
+        x = x.double()
         with pytest.raises(ValueError, match=message):
             spvae.log_likelihood(x, num_samples=1)
         with pytest.raises(ValueError, match=message):
@@ -364,6 +365,16 @@ class TestBadData:
             spvae.check([[0.0]])
         with pytest.raises(TypeError, match="observed must be a bool tensor"):
             spvae.check(torch.zeros(3, 1, 2, 2), torch.ones(1, 2, 2))
+
+    def test_dtype_of_the_model(self, spvae):
+        with pytest.raises(TypeError, match="x has dtype torch.float32, the model torch.float64; convert one of them"):
+            spvae.check(torch.zeros(3, 1, 2, 2, dtype=torch.float32))
+
+    def test_part_of_the_wrong_kind(self):
+        with pytest.raises(TypeError, match="likelihood is the class Bernoulli; an instance of Likelihood is needed"):
+            small_spvae(likelihood=Bernoulli)
+        with pytest.raises(TypeError, match="prior is a NormalGuide; an instance of Prior is needed"):
+            small_spvae(prior=NormalGuide())
 
     def test_observed_shape(self, spvae):
         with pytest.raises(ValueError, match=r"observed has shape \[3, 3\]"):

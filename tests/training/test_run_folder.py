@@ -69,7 +69,7 @@ def test_checkpoints_carry_a_format_and_run_no_code(folder):
 def test_an_existing_path_is_refused_and_untouched(tmp_path, make):
     path = tmp_path / "run"
     getattr(path, make)()
-    with pytest.raises(ValueError, match=r"^the run folder .*run exists already; choose another name$"):
+    with pytest.raises(ValueError, match=r"^out is .*run, which exists already; choose another folder for the run$"):
         RunFolder.create(path)
     assert [p.name for p in tmp_path.iterdir()] == ["run"] and not list(path.glob("*"))
 

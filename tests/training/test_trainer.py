@@ -18,7 +18,7 @@ from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import TINY, images, table
 
-TERMS = ("val_elbo", "val_reconstruction", "val_latent_kl", "val_tree_kl")
+TERMS = ("val_elbo", "val_leaf_elbo", "val_reconstruction", "val_latent_kl", "val_tree_kl")
 
 
 @pytest.fixture
