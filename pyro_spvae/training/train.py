@@ -14,6 +14,7 @@ from typing import Any
 
 import pyro
 import torch
+from torch import Tensor
 
 from pyro_spvae import __version__
 from pyro_spvae.data import DataSet, load_data
@@ -119,10 +120,11 @@ def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bo
             bounds.append(elbo.bound(spvae.model, spvae.guide, rows))
             torch.set_rng_state(noise)  # the same noise for both, so that they differ by their definition alone
             parts.append(bound_terms(spvae.model, spvae.guide, rows, num_particles=config.particles))
-    terms = {"elbo": float(torch.cat(bounds).double().mean())}
+    terms: dict[str, Any] = {"elbo": float(torch.cat(bounds).double().mean())}
     for name in BoundTerms._fields:
         key = "leaf_elbo" if name == "elbo" else name
         terms[key] = float(torch.cat([getattr(part, name) for part in parts]).double().mean())
+    terms["active_units"] = active_units(spvae, data.test)
     mean = float(per_datum.mean())
     for name, value in {"log-likelihood": mean, **terms}.items():
         if not math.isfinite(value):
@@ -141,6 +143,21 @@ def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bo
         **terms,
         "seed": config.seed,
     }
+
+
+def active_units(spvae: SPVAE, x: Tensor) -> int | None:
+    r"""
+    Number of latent dimensions of all leaves whose posterior mean varies with the data,
+    :math:`\mathrm{Var}_x(E_q[z \mid x]) > 0.01` (Burda et al. 2016), every leaf encoding every datum.
+
+    :returns: the count, or ``None`` if what the guide's ``encode`` returns has no mean.
+    """
+    with torch.no_grad(), pyro.validation_enabled(False), pyro.settings.context(module_local_params=True):
+        encodings = [spvae.leaf_guide.encode(spvae.prepare(rows).features) for rows in x.split(512)]
+        if len(x) < 2 or not all(isinstance(encoding, torch.distributions.Distribution) for encoding in encodings):
+            return None
+        means = torch.cat([encoding.mean for encoding in encodings])  # [data, leaf, latent]
+        return int((means.var(0) > 0.01).sum())
 
 
 def summary(results: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from pyro_spvae.training import demo as demo_module
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
-from pyro_spvae.training.train import evaluate_test, summary, train, with_parameters_of
+from pyro_spvae.training.train import active_units, evaluate_test, summary, train, with_parameters_of
 from tests.training.cases import TINY, images, table
 
 
@@ -54,6 +54,20 @@ def test_test_results_are_means_over_rows():
     parts = results["reconstruction"] - results["latent_kl"] - results["tree_kl"]
     assert results["leaf_elbo"] == pytest.approx(parts, abs=1e-3)
     assert results["leaf_elbo"] <= results["elbo"] < results["log_likelihood"]
+
+
+def test_active_units_are_the_latent_dimensions_that_follow_the_data():
+    spvae, data, _ = _fitted(images())
+    encoder = spvae.leaf_guide.encoder
+    with torch.no_grad():
+        for weight in encoder.stacks[0].weights:
+            weight.zero_()
+    assert active_units(spvae, data.test) == 0
+    with torch.no_grad():  # the first latent dimension of the first leaf becomes a function of its patch
+        for weight in encoder.stacks[0].weights[:-1]:
+            weight[0] = torch.randn_like(weight[0])
+        encoder.stacks[0].weights[-1][0, :, 0] = 3.0
+    assert active_units(spvae, data.test) == 1
 
 
 def test_bits_per_dim_of_dequantised_and_of_continuous_values():
