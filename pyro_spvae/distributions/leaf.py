@@ -105,14 +105,15 @@ class LeafDistribution(TorchDistribution):
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
             given = f"a tensor of {mask.dtype}" if isinstance(mask, Tensor) else f"a {type(mask).__name__}"
             raise TypeError(f"mask of {name} must be a bool tensor (True = the pixel counts), but {given} was given.")
-        if mask.dim() and mask.shape[-1] in (1, event_size):
-            try:
-                return broadcast_shape(batch_shape, mask.shape[:-1])
-            except ValueError:
-                pass
-        raise ValueError(
+        refusal = (
             f"mask of {name} must broadcast to {(*batch_shape, event_size)}, but its shape is {tuple(mask.shape)}."
         )
+        if not mask.dim() or mask.shape[-1] not in (1, event_size):
+            raise ValueError(refusal)
+        try:
+            return broadcast_shape(batch_shape, mask.shape[:-1])
+        except ValueError:
+            raise ValueError(refusal) from None
 
     def expand(self, batch_shape: Sequence[int], _instance: LeafDistribution | None = None) -> Self:
         """

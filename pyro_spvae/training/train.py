@@ -18,8 +18,9 @@ from torch import Tensor
 
 from pyro_spvae import __version__
 from pyro_spvae.data import DataSet, load_data
-from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
+from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.models import SPVAE
+from pyro_spvae.training.bounds import mean_bounds
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.pictures import write_pictures
@@ -113,18 +114,8 @@ def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bo
         data.test, num_samples=config.samples, chunk_size=config.chunk_size, progress=progress
     ).double()
     elbo = CircuitELBO(config.particles, alpha=config.alpha)
-    bounds, parts = [], []
     with pyro.validation_enabled(False), pyro.settings.context(module_local_params=True):
-        for rows in data.test.split(512):
-            noise = torch.get_rng_state()
-            bounds.append(elbo.bound(spvae.model, spvae.guide, rows))
-            torch.set_rng_state(noise)  # the same noise for both, so that they differ by their definition alone
-            parts.append(bound_terms(spvae.model, spvae.guide, rows, num_particles=config.particles))
-    terms: dict[str, Any] = {"elbo": float(torch.cat(bounds).double().mean())}
-    for name in BoundTerms._fields:
-        key = "leaf_elbo" if name == "elbo" else name
-        terms[key] = float(torch.cat([getattr(part, name) for part in parts]).double().mean())
-    terms["active_units"] = active_units(spvae, data.test)
+        terms = mean_bounds(spvae, elbo, data.test)
     mean = float(per_datum.mean())
     for name, value in {"log-likelihood": mean, **terms}.items():
         if not math.isfinite(value):
@@ -141,6 +132,7 @@ def evaluate_test(spvae: SPVAE, data: DataSet, config: TrainConfig, progress: bo
         "samples": config.samples,
         "bits_per_dim": data.bits_per_dim(mean),
         **terms,
+        "active_units": active_units(spvae, data.test),
         "seed": config.seed,
     }
 
@@ -150,7 +142,7 @@ def active_units(spvae: SPVAE, x: Tensor) -> int | None:
     Number of latent dimensions of all leaves whose posterior mean varies with the data,
     :math:`\mathrm{Var}_x(E_q[z \mid x]) > 0.01` (Burda et al. 2016), every leaf encoding every datum.
 
-    :returns: the count, or ``None`` if what the guide's ``encode`` returns has no mean.
+    :returns: the count, or ``None`` for a single row, or where what the guide's ``encode`` returns has no mean.
     """
     with torch.no_grad(), pyro.validation_enabled(False), pyro.settings.context(module_local_params=True):
         encodings = [spvae.leaf_guide.encode(spvae.prepare(rows).features) for rows in x.split(512)]

@@ -17,12 +17,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_spvae.data import DataSet, dequantize
-from pyro_spvae.infer import CircuitELBO, bound_terms
+from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.models import SPVAE
+from pyro_spvae.training.bounds import mean_bounds
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
-
-_EVALUATION_ROWS = 512
 
 
 class Trainer:
@@ -169,23 +168,11 @@ class Trainer:
             yield dequantize(x, levels, self.order) if fresh_noise and levels is not None else x
 
     def _validate(self) -> dict[str, float]:
-        """
-        Mean bounds on the validation split, with the same noise every time: the one that is trained (``val_elbo``), and
-        that of leaf ELBOs with its parts (``val_leaf_elbo``), which is the same for ``alpha=1``.
-        """
-        x = self.modelled.validation
-        totals = torch.zeros(5, dtype=torch.float64)
+        """Mean bounds on the validation split, with the same noise in every epoch."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            for rows in x.split(_EVALUATION_ROWS):
-                noise = torch.get_rng_state()
-                bound = self.elbo.bound(self.spvae.model, self.spvae.guide, rows)
-                torch.set_rng_state(noise)
-                terms = bound_terms(self.spvae.model, self.spvae.guide, rows, num_particles=self.config.particles)
-                parts = (bound, *terms)
-                totals += torch.stack([part.double().sum() for part in parts])
-        names = ("val_elbo", "val_leaf_elbo", "val_reconstruction", "val_latent_kl", "val_tree_kl")
-        return dict(zip(names, (totals / len(x)).tolist(), strict=True))
+            means = mean_bounds(self.spvae, self.elbo, self.modelled.validation)
+        return {f"val_{name}": value for name, value in means.items()}
 
     def _remaining(self) -> str:
         seconds = self.seconds / self.epoch * (self.config.epochs - self.epoch)

@@ -56,6 +56,13 @@ def test_test_results_are_means_over_rows():
     assert results["leaf_elbo"] <= results["elbo"] < results["log_likelihood"]
 
 
+def test_a_test_split_of_one_row_has_no_spread():
+    spvae, data, config = _fitted(images())
+    results = evaluate_test(spvae, dataclasses.replace(data, test=data.test[:1]), config)
+    assert results["rows"] == 1 and math.isfinite(results["log_likelihood"])
+    assert results["standard_error"] is None and results["active_units"] is None
+
+
 def test_active_units_are_the_latent_dimensions_that_follow_the_data():
     spvae, data, _ = _fitted(images())
     encoder = spvae.leaf_guide.encoder

@@ -131,7 +131,7 @@ def test_validation_is_the_mean_over_all_rows_however_they_are_cut(make, monkeyp
     rows = []
     bound = trainer.elbo.bound
     monkeypatch.setattr(trainer.elbo, "bound", lambda m, g, x: rows.append(bound(m, g, x)) or rows[-1])
-    monkeypatch.setattr("pyro_spvae.training.trainer._EVALUATION_ROWS", 4)
+    monkeypatch.setattr("pyro_spvae.training.bounds._ROWS", 4)
     value = trainer._validate()["val_elbo"]
     assert [len(part) for part in rows] == [4, 4, 2]
     assert value == pytest.approx(float(torch.cat(rows).double().mean()), rel=1e-6)
