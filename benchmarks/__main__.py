@@ -11,7 +11,7 @@ from pathlib import Path
 import pyro
 import torch
 
-from benchmarks import circuit, step
+from benchmarks import circuit, data, evaluate, processes, step
 
 TEXT = """# Speed
 
@@ -26,6 +26,25 @@ Machine: {cores} cores, {machine}, Python {python}, torch {torch}, pyro-ppl {pyr
 ([twin.py](twin.py)) computes the same loss from the same seed in plain torch, without Pyro.
 
 {step}
+
+## Log-likelihoods
+
+5000 samples for each image. The published protocol takes one image at a time and encodes it again for every chunk;
+both decode the same number of pairs at a time, and so need the same memory.
+
+{evaluate}
+
+## Data
+
+What drawing a batch of 128 adds to a step: rows by their numbers, from bytes to floats, with fresh noise.
+
+{data}
+
+## Several processes
+
+`torchrun --nproc-per-node 2 -m pyro_spvae train` against one process, one thread each, batches of 256.
+
+{processes}
 
 ## The circuit
 
@@ -45,6 +64,9 @@ def main() -> None:
         torch=torch.__version__,
         pyro=pyro.__version__,
         step=step.main(),
+        evaluate=evaluate.main(),
+        data=data.main(),
+        processes=processes.main(),
         circuit=circuit.table(circuit.main()),
     )
     Path(__file__).with_name("README.md").write_text(text, encoding="utf-8")

@@ -24,11 +24,9 @@ from torch import Tensor
 
 from benchmarks.twin import Twin
 from pyro_spvae import CircuitELBO, poon_domingos
-from pyro_spvae.data import DataSet, Values
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 BATCH, PARTICLES, ROUNDS, WARM_UP = 128, 5, 60, 10
@@ -128,9 +126,7 @@ def _contenders(x: Tensor) -> dict[str, tuple[Callable[[], object], Callable[[],
 
     with _Lean():
         trained = paper_model()
-        data = DataSet("random", x.float(), x.float(), x.float(), Values(low=0, high=1))
-        config = TrainConfig(lr=1e-3, particles=PARTICLES)
-        trainer = Trainer(trained, data, data, config, RunFolder("unused"))
+        trainer = Trainer(trained, x, x, FitConfig(lr=1e-3, particles=PARTICLES))
 
     steps: dict[str, tuple[Callable[[], object], Callable[[], Any]]] = {
         TWIN: (twin_step, _Lean),

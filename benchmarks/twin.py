@@ -40,26 +40,30 @@ class Twin(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The negative bound in nats, summed over the batch."""
+        log_w = self.log_weights(x, self.num_particles)
+        leaf = log_w.logsumexp(1) - math.log(self.num_particles)
+        return -self.circuit(leaf.T).sum()
+
+    def log_weights(self, x: Tensor, num_particles: int) -> Tensor:
+        """Importance log-weights of every leaf ``[leaf, particle, data]``."""
         rows = len(x)
         cells, pixels = self.index.shape
         patches = x.reshape(rows, -1)[:, self.index.reshape(-1)].reshape(rows, cells, pixels)
         patches = patches.transpose(0, 1).repeat_interleave(self.leaves, 0)  # [L, B, P]
         q_loc, q_raw = _mlp(self.networks[0], patches), _mlp(self.networks[1], patches)
         q_scale = F.softplus(q_raw) + self.guide_floor
-        noise = torch.randn(len(patches), self.num_particles, rows, q_loc.size(-1), dtype=x.dtype)
+        noise = torch.randn(len(patches), num_particles, rows, q_loc.size(-1), dtype=x.dtype)
         z = q_loc.unsqueeze(1) + q_scale.unsqueeze(1) * noise  # [L, K, B, d]
         flat = z.reshape(len(patches), -1, z.size(-1))
         loc, raw = _mlp(self.networks[2], flat), _mlp(self.networks[3], flat)
-        shape = (len(patches), self.num_particles, rows, pixels)
+        shape = (len(patches), num_particles, rows, pixels)
         loc, scale = loc.reshape(shape), F.softplus(raw.reshape(shape)) + self.floor
         log_x = -0.5 * ((patches.unsqueeze(1) - loc) / scale).square().sum(-1) - scale.log().sum(-1)
         log_x = log_x - pixels * _HALF_LOG_TWO_PI
         log_p = -0.5 * z.square().sum(-1)
         quadratic = ((z - q_loc.unsqueeze(1)) / q_scale.unsqueeze(1)).square().sum(-1)
         log_q = -0.5 * quadratic - q_scale.log().sum(-1).unsqueeze(1)
-        log_w = log_x + log_p - log_q  # [L, K, B]
-        leaf = log_w.logsumexp(1) - math.log(self.num_particles)
-        return -self.circuit(leaf.T).sum()
+        return log_x + log_p - log_q  # [L, K, B]
 
 
 def _mlp(parameters: nn.Module, h: Tensor) -> Tensor:

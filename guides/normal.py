@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pyro_spvae.distributions import LeafNormal
 from pyro_spvae.guides.leaf import LeafGuide
-from pyro_spvae.nn import StackedMLP, memoized, positive_scale
-from pyro_spvae.nn.mlp import check_network
+from pyro_spvae.nn import Network, memoized, positive_scale
+from pyro_spvae.nn.mlp import network_or_mlp
 from pyro_spvae.nn.scale import check_scale
 
 
@@ -22,35 +22,37 @@ class NormalGuide(LeafGuide):
 
     Site: ``"z"`` with event ``[latent]``.
 
-    :param Sequence[int] hidden_dims: hidden layers of the encoder.
-    :param str activation: activation of the hidden layers.
-    :param str networks: ``"separate"`` mean and scale networks (the paper's form), or ``"shared"`` trunk, two heads.
+    :param Sequence[int] hidden_dims: hidden layers of the default encoder, (32, 32).
+    :param str activation: activation of the hidden layers, ``"softplus"``.
+    :param str networks: ``"separate"`` mean and scale networks (the paper's form, default), or ``"shared"`` trunk, two
+        heads.
     :param str scale: how the standard deviation is parameterised, see :func:`pyro_spvae.nn.positive_scale`:
         ``"softplus"``, or ``"precision"`` as in the paper's code (no wider than the standard normal prior).
     :param float min_scale: smallest standard deviation; 1e-3 by default, none for ``"precision"``.
+    :param Network encoder: from the features of a patch to mean and scale; by default an
+        :class:`~pyro_spvae.nn.MLP` of ``hidden_dims``, ``activation`` and ``networks``.
+    :raises ValueError: for options out of range, or if both an encoder and options of the default one are given.
     """
+
+    shorthands = ("hidden_dims", "activation", "networks")
 
     def __init__(
         self,
-        hidden_dims: Sequence[int] = (32, 32),
-        activation: str = "softplus",
-        networks: str = "separate",
+        hidden_dims: Sequence[int] | None = None,
+        activation: str | None = None,
+        networks: str | None = None,
         scale: str = "softplus",
         min_scale: float | None = None,
+        encoder: Network | None = None,
     ) -> None:
         super().__init__()
-        check_network(hidden_dims, activation, networks)
-        self.hidden_dims = tuple(hidden_dims)
-        self.activation = activation
-        self.networks = networks
+        self.encoder = network_or_mlp("encoder", encoder, hidden_dims, activation, networks)
         self.scale = scale
-        self.min_scale = (1e-3 if scale == "softplus" else 0.0) if min_scale is None else float(min_scale)
-        check_scale(scale, self.min_scale)
+        self.min_scale = check_scale(scale, min_scale)
 
     def build(self, leaves: int, pixels: int, latent_dim: int) -> None:
-        """Makes the encoder."""
-        heads = (latent_dim, latent_dim)
-        self.encoder = StackedMLP(leaves, pixels, self.hidden_dims, heads, self.activation, self.networks)
+        """Binds the encoder."""
+        self.encoder.bind(leaves=leaves, inputs=pixels, outputs=(latent_dim, latent_dim))
 
     @memoized
     def encode(self, x: Tensor) -> LeafNormal:

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generative programs: one file a system."""
 
+from pyro_spvae.models.embedding import Embedding
 from pyro_spvae.models.leaf import LeafModel
 from pyro_spvae.models.spvae import SPVAE
 from pyro_spvae.models.vae import VAE
 
-__all__ = ["SPVAE", "VAE", "LeafModel"]
+__all__ = ["SPVAE", "VAE", "Embedding", "LeafModel"]

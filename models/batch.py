@@ -67,9 +67,14 @@ def _check_shapes(spvae: SPVAE, x: Tensor, observed: Tensor | None) -> None:
         raise ValueError(f"x holds no data; at least one row of shape {list(event)} is needed")
     if not x.is_floating_point():
         raise TypeError(f"x has dtype {x.dtype}; floating point is needed (x.float())")
-    dtype = next((parameter.dtype for parameter in spvae.parameters()), x.dtype)
+    parameter = next(spvae.parameters(), x)
+    dtype, device = parameter.dtype, parameter.device
     if x.dtype != dtype:
         raise TypeError(f"x has dtype {x.dtype}, the model {dtype}; convert one of them, as in x.to({dtype})")
+    if x.device != device:
+        raise ValueError(
+            f"x is on the device {x.device}, the model on {device}; move one of them, as in x.to('{device}')"
+        )
     if observed is None:
         return
     if not isinstance(observed, Tensor) or observed.dtype != torch.bool:
@@ -81,4 +86,9 @@ def _check_shapes(spvae: SPVAE, x: Tensor, observed: Tensor | None) -> None:
     if not fits:
         raise ValueError(
             f"observed has shape {list(observed.shape)}; it must broadcast to the shape of x, {list(x.shape)}"
+        )
+    if observed.device != device:
+        raise ValueError(
+            f"observed is on the device {observed.device}, the model on {device}; move it, as in "
+            f"observed.to('{device}')"
         )

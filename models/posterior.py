@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyro
@@ -14,11 +15,67 @@ from torch import Tensor
 
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import collapse_tree, renyi_mean
-from pyro_spvae.infer.leaf_terms import LeafTermCollector
+from pyro_spvae.infer.leaf_terms import LEAF_PLATE, PARTICLE_PLATE, LeafTermCollector
 from pyro_spvae.infer.local_param import LocalParamMessenger
+from pyro_spvae.nn.part import is_positive
 
 if TYPE_CHECKING:
     from pyro_spvae.models.spvae import SPVAE
+
+
+@dataclass(frozen=True, eq=False)
+class LeafDraws:
+    """
+    Draws of the leaf guide given data, with what the model says about them.
+
+    :ivar Tensor log_weight: log importance weights in nats, ``[particle, data, leaf]``.
+    :ivar dict sites: the guide's latent sites inside the leaf plate by name, each as Pyro traced it; values and
+        distributions have batch shape ``[particle, data, leaf]``.
+    :ivar Tensor seen: leaves that see anything, ``bool [data or 1, leaf]``, or ``None`` if all do.
+    """
+
+    log_weight: Tensor
+    sites: dict[str, Any]
+    seen: Tensor | None
+
+    @staticmethod
+    def make(spvae: SPVAE, x: Tensor, observed: Tensor | None, num_particles: int) -> LeafDraws:
+        """Runs guide and model once, all particles together; data have been checked."""
+        with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
+            guide_trace: Any = poutine.trace(_particles(spvae.guide, num_particles)).get_trace(x, observed)
+            model = collapse_tree(poutine.replay(_particles(spvae.model, num_particles), trace=guide_trace))
+            model_trace: Any = poutine.trace(model).get_trace(x, observed)
+            terms = LeafTermCollector(joint_particles=False).collect(model_trace, guide_trace)
+            seen = spvae.prepare(x, observed).seen
+        sites = {
+            name: site
+            for name, site in guide_trace.nodes.items()
+            if site["type"] == "sample"
+            and not site["is_observed"]
+            and name in model_trace.nodes
+            and any(frame.name == LEAF_PLATE for frame in site["cond_indep_stack"])
+        }
+        return LeafDraws(terms.log_weight.expand(num_particles, len(x), spvae.num_leaves), sites, seen)
+
+    @property
+    def leaf_values(self) -> Tensor:
+        """Log of the mean weight of each leaf, the leaf values that the circuit takes; nats, ``[data, leaf]``."""
+        return renyi_mean(self.log_weight)
+
+    def means(self, spvae: SPVAE) -> dict[str, Tensor]:
+        """
+        Mean of each latent site under the guide, ``[data, leaf, *event]``; under the prior where a leaf sees nothing.
+
+        :raises ValueError: if the distribution of a site has no mean.
+        """
+        means = {name: _mean(name, site, "guide") for name, site in self.sites.items()}
+        if self.seen is None:
+            return means
+        prior = prior_sites(spvae, *self.log_weight.shape[:2])
+        return {
+            name: torch.where(_with_event(self.seen, self.sites[name]), mean, _mean(name, prior[name], "model"))
+            for name, mean in means.items()
+        }
 
 
 class TreePosterior:
@@ -31,32 +88,21 @@ class TreePosterior:
     """
 
     def __init__(self, spvae: SPVAE, x: Tensor, observed: Tensor | None, num_particles: int) -> None:
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
+        if not is_positive(num_particles):
             raise ValueError(f"num_particles is {num_particles!r}; a positive integer is needed")
         self.num_leaves = spvae.num_leaves
         self.rows = len(x)
-        particles = pyro.plate("num_particles_vectorized", num_particles, dim=-3)
-        with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
-            guide_trace: Any = poutine.trace(particles(spvae.guide)).get_trace(x, observed)
-            model = collapse_tree(poutine.replay(particles(spvae.model), trace=guide_trace))
-            model_trace: Any = poutine.trace(model).get_trace(x, observed)
-            terms = LeafTermCollector(joint_particles=False).collect(model_trace, guide_trace)
-            prior_trace: Any = poutine.trace(particles(collapse_tree(spvae.model))).get_trace(num=len(x))
-            batch = spvae.prepare(x, observed)
-        self.log_weight = terms.log_weight.expand(num_particles, self.rows, self.num_leaves)  # [K, B, L]
-        self.tree = InducedTree(spvae.circuit, renyi_mean(self.log_weight).unsqueeze(-2))
+        draws = LeafDraws.make(spvae, x, observed, num_particles)
+        prior = prior_sites(spvae, num_particles, self.rows)
+        self.log_weight = draws.log_weight  # [K, B, L]
+        self.tree = InducedTree(spvae.circuit, draws.leaf_values.unsqueeze(-2))
         self.values: dict[str, tuple[Tensor, int]] = {}
-        for name, site in guide_trace.nodes.items():
-            if site["type"] != "sample" or site["is_observed"] or name not in model_trace.nodes:
-                continue
-            if not any(frame.name == "leaf" for frame in site["cond_indep_stack"]):
-                continue
-            value, event_dim = site["value"], site["fn"].event_dim
-            if batch.seen is not None:
+        for name, site in draws.sites.items():
+            value = site["value"]
+            if draws.seen is not None:
                 # a leaf that sees nothing has weight 1 whatever the guide drew; its posterior is its prior
-                seen = batch.seen.reshape(batch.seen.shape + (1,) * event_dim)
-                value = torch.where(seen, value, prior_trace.nodes[name]["value"])
-            self.values[name] = (value, event_dim)
+                value = torch.where(_with_event(draws.seen, site), value, prior[name]["value"])
+            self.values[name] = (value, site["fn"].event_dim)
 
     def __call__(self, *args: object, **kwargs: object) -> None:
         particle = dist.Categorical(logits=self.log_weight.movedim(0, -1)).sample()  # [B, L]
@@ -67,3 +113,31 @@ class TreePosterior:
                     index = particle.reshape(1, *particle.shape, *[1] * event_dim)
                     chosen = value.gather(0, index.expand(1, *value.shape[1:])).squeeze(0)
                     pyro.sample(name, dist.Delta(chosen, event_dim=event_dim))
+
+
+def prior_sites(spvae: SPVAE, num_particles: int, rows: int) -> dict[str, Any]:
+    """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``."""
+    with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
+        model = _particles(collapse_tree(spvae.model), num_particles)
+        trace: Any = poutine.trace(model).get_trace(num=rows)
+    return dict(trace.nodes)
+
+
+def _particles(program: Any, num: int) -> Any:
+    return pyro.plate(PARTICLE_PLATE, num, dim=-3)(program)
+
+
+def _with_event(seen: Tensor, site: Any) -> Tensor:
+    """``bool [data or 1, leaf]`` with axes of size 1 for the event of a site."""
+    return seen.reshape(seen.shape + (1,) * site["fn"].event_dim)
+
+
+def _mean(name: str, site: Any, program: str) -> Tensor:
+    try:
+        mean = site["fn"].mean
+    except (NotImplementedError, AttributeError):
+        raise ValueError(
+            f"the latent site '{name}' has no mean: the {program}'s {type(site['fn']).__name__} does not define it"
+        ) from None
+    # means that depend on other latent variables differ between particles
+    return mean[0] if mean.stride(0) == 0 else mean.mean(0)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -18,21 +19,20 @@ from torch import Tensor
 from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.guides import LeafGuide, NormalGuide
-from pyro_spvae.infer import log_likelihood, sample_tree
-from pyro_spvae.infer.local_param import LocalParamMessenger
+from pyro_spvae.infer import sample_tree
 from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
 from pyro_spvae.likelihoods import Likelihood, Normal
 from pyro_spvae.models.batch import LeafBatch
 from pyro_spvae.models.leaf import LeafModel
-from pyro_spvae.models.posterior import TreePosterior
+from pyro_spvae.models.queries import Queries
+from pyro_spvae.models.storage import Storage
 from pyro_spvae.models.vae import VAE
 from pyro_spvae.nn import LeafView, memoized
+from pyro_spvae.nn.part import check_part, is_positive
 from pyro_spvae.priors import Prior
 
-_BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
 
-
-class SPVAE(PyroModule):
+class SPVAE(Queries, Storage, PyroModule):
     r"""
     A sum-product network over leaf VAEs, as one Pyro model and guide.
 
@@ -95,10 +95,10 @@ class SPVAE(PyroModule):
         else:
             raise TypeError(f"regions is a {type(regions).__name__}; a RegionGraph or a Circuit is needed")
         options = {"latent_dim": latent_dim, "hidden_dims": hidden_dims, "likelihood": likelihood, "prior": prior}
-        _check_kind("leaf", leaf, LeafModel)
-        _check_kind("guide", guide, LeafGuide)
-        _check_kind("likelihood", likelihood, Likelihood)
-        _check_kind("prior", prior, Prior)
+        parts = (("leaf", leaf, LeafModel), ("guide", guide, LeafGuide), ("likelihood", likelihood, Likelihood))
+        for name, part, kind in (*parts, ("prior", prior, Prior)):
+            if part is not None:
+                check_part(name, part, kind)
         if leaf is None:
             leaf = VAE(
                 likelihood=Normal() if likelihood is None else likelihood,
@@ -112,7 +112,7 @@ class SPVAE(PyroModule):
                 raise ValueError(f"leaf is given, so leave out the options of the default leaf ({', '.join(given)})")
         if channels == "auto":
             channels = 1 if len(circuit.regions.shape) == 2 else None
-        if channels is not None and (isinstance(channels, (bool, str)) or channels < 1):
+        if channels is not None and (isinstance(channels, str) or not is_positive(channels)):
             raise ValueError(f"channels is {channels!r}; a positive integer or None is needed")
 
         self.circuit = circuit
@@ -185,121 +185,33 @@ class SPVAE(PyroModule):
         """
         LeafBatch.make(self, x, observed, check_values=True)
 
-    def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> TreePosterior:
-        """
-        A guide over tree and latent variables given data, for ``Predictive(spvae.model, guide=spvae.posterior(x))``.
-
-        The tree is drawn from the circuit's posterior given importance weighted leaf values, each leaf's latent
-        variables by resampling ``num_particles`` draws of the guide (from the prior where the leaf sees nothing). Call
-        the model with ``num=len(x)``: it then generates anew for each datum, also the entries that were observed.
-
-        :param Tensor x: data ``[data, *event_shape]``.
-        :param Tensor observed: as in :meth:`model`.
-        :param int num_particles: importance samples of each leaf.
-        :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the
-            same particles.
-        """
-        self.check(x, observed)
-        return TreePosterior(self, x, observed, num_particles)
-
-    def log_likelihood(
+    def fit(
         self,
-        x: Tensor,
+        x: Any,
+        validation: Any = None,
+        *,
         observed: Tensor | None = None,
-        *,
-        num_samples: int = 5000,
-        chunk_size: int = 2048,
+        out: str | os.PathLike[str] | None = None,
         progress: bool = False,
-    ) -> Tensor:
+        report: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> list[dict[str, Any]]:
         """
-        Log-likelihood of every datum by importance sampling, see :func:`pyro_spvae.infer.log_likelihood`.
+        Trains the model, see :func:`pyro_spvae.training.fit.fit`: until the bound on validation rows stops rising.
 
-        :returns: nats, ``[data]``, higher is better.
+        :param x: training rows ``[data, *event_shape]``, or a data set.
+        :param validation: rows to watch; some of ``x`` are held out if there are none.
+        :param Tensor observed: as in :meth:`model`, for ``x``.
+        :param out: folder to make for checkpoints and metrics.
+        :param bool progress: show a progress bar.
+        :param callable report: takes lines of text about what happens.
+        :param options: further arguments of that function, such as ``epochs=20, lr=1e-2``.
+        :returns: a dict of metrics for each validation.
         """
-        self.check(x, observed)
-        with _quiet():
-            return log_likelihood(
-                self.model,
-                self.guide,
-                x,
-                observed=observed,
-                num_samples=num_samples,
-                chunk_size=chunk_size,
-                progress=progress,
-            )
+        # imported here because training imports models
+        from pyro_spvae.training.fit import fit
 
-    @torch.no_grad()
-    def sample(self, num: int = 1, *, means: bool = False) -> Tensor:
-        """
-        Draws data from the model.
-
-        :param int num: how many.
-        :param bool means: return the likelihood's means instead of draws (of the same trees and latent variables' law).
-        :returns: ``[num, *event_shape]``.
-        """
-        _check_positive("num", num)
-        blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
-        return torch.cat([self._generate(block, None, means) for block in blocks])
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
-        """
-        The likelihood's mean given one posterior draw of tree and latent variables for every datum.
-
-        :returns: ``[data, *event_shape]``.
-        """
-        return self._complete(x, observed, 1, num_particles, means=True)[0]
-
-    @torch.no_grad()
-    def impute(
-        self,
-        x: Tensor,
-        observed: Tensor,
-        num_samples: int = 1,
-        *,
-        num_particles: int = 100,
-        means: bool = False,
-    ) -> Tensor:
-        """
-        Draws the missing entries given the seen ones.
-
-        :param Tensor x: data ``[data, *event_shape]``; values at missing entries are not looked at.
-        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen.
-        :param int num_samples: completions of each datum.
-        :param int num_particles: importance samples of each leaf that latent variables are drawn from.
-        :param bool means: fill with the likelihood's means instead of draws.
-        :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
-        """
-        _check_positive("num_samples", num_samples)
-        filled = self._complete(x, observed, num_samples, num_particles, means)
-        return torch.where(observed, x.to(filled.dtype), filled)
-
-    def _complete(
-        self, x: Tensor, observed: Tensor | None, num_samples: int, num_particles: int, means: bool
-    ) -> Tensor:
-        """Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time."""
-        self.check(x, observed)
-        _check_positive("num_particles", num_particles)
-        seen = None if observed is None else observed.expand(x.shape)
-        rows = max(1, _BLOCK // num_particles)
-        blocks = []
-        for start in range(0, len(x), rows):
-            block = slice(start, start + rows)
-            posterior = self.posterior(x[block], None if seen is None else seen[block], num_particles)
-            count = len(x[block])
-            blocks.append(torch.stack([self._generate(count, posterior, means) for _ in range(num_samples)]))
-        return torch.cat(blocks, 1)
-
-    def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool) -> Tensor:
-        with _quiet():
-            model: Callable[..., Tensor] = self.model
-            if posterior is not None:
-                model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())
-            trace: Any = poutine.trace(model).get_trace(num=num)
-        if not means:
-            return trace.nodes["_RETURN"]["value"]
-        patches = trace.nodes["x"]["fn"].mean
-        return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2), patches)
+        return fit(self, x, validation, observed=observed, out=out, progress=progress, report=report, **options)
 
     @contextmanager
     def _on_tree(self, selected: Tensor | None, batch: LeafBatch | None) -> Iterator[None]:
@@ -328,21 +240,3 @@ def _seen(batch: LeafBatch) -> Iterator[None]:
 def _mask(mask: Any) -> Any:
     """``poutine.mask``, whose types ask for a kind of tensor that comparisons do not return."""
     return poutine.mask(mask=mask)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Evaluation of data that has been checked already: no validation, no record in the parameter store."""
-    with pyro.validation_enabled(False), LocalParamMessenger():
-        yield
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} is {value!r}; a positive integer is needed")
-
-
-def _check_kind(name: str, part: Any, kind: type) -> None:
-    if part is not None and not isinstance(part, kind):
-        given = f"the class {part.__name__}" if isinstance(part, type) else f"a {type(part).__name__}"
-        raise TypeError(f"{name} is {given}; an instance of {kind.__name__} is needed")

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models.leaf import LeafModel
-from pyro_spvae.nn import StackedMLP
-from pyro_spvae.nn.mlp import check_network
+from pyro_spvae.nn import Network
+from pyro_spvae.nn.mlp import network_or_mlp
+from pyro_spvae.nn.part import check_part, is_positive
 from pyro_spvae.priors import Prior, StandardNormal
 
 
@@ -24,39 +25,44 @@ class VAE(LeafModel):
 
     :param Likelihood likelihood: the distribution of the pixels given the decoder's outputs.
     :param int latent_dim: size of ``z``.
-    :param Sequence[int] hidden_dims: hidden layers of the decoder.
+    :param Sequence[int] hidden_dims: hidden layers of the default decoder, (32, 32).
     :param Prior prior: distribution of ``z``; standard normal by default.
-    :param str activation: activation of the hidden layers.
-    :param str networks: ``"separate"``: one decoder network for each parameter of the likelihood (the paper's form);
-        ``"shared"``: one trunk with several heads.
+    :param str activation: activation of the hidden layers, ``"softplus"``.
+    :param str networks: ``"separate"`` (default): one decoder network for each parameter of the likelihood (the paper's
+        form); ``"shared"``: one trunk with several heads.
+    :param Network decoder: from ``z`` to the likelihood's parameters; by default an :class:`~pyro_spvae.nn.MLP` of
+        ``hidden_dims``, ``activation`` and ``networks``.
+    :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
     """
+
+    shorthands = ("hidden_dims", "activation", "networks")
 
     def __init__(
         self,
         likelihood: Likelihood,
         latent_dim: int = 8,
-        hidden_dims: Sequence[int] = (32, 32),
+        hidden_dims: Sequence[int] | None = None,
         prior: Prior | None = None,
-        activation: str = "softplus",
-        networks: str = "separate",
+        activation: str | None = None,
+        networks: str | None = None,
+        decoder: Network | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(latent_dim, bool) or not isinstance(latent_dim, int) or latent_dim < 1:
+        if not is_positive(latent_dim):
             raise ValueError(f"latent_dim is {latent_dim!r}; a positive integer is needed")
-        check_network(hidden_dims, activation, networks)
+        prior = StandardNormal() if prior is None else prior
+        check_part("prior", prior, Prior)
+        check_part("likelihood", likelihood, Likelihood)
         self.latent_dim = latent_dim
-        self.hidden_dims = tuple(hidden_dims)
-        self.activation = activation
-        self.networks = networks
-        self.prior = StandardNormal() if prior is None else prior
+        self.prior = prior
         self.likelihood = likelihood
+        self.decoder = network_or_mlp("decoder", decoder, hidden_dims, activation, networks)
 
     def build(self, leaves: int, pixels: int) -> None:
-        """Makes the decoder and binds prior and likelihood."""
+        """Binds prior, likelihood and decoder."""
         self.prior.bind(leaves=leaves, latent_dim=self.latent_dim)
         self.likelihood.bind(leaves=leaves, pixels=pixels)
-        heads = self.likelihood.heads
-        self.decoder = StackedMLP(leaves, self.latent_dim, self.hidden_dims, heads, self.activation, self.networks)
+        self.decoder.bind(leaves=leaves, inputs=self.latent_dim, outputs=self.likelihood.heads)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z`` and ``x``."""

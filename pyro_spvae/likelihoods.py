@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_spvae import distributions as dist
 from pyro_spvae.nn import Part, positive_scale
+from pyro_spvae.nn.part import is_positive
 from pyro_spvae.nn.scale import check_scale
 
 __all__ = ["Bernoulli", "Binomial", "Categorical", "Likelihood", "Normal"]
@@ -21,6 +22,19 @@ class Likelihood(Part, nn.Module):
 
     The call takes one tensor ``[.., leaf, head]`` per entry of :attr:`heads` and returns a distribution with batch
     ``[.., leaf]`` and event ``[pixel]``; pixels where ``mask`` is False contribute exactly 0.
+
+    Example::
+
+        class Laplace(Likelihood):
+            accepts = "finite real numbers"
+
+            def __init__(self, scale=0.1):
+                super().__init__()
+                self.scale = scale  # under the argument's name, so that a model with this likelihood can be saved
+
+            def forward(self, outputs, mask=None):
+                laplace = dist.Laplace(outputs[0], self.scale)
+                return (laplace if mask is None else laplace.mask(mask)).to_event(1)
     """
 
     accepts: str  # what values are accepted, for error messages
@@ -140,8 +154,7 @@ class Normal(Likelihood):
             raise ValueError(f"mean is {mean!r}; known are identity, sigmoid")
         self.mean = mean
         self.scale = scale
-        self.min_scale = (1e-3 if scale == "softplus" else 0.0) if min_scale is None else float(min_scale)
-        check_scale(scale, self.min_scale)
+        self.min_scale = check_scale(scale, min_scale)
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -156,6 +169,6 @@ class Normal(Likelihood):
 
 
 def _positive(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if not is_positive(value):
         raise ValueError(f"{name} is {value!r}; a positive integer is needed")
     return value

@@ -19,7 +19,8 @@ class Prior(Part, nn.Module):
     A distribution over the latent vector of every leaf.
 
     Subclasses make their parameters in ``build(leaves, latent_dim)``; their call returns a distribution with event
-    ``[latent]`` and a batch shape broadcastable to ``[.., leaf]``.
+    ``[latent]`` and a batch shape broadcastable to ``[.., leaf]``. Arguments of a constructor are kept as attributes of
+    the same names, so that a model with the prior can be saved.
 
     Example::
 

@@ -14,7 +14,16 @@ from typer.testing import CliRunner
 from pyro_spvae import cli
 
 QUICK = ("--epochs", "2", "--samples", "10", "--hidden", "8", "--units", "2", "--latent-dim", "3")
-FILES = {"config.json", "metrics.jsonl", "results.json", "last.pt", "best.pt", "figures"}
+FILES = {
+    "config.json",
+    "data.json",
+    "metrics.jsonl",
+    "results.json",
+    "last.pt",
+    "best.pt",
+    "log.txt",
+    "figures",
+}
 
 
 def invoke(*args):
@@ -27,10 +36,19 @@ def train(*args):
     return result
 
 
-def python(*args):
+def python(*args, **options):
+    """Runs Python in a process of its own."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYRO_SPVAE")}
     environment |= {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120, env=environment)
+    command = [sys.executable, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, **options)
+
+
+def processes(number, module, *args, **options):
+    """Runs a module in several processes, as torchrun does."""
+    return python(
+        *("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", number, "-m", module, *args), **options
+    )
 
 
 def write_files(folder):
@@ -50,4 +68,6 @@ def write_files(folder):
     np.save(folder / "pickle.npy", np.array([{"a": 1}, None], dtype=object), allow_pickle=True)
     np.save(folder / "huge.npy", random.normal(size=(40, 4)) * 1e30)
     (folder / "empty.npy").touch()
+    (folder / "key.json").write_text('{"latentdim": 3}')
+    (folder / "type.json").write_text('{"units": "four"}')
     return folder

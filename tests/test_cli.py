@@ -8,16 +8,23 @@ import dataclasses
 import inspect
 import json
 import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 
 from pyro_spvae import __version__, cli
-from pyro_spvae.data import load_data
-from pyro_spvae.training.build import build_model, modelled
 from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.train import evaluate_test
+from pyro_spvae.training.evaluation import evaluate_rows
+from pyro_spvae.training.objective import build_objective
+from pyro_spvae.training.run import open_run
 from tests.cli_cases import FILES, QUICK, invoke, python, train, write_files
+from tests.training.test_resume import assert_same, outcome
 
 PICTURES = {"learning_curve.png", "samples.png", "means.png", "reconstructions.png"}
 METRICS = {
@@ -47,19 +54,25 @@ def read(run):
 
 
 def reevaluated(run):
-    """Results of the best checkpoint in a model made anew from what the folder holds."""
-    config = TrainConfig(**json.loads((run / "config.json").read_text()))
-    data = load_data(config.data, data_dir=config.data_dir, seed=config.seed)
-    spvae = build_model(config, data)
-    spvae.load_state_dict(torch.load(run / "best.pt", weights_only=True)["model"])
-    return evaluate_test(spvae, modelled(config, data), config)
+    """Figures of the best checkpoint in a model made anew from what the folder holds."""
+    opened = open_run(run)
+    config = opened.config
+    figures, _ = evaluate_rows(
+        opened.spvae,
+        opened.data().test,
+        elbo=build_objective(config),
+        samples=config.samples,
+        chunk_size=config.chunk_size,
+        seed=config.seed,
+    )
+    return figures
 
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     """A run on the bundled digits with leaf ELBOs, and what it printed."""
     run = tmp_path_factory.mktemp("runs") / "digits"
-    return run, train("digits", "--out", run, *QUICK, "--epochs", 3, "--alpha", 1, "--seed", 5)
+    return run, train("digits", "--out", run, *QUICK, "--epochs", 3, "--objective", "elbo", "--seed", 5)
 
 
 @pytest.fixture
@@ -78,10 +91,15 @@ class TestTrain:
     def test_the_configuration_has_the_options_and_what_was_chosen(self, digits):
         config, _, _ = read(digits[0])
         assert config.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
-        given = {"data": "digits", "epochs": 3, "samples": 10, "hidden": [8], "units": 2, "latent_dim": 3, "seed": 5}
+        given = {"data": "digits", "epochs": 3, "objective": "elbo", "samples": 10, "hidden": [8], "units": 2, "latent_dim": 3, "seed": 5}
         assert config | given == config
-        assert (config["structure"], config["leaves"], config["alpha"]) == ("poon-domingos", 2, 1.0)
-        assert config["delta"] and config["likelihood"] != "auto"
+        assert (config["structure"], config["leaves"], config["alpha"]) == ("poon-domingos", 2, None)
+        assert config["delta"] and config["likelihood"] != "auto" and config["preprocess"] == "integers"
+
+    def test_the_data_are_recorded(self, digits):
+        record = json.loads((digits[0] / "data.json").read_text())
+        assert record["rows"] == {"train": 1297, "validation": 250, "test": 250} and record["split_seed"] == 5
+        assert record["values"]["levels"] == 17 and record["event_shape"] == [1, 8, 8]
 
     def test_metrics_have_the_schema(self, digits):
         _, metrics, _ = read(digits[0])
@@ -94,7 +112,7 @@ class TestTrain:
         assert metrics[-1]["val_elbo"] > metrics[0]["val_elbo"]
         assert 0 < metrics[0]["seconds"] < metrics[1]["seconds"] < metrics[2]["seconds"]
 
-    def test_with_alpha_1_the_bound_is_reconstruction_less_divergences(self, digits):
+    def test_the_elbo_is_reconstruction_less_divergences(self, digits):
         for line in read(digits[0])[1]:
             parts = line["val_reconstruction"] - line["val_latent_kl"] - line["val_tree_kl"]
             assert line["val_elbo"] == pytest.approx(parts, abs=1e-3)
@@ -154,11 +172,11 @@ class TestTrain:
         assert config["likelihood"] == likelihood and results["bits_per_dim"] == pytest.approx(bits)
 
     def test_options_reach_the_run(self, files, tmp_path):
-        options = ["--alpha", "-inf", "--networks", "shared", "--structure", "quad-tree", "--delta", 3, "--leaves", 3]
+        options = ["--objective", "vr-max", "--networks", "shared", "--structure", "quad-tree", "--delta", 3, "--leaves", 3]
         options += ["--hidden", "", "--activation", "tanh", "--lr", 0.01, "--patience", 3, "--particles", 4]
         train(files / "grey.npy", "--out", tmp_path / "run", *QUICK, "--epochs", 1, *options)
         config, metrics, _ = read(tmp_path / "run")
-        expected = {"alpha": "-inf", "networks": "shared", "structure": "quad-tree", "delta": 3, "leaves": 3}
+        expected = {"objective": "vr-max", "networks": "shared", "structure": "quad-tree", "delta": 3, "leaves": 3}
         expected |= {"hidden": [], "activation": "tanh", "lr": 0.01, "patience": 3, "particles": 4}
         assert config | expected == config
         assert metrics[0]["lr"] == 0.01
@@ -203,23 +221,21 @@ class TestHelp:
         text = " ".join(python("-m", "pyro_spvae", "train", "--help").stdout.replace("│", " ").split())
         for field in dataclasses.fields(TrainConfig):
             if field.name != "data":
-                assert f"--{field.name.replace('_', '-')} " in text
+                assert re.search(f"--{field.name.replace('_', '-')}[ ,]", text)
         config = TrainConfig()
         shown = [config.lr, config.particles, config.samples, config.patience, config.likelihood, config.units]
         for default in ("digits", ",".join(map(str, config.hidden)), *shown):
-            assert f"[default: {default}]" in text
-        for unit in ("nats per row", "higher is better", "pixels", "Most epochs", "[required]"):
+            assert f"Default: {default}." in text
+        for unit in ("nats per row", "higher is better", "pixels", "Most epochs", "standard-normal"):
             assert unit in text
         for choice in ("quad-tree", "categorical", "leaky_relu", "dreg", "shared"):
             assert choice in text
 
-    def test_every_field_has_its_flag_with_the_same_default(self):
-        parameters = inspect.signature(cli.train).parameters
-        fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-        assert parameters.keys() - fields.keys() == {"out"} and fields.keys() <= parameters.keys()
-        for name, default in fields.items():
-            expected = ",".join(map(str, default)) if name == "hidden" else default
-            assert parameters[name].default == expected, name
+    def test_every_field_has_its_flag(self):
+        parameters = inspect.signature(cli.train.train).parameters
+        fields = {field.name for field in dataclasses.fields(TrainConfig)}
+        runs = {"out", "resume", "config", "overwrite", "dry_run", "download", "quiet"}
+        assert parameters.keys() == fields | runs
 
     def test_defaults_arrive_in_the_configuration(self, monkeypatch):
         seen = []
@@ -244,3 +260,89 @@ def test_demo_hands_its_options_on(monkeypatch, tmp_path):
     monkeypatch.setattr("pyro_spvae.training.demo.demo", lambda out, **options: seen.update(options, out=out))
     assert invoke("demo", "--out", tmp_path / "x", "--seed", 3).exit_code == 0
     assert (seen["out"], seen["seed"]) == (tmp_path / "x", 3)
+
+
+class TestConfiguration:
+    def test_a_runs_configuration_makes_the_same_run(self, digits, tmp_path):
+        train("--config", digits[0] / "config.json", "--out", tmp_path / "again")
+        (config, metrics, results), (other_config, other_metrics, other_results) = read(digits[0]), read(tmp_path / "again")
+        assert config == other_config and results["log_likelihood"] == other_results["log_likelihood"]
+        assert [line["elbo"] for line in metrics] == [line["elbo"] for line in other_metrics]
+
+    def test_flags_win_over_the_file_and_the_file_over_defaults(self, tmp_path, monkeypatch):
+        seen = []
+        monkeypatch.setattr("pyro_spvae.training.train.train", lambda config, out, **options: seen.append(config))
+        (tmp_path / "c.json").write_text('{"lr": 0.5, "epochs": 7, "hidden": [3]}')
+        assert invoke("train", "--config", tmp_path / "c.json", "--lr", 0.25, "--out", "x").exit_code == 0
+        assert seen == [TrainConfig(lr=0.25, epochs=7, hidden=(3,))]
+
+    def test_a_dry_run_prints_what_would_be_done_and_makes_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        result = invoke("train", "digits", "--dry-run", "--units", 2, "--out", "run")
+        assert result.exit_code == 0 and not list(tmp_path.iterdir())
+        text, _, rest = result.stdout.partition("\n}\n")
+        config = TrainConfig.from_dict(json.loads(text + "}"))
+        assert (config.units, config.leaves, config.likelihood, config.structure) == (2, 2, "binomial", "poon-domingos")
+        (total,) = [line for line in rest.splitlines() if line.startswith("model ")]
+        parts = {line.split()[0]: int(line.split()[1].replace(",", "")) for line in rest.splitlines()[-3:]}
+        assert parts.keys() == {"circuit", "leaves", "guides"}
+        assert f"{sum(parts.values()):,} parameters" in total
+
+    def test_a_users_own_parts_by_name(self, tmp_path, monkeypatch):
+        (tmp_path / "my_parts.py").write_text(
+            "import torch\nimport pyro.distributions as dist\nfrom pyro_spvae.priors import Prior\n\n"
+            "class Wide(Prior):\n"
+            "    def __init__(self, scale=2.0):\n        super().__init__()\n        self.scale = scale\n"
+            "    def build(self, leaves, latent_dim):\n"
+            "        self.loc = torch.nn.Parameter(torch.zeros(leaves, latent_dim))\n"
+            "    def forward(self):\n        return dist.Normal(self.loc, self.scale).to_event(1)\n"
+        )
+        done = python(
+            *("-m", "pyro_spvae", "train", "--out", "run", *QUICK, "--prior", "my_parts:Wide(scale=3.0)"), cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        config, _, results = read(tmp_path / "run")
+        assert config["prior"] == "my_parts:Wide(scale=3.0)" and math.isfinite(results["log_likelihood"])
+        code = "from pyro_spvae.models import SPVAE; p = SPVAE.load('run').leaf.prior; print(type(p).__name__, p.scale)"
+        assert python("-c", code, cwd=tmp_path).stdout == "Wide 3.0\n"
+
+    def test_quiet_says_nothing_and_the_log_has_it_all(self, tmp_path):
+        loud = train("--out", tmp_path / "a", *QUICK)
+        quiet = train("--out", tmp_path / "b", *QUICK, "--quiet")
+        assert quiet.output == ""
+        kept = (tmp_path / "a" / "log.txt").read_text().splitlines()
+        assert kept == loud.stdout.splitlines()[: len(kept)] and len(kept) > 5
+
+    def test_overwriting_is_asked_for(self, tmp_path):
+        train("--out", tmp_path / "run", *QUICK, "--epochs", 1)
+        result = invoke("train", "--out", tmp_path / "run", *QUICK)
+        assert result.exit_code == 2 and "exists already; choose another folder, or overwrite it" in result.stderr
+        train("--out", tmp_path / "run", *QUICK, "--overwrite")
+        assert len(read(tmp_path / "run")[1]) == 2
+
+    def test_tensorboard_gets_metrics_and_pictures(self, tmp_path):
+        train("--out", tmp_path / "run", *QUICK, "--tensorboard")
+        (path,) = (tmp_path / "run").glob("events.out.tfevents.*")
+        content = path.read_bytes()
+        assert all(name in content for name in (b"val_elbo", b"images_per_second", b"samples", b"reconstructions"))
+
+
+class TestResume:
+    def test_an_interruption_says_how_to_go_on_and_the_run_ends_alike(self, tmp_path):
+        options = (*QUICK, "--epochs", "40", "--patience", "40", "--quiet")
+        train("digits", "--out", tmp_path / "whole", *options)
+        arguments = [sys.executable, "-m", "pyro_spvae", "train", "digits", "--out", str(tmp_path / "run"), *options]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        running = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment)
+        for _ in range(1000):
+            if (tmp_path / "run" / "best.pt").exists() or running.poll() is not None:
+                break
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=60)
+        assert running.returncode == 130, errors
+        (line,) = errors.splitlines()
+        assert re.fullmatch(r"stopped after step \d+, everything is saved; continue with: (pyro-spvae train --resume .*)", line)
+        assert line.endswith(f"--resume {tmp_path / 'run'}")
+        assert invoke("train", "--resume", tmp_path / "run", "--quiet").exit_code == 0
+        assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))

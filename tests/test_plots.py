@@ -76,6 +76,85 @@ def test_rows_are_labelled_and_their_columns_stand_below_each_other():
         assert np.allclose(second[:, 3 * i : 3 * i + 2], GREY[3 - i])
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pixels_that_are_not_seen_have_a_colour_that_grey_images_lack(channels):
+    x = flat_images(GREY, channels)
+    seen = torch.ones_like(x, dtype=torch.bool)
+    seen[1, :, 0] = False
+    first, second = shown(plots.image_rows({"original": x, "seen": x}, seen={"seen": seen}))
+    missing = second[0, 2 * channels + 1 if channels == 2 else 3]
+    assert np.ptp(missing) > 0.2 and not np.allclose(missing, first[0, -1]), "neither grey nor the lines' colour"
+    changed = (first != second).any(-1)
+    width = 2 * (2 if channels == 2 else 1)
+    assert changed[0, width + 1 : 2 * width + 1].all() and changed.sum() == width, "those pixels and no others"
+    assert np.allclose(second[0, width + 1 : 2 * width + 1], missing)
+
+
+def test_unseen_values_may_be_anything():
+    x = flat_images(GREY).clone()
+    seen = torch.ones_like(x, dtype=torch.bool)
+    x[2], seen[2] = torch.nan, False
+    (picture,) = shown(plots.image_rows({"seen": x}, seen={"seen": seen}))
+    assert np.isfinite(picture).all()
+
+
+def test_a_colour_pixel_of_which_one_channel_is_seen_shows_it():
+    x = torch.full((1, 3, 1, 1), 0.5)
+    seen = torch.tensor([True, False, False]).reshape(1, 3, 1, 1)
+    (picture,) = shown(plots.image_rows({"seen": x}, seen={"seen": seen}))
+    assert np.allclose(picture[0, 0], [0.5, 0.0, 0.0])
+
+
+def test_tiles_lie_in_their_places():
+    tiles = [torch.full((1, 2, 3), grey) for grey in GREY]
+    corners = [(0, 0), (0, 3), (2, 0), (2, 3)]
+    figure = plots.tiled({"VAE 1": tiles, "VAE 2": tiles[::-1]}, corners, title="latent spaces")
+    assert [axes.get_title() for axes in figure.axes] == ["VAE 1", "VAE 2"]
+    assert figure.get_suptitle() == "latent spaces"
+    first, second = shown(figure)
+    assert first.shape == second.shape == (5, 7, 3)  # one line between
+    for (top, left), grey, other in zip([(0, 0), (0, 4), (3, 0), (3, 4)], GREY, GREY[::-1], strict=True):
+        assert np.allclose(first[top : top + 2, left : left + 3], grey)
+        assert np.allclose(second[top : top + 2, left : left + 3], other)
+    assert np.ptp(first[2, 0]) > 0.2 and np.allclose(first[2], first[2, 0]) and np.allclose(first[:, 3], first[2, 0])
+
+
+def test_tiles_of_unequal_size_and_of_two_channels():
+    tiles = [torch.zeros(2, 3, 4), torch.ones(2, 3, 1), torch.full((2, 2, 5), 0.5)]
+    (picture,) = shown(plots.tiled({"": tiles}, [(0, 0), (0, 4), (3, 0)]))
+    assert picture.shape == (6, 11, 3)  # both channels of a tile side by side
+    assert np.allclose(picture[:3, :8], 0.0) and np.allclose(picture[:3, 9:], 1.0)
+    assert np.allclose(picture[4:, :10], 0.5)
+
+
+def test_a_histogram_counts_every_value_and_marks_the_mean():
+    values = np.concatenate([np.full(30, -2.0), np.full(10, 6.0)])
+    (axes,) = plots.histogram(values, "log-likelihood (nats)", "rows", error=0.55).axes
+    assert sum(bar.get_height() for bar in axes.patches) == 40
+    assert max(bar.get_height() for bar in axes.patches) == 30
+    (line,) = axes.lines
+    assert list(line.get_xdata()) == [0.0, 0.0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mean 0.00 \u00b1 0.55"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("log-likelihood (nats)", "rows")
+    (axes,) = plots.histogram(np.array([1.5]), "log-likelihood (nats)", "rows").axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["mean 1.50"]
+
+
+def test_clouds_are_points_coloured_by_their_weights():
+    points, weights = torch.randn(20, 2), torch.rand(20)
+    figure = plots.clouds({f"region {i}": (points + i, weights) for i in range(3)}, 2, "probability", "rows")
+    plots_of_points, colours = figure.axes[:3], figure.axes[3]
+    assert [axes.get_title() for axes in plots_of_points] == ["region 0", "region 1", "region 2"]
+    assert colours.get_ylabel() == "probability"
+    for i, axes in enumerate(plots_of_points):
+        (cloud,) = axes.collections
+        order = weights.argsort()
+        assert np.allclose(cloud.get_offsets(), (points + i)[order]), "the most probable on top"
+        assert np.allclose(cloud.get_array(), weights[order])
+    (axes, _) = plots.clouds({"one": (points[:, :1], weights)}, 4, "probability").axes
+    assert np.allclose(axes.collections[0].get_offsets()[:, 1], weights.sort().values)
+
+
 def metrics(bounds, validation):
     return [
         {"epoch": epoch, "elbo": bound, "val_elbo": val}
@@ -117,6 +196,8 @@ def test_files_are_pictures_of_sane_size(tmp_path, height, width, count):
         "grid.png": plots.image_grid(x, title="samples"),
         "rows.png": plots.image_rows({"test images": x, "reconstructions": x}),
         "curve.png": plots.learning_curve(metrics([-2.0, -1.0], [-3.0, -2.0])),
+        "tiles.png": plots.tiled({str(i): list(x) for i in range(4)}, [(height * i, 0) for i in range(count)]),
+        "histogram.png": plots.histogram(x.flatten().numpy(), "values", "pixels"),
     }
     for name, figure in figures.items():
         plots.save(figure, tmp_path / name)
@@ -124,6 +205,31 @@ def test_files_are_pictures_of_sane_size(tmp_path, height, width, count):
         picture = imread(tmp_path / name)
         assert 100 <= picture.shape[0] <= 5000 and 100 <= picture.shape[1] <= 5000
         assert picture[..., :3].min() < 0.9, "not blank"
+
+
+@pytest.mark.parametrize("number", [1, 24])
+def test_scatter_plots_are_pictures_of_sane_size(tmp_path, number):
+    points = {f"region {i}": (torch.rand(9, 2), torch.rand(9)) for i in range(number)}
+    plots.save(plots.clouds(points, 4, "weights", "title"), tmp_path / "clouds.png")
+    picture = imread(tmp_path / "clouds.png")
+    assert 100 <= picture.shape[0] <= 5000 and 100 <= picture.shape[1] <= 5000
+
+
+def test_a_picture_replaces_another_at_one_go(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"before")
+    figure = plots.image_grid(torch.rand(1, 1, 3, 3))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(figure, "savefig", full)
+        with pytest.raises(ValueError, match="picture.png cannot be written: No space left on device"):
+            plots.save(figure, path)
+    assert path.read_bytes() == b"before" and [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+    plots.save(figure, path)
+    assert path.read_bytes().startswith(b"\x89PNG") and [file.name for file in tmp_path.iterdir()] == ["picture.png"]
 
 
 def test_pyplot_keeps_no_figures(tmp_path):

@@ -263,7 +263,7 @@ class TestNormalOfThePaper(TestNormal):
         (lambda: Categorical(True), "levels is True; a positive integer is needed"),
         (lambda: Normal(mean="tanh"), "mean is 'tanh'; known are identity, sigmoid"),
         (lambda: Normal(scale="exp"), "scale is 'exp'; known are softplus, precision"),
-        (lambda: Normal(min_scale=-1), "min_scale is -1.0; a number of at least 0 is needed"),
+        (lambda: Normal(min_scale=-1), "min_scale is -1; a number of at least 0 is needed"),
     ],
 )
 def test_refused_options(make, message):

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from .evaluation import downward, evaluate, upward, upward_max
+from .evaluation import downward, evaluate, flows, upward, upward_max
 from .layer import SumLayer, build_layers
 from .region_graph import RegionGraph
 from .sampling import select_trees
@@ -103,6 +103,23 @@ class Circuit(nn.Module):
         rows, sums = upward(values.reshape(-1, self.num_leaves), self._layers, weights)
         flow, _ = downward(torch.ones_like(rows[-1]), rows, sums, self._layers, weights, False)
         return flow.reshape(values.shape)
+
+    @torch.no_grad()
+    def sum_posterior(self, leaf: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Probability that the induced tree reaches a sum and takes one of its products, given the leaf log-densities:
+        the derivative of :meth:`log_prob` in each log-weight.
+
+        Summed over the products of a sum it is the probability that the tree reaches the sum, 1 for the root.
+
+        :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``.
+        :param Tensor mask: see :meth:`log_prob`.
+        :return: one tensor ``[.., region, sum, product]`` for each of :meth:`log_weights`, detached.
+        """
+        values = self._prepare(leaf, mask)
+        weights = [weight.to(values.dtype) for weight in self.log_weights()]
+        rows, sums = upward(values.reshape(-1, self.num_leaves), self._layers, weights)
+        shares = flows(rows, sums, self._layers, weights)  # [R, O, C, B] each
+        return [share.movedim(-1, 0).reshape(*values.shape[:-1], *share.shape[:-1]) for share in shares]
 
     @torch.no_grad()
     def sample(

@@ -130,6 +130,29 @@ def downward(
     return flow[:num_leaves].t(), weight_grads[::-1]
 
 
+def flows(
+    rows: Tensor, sums: Sequence[Tensor], layers: Sequence[SumLayer], log_weights: Sequence[Tensor]
+) -> list[Tensor]:
+    """Derivatives of the root in each log-weight, one for each member of the batch where :func:`downward` adds them up.
+
+    :param Tensor rows: the first, and
+    :param sums: the second of what :func:`upward` returned.
+    :return: for each layer ``[R, O, C, batch]``.
+    """
+    flow = torch.zeros_like(rows)
+    flow[-1] = 1
+    remaining = list(sums)
+    shares = []
+    for layer, log_weight in zip(reversed(layers), reversed(log_weights), strict=True):
+        above = flow[layer.start : layer.stop].view(layer.num_regions, layer.num_sums, -1)
+        if layer.exact:
+            shares.append(_exact_shares(above, rows, layer, log_weight))
+        else:
+            shares.append(_scaled_shares(above, rows, remaining.pop(), layer, log_weight))
+        _add_to_children(flow, shares[-1].sum(dim=1), layer)
+    return shares[::-1]
+
+
 def log_products(rows: Tensor, layer: SumLayer) -> Tensor:
     """Log-values of the products of a layer, ``[R, C, batch]``."""
     products = rows.index_select(0, layer.left)
@@ -166,17 +189,35 @@ def _exact_terms(rows: Tensor, layer: SumLayer, log_weight: Tensor) -> Tensor:
 def _exact_downward(
     flow: Tensor, above: Tensor, rows: Tensor, layer: SumLayer, log_weight: Tensor, weights: bool
 ) -> Tensor | None:
+    terms = _exact_shares(above, rows, layer, log_weight)  # [R, O, C, B]
+    _add_to_children(flow, terms.sum(dim=1), layer)
+    return terms.sum(dim=-1) if weights else None
+
+
+def _exact_shares(above: Tensor, rows: Tensor, layer: SumLayer, log_weight: Tensor) -> Tensor:
+    """What reaches each sum, divided among its products, ``[R, O, C, B]``."""
     # a sum of value -inf has no child to credit; relative to 0 its terms of -inf get none, where -inf - -inf is NaN
     out = rows[layer.start : layer.stop].view_as(above)
     out = out.masked_fill(out == -math.inf, 0.0).unsqueeze(2)
-    terms = (_exact_terms(rows, layer, log_weight) - out).exp_()  # [R, O, C, B]
+    terms = (_exact_terms(rows, layer, log_weight) - out).exp_()
     # they sum to 1 up to the rounding of `out`, or to 0, whence the bound
     terms *= (above / terms.sum(dim=2).clamp_(min=1e-20)).unsqueeze(2)
-    products = terms.sum(dim=1).flatten(0, 1)  # [R * C, B]
+    return terms
+
+
+def _scaled_shares(above: Tensor, rows: Tensor, sums: Tensor, layer: SumLayer, log_weight: Tensor) -> Tensor:
+    """The same for a layer that is not exact."""
+    products, _ = _scaled_products(rows, layer)  # [R, C, B]
+    ratio = (above / sums).masked_fill(sums == 0, 0.0)  # [R, O, B]; a sum of value -inf has no child to credit
+    return _floored(log_weight).exp().unsqueeze(-1) * products.unsqueeze(1) * ratio.unsqueeze(2)
+
+
+def _add_to_children(flow: Tensor, products: Tensor, layer: SumLayer) -> None:
+    """Passes what reaches products, ``[R, C, B]``, to the rows of their factors."""
+    products = products.flatten(0, 1)
     flow.index_add_(0, layer.left, products)
     if layer.right is not None:
         flow.index_add_(0, layer.right, products)
-    return terms.sum(dim=-1) if weights else None
 
 
 def _scaled_downward(

@@ -5,11 +5,79 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from pyro_spvae.data.values import Values
+
 MAX_LEVELS = 2**16
+
+_PAPER_LEVELS = 255  # the paper rounds to multiples of 1/255, and this is the standard deviation of its noise
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """
+    A transformation of rows, most of them with noise.
+
+    :ivar str name: how it is asked for.
+    :ivar Values values: what kind of values it makes.
+    :ivar bool draws_anew: whether training sees other noise in every batch; rows to validate and test by never do.
+    :ivar callable noise: noise for a shape from a generator, or ``None`` where there is none.
+    :ivar callable apply: transforms float32 rows ``[n, *event]`` with noise of the same shape.
+    """
+
+    name: str
+    values: Values
+    draws_anew: bool
+    noise: Callable[[torch.Size, torch.Generator], Tensor] | None
+    apply: Callable[[Tensor, Tensor | None], Tensor]
+
+
+def preprocessing(name: str, values: Values, data: str = "the data") -> Preprocessing | None:
+    r"""
+    The transformation of a name.
+
+    - ``none``: values as they are.
+    - ``integers``: grey levels as they are.
+    - ``dequantize``: :math:`(x + u) / L` with uniform noise, see :func:`dequantize`; anew for every batch.
+    - ``binarize``: 1 with probability :math:`x / (L - 1)`, or :math:`x` for continuous values in [0, 1]; anew for every
+      batch (Salakhutdinov and Murray 2008). ``binarize-static``: drawn once.
+    - ``paper``: what the SPVAE paper's code calls continuous. Every image is scaled to [0, 1] by its own smallest and
+      largest value and rounded to multiples of 1/255; :math:`N(0, 1/255^2)` is added, drawn once, and reflected at 0
+      and 1; the image is scaled to [0, 1] again. An image of one single value is 0 before the noise. Log-densities
+      of the result compare with those of the paper and with nothing else.
+
+    :param str name: one of those.
+    :param Values values: what kind of values is to be transformed.
+    :param str data: what they are called in messages.
+    :returns: the transformation, or ``None`` where nothing is to be done.
+    :raises ValueError: for an unknown name, or values that it cannot transform.
+    """
+    if name == "none":
+        return None
+    continuous = values.levels is None
+    kind = "continuous" if continuous else f"{values.levels} grey levels"
+    refusal = f"preprocess is {name!r}, but the values of {data} are {kind}; "
+    if name == "integers":
+        if continuous:
+            raise ValueError(refusal + "grey levels are needed")
+        return None
+    if name == "dequantize":
+        if values.levels is None:
+            raise ValueError(refusal + "grey levels are needed")
+        return _dequantization(values.levels)
+    if name in ("binarize", "binarize-static"):
+        if continuous and not (values.low >= 0 and values.high <= 1):
+            raise ValueError(refusal + "grey levels or values in [0, 1] are needed")
+        return _binarization(name, 1.0 if values.levels is None else values.levels - 1.0)
+    if name == "paper":
+        return Preprocessing(name, Values(low=0, high=1), False, _normal, _paper)
+    known = "none, integers, dequantize, binarize, binarize-static, paper"
+    raise ValueError(f"preprocess is {name!r}; known are {known}")
 
 
 def dequantize(x: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:
@@ -35,12 +103,7 @@ def dequantize(x: Tensor, levels: int, generator: torch.Generator | None = None)
         raise TypeError(f"x is of type {x.dtype}, but dequantize needs torch.float32 or torch.float64.")
     if not is_grey_levels(x, levels):
         raise ValueError(f"x must hold whole numbers between 0 and levels - 1 = {levels - 1} only.")
-    # x takes ceil(log2 levels) of the type's bits; two more are left for the rounding of the division and its inverse.
-    mantissa_bits = round(-math.log2(torch.finfo(x.dtype).eps))
-    steps = 2 ** (mantissa_bits - 2 - math.ceil(math.log2(levels)))
-    device = x.device if generator is None else generator.device
-    noise = torch.randint(steps, x.shape, generator=generator, device=device).to(x)
-    return (x + (noise + 0.5) / steps) / levels
+    return (x + _uniform(x.shape, levels, x.dtype, generator).to(x.device)) / levels
 
 
 def is_grey_levels(x: Tensor, levels: int) -> bool:
@@ -50,3 +113,57 @@ def is_grey_levels(x: Tensor, levels: int) -> bool:
     :param int levels: the number of grey levels.
     """
     return bool(((x >= 0) & (x < levels) & (x == x.floor())).all())
+
+
+def _uniform(shape: torch.Size, levels: int, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:
+    """Uniform noise on the grid that :func:`dequantize` describes."""
+    # x takes ceil(log2 levels) of the type's bits; two more are left for the rounding of the division and its inverse.
+    mantissa_bits = round(-math.log2(torch.finfo(dtype).eps))
+    steps = 2 ** (mantissa_bits - 2 - math.ceil(math.log2(levels)))
+    device = "cpu" if generator is None else generator.device
+    noise = torch.randint(steps, shape, generator=generator, device=device).to(dtype)
+    return (noise + 0.5) / steps
+
+
+def _dequantization(levels: int) -> Preprocessing:
+    def apply(x: Tensor, noise: Tensor | None) -> Tensor:
+        return (x + noise) / levels
+
+    return Preprocessing(
+        "dequantize",
+        Values(low=0, high=1, scaled_from=levels),
+        True,
+        lambda shape, generator: _uniform(shape, levels, torch.float32, generator),
+        apply,
+    )
+
+
+def _binarization(name: str, largest: float) -> Preprocessing:
+    def noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float32)  # in [0, 1)
+
+    def apply(x: Tensor, noise: Tensor | None) -> Tensor:
+        assert noise is not None
+        return (noise * largest < x).to(x.dtype)
+
+    return Preprocessing(name, Values.grey_levels(2), name == "binarize", noise, apply)
+
+
+def _normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
+def _paper(x: Tensor, noise: Tensor | None) -> Tensor:
+    assert noise is not None
+    discrete = (_scaled(x) * _PAPER_LEVELS).round() / _PAPER_LEVELS
+    noisy = (discrete + noise / _PAPER_LEVELS).abs()  # reflected at 0
+    return _scaled(1 - (1 - noisy).abs())  # and at 1
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """Every row from 0 to 1; rows of one value are 0."""
+    flat = x.flatten(1)
+    shape = (-1,) + (1,) * (x.dim() - 1)
+    low = flat.min(1).values.reshape(shape)
+    span = flat.max(1).values.reshape(shape) - low
+    return (x - low) / torch.where(span > 0, span, torch.ones_like(span))

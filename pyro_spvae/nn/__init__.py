@@ -4,8 +4,9 @@
 
 from pyro_spvae.nn.leaf_view import LeafView
 from pyro_spvae.nn.memo import memoize, memoized
-from pyro_spvae.nn.mlp import StackedMLP
+from pyro_spvae.nn.mlp import MLP
+from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.part import Part
 from pyro_spvae.nn.scale import positive_scale
 
-__all__ = ["LeafView", "Part", "StackedMLP", "memoize", "memoized", "positive_scale"]
+__all__ = ["MLP", "LeafView", "Network", "Part", "memoize", "memoized", "positive_scale"]

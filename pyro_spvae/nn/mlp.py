@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_spvae.nn.network import Network
+from pyro_spvae.nn.part import check_part, is_positive
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
     "relu": F.relu,
@@ -23,9 +26,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 NETWORKS = ("separate", "shared")
 
 
-class StackedMLP(nn.Module):
+class MLP(Network):
     r"""
-    ``leaves`` independent multilayer perceptrons with one or more outputs each.
+    Independent multilayer perceptrons with one or more outputs each.
 
     Leaf :math:`l` computes :math:`h_0 = x_l`, :math:`h_{i+1} = \phi(h_i W_{l,i} + b_{l,i})` and linear outputs. With
     ``networks="separate"`` each output has a network of its own (mean and scale networks, the form of the SPVAE paper);
@@ -35,34 +38,32 @@ class StackedMLP(nn.Module):
     normals of variance ``2 / in``, biases at zero, as in the paper's code; those of the outputs are scaled by
     ``output_gain``, so that a new guide is close to the prior and no new decoder is certain of anything.
 
-    :param int leaves: number of leaves.
-    :param int inputs: input size.
     :param Sequence[int] hidden_dims: sizes of the hidden layers, may be empty.
-    :param Sequence[int] outputs: size of each output.
     :param str activation: one of ``softplus relu leaky_relu elu silu tanh``.
     :param str networks: ``separate`` or ``shared``.
     :param float output_gain: factor of the outputs' initial weights; 1 is the paper's.
+    :raises ValueError: for options out of range.
     """
 
     def __init__(
         self,
-        leaves: int,
-        inputs: int,
-        hidden_dims: Sequence[int],
-        outputs: Sequence[int],
+        hidden_dims: Sequence[int] = (32, 32),
         activation: str = "softplus",
         networks: str = "separate",
         output_gain: float = 0.1,
     ) -> None:
         super().__init__()
-        check_network(hidden_dims, activation, networks)
-        self.leaves = leaves
-        self.outputs = tuple(outputs)
+        _check(hidden_dims, activation, networks, output_gain)
+        self.hidden_dims = tuple(hidden_dims)
         self.activation = activation
         self.networks = networks
-        targets = [(size,) for size in self.outputs] if networks == "separate" else [self.outputs]
+        self.output_gain = float(output_gain)
+
+    def build(self, leaves: int, inputs: int, outputs: tuple[int, ...]) -> None:
+        """Makes the weights."""
+        targets = [(size,) for size in outputs] if self.networks == "separate" else [outputs]
         self.stacks = nn.ModuleList(
-            _Stack(leaves, (inputs, *hidden_dims, sum(target)), ACTIVATIONS[activation], output_gain)
+            _Stack(leaves, (inputs, *self.hidden_dims, sum(target)), ACTIVATIONS[self.activation], self.output_gain)
             for target in targets
         )
 
@@ -71,15 +72,16 @@ class StackedMLP(nn.Module):
         :param Tensor x: ``[.., leaf, in]``.
         :returns: one tensor ``[.., leaf, out]`` per output.
         """
+        leaves, outputs = self.sizes["leaves"], self.sizes["outputs"]
         lead = x.shape[:-2]
-        h = x.movedim(-2, 0).reshape(self.leaves, -1, x.size(-1))  # [L, N, in]
-        results = [stack(h).reshape(self.leaves, *lead, -1).movedim(0, -2) for stack in self.stacks]
+        h = x.movedim(-2, 0).reshape(leaves, -1, x.size(-1))  # [L, N, in]
+        results = [stack(h).reshape(leaves, *lead, -1).movedim(0, -2) for stack in self.stacks]
         if self.networks == "shared":
-            return tuple(results[0].split(self.outputs, -1))
+            return tuple(results[0].split(outputs, -1))
         return tuple(results)
 
     def extra_repr(self) -> str:
-        return f"leaves={self.leaves}, outputs={self.outputs}, activation={self.activation}, networks={self.networks}"
+        return f"hidden_dims={self.hidden_dims}, activation={self.activation}, networks={self.networks}"
 
 
 class _Stack(nn.Module):
@@ -111,13 +113,40 @@ class _Stack(nn.Module):
         return h
 
 
-def check_network(hidden_dims: Any, activation: str, networks: str) -> None:
-    """Raises a ValueError in one sentence for options that :class:`StackedMLP` does not take."""
+def network_or_mlp(
+    name: str,
+    network: Network | None,
+    hidden_dims: Sequence[int] | None,
+    activation: str | None,
+    networks: str | None,
+) -> Network:
+    """
+    The network that a part was given, or by default an :class:`MLP` of the options that are not ``None``.
+
+    :param str name: the argument that ``network`` is, for messages.
+    :raises TypeError: if ``network`` is no network.
+    :raises ValueError: if both are given, or an option is out of range.
+    """
+    options: dict[str, Any] = {"hidden_dims": hidden_dims, "activation": activation, "networks": networks}
+    options = {key: value for key, value in options.items() if value is not None}
+    if network is None:
+        return MLP(**options)
+    check_part(name, network, Network)
+    if options:
+        raise ValueError(f"{name} is given, so leave out the options of the default network ({', '.join(options)})")
+    return network
+
+
+def _check(hidden_dims: Any, activation: Any, networks: Any, output_gain: Any) -> None:
+    """Raises a ValueError in one sentence for options that :class:`MLP` does not take."""
     if not isinstance(hidden_dims, Sequence) or isinstance(hidden_dims, str):
         raise ValueError(f"hidden_dims is {hidden_dims!r}; a sequence of positive integers is needed, such as (32, 32)")
-    if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in hidden_dims):
+    if not all(map(is_positive, hidden_dims)):
         raise ValueError(f"hidden_dims is {tuple(hidden_dims)!r}; positive integers are needed")
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise ValueError(f"activation is {activation!r}; known are {', '.join(ACTIVATIONS)}")
     if networks not in NETWORKS:
         raise ValueError(f"networks is {networks!r}; known are {', '.join(NETWORKS)}")
+    is_number = isinstance(output_gain, (int, float)) and not isinstance(output_gain, bool)
+    if not is_number or not 0 < output_gain < math.inf:
+        raise ValueError(f"output_gain is {output_gain!r}; a positive number is needed")

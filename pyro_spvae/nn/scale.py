@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,9 +31,16 @@ def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
     return scale.clamp(min=floor) if floor > 0 else scale
 
 
-def check_scale(kind: str, floor: float) -> None:
-    """Raises a ValueError in one sentence for options that :func:`positive_scale` does not take."""
+def check_scale(kind: Any, floor: Any) -> float:
+    """
+    The smallest standard deviation: ``floor``, or where it is ``None`` the default, 1e-3, none for ``precision``.
+
+    :raises ValueError: in one sentence for options that :func:`positive_scale` does not take.
+    """
     if kind not in SCALES:
         raise ValueError(f"scale is {kind!r}; known are {', '.join(SCALES)}")
-    if not 0 <= floor < float("inf"):
+    if floor is None:
+        return 1e-3 if kind == "softplus" else 0.0
+    if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor < float("inf"):
         raise ValueError(f"min_scale is {floor!r}; a number of at least 0 is needed")
+    return float(floor)

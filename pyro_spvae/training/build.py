@@ -6,15 +6,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
 
 from pyro_spvae.circuits import RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
-from pyro_spvae.data import DataSet
-from pyro_spvae.guides import NormalGuide
-from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Likelihood, Normal
-from pyro_spvae.models import SPVAE, VAE
-from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.data import DataSet, Values
+from pyro_spvae.likelihoods import Likelihood
+from pyro_spvae.models import SPVAE
+from pyro_spvae.nn import Network
+from pyro_spvae.registry import make, parse
+from pyro_spvae.training.config import Preprocessing, TrainConfig
 
 _FEW_LEVELS = 32  # above, the binomial's forced variance fits badly and grey levels are better made continuous
+CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
+
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
@@ -25,8 +33,9 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4;
-    - likelihood: Bernoulli for binary values, Binomial for up to 32 grey levels, else Normal (grey levels are
-      dequantised with uniform noise and scaled to [0, 1]).
+    - preprocess: grey levels get uniform noise and are scaled to [0, 1] where the likelihood is normal, or where there
+      are more than 32 of them and none is given; everything else is left as it is;
+    - likelihood: Bernoulli for binary values, Binomial for grey levels, else Normal.
 
     :raises ValueError: if an option does not fit the structure or the data.
     """
@@ -45,18 +54,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     if structure == "random-binary-tree":
         depth = min(2, int(math.log2(math.prod(shape)))) if depth is None else depth
         repetitions = 4 if repetitions is None else repetitions
-    likelihood = config.likelihood
-    levels = data.values.levels
-    if likelihood == "auto":
-        likelihood = "normal" if levels is None or levels > _FEW_LEVELS else "binomial"
-        likelihood = "bernoulli" if levels == 2 else likelihood
-    if likelihood in ("binomial", "categorical") and levels is None:
-        raise ValueError(f"likelihood is {likelihood!r}, but {data.name} holds continuous values; accepted is 'normal'")
-    if likelihood == "bernoulli" and levels != 2:
-        raise ValueError(
-            f"likelihood is 'bernoulli', but {data.name} holds values other than 0 and 1; accepted are "
-            + ("'binomial', 'categorical' and 'normal'" if levels else "'normal'")
-        )
+    preprocess, likelihood = _modelling(config, data)
     return dataclasses.replace(
         config,
         structure=structure,
@@ -64,8 +62,37 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         depth=depth,
         repetitions=repetitions,
         leaves=config.units if config.leaves is None else config.leaves,
+        preprocess=preprocess,
         likelihood=likelihood,
     )
+
+
+def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
+    """Preprocessing and likelihood, each chosen to fit the other and the data."""
+    levels = data.values.levels
+    preprocess, likelihood = config.preprocess, config.likelihood
+    if preprocess == "auto":
+        wanted = parse("likelihood", likelihood)[0] if likelihood != "auto" else None
+        continuous = wanted == "normal" or (wanted is None and (levels or 0) > _FEW_LEVELS)
+        preprocess = "none" if levels is None else "dequantize" if continuous else "integers"
+    left = {"binarize": 2, "binarize-static": 2, "dequantize": None, "paper": None}.get(preprocess, levels)
+    if likelihood == "auto":
+        return preprocess, "normal" if left is None else "bernoulli" if left == 2 else "binomial"
+    name = parse("likelihood", likelihood)[0]
+    if name in ("binomial", "categorical") and left is None:
+        raise ValueError(f"likelihood is {name!r}, but {_described(data, preprocess)} continuous; accepted is 'normal'")
+    if name == "bernoulli" and left != 2:
+        accepted = "'binomial', 'categorical' and 'normal'" if left else "'normal'"
+        raise ValueError(
+            f"likelihood is 'bernoulli', but {_described(data, preprocess)} not only 0 and 1; accepted are {accepted}, "
+            "or preprocess 'binarize'"
+        )
+    return preprocess, likelihood
+
+
+def _described(data: DataSet, preprocess: str) -> str:
+    changed = "" if preprocess in ("none", "integers") else f" after {preprocess}"
+    return f"the values of {data.name}{changed} are"
 
 
 def region_shape(data: DataSet) -> tuple[int, ...]:
@@ -87,37 +114,65 @@ def build_regions(config: TrainConfig, shape: tuple[int, ...]) -> RegionGraph:
     return whole(shape)
 
 
-def build_likelihood(config: TrainConfig, data: DataSet) -> Likelihood:
-    """The likelihood of a resolved configuration."""
-    values = data.values
-    if config.likelihood == "bernoulli":
-        return Bernoulli()
-    if config.likelihood == "normal":
-        in_unit_interval = values.levels is not None or (values.low >= 0 and values.high <= 1)
-        return Normal(mean="sigmoid" if in_unit_interval else "identity")
-    assert values.levels is not None
-    return Binomial(values.levels - 1) if config.likelihood == "binomial" else Categorical(values.levels)
+def build_likelihood(config: TrainConfig, values: Values) -> Likelihood:
+    """
+    The likelihood of a resolved configuration.
+
+    :param Values values: what it is a distribution of, after preprocessing.
+    """
+    in_unit_interval = values.low >= 0 and values.high <= 1
+    defaults: dict[str, Any] = {"mean": "sigmoid" if in_unit_interval else "identity"}
+    if values.levels is not None:
+        defaults |= {"total_count": values.levels - 1, "levels": values.levels}
+    return make("likelihood", config.likelihood, **defaults)
 
 
 def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
     """
-    The model of a resolved configuration, in the data's dtype; draws initial parameters from torch's global generator.
+    The model of a resolved configuration, on the CPU; draws initial parameters from torch's global generator.
+
+    :param DataSet data: the data after preprocessing.
     """
-    likelihood = build_likelihood(config, data)
-    leaf = VAE(likelihood, config.latent_dim, config.hidden, activation=config.activation, networks=config.networks)
-    spvae = SPVAE(
-        build_regions(config, region_shape(data)),
-        config.units,
-        config.leaves,
-        leaf=leaf,
-        guide=NormalGuide(config.hidden, activation=config.activation, networks=config.networks),
-        channels=data.event_shape[0] if data.is_image else None,
-    )
-    return spvae.to(data.train.dtype)
+
+    def network() -> Network:
+        return make(
+            "network",
+            config.network,
+            hidden_dims=config.hidden,
+            activation=config.activation,
+            networks=config.networks,
+        )
+
+    with _default_dtype(getattr(torch, config.precision)):
+        leaf = make(
+            "leaf",
+            config.leaf,
+            likelihood=build_likelihood(config, data.values),
+            latent_dim=config.latent_dim,
+            prior=make("prior", config.prior),
+            decoder=network(),
+        )
+        return SPVAE(
+            build_regions(config, region_shape(data)),
+            config.units,
+            config.leaves,
+            leaf=leaf,
+            guide=make("guide", config.guide, encoder=network()),
+            channels=data.event_shape[0] if data.is_image else None,
+        )
 
 
 def modelled(config: TrainConfig, data: DataSet) -> DataSet:
-    """The data as the likelihood models them: grey levels are made continuous for the Normal."""
-    if config.likelihood == "normal" and data.values.levels is not None:
-        return data.dequantized(config.seed)
-    return data
+    """The data as the likelihood of a resolved configuration models them."""
+    return data.preprocessed(config.preprocess, config.seed)
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Initial parameters are drawn in the type that they have, whatever the user's default is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -5,121 +5,277 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+import json
 import math
+import os
+import sys
+import types
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "whole"]
-LikelihoodName = Literal["auto", "bernoulli", "binomial", "categorical", "normal"]
+Preprocessing = Literal["auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper"]
+Objective = Literal["iwae", "elbo", "renyi", "vr-max"]
 Gradient = Literal["iwae", "dreg"]
+Reduce = Literal["leaf", "root"]
 Networks = Literal["separate", "shared"]
 Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh"]
+Optimiser = Literal["adam", "adamax", "adamw"]
+Schedule = Literal["plateau", "constant", "cosine", "linear"]
+Precision = Literal["float32", "float64"]
+
+PANELS = ("Data", "Model", "Objective", "Training", "Evaluation", "Machine")
+
+_C = TypeVar("_C", bound="FitConfig")
+
+
+def _option(default: Any, panel: str, text: str, least: float | None = None, above: float | None = None) -> Any:
+    """
+    A field that is also an option of the command line.
+
+    :param str panel: heading of the help under which it stands.
+    :param str text: help.
+    :param float least: smallest accepted number.
+    :param float above: numbers must be larger than this.
+    """
+    return dataclasses.field(default=default, metadata={"panel": panel, "help": text, "least": least, "above": above})
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class FitConfig:
     """
-    What a run does. ``None`` means: chosen from the data, see :func:`pyro_spvae.training.build.resolve`.
+    How parameters are fitted to data; the options of :meth:`pyro_spvae.models.SPVAE.fit`.
 
-    :ivar str data: name of a data set or path of an array file.
-    :ivar data_dir: folder of data sets that are not bundled.
-    :ivar bool download: whether a missing data set may be downloaded.
-    :ivar int seed: decides splits, initial parameters, data order and noise.
-    :ivar str structure: region graph.
-    :ivar delta: cell side of Poon-Domingos and quad trees.
-    :ivar depth: depth of random binary trees.
-    :ivar repetitions: number of random binary trees.
-    :ivar int units: sum nodes of an inner region.
-    :ivar leaves: leaf VAEs of a leaf region; ``units`` if ``None``.
-    :ivar int latent_dim: latent size of a leaf VAE.
-    :ivar tuple hidden: hidden layers of the leaf networks.
-    :ivar str activation: activation of the leaf networks.
-    :ivar str networks: separate mean and scale networks, or one shared trunk.
-    :ivar str likelihood: likelihood of the leaves.
-    :ivar int particles: importance samples of each leaf in training and validation.
-    :ivar float alpha: order of the leaf bounds.
-    :ivar str gradient: gradient estimator.
-    :ivar float lr: learning rate of Adam; halved whenever validation has not improved for ``patience // 3`` epochs.
-    :ivar int batch_size: images a step.
-    :ivar int epochs: most epochs.
-    :ivar int patience: epochs without a better validation bound after which training stops.
-    :ivar int samples: importance samples of each leaf for the test log-likelihood.
-    :ivar int chunk_size: pairs of datum and sample decoded at a time in evaluation.
+    Every field is documented by :func:`describe`, by ``pyro-spvae train --help``, and in its declaration below.
+
+    :raises ValueError: in one sentence, for a value of the wrong type or out of range, or values that do not go
+        together.
     """
 
-    data: str = "digits"
-    data_dir: str | None = None
-    download: bool = False
-    seed: int = 0
-    structure: Structure = "auto"
-    delta: int | None = None
-    depth: int | None = None
-    repetitions: int | None = None
-    units: int = 4
-    leaves: int | None = None
-    latent_dim: int = 8
-    hidden: tuple[int, ...] = (32, 32)
-    activation: Activation = "softplus"
-    networks: Networks = "separate"
-    likelihood: LikelihoodName = "auto"
-    particles: int = 5
-    alpha: float = 0.0
-    gradient: Gradient = "iwae"
-    lr: float = 0.005
-    batch_size: int = 128
-    epochs: int = 400
-    patience: int = 30
-    samples: int = 5000
-    chunk_size: int = 2048
+    objective: Objective = _option(
+        "iwae", "Objective", "Bound of every leaf: importance weighted, ELBO, Renyi of order alpha, or largest weight."
+    )
+    particles: int = _option(5, "Objective", "Importance samples of each leaf in training and validation.", least=1)
+    alpha: float | None = _option(None, "Objective", "Order of the renyi objective; 0 is iwae, 1 elbo.")
+    gradient: Gradient = _option("iwae", "Objective", "Plain, or doubly reparameterised gradients of the guide (dreg).")
+    reduce: Reduce = _option(
+        "leaf", "Objective", "Where importance samples are averaged: in each leaf, or at the root."
+    )
+    warmup: int = _option(
+        0, "Objective", "Epochs in which the weight of the latent KL rises linearly to 1; validation has 1.", least=0
+    )
+    optimiser: Optimiser = _option("adam", "Training", "Optimiser of torch.optim.")
+    lr: float = _option(0.005, "Training", "Learning rate.", above=0)
+    schedule: Schedule = _option(
+        "plateau",
+        "Training",
+        "Learning rate: halved when validation stalls for a third of the patience; constant; or falling to 0 over all "
+        "epochs as a cosine or linearly.",
+    )
+    weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of adamw.", least=0)
+    clip: float | None = _option(
+        None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
+    )
+    batch_size: int = _option(128, "Training", "Rows of a step, over all processes.", least=1)
+    epochs: int = _option(400, "Training", "Most epochs.", least=1)
+    patience: int = _option(
+        30, "Training", "Validations without a better bound before training stops; not counted in warm-up.", least=1
+    )
+    validate_every: int | None = _option(
+        None, "Training", "Batches between validations; by default once an epoch.", least=1
+    )
+    seed: int = _option(0, "Training", "Decides splits, initial parameters, order and noise.", least=0)
 
     def __post_init__(self) -> None:
-        if isinstance(self.hidden, (list, tuple)):  # JSON has lists
-            object.__setattr__(self, "hidden", tuple(self.hidden))
-        for number in ("alpha", "lr"):
-            object.__setattr__(self, number, _number(number, getattr(self, number)))
-        counts = ("units", "latent_dim", "particles", "batch_size", "epochs", "patience", "samples", "chunk_size")
-        for name in (*counts, "leaves", "delta", "depth", "repetitions"):
-            value = getattr(self, name)
-            optional = name not in counts
-            if not (optional and value is None) and not _is_count(value):
-                raise ValueError(f"{name} is {value!r}; a positive integer is needed")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        for name, kind in _types(type(self)).items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), kind, _fields(type(self))[name]))
+        if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed!r}; an integer from 0 to 2^63 - 1 is needed")
-        if not isinstance(self.hidden, tuple) or not all(map(_is_count, self.hidden)):
-            raise ValueError(f"hidden is {self.hidden!r}; a tuple of positive integers is needed")
-        if not (0 < self.lr < math.inf):
-            raise ValueError(f"lr is {self.lr!r}; a positive number is needed")
-        if math.isnan(self.alpha) or self.alpha == math.inf:
-            raise ValueError(f"alpha is {self.alpha!r}; a finite number or -inf is needed")
-        if self.gradient == "dreg" and self.alpha != 0:
-            raise ValueError(f"gradient is 'dreg', which needs alpha 0; alpha is {self.alpha!r}")
-        choices = {
-            "structure": Structure,
-            "likelihood": LikelihoodName,
-            "gradient": Gradient,
-            "networks": Networks,
-            "activation": Activation,
-        }
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(get_args(kind))}")
+        if self.objective == "renyi" and self.alpha is None:
+            raise ValueError("objective is 'renyi', which needs its order; give alpha")
+        if self.objective != "renyi" and self.alpha is not None:
+            raise ValueError(f"alpha is the order of the objective 'renyi', but objective is {self.objective!r}")
+        if self.gradient == "dreg" and self.order != 0:
+            raise ValueError(f"gradient is 'dreg', which needs the objective 'iwae'; objective is {self.objective!r}")
+        if self.weight_decay and self.optimiser != "adamw":
+            raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
+
+    @property
+    def order(self) -> float:
+        """The order alpha of the leaf bounds that ``objective`` names."""
+        if self.alpha is not None:
+            return self.alpha
+        return {"iwae": 0.0, "elbo": 1.0, "vr-max": -math.inf}[self.objective]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; ``-inf`` becomes the string ``"-inf"``, which JSON lacks."""
-        values = dataclasses.asdict(self)
-        values["hidden"] = list(self.hidden)
-        if self.alpha == -math.inf:
-            values["alpha"] = "-inf"
-        return values
+        """Plain values for JSON."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_dict(cls: type[_C], values: object, where: str = "the configuration") -> _C:
+        """
+        The configuration of :meth:`to_dict`.
+
+        :param values: what was read.
+        :param str where: where from, for messages; empty if the user knows.
+        :raises ValueError: for anything but a dict, unknown keys, wrong types and values out of range.
+        """
+        if not isinstance(values, dict):
+            raise ValueError(f"{where} holds a {type(values).__name__}; an object of options is needed")
+        known = _types(cls)
+        for key in values:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1)
+                hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+                raise ValueError(f"{where} has the unknown key {str(key)!r}{hint}")
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}" if where else str(error)) from None
 
 
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+@dataclass(frozen=True)
+class TrainConfig(FitConfig):
+    """
+    What a whole run does. ``None`` and ``"auto"`` mean: chosen from the data, see
+    :func:`pyro_spvae.training.build.resolve`.
+    """
+
+    data: str = _option("digits", "Data", "Name of a data set, or path of an array file or folder of images.")
+    data_dir: str | None = _option(None, "Data", "Folder of data sets that are not bundled.")
+    preprocess: Preprocessing = _option(
+        "auto",
+        "Data",
+        "What is modelled: values as they are (none), grey levels (integers), grey levels with uniform noise in [0, 1] "
+        "(dequantize), black and white drawn for every batch or once (binarize, binarize-static), or the paper's "
+        "per-image scaling and noise (paper).",
+    )
+    structure: Structure = _option("auto", "Model", "Region graph; poon-domingos for images, random trees for tables.")
+    delta: int | None = _option(
+        None, "Model", "Side of a cell in pixels; by default a quarter of the longer side, at least 4.", least=1
+    )
+    depth: int | None = _option(None, "Model", "Depth of random binary trees; 2 by default.", least=1)
+    repetitions: int | None = _option(None, "Model", "Number of random binary trees; 4 by default.", least=1)
+    units: int = _option(4, "Model", "Sum nodes of every inner region.", least=1)
+    leaves: int | None = _option(None, "Model", "VAEs of every leaf region; as many as units by default.", least=1)
+    leaf: str = _option("vae", "Model", "Generative program of a leaf.")
+    guide: str = _option("normal", "Model", "Inference program of a leaf.")
+    prior: str = _option("standard-normal", "Model", "Prior of the latent variables.")
+    likelihood: str = _option(
+        "auto",
+        "Model",
+        "Of the pixels; auto: bernoulli for binary values, binomial up to 32 grey levels, else normal.",
+    )
+    network: str = _option("mlp", "Model", "Encoder and decoder networks.")
+    latent_dim: int = _option(8, "Model", "Latent size of a leaf VAE.", least=1)
+    hidden: tuple[int, ...] = _option(
+        (32, 32), "Model", "Hidden layers of the leaf networks, comma-separated.", least=1
+    )
+    activation: Activation = _option("softplus", "Model", "Activation of the leaf networks.")
+    networks: Networks = _option("separate", "Model", "Separate mean and scale networks, or a shared trunk.")
+    samples: int = _option(5000, "Evaluation", "Importance samples of each leaf for log-likelihoods.", least=1)
+    chunk_size: int = _option(2048, "Evaluation", "Pairs of row and sample decoded at a time; bounds memory.", least=1)
+    device: str = _option("auto", "Machine", "auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps.")
+    precision: Precision = _option("float32", "Machine", "Floating-point type of the parameters.")
+    tensorboard: bool = _option(False, "Machine", "Write TensorBoard event files too (extra: tensorboard).")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind, _, number = self.device.partition(":")
+        if kind not in ("auto", "cpu", "cuda", "mps") or (
+            ":" in self.device and not (kind == "cuda" and number.isdigit())
+        ):
+            raise ValueError(f"device is {self.device!r}; accepted are auto, cpu, cuda, cuda:N and mps")
+        for name in ("data", "leaf", "guide", "prior", "likelihood", "network"):
+            if not getattr(self, name).strip():
+                raise ValueError(f"{name} is empty; a name is needed")
+
+
+def read_config(path: str | os.PathLike[str]) -> TrainConfig:
+    """
+    Reads a configuration file, such as the ``config.json`` of a run; keys that are left out have their defaults.
+
+    :raises ValueError: if it cannot be read, is no JSON object, or holds unknown keys or unfit values.
+    """
+    return TrainConfig.from_dict(read_json(path), f"the configuration {os.fspath(path)}")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """
+    The content of a JSON file.
+
+    :raises ValueError: if it cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"the file {os.fspath(path)} cannot be read: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the file {os.fspath(path)} is no valid JSON ({reason})") from None
+
+
+def choices(kind: Any) -> tuple[str, ...] | None:
+    """The values of a ``Literal``; ``None`` for other types."""
+    return get_args(kind) if get_origin(kind) is Literal else None
+
+
+@functools.cache
+def _types(config: type) -> dict[str, Any]:
+    """Types of the fields, in order."""
+    hints = get_type_hints(config)
+    return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+@functools.cache
+def _fields(config: type) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(config)}
+
+
+def options(config: type) -> list[tuple[dataclasses.Field[Any], Any]]:
+    """Every field with its type, by panel."""
+    pairs = [(_fields(config)[name], kind) for name, kind in _types(config).items()]
+    return sorted(pairs, key=lambda pair: PANELS.index(pair[0].metadata["panel"]))
+
+
+def _checked(name: str, value: Any, kind: Any, field: dataclasses.Field[Any]) -> Any:
+    """The value in the field's own type, or a ValueError in one sentence."""
+    optional = get_origin(kind) in (Union, types.UnionType)
+    if optional:
+        if value is None:
+            return None
+        (kind,) = (part for part in get_args(kind) if part is not type(None))
+    known = choices(kind)
+    if known is not None:
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}; known are {', '.join(known)}")
+        return value
+    least, above = field.metadata["least"], field.metadata["above"]
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)) or not all(_is_integer(size) and size >= least for size in value):
+            raise ValueError(f"{name} is {value!r}; positive integers are needed, such as [32, 32]")
+        return tuple(value)
+    if kind is int:
+        if not _is_integer(value) or (least is not None and value < least):
+            wanted = {1: "a positive integer", 0: "an integer of at least 0", None: "an integer"}[least]
+            raise ValueError(f"{name} is {value!r}; {wanted} is needed")
+        return value
+    if kind is float:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        if not number or (least is not None and value < least) or (above is not None and value <= above):
+            wanted = (
+                "a positive number" if above == 0 else "a number of at least 0" if least == 0 else "a finite number"
+            )
+            raise ValueError(f"{name} is {value!r}; {wanted} is needed")
         return float(value)
-    if value == "-inf":  # how JSON has it
-        return -math.inf
-    raise ValueError(f"{name} is {value!r}; a number is needed")
+    wanted = {bool: "true or false", str: "a text"}[kind]
+    if type(value) is not kind:
+        raise ValueError(f"{name} is {value!r}; {wanted} is needed")
+    return value
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_spvae.data import load_data
-from pyro_spvae.training.build import build_model, resolve
+from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.train import train, with_parameters_of
 
@@ -29,8 +29,9 @@ def demo(
     """
     folder = _free(Path(out))
     config = TrainConfig(seed=seed)
-    data = load_data(config.data, seed=seed)
-    spvae = resolve(config, data)
+    raw = load_data(config.data, seed=seed)
+    spvae = resolve(config, raw)
+    data = modelled(spvae, raw)
     least = sum(parameter.numel() for parameter in build_model(spvae, data).parameters())
     configs = {"SPVAE": config, "VAE": with_parameters_of(spvae, data, least)}
     results = {}

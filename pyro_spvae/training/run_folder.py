@@ -7,21 +7,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-FORMAT = 1
+from pyro_spvae.checkpoint import atomic_write, read_checkpoint, write_checkpoint
+from pyro_spvae.training.config import read_json
 
 
 class RunFolder:
     """
-    A self-describing folder: ``config.json``, ``metrics.jsonl`` (a line an epoch), ``results.json``, ``last.pt`` and
-    ``best.pt`` (tensors and plain values, readable with ``weights_only=True``), ``figures/``.
+    A self-describing folder: ``config.json`` (itself a configuration to train by), ``data.json`` (what it was trained
+    on), ``metrics.jsonl`` (a line a validation), ``results.json`` (once it is finished), ``last.pt`` and ``best.pt``
+    (tensors and plain values, readable with ``weights_only=True``), ``log.txt``, ``figures/``.
 
-    Every file but ``metrics.jsonl`` is written under another name first and then renamed, so that none is ever half
-    there.
+    The folder appears with its configuration in it, and every file but ``metrics.jsonl`` and ``log.txt`` is written
+    under another name first and then renamed, so that a run killed at any moment can be resumed.
 
     :param path: the folder; made by :meth:`create`.
     """
@@ -30,31 +31,79 @@ class RunFolder:
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str]) -> RunFolder:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        config: dict[str, Any],
+        data: dict[str, Any],
+        overwrite: bool = False,
+    ) -> RunFolder:
         """
         Makes a new folder.
 
+        :param dict config: content of ``config.json``.
+        :param dict data: content of ``data.json``.
+        :param bool overwrite: replace a run that is there.
         :raises ValueError: if the path exists already or cannot be made.
         """
         folder = cls(path)
-        folder.check_free()
+        folder.check_free(overwrite)
+        partial: Path | None = None
         try:
-            (folder.path / "figures").mkdir(parents=True)
+            folder.path.parent.mkdir(parents=True, exist_ok=True)
+            partial = Path(tempfile.mkdtemp(prefix=f".{folder.path.name}.", suffix=".partial", dir=folder.path.parent))
+            partial.chmod(0o777 & ~_umask())
+            made = cls(partial)
+            made.figures.mkdir()
+            made.write_json("data.json", data)
+            made.write_json("config.json", config)
+            if overwrite and folder.path.exists():
+                shutil.rmtree(folder.path)
+            partial.rename(folder.path)
         except OSError as error:
-            raise ValueError(f"the run folder {folder.path} cannot be made: {error.strerror}") from error
+            raise ValueError(f"the run folder {folder.path} cannot be made: {error.strerror or error}") from error
+        finally:
+            if partial is not None and partial.exists():
+                shutil.rmtree(partial, ignore_errors=True)
         return folder
 
-    def check_free(self) -> None:
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> RunFolder:
         """
-        :raises ValueError: if the path exists already.
+        The folder of a run that exists.
+
+        :raises ValueError: if there is none.
         """
-        if self.path.exists():
-            raise ValueError(f"out is {self.path}, which exists already; choose another folder for the run")
+        folder = cls(path)
+        if not folder.path.is_dir():
+            raise ValueError(f"there is no run folder {folder.path}")
+        if not folder._is_run():
+            raise ValueError(f"the folder {folder.path} is no run: it has no config.json and data.json")
+        return folder
+
+    def check_free(self, overwrite: bool = False) -> None:
+        """
+        :raises ValueError: if the path exists already; with ``overwrite`` if it exists and is no run.
+        """
+        if not os.path.lexists(self.path):
+            return
+        if not overwrite:
+            raise ValueError(
+                f"out is {self.path}, which exists already; choose another folder, or overwrite it"
+                + (", or resume the run in it" if self._is_run() and not self.is_finished else "")
+            )
+        if not self._is_run():
+            raise ValueError(f"out is {self.path}, which exists and is no run, so it is not overwritten")
 
     def discard_unless_trained(self) -> None:
         """Removes the folder of a run that failed before its first checkpoint: nothing in it is of use."""
         if not (self.path / "last.pt").exists():
-            shutil.rmtree(self.path)
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run came to its end."""
+        return (self.path / "results.json").exists()
 
     @property
     def figures(self) -> Path:
@@ -62,28 +111,97 @@ class RunFolder:
         return self.path / "figures"
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
-        """Writes ``name`` with sorted indentation for people to read."""
-        partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(partial, self.path / name)
+        """Writes ``name`` indented for people to read."""
+        text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+        atomic_write(self.path / name, lambda file: file.write(text.encode()))
+
+    def read_json(self, name: str) -> Any:
+        """
+        Reads ``name``.
+
+        :raises ValueError: if it cannot be read.
+        """
+        return read_json(self.path / name)
 
     def append_metrics(self, values: dict[str, Any]) -> None:
-        """Adds a line to ``metrics.jsonl``."""
-        line = json.dumps(values, allow_nan=False) + "\n"
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(line)
+        """
+        Adds a line to ``metrics.jsonl``.
+
+        :raises ValueError: if it cannot be written.
+        """
+        self._append("metrics.jsonl", json.dumps(values, allow_nan=False))
+
+    def append_log(self, line: str) -> None:
+        """
+        Adds a line to ``log.txt``.
+
+        :raises ValueError: if it cannot be written.
+        """
+        self._append("log.txt", line)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """All lines of ``metrics.jsonl``."""
-        text = (self.path / "metrics.jsonl").read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.splitlines()]
+        """
+        All complete lines of ``metrics.jsonl``, up to the first that is damaged.
+
+        :raises ValueError: if it cannot be read.
+        """
+        try:
+            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ValueError(f"the file {self.path / 'metrics.jsonl'} cannot be read: {error.strerror}") from None
+        lines: list[dict[str, Any]] = []
+        for line in text.splitlines():
+            try:
+                values = json.loads(line)
+            except ValueError:
+                break  # the write was cut off here
+            if not isinstance(values, dict):
+                break
+            lines.append(values)
+        return lines
+
+    def rewind(self, validations: int) -> list[dict[str, Any]]:
+        """
+        Takes back what was written after the checkpoint that a run is resumed from.
+
+        :param int validations: how many the checkpoint counts.
+        :returns: the lines of metrics that remain.
+        :raises ValueError: if lines are missing.
+        """
+        lines = self.read_metrics()[:validations]
+        if len(lines) < validations:
+            raise ValueError(
+                f"the file {self.path / 'metrics.jsonl'} has {len(lines)} lines, but last.pt counts {validations} "
+                "validations; the run cannot be resumed without them"
+            )
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        atomic_write(self.path / "metrics.jsonl", lambda file: file.write(text.encode()))
+        if not validations:
+            (self.path / "best.pt").unlink(missing_ok=True)
+        return lines
 
     def save(self, name: str, state: dict[str, Any]) -> None:
         """Writes a checkpoint; ``state`` holds tensors and plain values only."""
-        partial = self.path / f"{name}.partial"
-        torch.save({"format": FORMAT} | state, partial)
-        os.replace(partial, self.path / name)
+        write_checkpoint(self.path / name, state)
 
     def load(self, name: str) -> dict[str, Any]:
         """Reads a checkpoint without running code that may be in it."""
-        return torch.load(self.path / name, weights_only=True)
+        return read_checkpoint(self.path / name)
+
+    def _is_run(self) -> bool:
+        return all((self.path / name).is_file() for name in ("config.json", "data.json"))
+
+    def _append(self, name: str, line: str) -> None:
+        try:
+            with open(self.path / name, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise ValueError(f"the file {self.path / name} cannot be written: {error.strerror or error}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

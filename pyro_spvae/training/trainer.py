@@ -6,201 +6,321 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyro
 import torch
-from pyro.infer.util import is_validation_enabled
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyro_spvae.data import DataSet, dequantize
-from pyro_spvae.infer import CircuitELBO
+from pyro_spvae import distributed
+from pyro_spvae.data import Rows
+from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.infer.annealing import anneal
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.bounds import mean_bounds
-from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.batches import Batches
+from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.evaluation import mean_bounds
+from pyro_spvae.training.interruption import Interrupted, Interruption
+from pyro_spvae.training.lean import lean
+from pyro_spvae.training.logger import Logger
+from pyro_spvae.training.objective import build_objective
+from pyro_spvae.training.optimisers import Schedule, build_optimiser
 from pyro_spvae.training.run_folder import RunFolder
+
+_TEXT_EVERY = 10.0  # seconds between reported lines without a progress bar
+_OF_BEST = ("model", "step", "epoch", "best", "best_epoch")  # what best.pt holds besides the run's identity
+_NAMED = 3  # parameters named in an error
 
 
 class Trainer:
     """
-    Trains a model on the training split, watching the bound on the validation split.
+    Trains a model on rows, watching the bound on other rows.
 
-    The objective runs as a module (``CircuitELBO(...)(model, guide)``) under one torch Adam, with Pyro's validation
-    off: the data are checked once at the start. The learning rate is halved when validation has not improved for a
-    third of the patience; after ``patience`` epochs without a better bound training stops and the best parameters are
-    restored. The seed alone decides initial noise, data order and validation noise, which is the same in every epoch.
+    The objective runs as a module (``CircuitELBO(...)(model, guide)``) under one torch optimiser, with Pyro's
+    validation off: the data are checked once at the start. After ``patience`` validations without a better bound
+    training stops and the best parameters are restored. Order and noise of a step follow from the seed and the step's
+    number, those of a validation from the seed alone, so that training continued from any saved step gives the same
+    parameters, bit for bit.
 
-    :param SPVAE spvae: the model; build it under ``pyro.settings.context(module_local_params=True)``.
-    :param DataSet data: the data as recorded, before dequantisation.
-    :param DataSet modelled: the data as the likelihood models them. Where they were dequantised, training draws new
-        noise for every batch.
-    :param TrainConfig config: resolved configuration.
-    :param RunFolder folder: where metrics and checkpoints go.
-    :param bool progress: show a progress bar; without one a line is reported for the first epochs and every tenth.
+    Of several processes each computes its share of every batch; the gradient is that of the whole batch.
+
+    :param SPVAE spvae: the model, on its device.
+    :param train: training rows.
+    :param validation: rows to watch.
+    :param FitConfig config: how to fit.
+    :param RunFolder folder: where metrics and checkpoints go, or ``None`` to keep the best parameters in memory.
+    :param dict identity: what checkpoints hold besides the state: the architecture, the run's configuration and data.
+    :param Tensor observed: ``bool`` for every training row, True = seen.
+    :param Tensor validation_observed: the same for the rows to watch.
+    :param bool progress: show a progress bar; without one a line is reported now and then.
     :param callable report: takes lines of text.
+    :param loggers: further takers of metrics.
     """
 
     def __init__(
         self,
         spvae: SPVAE,
-        data: DataSet,
-        modelled: DataSet,
-        config: TrainConfig,
-        folder: RunFolder,
+        train: Rows | Tensor,
+        validation: Rows | Tensor,
+        config: FitConfig,
+        folder: RunFolder | None = None,
+        identity: dict[str, Any] | None = None,
+        observed: Tensor | None = None,
+        validation_observed: Tensor | None = None,
         progress: bool = False,
         report: Callable[[str], None] = lambda line: None,
+        loggers: Sequence[Logger] = (),
     ) -> None:
         self.spvae = spvae
-        self.data = data
-        self.modelled = modelled
+        self.validation = validation
+        self.validation_observed = validation_observed
         self.config = config
         self.folder = folder
-        self.progress = progress
+        self.identity = identity or {}
+        self.progress = progress and distributed.is_main()
         self.report = report
-        self.elbo = CircuitELBO(config.particles, alpha=config.alpha, gradient=config.gradient)
-        self.objective = self.elbo(spvae.model, spvae.guide)
-        # fused: one pass over all parameters instead of ten
-        self.optimiser = torch.optim.Adam(self.objective.parameters(), lr=config.lr, fused=True)
-        self.schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            # torch's patience is the number of bad epochs that go unpunished, one less than ours
-            self.optimiser,
-            mode="max",
-            factor=0.5,
-            patience=max(1, config.patience // 3) - 1,
-            threshold=0.0,
-        )
-        self.order = torch.Generator().manual_seed(config.seed)
+        self.loggers = loggers
+        self.elbo = build_objective(config)
+        self.batches = Batches(train, observed, config.batch_size, config.seed)
+        self.rows = len(train)
+        model, guide = anneal(spvae.model, 1.0), anneal(spvae.guide, 1.0)
+        self._annealed = (model, guide)
+        warm = config.warmup > 0
+        self.objective: nn.Module = self.elbo(model if warm else spvae.model, guide if warm else spvae.guide)
+        self.parameters = dict(spvae.named_parameters())
+        self.optimiser = build_optimiser(config, self.parameters.values())
+        self.schedule = Schedule(config, self.optimiser, config.epochs * len(self.batches))
+        parameter = next(iter(self.parameters.values()))
+        self.device, self.dtype = parameter.device, parameter.dtype
+        # where training stands; all of it is in a checkpoint
         self.step = 0
-        self.epoch = 0
+        self.epoch = 0  # epochs completed
+        self.batch = 0  # batches done of the next
+        self.validations = 0
         self.best = -math.inf
         self.best_epoch = 0
+        self.waited = 0  # validations without a better bound
         self.seconds = 0.0
+        self.summed = [0.0, 0.0, 0.0]  # bounds, rows and seconds of steps since the last validation
+        self.metrics: list[dict[str, Any]] = []
+        self._best_state: dict[str, Tensor] | None = None
+        self._reported = -math.inf
 
-    def run(self) -> None:
+    @property
+    def finished(self) -> bool:
+        """Whether no step is left to do."""
+        return self.waited >= self.config.patience or self.epoch >= self.config.epochs and self.summed[1] == 0
+
+    def run(self) -> list[dict[str, Any]]:
         """
         Trains until the validation bound stops rising or the epochs are over; leaves the best parameters in the model.
 
-        :raises ValueError: if a training or validation bound is not finite.
+        :returns: the lines of metrics, one a validation.
+        :raises ValueError: if a training or validation bound is not finite, or a file cannot be written.
+        :raises Interrupted: after SIGINT or SIGTERM, when the step is done and everything is saved.
         """
-        config = self.config
-        total = config.epochs * len(self.data.train)
-        with _lean(), tqdm(total=total, unit="img", unit_scale=True, disable=not self.progress, desc="training") as bar:
-            while self.epoch < config.epochs and self.epoch - self.best_epoch < config.patience:
-                self._run_epoch(bar)
+        total = self.config.epochs * self.rows
+        done = self.epoch * self.rows + self.batch * self.rows // len(self.batches)
+        bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not self.progress, desc="training")
+        generators = [self.device] if self.device.type == "cuda" else []
+        with lean(), bar, Interruption() as interruption, torch.random.fork_rng(devices=generators):
+            objective = distributed.share(self.objective)
+            while not self.finished:
+                start = time.perf_counter()
+                stop = self._advance(objective, bar, interruption.asked)
+                stop = stop or (distributed.world() == 1 and interruption.asked)
+                self.summed[2] += time.perf_counter() - start
+                if self._validation_is_due():
+                    self._validate(bar)
+                if stop and not self.finished:
+                    self._interrupt()
             bar.total = bar.n
-        state = self.folder.load("best.pt")
-        self.spvae.load_state_dict(state["model"])
+        self._restore_best()
+        return self.metrics
 
-    def _run_epoch(self, bar: Any) -> None:
+    def train_step(self, x: Tensor, observed: Tensor | None = None, objective: nn.Module | None = None) -> float:
+        """
+        One optimisation step on this process's rows of a batch.
+
+        :param Module objective: the objective, shared among processes; by default that of this process.
+        :returns: the bound in nats, summed over the rows.
+        :raises ValueError: if the bound is not finite; parameters are left as they were.
+        """
+        bound, _ = self._step(self.objective if objective is None else objective, x, observed, False)
+        return bound
+
+    def _advance(self, objective: nn.Module, bar: Any, asked: bool) -> bool:
+        """The next step of the run; whether all processes should stop after it."""
+        self._set_beta()
+        x, observed = self.batches(self.epoch, self.batch)
+        size = len(self.batches.index(self.epoch, self.batch))
+        torch.manual_seed(noise_seed(self.config.seed, self.step * distributed.world() + distributed.rank(), stream=4))
+        bound, stop = self._step(objective, x, observed, asked, size)
+        self.schedule.after_step()
+        self.summed[0] += bound
+        self.summed[1] += size
+        self.batch += 1
+        if self.batch == len(self.batches):
+            self.epoch, self.batch = self.epoch + 1, 0
+        bar.update(size)
+        return stop
+
+    def _step(
+        self, objective: nn.Module, x: Tensor, observed: Tensor | None, asked: bool, size: int | None = None
+    ) -> tuple[float, bool]:
+        x = x.to(self.device, self.dtype)
+        arguments = (x,) if observed is None else (x, observed.to(self.device))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = objective(*arguments)
+        # gradients are averaged over processes, so each gives its part of the mean over the batch, times their number
+        (loss * (distributed.world() / (size or len(x)))).backward()
+        said = torch.tensor([-loss.item(), float(asked)], dtype=torch.float64, device=distributed.message_device())
+        bound, stop = distributed.total(said).tolist()
+        if not math.isfinite(bound):
+            self._diverged("bound", bound)
+        if self.config.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
+        self.optimiser.step()
+        self.step += 1
+        return bound, stop > 0
+
+    def _set_beta(self) -> None:
+        """KL warm-up: the weight of the latent KL in this epoch."""
+        if self.config.warmup:
+            for program in self._annealed:
+                program.beta = min(1.0, (self.epoch + 1) / self.config.warmup)
+
+    def _validation_is_due(self) -> bool:
+        every = self.config.validate_every
+        return self.batch == 0 if every is None else self.step % every == 0 or self.epoch >= self.config.epochs
+
+    def _validate(self, bar: Any) -> None:
         start = time.perf_counter()
-        self.epoch += 1
-        total, count = 0.0, 0
-        for x in self._batches():
-            bound = self.train_step(x)
-            self._check_finite("bound", bound)
-            total += bound
-            count += len(x)
-            bar.update(len(x))
-        training = time.perf_counter() - start
-        metrics = self._validate()
-        for name, value in metrics.items():
-            self._check_finite(name, value)
-        self.seconds += time.perf_counter() - start
-        val_elbo = metrics["val_elbo"]
+        means = mean_bounds(self.spvae, self.elbo, self.validation, self.config.seed, self.validation_observed)
+        for name, value in means.items():
+            if not math.isfinite(value):
+                self._diverged(f"val_{name}", value)
+        total, rows, seconds = self.summed
         lr = self.optimiser.param_groups[0]["lr"]
-        self.schedule.step(val_elbo)
+        val_elbo = means["elbo"]
+        epoch = self.epoch + (self.batch > 0)
         better = val_elbo > self.best
+        warm = self.epoch >= self.config.warmup
+        self.validations += 1
+        self.waited = 0 if better or not warm else self.waited + 1
         if better:
-            self.best, self.best_epoch = val_elbo, self.epoch
+            self.best, self.best_epoch = val_elbo, epoch
+        if warm:
+            self.schedule.after_validation(val_elbo)
+        self.seconds += seconds + time.perf_counter() - start
         line = {
-            "epoch": self.epoch,
+            "epoch": epoch,
             "step": self.step,
-            "elbo": total / count,
-            **metrics,
+            "elbo": total / rows,
+            **{f"val_{name}": value for name, value in means.items()},
             "lr": lr,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(count / training, 1),
+            "images_per_second": round(rows / seconds, 1),
         }
-        self.folder.append_metrics(line)
-        self.folder.save("last.pt", self._state())
-        if better:
-            self.folder.save("best.pt", self._state())
+        self.summed = [0.0, 0.0, 0.0]
+        self.metrics.append(line)
+        self._keep(line, better)
         bar.set_postfix(elbo=f"{line['elbo']:.2f}", val=f"{val_elbo:.2f}", best=f"{self.best:.2f}")
-        if not self.progress and (self.epoch <= 5 or self.epoch % 10 == 0):
+        now = time.monotonic()
+        if not self.progress and (self.validations <= 5 or now - self._reported > _TEXT_EVERY):
+            self._reported = now
             self.report(
-                f"epoch {self.epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}"
+                f"epoch {epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}"
                 f"{' *' if better else '  '}  {line['images_per_second']:.0f} images/s  "
                 f"{self._remaining()} left at most"
             )
 
-    def _check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            good = f"the last good parameters are in {self.folder.path / 'last.pt'}"
-            raise ValueError(
-                f"the {name} became {value} at step {self.step}; {good if self.epoch > 1 else 'nothing was kept'}; "
-                f"try a smaller lr than {self.config.lr:g}, or data scaled to about [0, 1]"
-            )
+    def _keep(self, line: dict[str, Any], better: bool) -> None:
+        """Metrics first, the last checkpoint at the end: whatever is cut off between them is done again alike."""
+        if self.folder is None:
+            if better:
+                self._best_state = {name: value.clone() for name, value in self.spvae.state_dict().items()}
+        elif distributed.is_main():
+            state = self.state()
+            self.folder.append_metrics(line)
+            if better:
+                self.folder.save("best.pt", {name: state[name] for name in (*self.identity, *_OF_BEST)})
+            self.folder.save("last.pt", state)
+        for logger in self.loggers:
+            logger.log(self.step, {name: value for name, value in line.items() if name != "step"})
 
-    def train_step(self, x: Tensor) -> float:
-        """
-        One optimisation step on a batch.
+    def _interrupt(self) -> None:
+        if self.folder is None:
+            raise Interrupted(f"stopped after step {self.step}")
+        if distributed.is_main():
+            self.folder.save("last.pt", self.state())
+        distributed.barrier()
+        raise Interrupted(
+            f"stopped after step {self.step}, everything is saved; continue with: "
+            f"pyro-spvae train --resume {self.folder.path}"
+        )
 
-        :returns: the bound in nats, summed over the batch.
-        """
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = self.objective(x)
-        (loss / len(x)).backward()
-        self.optimiser.step()
-        self.step += 1
-        return -loss.item()
+    def _restore_best(self) -> None:
+        if self.folder is not None:
+            distributed.barrier()
+            self.spvae.load_state_dict(self.folder.load("best.pt")["model"])
+        elif self._best_state is not None:
+            self.spvae.load_state_dict(self._best_state)
 
-    def _batches(self) -> Iterator[Tensor]:
-        """Shuffled batches of nearly equal size; every row once."""
-        train = self.data.train
-        order = torch.randperm(len(train), generator=self.order)
-        levels = self.data.values.levels
-        fresh_noise = levels is not None and self.modelled is not self.data
-        for index in order.tensor_split(math.ceil(len(train) / self.config.batch_size)):
-            x = train[index]
-            yield dequantize(x, levels, self.order) if fresh_noise and levels is not None else x
+    def _diverged(self, name: str, value: float) -> None:
+        def broken(of: Callable[[nn.Parameter], Tensor | None]) -> list[str]:
+            tensors = {key: of(parameter) for key, parameter in self.parameters.items()}
+            return [key for key, tensor in tensors.items() if tensor is not None and not tensor.isfinite().all()]
 
-    def _validate(self) -> dict[str, float]:
-        """Mean bounds on the validation split, with the same noise in every epoch."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
-            means = mean_bounds(self.spvae, self.elbo, self.modelled.validation)
-        return {f"val_{name}": value for name, value in means.items()}
+        names, what = broken(lambda parameter: parameter), "values"
+        if not names:
+            names, what = broken(lambda parameter: parameter.grad), "gradients"
+        where = ""
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            where = f" ({what} of {', '.join(names[:_NAMED])}{more} are not finite)"
+        kept = "nothing was kept"
+        if self.validations and self.folder is not None:
+            kept = f"the last good parameters are in {self.folder.path / 'last.pt'}"
+        raise ValueError(
+            f"the {name} became {value} at step {self.step + (name == 'bound')}{where}; {kept}; try a smaller lr than "
+            f"{self.config.lr:g}, or data scaled to about [0, 1]"
+        )
 
     def _remaining(self) -> str:
-        seconds = self.seconds / self.epoch * (self.config.epochs - self.epoch)
+        done = self.epoch + self.batch / len(self.batches)
+        seconds = self.seconds / done * (self.config.epochs - done)
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "config": self.config.to_dict(),
+    def state(self) -> dict[str, Any]:
+        """Everything that training goes on from, as tensors and plain values."""
+        return self.identity | {
             "model": self.spvae.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "epoch": self.epoch,
             "step": self.step,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "validations": self.validations,
             "best": self.best,
             "best_epoch": self.best_epoch,
+            "waited": self.waited,
             "seconds": self.seconds,
-            "random": torch.get_rng_state(),
-            "order": self.order.get_state(),
+            "summed": list(self.summed),
         }
 
+    def load_state(self, state: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
+        """
+        Goes on from :meth:`state`.
 
-@contextmanager
-def _lean() -> Iterator[None]:
-    """Pyro without validation and without the global parameter store."""
-    validating = is_validation_enabled()
-    pyro.enable_validation(False)
-    try:
-        with pyro.settings.context(module_local_params=True):
-            yield
-    finally:
-        pyro.enable_validation(validating)
+        :param dict state: what was saved.
+        :param list metrics: the lines of the validations before it.
+        """
+        self.spvae.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        for name in ("step", "epoch", "batch", "validations", "best", "best_epoch", "waited", "seconds"):
+            setattr(self, name, state[name])
+        self.summed = list(state["summed"])
+        self.metrics = metrics

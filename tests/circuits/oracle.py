@@ -62,16 +62,27 @@ def enumerate_induced_trees(circuit: Circuit) -> list[tuple[Tensor, frozenset[in
 
     :param Circuit circuit: a small circuit.
     """
-    sums = sum_nodes(circuit)
+    return [(log_weight, leaves) for log_weight, leaves, _ in enumerate_choices(circuit)]
 
-    def trees(node: Node) -> list[tuple[Tensor, frozenset[int]]]:
+
+def enumerate_choices(circuit: Circuit) -> list[tuple[Tensor, frozenset[int], frozenset[tuple[Node, int]]]]:
+    """Log-weight, leaves, and the sums with the place of the product taken, of every induced tree.
+
+    :param Circuit circuit: a small circuit.
+    """
+    sums = sum_nodes(circuit)
+    Tree = tuple[Tensor, frozenset[int], frozenset[tuple[Node, int]]]
+
+    def trees(node: Node) -> list[Tree]:
         if node not in sums:
-            return [(torch.zeros(()), frozenset([node[0] * circuit.leaves + node[1]]))]
-        found = []
-        for weight, children in sums[node]:
+            return [(torch.zeros(()), frozenset([node[0] * circuit.leaves + node[1]]), frozenset())]
+        found: list[Tree] = []
+        for place, (weight, children) in enumerate(sums[node]):
             for chosen in itertools.product(*(trees(child) for child in children)):
-                log_weight = weight + sum(one for one, _ in chosen)
-                found.append((log_weight, frozenset().union(*(leaves for _, leaves in chosen))))
+                log_weight = weight + sum(one for one, _, _ in chosen)
+                leaves = frozenset().union(*(leaves for _, leaves, _ in chosen))
+                choices = frozenset([(node, place)]).union(*(choices for _, _, choices in chosen))
+                found.append((log_weight, leaves, choices))
         return found
 
     return trees(root_node(circuit))

@@ -11,10 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyro_spvae.nn import StackedMLP
+from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae.guides import NormalGuide
+from pyro_spvae.likelihoods import Normal
+from pyro_spvae.models import SPVAE, VAE
+from pyro_spvae.nn import MLP, Network
 from pyro_spvae.nn.mlp import ACTIVATIONS
+from tests.helpers import gradients
 
 LEAVES, INPUTS = 3, 4
+
+
+def bound(leaves, inputs, hidden, outputs, **options):
+    return MLP(hidden, **options).bind(leaves=leaves, inputs=inputs, outputs=outputs)
 
 
 def twin(stack, leaf, activation):
@@ -41,7 +50,7 @@ class Activation(nn.Module):
 @pytest.mark.parametrize("networks", ["separate", "shared"])
 @pytest.mark.parametrize("lead", [(), (7,), (2, 7)])
 def test_equals_one_torch_network_per_leaf(hidden, networks, lead):
-    mlp = StackedMLP(LEAVES, INPUTS, hidden, (2, 3), networks=networks, output_gain=1.0)
+    mlp = bound(LEAVES, INPUTS, hidden, (2, 3), networks=networks, output_gain=1.0)
     with torch.no_grad():
         for parameter in mlp.parameters():
             parameter.normal_()  # biases too
@@ -67,13 +76,13 @@ def test_equals_one_torch_network_per_leaf(hidden, networks, lead):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_torchs(name):
-    mlp = StackedMLP(1, INPUTS, (5,), (2,), activation=name)
+    mlp = bound(1, INPUTS, (5,), (2,), activation=name)
     x = torch.randn(6, 1, INPUTS)
     torch.testing.assert_close(mlp(x)[0].squeeze(1), twin(mlp.stacks[0], 0, Activation(name))(x.squeeze(1)))
 
 
 def test_leaves_do_not_see_each_other():
-    mlp = StackedMLP(LEAVES, INPUTS, (5,), (2,))
+    mlp = bound(LEAVES, INPUTS, (5,), (2,))
     x = torch.randn(6, LEAVES, INPUTS)
     changed = x.clone()
     changed[:, 1] += 1
@@ -83,7 +92,7 @@ def test_leaves_do_not_see_each_other():
 
 def test_separate_outputs_share_nothing_and_shared_ones_a_trunk():
     def size(networks):
-        return sum(p.numel() for p in StackedMLP(LEAVES, 4, (5, 6), (2, 3), networks=networks).parameters())
+        return sum(p.numel() for p in bound(LEAVES, 4, (5, 6), (2, 3), networks=networks).parameters())
 
     trunk = 4 * 5 + 5 + 5 * 6 + 6
     heads = 6 * (2 + 3) + 2 + 3
@@ -93,7 +102,7 @@ def test_separate_outputs_share_nothing_and_shared_ones_a_trunk():
 
 def test_initial_parameters():
     inputs, hidden, gain = 50, 200, 0.1
-    stack = StackedMLP(8, inputs, (hidden,), (100,), output_gain=gain).stacks[0]
+    stack = bound(8, inputs, (hidden,), (100,), output_gain=gain).stacks[0]
     for weight, fan_in, factor in ((stack.weights[0], inputs, 1.0), (stack.weights[1], hidden, gain)):
         expected = factor * math.sqrt(2 / fan_in)
         assert weight.std().item() == pytest.approx(expected, rel=0.02)
@@ -106,10 +115,92 @@ def test_initial_parameters():
     [
         ({"hidden_dims": (3, 0)}, r"hidden_dims is \(3, 0\); positive integers are needed"),
         ({"hidden_dims": (True,)}, r"hidden_dims is \(True,\); positive integers are needed"),
+        ({"hidden_dims": 3}, r"hidden_dims is 3; a sequence of positive integers is needed, such as \(32, 32\)"),
+        ({"hidden_dims": "33"}, r"hidden_dims is '33'; a sequence of positive integers is needed, such as \(32, 32\)"),
         ({"activation": "step"}, "activation is 'step'; known are softplus, relu, leaky_relu, elu, silu, tanh"),
+        ({"activation": ["relu"]}, r"activation is \['relu'\]; known are softplus, relu, leaky_relu, elu, silu, tanh"),
         ({"networks": "one"}, "networks is 'one'; known are separate, shared"),
+        ({"output_gain": 0}, "output_gain is 0; a positive number is needed"),
+        ({"output_gain": math.inf}, "output_gain is inf; a positive number is needed"),
+        ({"output_gain": "1"}, "output_gain is '1'; a positive number is needed"),
     ],
 )
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        StackedMLP(**({"leaves": 1, "inputs": 2, "hidden_dims": (3,), "outputs": (1,)} | options))
+        MLP(**options)
+
+
+class Linear(Network):
+    """A network of one's own: no hidden layer, no bias."""
+
+    def build(self, leaves, inputs, outputs):
+        self.weights = nn.ParameterList(torch.randn(leaves, inputs, size) for size in outputs)
+
+    def forward(self, x):
+        return tuple(torch.einsum("...li,lio->...lo", x, weight) for weight in self.weights)
+
+
+class TestNetworkOfAPart:
+    """VAE and NormalGuide take any network, and make an MLP of their own options by default."""
+
+    def test_default_is_the_mlp_of_the_options(self):
+        for part, name in (
+            (VAE(Normal(), 2, (5,), activation="relu", networks="shared"), "decoder"),
+            (NormalGuide((5,), "relu", "shared"), "encoder"),
+        ):
+            network = getattr(part, name)
+            assert type(network) is MLP
+            assert (network.hidden_dims, network.activation, network.networks) == ((5,), "relu", "shared")
+        for network in (VAE(Normal()).decoder, NormalGuide().encoder):
+            assert (network.hidden_dims, network.activation, network.networks) == ((32, 32), "softplus", "separate")
+            assert network.output_gain == 0.1
+
+    def test_names_of_parameters(self):
+        spvae = SPVAE(poon_domingos((2, 2), delta=1), leaf=VAE(Normal(), 2, (3,)), guide=NormalGuide((3,)))
+        names = {name.rsplit(".", 3)[0] for name in spvae.state_dict() if not name.startswith("circuit")}
+        assert names == {"leaf.decoder.stacks", "leaf_guide.encoder.stacks"}
+
+    def test_given_networks_are_bound_and_used(self):
+        decoder, encoder = Linear(), Linear()
+        leaf = VAE(Normal(), latent_dim=2, decoder=decoder)
+        guide = NormalGuide(encoder=encoder, scale="precision")
+        spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, leaf=leaf, guide=guide)
+        assert decoder.sizes == {"leaves": 8, "inputs": 2, "outputs": (4, 4)}
+        assert encoder.sizes == {"leaves": 8, "inputs": 4, "outputs": (2, 2)}
+        names = {name for name in spvae.state_dict() if not name.startswith("circuit")}
+        assert names == {f"{part}.weights.{i}" for part in ("leaf.decoder", "leaf_guide.encoder") for i in (0, 1)}
+        x = torch.randn(3, 8, 4)
+        torch.testing.assert_close(guide.encode(x).loc, torch.einsum("nli,lio->nlo", x, encoder.weights[0]))
+        loss = CircuitELBO(2)(spvae.model, spvae.guide)(torch.randn(3, 1, 4, 4))
+        assert all(grad.abs().sum() > 0 for grad in gradients(spvae, loss).values())
+
+    def test_one_network_for_two_parts_is_refused(self):
+        network = Linear()
+        leaf, guide = VAE(Normal(), decoder=network), NormalGuide(encoder=network)
+        with pytest.raises(ValueError, match="^this Linear is bound already"):
+            SPVAE(poon_domingos((2, 2), delta=1), leaf=leaf, guide=guide)
+
+    @pytest.mark.parametrize("options", [{"hidden_dims": (32, 32)}, {"activation": "softplus"}, {"networks": "shared"}])
+    def test_network_and_its_options_are_refused(self, options):
+        (name,) = options
+        for part, make in (
+            ("decoder", lambda: VAE(Normal(), decoder=Linear(), **options)),
+            ("encoder", lambda: NormalGuide(encoder=Linear(), **options)),
+        ):
+            message = rf"^{part} is given, so leave out the options of the default network \({name}\)$"
+            with pytest.raises(ValueError, match=message):
+                make()
+
+    def test_what_is_no_network_is_refused(self):
+        with pytest.raises(TypeError, match="^decoder is a Linear; an instance of Network is needed$"):
+            VAE(Normal(), decoder=nn.Linear(2, 2))
+        with pytest.raises(TypeError, match="^encoder is the class Linear; an instance of Network is needed$"):
+            NormalGuide(encoder=Linear)
+        with pytest.raises(TypeError, match="^likelihood is the class Normal; an instance of Likelihood is needed$"):
+            VAE(Normal)
+
+    def test_a_network_must_say_what_it_does(self):
+        with pytest.raises(NotImplementedError, match="^Network must define build"):
+            Network().bind(leaves=1, inputs=1, outputs=(1,))
+        with pytest.raises(NotImplementedError, match="^Network must define forward"):
+            Network()(torch.zeros(1, 1))

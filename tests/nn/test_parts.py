@@ -5,9 +5,11 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import torch
+from pyro.nn import PyroModule
 
 from pyro_spvae.nn import Part, memoize, memoized, positive_scale
 from pyro_spvae.nn.scale import check_scale
@@ -51,6 +53,17 @@ class TestBind:
             part.bind(leaves=value)
         assert not part.built
 
+    @pytest.mark.parametrize("value", [(), (1, 0), (1.0,), [1], 1, None, (True,)])
+    def test_outputs_are_a_tuple_of_sizes(self, value):
+        class Outputs(Part):
+            def build(self, outputs):
+                self.built = outputs
+
+        assert Outputs().bind(outputs=(1, 2)).built == (1, 2)
+        message = f"^outputs of Outputs is {re.escape(repr(value))}; a tuple of positive integers is needed$"
+        with pytest.raises(ValueError, match=message):
+            Outputs().bind(outputs=value)
+
     def test_sizes_of_an_unbound_part_are_refused(self):
         with pytest.raises(ValueError, match=r"^this Recorder has no sizes yet; pass it to a model, or call bind"):
             _ = Recorder().sizes
@@ -60,6 +73,67 @@ class TestBind:
         with pytest.raises(ValueError, match="no such size"):
             part.bind(leaves=1, pixels=13)
         assert part.bind(leaves=1).sizes == {"leaves": 1}
+
+
+class Base(Part):
+    def __init__(self, a, b=2, *, c="x"):
+        self.a, self.b, self.c = a, b, c
+
+
+class Inheriting(Base):
+    pass
+
+
+class Shortened(Base):
+    shorthands = ("b",)
+
+    def __init__(self, a, b=None, d=None):
+        self.a, self.d = a, d or b
+
+
+class PyroPart(Part, PyroModule):
+    pass
+
+
+class TorchPart(Part, torch.nn.Module):
+    pass
+
+
+class TestOptions:
+    def test_are_the_attributes_of_the_arguments(self):
+        assert Base(1).options() == {"a": 1, "b": 2, "c": "x"}
+        assert Inheriting(1, c=None).options() == {"a": 1, "b": 2, "c": None}
+
+    def test_a_class_without_constructor_has_none(self):
+        for part in (Part(), PyroPart(), TorchPart()):
+            assert part.options() == {}
+
+    def test_shorthands_are_left_out(self):
+        assert Shortened(1, b=3).options() == Shortened(1, d=3).options() == {"a": 1, "d": 3}
+
+    def test_an_argument_that_is_not_kept_is_named(self):
+        class Forgetful(Part):
+            def __init__(self, size):
+                self.length = size
+
+        message = "^Forgetful cannot be saved: its constructor takes 'size', but .*; keep the argument as self.size$"
+        with pytest.raises(ValueError, match=message):
+            Forgetful(3).options()
+
+    def test_any_number_of_arguments_is_refused(self):
+        class Open(Part):
+            def __init__(self, **kwargs):
+                pass
+
+        class Positional(Part):
+            def __init__(self, a, /):
+                self.a = a
+
+        for part, name in ((Open(), r"\*\*kwargs"), (Positional(1), "a")):
+            with pytest.raises(
+                ValueError, match=f"cannot be saved: its constructor takes {name}, where arguments with"
+            ):
+                part.options()
 
 
 class TestMemoize:
@@ -121,6 +195,10 @@ class TestMemoize:
 
 
 class TestPositiveScale:
+    def test_default_floor(self):
+        assert check_scale("softplus", None) == 1e-3 and check_scale("precision", None) == 0.0
+        assert check_scale("precision", 1) == 1.0
+
     raw = torch.tensor([-800.0, -30.0, -1.0, 0.0, 0.5, 30.0, 800.0], dtype=torch.float64)
 
     @pytest.mark.parametrize("floor", [0.0, 1e-3, 0.5])
@@ -145,6 +223,9 @@ class TestPositiveScale:
             ("softplus", -1.0, "min_scale is -1.0; a number of at least 0 is needed"),
             ("softplus", math.inf, "min_scale is inf; a number of at least 0 is needed"),
             ("softplus", math.nan, "min_scale is nan; a number of at least 0 is needed"),
+            ("softplus", "1", "min_scale is '1'; a number of at least 0 is needed"),
+            ("precision", True, "min_scale is True; a number of at least 0 is needed"),
+            (["softplus"], 1.0, r"scale is \['softplus'\]; known are softplus, precision"),
         ],
     )
     def test_refusals(self, kind, floor, message):

@@ -49,14 +49,15 @@ def test_what_is_left_open_is_chosen_from_the_data(name):
 def test_the_model_fits_the_data_in_shape_dtype_and_support(name):
     data = DATA[name]
     config = resolve(TINY, data)
-    spvae = build_model(config, data)
-    for split in (modelled(config, data).train, modelled(config, data).test):
-        spvae.check(split)
+    modelled_data = modelled(config, data)
+    spvae = build_model(config, modelled_data)
+    for split in (modelled_data.train, modelled_data.test):
+        spvae.check(split[:])
     assert spvae.event_shape == data.event_shape
-    assert {p.dtype for p in spvae.parameters()} == {torch.float32}, "the data's, not torch's default"
+    assert {p.dtype for p in spvae.parameters()} == {torch.float32}, "the configuration's, not torch's default"
     assert spvae.circuit.regions.shape == region_shape(data)
     assert spvae.sample(3).shape == (3, *data.event_shape)
-    assert spvae.log_likelihood(modelled(config, data).test, num_samples=3).isfinite().all()
+    assert spvae.log_likelihood(modelled_data.test[:], num_samples=3).isfinite().all()
 
 
 def test_cells_of_images_are_a_quarter_of_the_longer_side():
@@ -96,19 +97,42 @@ def test_the_seed_decides_random_trees_and_parameters():
 
 def test_the_normal_knows_whether_its_data_lie_in_the_unit_interval():
     for data, mean in ((images(levels=256), "sigmoid"), (images(levels=None), "sigmoid"), (table(), "identity")):
-        likelihood = build_likelihood(resolve(dataclasses.replace(TINY, likelihood="normal"), data), data)
-        assert isinstance(likelihood, Normal) and likelihood.mean == mean
+        config = resolve(dataclasses.replace(TINY, likelihood="normal(min_scale=0.25)"), data)
+        likelihood = build_likelihood(config, modelled(config, data).values)
+        assert isinstance(likelihood, Normal) and (likelihood.mean, likelihood.min_scale) == (mean, 0.25)
 
 
-def test_grey_levels_are_made_continuous_for_the_normal_alone():
-    data = images(levels=4)
-    assert modelled(resolve(TINY, data), data) is data
-    config = resolve(dataclasses.replace(TINY, likelihood="normal"), data)
-    continuous = modelled(config, data)
-    assert continuous.values.scaled_from == 4
-    assert torch.equal((continuous.train * 4).floor(), data.train)
-    assert torch.equal(modelled(config, data).train, continuous.train), "the seed decides the noise"
-    assert modelled(resolve(TINY, table()), table()).values.scaled_from is None
+@pytest.mark.parametrize(
+    ("options", "levels", "preprocess", "likelihood"),
+    [
+        ({}, 2, "integers", "bernoulli"),
+        ({}, 32, "integers", "binomial"),
+        ({}, 33, "dequantize", "normal"),
+        ({}, None, "none", "normal"),
+        ({"likelihood": "normal"}, 4, "dequantize", "normal"),
+        ({"likelihood": "binomial"}, 256, "integers", "binomial"),
+        ({"likelihood": "categorical"}, 2, "integers", "categorical"),
+        ({"preprocess": "binarize"}, 256, "binarize", "bernoulli"),
+        ({"preprocess": "binarize-static"}, None, "binarize-static", "bernoulli"),
+        ({"preprocess": "integers"}, 256, "integers", "binomial"),
+        ({"preprocess": "dequantize"}, 2, "dequantize", "normal"),
+        ({"preprocess": "paper"}, 256, "paper", "normal"),
+        ({"preprocess": "none", "likelihood": "normal"}, 256, "none", "normal"),
+    ],
+)
+def test_preprocessing_and_likelihood_are_chosen_to_fit(options, levels, preprocess, likelihood):
+    data = images(levels=levels)
+    config = resolve(dataclasses.replace(TINY, **options), data)
+    assert (config.preprocess, config.likelihood) == (preprocess, likelihood)
+    data = modelled(config, data)
+    spvae = build_model(config, data)
+    spvae.check(data.train[:])
+    assert spvae.log_likelihood(data.test[:2], num_samples=2).isfinite().all()
+
+
+def test_precision_is_that_of_the_parameters():
+    config = resolve(dataclasses.replace(TINY, precision="float64"), images())
+    assert {p.dtype for p in build_model(config, modelled(config, images())).parameters()} == {torch.float64}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +140,7 @@ def test_grey_levels_are_made_continuous_for_the_normal_alone():
     [
         (
             {"likelihood": "bernoulli"},
-            "likelihood is 'bernoulli', but digits holds values other than 0 and 1; accepted",
+            "likelihood is 'bernoulli', but the values of digits are not only 0 and 1; accepted",
         ),
         ({"structure": "whole", "delta": 2}, "delta is 2, but the structure whole has no cells; leave it out"),
         ({"depth": 2}, "depth and repetitions describe random-binary-tree, but the structure is poon-domingos"),
@@ -131,6 +155,6 @@ def test_options_that_do_not_fit(options, message):
 @pytest.mark.parametrize("likelihood", ["binomial", "categorical", "bernoulli"])
 def test_discrete_likelihoods_need_discrete_data(likelihood):
     with pytest.raises(
-        ValueError, match=f"^likelihood is '{likelihood}', but table holds .*accepted (is|are) 'normal'$"
+        ValueError, match=f"^likelihood is '{likelihood}', but the values of table are .*accepted (is|are) 'normal'"
     ):
         resolve(dataclasses.replace(TINY, likelihood=likelihood), table())

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The configuration of a run."""
+"""The configuration of a run: what is accepted, and what a wrong value is told."""
 
 from __future__ import annotations
 
@@ -9,24 +9,49 @@ import json
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.config import FitConfig, TrainConfig, read_config
 
 _COUNTS = ("units", "latent_dim", "particles", "batch_size", "epochs", "patience", "samples", "chunk_size")
-_OPTIONAL_COUNTS = ("leaves", "delta", "depth", "repetitions")
+_OPTIONAL_COUNTS = ("leaves", "delta", "depth", "repetitions", "validate_every")
+_CHOICES = (
+    *("structure", "preprocess", "gradient", "networks", "activation"),
+    *("objective", "reduce", "optimiser", "schedule", "precision"),
+)
+NAMES = [field.name for field in dataclasses.fields(TrainConfig)]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["-inf", "auto"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
 
 
-@pytest.mark.parametrize("config", [TrainConfig(), TrainConfig(alpha=-math.inf, hidden=(), delta=3, lr=1)])
+@pytest.mark.parametrize("config", [TrainConfig(), TrainConfig(hidden=(), delta=3, lr=1, objective="renyi", alpha=0.5)])
 def test_json_round_trip(config):
     text = json.dumps(config.to_dict(), allow_nan=False)
-    assert TrainConfig(**json.loads(text)) == config
+    assert TrainConfig.from_dict(json.loads(text)) == config
 
 
 def test_is_frozen_and_plain():
     config = TrainConfig()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.lr = 1.0
-    assert config.to_dict().keys() == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert config.to_dict().keys() == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [
+        ({}, 0.0),
+        ({"objective": "elbo"}, 1.0),
+        ({"objective": "vr-max"}, -math.inf),
+        ({"objective": "renyi", "alpha": 0.5}, 0.5),
+    ],
+)
+def test_objectives_are_orders_of_the_leaf_bound(options, order):
+    assert FitConfig(**options).order == order
 
 
 @pytest.mark.parametrize("name", [*_COUNTS, *_OPTIONAL_COUNTS])
@@ -42,33 +67,94 @@ def test_none_is_for_what_the_data_decide(name):
         TrainConfig(**{name: None})
 
 
-@pytest.mark.parametrize("name", ["structure", "likelihood", "gradient", "networks", "activation"])
+@pytest.mark.parametrize("name", _CHOICES)
 def test_choices_are_listed(name):
-    with pytest.raises(ValueError, match=f"^{name} is 'nonsense'; known are [a-z_-]+(, [a-z_-]+)+$"):
+    with pytest.raises(ValueError, match=f"^{name} is 'nonsense'; known are [a-z0-9_-]+(, [a-z0-9_-]+)+$"):
         TrainConfig(**{name: "nonsense"})
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": -1}, "seed is -1; an integer from 0"),
+        ({"seed": -1}, "seed is -1; an integer of at least 0"),
         ({"seed": 2**63}, "seed is 9223372036854775808; an integer from 0"),
         ({"seed": 1.0}, "seed is 1.0; an integer"),
         ({"seed": False}, "seed is False; an integer"),
-        ({"lr": 0}, "lr is 0.0; a positive number"),
+        ({"lr": 0}, "lr is 0; a positive number"),
         ({"lr": math.inf}, "lr is inf; a positive number"),
         ({"lr": math.nan}, "lr is nan; a positive number"),
-        ({"lr": "fast"}, "lr is 'fast'; a number"),
-        ({"lr": True}, "lr is True; a number"),
-        ({"alpha": math.nan}, "alpha is nan; a finite number or -inf"),
-        ({"alpha": math.inf}, "alpha is inf; a finite number or -inf"),
-        ({"alpha": None}, "alpha is None; a number"),
-        ({"gradient": "dreg", "alpha": 0.5}, "gradient is 'dreg', which needs alpha 0; alpha is 0.5"),
-        ({"hidden": (8, 0)}, r"hidden is \(8, 0\); a tuple of positive integers"),
-        ({"hidden": "8,8"}, "hidden is '8,8'; a tuple of positive integers"),
-        ({"hidden": 8}, "hidden is 8; a tuple of positive integers"),
+        ({"lr": 10**400}, "lr is 1000"),
+        ({"lr": "fast"}, "lr is 'fast'; a positive number"),
+        ({"lr": True}, "lr is True; a positive number"),
+        ({"clip": 0}, "clip is 0; a positive number"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0; a number of at least 0"),
+        ({"weight_decay": 0.1}, "weight_decay belongs to the optimiser 'adamw', but optimiser is 'adam'"),
+        ({"warmup": -1}, "warmup is -1; an integer of at least 0"),
+        ({"objective": "renyi", "alpha": math.nan}, "alpha is nan; a finite number"),
+        ({"objective": "renyi"}, "objective is 'renyi', which needs its order; give alpha"),
+        ({"alpha": 0.5}, "alpha is the order of the objective 'renyi', but objective is 'iwae'"),
+        ({"gradient": "dreg", "objective": "elbo"}, "gradient is 'dreg', which needs the objective 'iwae'"),
+        ({"hidden": (8, 0)}, r"hidden is \(8, 0\); positive integers"),
+        ({"hidden": "8,8"}, "hidden is '8,8'; positive integers"),
+        ({"hidden": 8}, "hidden is 8; positive integers"),
+        ({"device": "gpu"}, "device is 'gpu'; accepted are auto, cpu, cuda, cuda:N and mps"),
+        ({"device": "cpu:1"}, "device is 'cpu:1'; accepted"),
+        ({"tensorboard": 1}, "tensorboard is 1; true or false"),
+        ({"data": ""}, "data is empty"),
+        ({"data": 3}, "data is 3; a text"),
+        ({"prior": None}, "prior is None; a text"),
     ],
 )
 def test_refusals_name_the_option(options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         TrainConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("latentdim", "did you mean latent_dim"),
+        ("optimizer", "did you mean optimiser"),
+        ("zzz", "known are objective, "),
+    ],
+)
+def test_unknown_keys_are_told_the_nearest(key, hint):
+    with pytest.raises(ValueError, match=f"^the file holds|^here has the unknown key '{key}'; {hint}"):
+        TrainConfig.from_dict({key: 1}, "here")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "3", '{"lr": NaN}', "{" * 100000, '{"lr": 1e999}', "\x00", '{"lr": 0}']
+)
+def test_files_that_are_no_configuration(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="config.json"):
+        read_config(path)
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    for path in (tmp_path, tmp_path / "none.json"):
+        with pytest.raises(ValueError, match=f"^the file {path} cannot be read: "):
+            read_config(path)
+    (tmp_path / "latin.json").write_bytes(b'{"data": "\xff"}')
+    with pytest.raises(ValueError, match="latin.json is no valid JSON"):
+        read_config(tmp_path / "latin.json")
+
+
+@given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), VALUES, max_size=4))
+def test_whatever_is_read_is_a_configuration_or_refused_in_one_line(values):
+    try:
+        config = TrainConfig.from_dict(values)
+    except ValueError as error:
+        assert str(error) and "\n" not in str(error).replace("\\n", "")
+    else:
+        assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict(), allow_nan=False))) == config
+
+
+@given(st.binary(max_size=60))
+def test_whatever_a_file_holds_only_a_refusal_leaves_the_reader(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "fuzz.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="fuzz.json"):
+        read_config(path)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 
 import pyro
 import pytest
@@ -13,26 +14,31 @@ import torch
 from pyro.infer.util import is_validation_enabled
 
 from pyro_spvae.infer import CircuitELBO
+from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.evaluation import TERMS
+from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import TINY, images, table
-
-TERMS = ("val_elbo", "val_leaf_elbo", "val_reconstruction", "val_latent_kl", "val_tree_kl")
 
 
 @pytest.fixture
 def make(tmp_path):
     """Makes trainers, each with a folder of its own and options over the tiny configuration."""
 
-    def trainer(data=None, report=lambda line: None, **options):
+    def trainer(data=None, report=lambda line: None, loggers=(), folder=True, **options):
         data = table() if data is None else data
         config = resolve(dataclasses.replace(TINY, **options), data)
         pyro.set_rng_seed(config.seed)
+        data = modelled(config, data)
         with pyro.settings.context(module_local_params=True):
             spvae = build_model(config, data)
-        folder = RunFolder.create(tmp_path / f"run{len(list(tmp_path.iterdir()))}")
-        return Trainer(spvae, data, modelled(config, data), config, folder, report=report)
+        path = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        kept = RunFolder.create(path, config.to_dict(), {}) if folder else None
+        made = Trainer(spvae, data.train, data.validation, config, kept, report=report, loggers=loggers)
+        made.data = data
+        return made
 
     return trainer
 
@@ -41,11 +47,11 @@ def script(trainer, monkeypatch, bounds):
     """Lets validation give the listed bounds, and records the parameters that each was given for."""
     states = []
 
-    def validate():
-        states.append({key: value.clone() for key, value in trainer.spvae.state_dict().items()})
+    def validate(spvae, *args):
+        states.append({key: value.clone() for key, value in spvae.state_dict().items()})
         return dict.fromkeys(TERMS, bounds[len(states) - 1])
 
-    monkeypatch.setattr(trainer, "_validate", validate)
+    monkeypatch.setattr(trainer_module, "mean_bounds", validate)
     return states
 
 
@@ -82,61 +88,6 @@ def test_a_step_is_one_of_adam_on_the_mean_bound(make):
         torch.testing.assert_close(parameter.detach(), expected, atol=1e-5, rtol=0)
 
 
-def test_every_row_is_seen_once_an_epoch_in_another_order(make):
-    trainer = make(batch_size=7)
-    first, second = (list(trainer._batches()) for _ in range(2))
-    rows = sorted(map(tuple, trainer.data.train.tolist()))
-    for epoch in (first, second):
-        assert sorted(map(tuple, torch.cat(epoch).tolist())) == rows
-        assert {len(x) for x in epoch} <= {6, 7}
-    assert not torch.equal(torch.cat(first), torch.cat(second))
-
-
-def test_grey_levels_get_new_noise_in_every_epoch(make):
-    trainer = make(images(levels=4), likelihood="normal", batch_size=1000)
-    (first,), (second,) = (list(trainer._batches()) for _ in range(2))
-    levels = sorted(map(tuple, trainer.data.train.flatten(1).tolist()))
-    for x in (first, second):
-        assert sorted(map(tuple, (x * 4).floor().flatten(1).tolist())) == levels
-    assert len(set(first.flatten().tolist()) & set(second.flatten().tolist())) < 5  # of 320, by chance
-
-
-def test_validation_has_the_same_noise_each_time_and_leaves_that_of_training_alone(make):
-    trainer = make(images())
-    state = torch.get_rng_state()
-    first = trainer._validate()
-    torch.rand(5)
-    assert trainer._validate() == first
-    torch.set_rng_state(state)
-    trainer._validate()
-    assert torch.equal(torch.get_rng_state(), state)
-
-
-@pytest.mark.parametrize("structure", ["poon-domingos", "whole"])
-def test_validation_terms(make, structure):
-    options = {"delta": 2} if structure == "poon-domingos" else {}
-    trainer = make(images(), alpha=1.0, structure=structure, units=2, **options)
-    elbo = trainer._validate()
-    parts = elbo["val_reconstruction"] - elbo["val_latent_kl"] - elbo["val_tree_kl"]
-    assert elbo["val_elbo"] == pytest.approx(parts, abs=1e-4)
-    assert elbo["val_tree_kl"] >= 0
-    trainer.elbo = CircuitELBO(TINY.particles, alpha=0.0)
-    weighted = trainer._validate()
-    assert weighted["val_elbo"] > elbo["val_elbo"] + 1e-3, "the same noise, hence Jensen's inequality holds exactly"
-    assert [weighted[name] for name in TERMS[1:]] == [elbo[name] for name in TERMS[1:]]
-
-
-def test_validation_is_the_mean_over_all_rows_however_they_are_cut(make, monkeypatch):
-    trainer = make(images())
-    rows = []
-    bound = trainer.elbo.bound
-    monkeypatch.setattr(trainer.elbo, "bound", lambda m, g, x: rows.append(bound(m, g, x)) or rows[-1])
-    monkeypatch.setattr("pyro_spvae.training.bounds._ROWS", 4)
-    value = trainer._validate()["val_elbo"]
-    assert [len(part) for part in rows] == [4, 4, 2]
-    assert value == pytest.approx(float(torch.cat(rows).double().mean()), rel=1e-6)
-
-
 def test_early_stopping_restores_the_best(make, monkeypatch):
     trainer = make(epochs=50, patience=3)
     states = script(trainer, monkeypatch, [-5.0, -3.0, -4.0, -3.0, -6.0] + [-1.0] * 50)
@@ -147,6 +98,7 @@ def test_early_stopping_restores_the_best(make, monkeypatch):
     last, best = trainer.folder.load("last.pt"), trainer.folder.load("best.pt")
     assert same(best["model"], states[1]) and same(last["model"], states[4])
     assert (best["epoch"], last["epoch"], last["best_epoch"]) == (2, 5, 2)
+    assert "optimiser" not in best and "optimiser" in last, "the best parameters have no state to go on from"
     assert [line["epoch"] for line in trainer.folder.read_metrics()] == [1, 2, 3, 4, 5]
 
 
@@ -193,7 +145,6 @@ def test_metrics_and_checkpoint_say_where_training_stands(make):
     state = trainer.folder.load("last.pt")
     assert (state["step"], state["epoch"], state["seconds"]) == (6, 3, trainer.seconds)
     assert state["best"] == max(line["val_elbo"] for line in lines)
-    assert state["config"] == trainer.config.to_dict()
     assert state["optimiser"]["state"][0]["step"] == 6
 
 
@@ -219,18 +170,42 @@ def test_the_progress_bar_shows_bound_validation_speed_and_time_left(make, capsy
     assert "40.0/40.0" in bar and "<" in bar  # images done of 2 x 20; elapsed<left
 
 
-@pytest.mark.parametrize("bad", [math.nan, -math.inf, math.inf])
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_bound_that_is_not_finite_ends_training(make, monkeypatch, bad, epoch):
+def test_a_bound_that_is_not_finite_ends_training_before_it_does_harm(make, epoch):
     trainer = make(epochs=5, batch_size=16)  # 2 steps an epoch
-    step = trainer.train_step
-    monkeypatch.setattr(trainer, "train_step", lambda x: step(x) * (bad if trainer.step == 2 * epoch else 1))
+    weight = trainer.spvae.leaf.decoder.stacks[0].weights[0]
+    advance = trainer._advance
+
+    def spoil(*args):
+        if trainer.step == 2 * epoch - 1:
+            with torch.no_grad():
+                weight[0, 0, 0] = math.nan
+        return advance(*args)
+
+    trainer._advance = spoil
     kept = "the last good parameters are in .*last.pt" if epoch == 2 else "nothing was kept"
     with pytest.raises(
-        ValueError, match=rf"^the bound became -?(nan|inf) at step {2 * epoch}; {kept}; try a smaller lr"
+        ValueError,
+        match=rf"^the bound became nan at step {2 * epoch} \(values of leaf.decoder.stacks.0.weights.0 are not finite\); "
+        rf"{kept}; try a smaller lr",
     ):
         trainer.run()
     assert (trainer.folder.path / "last.pt").exists() == (epoch == 2)
+    if epoch == 2:
+        assert all(value.isfinite().all() for value in trainer.folder.load("last.pt")["model"].values())
+    others = [value for value in trainer.spvae.parameters() if value is not weight]
+    assert all(value.isfinite().all() for value in others), "no step was made of it"
+
+
+def test_gradients_that_are_not_finite_are_named(make):
+    trainer = make()
+    trainer.objective.elbo.differentiable_loss = lambda model, guide, x: (
+        (trainer.spvae.leaf.decoder.stacks[0].biases[0].sum() * 0).sqrt() / 0.0
+    )
+    with pytest.raises(
+        ValueError, match=r"^the bound became nan at step 1 \(gradients of leaf.decoder.stacks.0.biases.0 are"
+    ):
+        trainer.run()
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
@@ -244,18 +219,177 @@ def test_a_validation_bound_that_is_not_finite_ends_training(make, monkeypatch, 
         assert same(trainer.folder.load("last.pt")["model"], states[0])
         assert len(trainer.folder.read_metrics()) == 1
     else:
-        assert [path.name for path in trainer.folder.path.iterdir()] == ["figures"]
+        assert {path.name for path in trainer.folder.path.iterdir()} == {"config.json", "data.json", "figures"}
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_pyros_global_state_is_left_as_it_was(make, monkeypatch, fails):
     trainer = make()
     if fails:
-        monkeypatch.setattr(trainer, "train_step", lambda x: math.nan)
-        with pytest.raises(ValueError, match="^the bound became nan"):
+        script(trainer, monkeypatch, [math.nan])
+        with pytest.raises(ValueError, match="^the val_elbo became nan"):
             trainer.run()
     else:
         trainer.run()
     assert is_validation_enabled()
     assert not pyro.settings.get("module_local_params")
     assert not list(pyro.get_param_store().keys())
+
+
+def test_torchs_generator_is_left_as_it_was(make):
+    trainer = make()
+    state = torch.get_rng_state()
+    trainer.run()
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_without_a_folder_the_best_parameters_are_kept_in_memory(make, monkeypatch):
+    trainer = make(folder=False, epochs=5)
+    states = script(trainer, monkeypatch, [-3.0, -1.0, -2.0, -4.0, -5.0])
+    lines = trainer.run()
+    assert same(trainer.spvae.state_dict(), states[1])
+    assert [line["val_elbo"] for line in lines] == [-3.0, -1.0, -2.0, -4.0, -5.0]
+
+
+def test_validation_by_batches_goes_on_across_epochs(make, monkeypatch):
+    trainer = make(epochs=5, batch_size=4, validate_every=3, patience=20)  # 5 steps an epoch
+    script(trainer, monkeypatch, [float(i) for i in range(20)])
+    lines = trainer.run()
+    assert [line["step"] for line in lines] == [3, 6, 9, 12, 15, 18, 21, 24, 25]
+    assert [line["epoch"] for line in lines] == [1, 2, 2, 3, 3, 4, 5, 5, 5]
+
+
+def test_patience_counts_validations(make, monkeypatch):
+    trainer = make(epochs=50, batch_size=4, validate_every=2, patience=3)
+    script(trainer, monkeypatch, [-5.0, -1.0] + [-2.0] * 50)
+    trainer.run()
+    assert (trainer.step, trainer.validations, trainer.best_epoch) == (10, 5, 1)
+
+
+def test_warm_up_raises_the_weight_of_the_kl_and_does_not_count(make, monkeypatch):
+    trainer = make(epochs=8, warmup=4, patience=2)
+    script(trainer, monkeypatch, [-1.0] + [-2.0] * 20)
+    seen = []
+    advance = trainer._advance
+
+    def record(*args):
+        result = advance(*args)
+        seen.append([program.beta for program in trainer._annealed])
+        return result
+
+    trainer._advance = record
+    trainer.run()
+    assert seen[::2] == [[beta] * 2 for beta in (0.25, 0.5, 0.75, 1.0, 1.0)]
+    assert trainer.epoch == 5, "validations 4 and 5 count"
+
+
+def test_warm_up_changes_the_objective_and_validation_has_none(make):
+    warm, plain = make(warmup=10, epochs=1), make(epochs=1)
+    one, other = warm.run()[0], plain.run()[0]
+    assert one["elbo"] > other["elbo"] + 0.01, "a tenth of the KL"
+    untrained, same_untrained = make(warmup=10), make()
+    for trainer in (untrained, same_untrained):
+        trainer.means = trainer_module.mean_bounds(trainer.spvae, trainer.elbo, trainer.validation, 0)
+    assert untrained.means == same_untrained.means
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamax", "adamw"])
+@pytest.mark.parametrize("schedule", ["plateau", "constant", "cosine", "linear"])
+def test_optimisers_and_schedules(make, optimiser, schedule):
+    trainer = make(epochs=4, batch_size=10, optimiser=optimiser, schedule=schedule, lr=0.01)
+    kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "adamw": torch.optim.AdamW}[optimiser]
+    assert type(trainer.optimiser) is kind
+    rates = [line["lr"] for line in trainer.run()]
+    steps = [2, 4, 6, 8]
+    if schedule in ("plateau", "constant"):
+        assert rates == [0.01] * 4
+    elif schedule == "linear":
+        assert rates == pytest.approx([0.01 * (1 - step / 8) for step in steps], abs=1e-12)
+    else:
+        assert rates == pytest.approx([0.01 * (1 + math.cos(math.pi * step / 8)) / 2 for step in steps], abs=1e-12)
+
+
+def test_weight_decay_is_adamws(make):
+    trainer = make(optimiser="adamw", weight_decay=0.3)
+    assert {group["weight_decay"] for group in trainer.optimiser.param_groups} == {0.3}
+
+
+def test_gradients_are_clipped_to_the_norm(make):
+    free, clipped = make(), make(clip=1e-3)
+    norms = []
+    for trainer in (free, clipped):
+        torch.manual_seed(0)
+        with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
+            trainer.train_step(trainer.data.train[:8])
+        norms.append(math.sqrt(sum(float(p.grad.square().sum()) for p in trainer.spvae.parameters())))
+    assert norms[1] == pytest.approx(1e-3, rel=1e-2) and norms[0] > 0.1
+
+
+class Recorder:
+    def __init__(self):
+        self.lines = []
+
+    def log(self, step, metrics):
+        self.lines.append((step, metrics))
+
+
+def test_loggers_get_every_validation(make):
+    recorder = Recorder()
+    trainer = make(epochs=2, loggers=[recorder])
+    lines = trainer.run()
+    assert [step for step, _ in recorder.lines] == [2, 4]
+    assert recorder.lines[1][1] == {name: value for name, value in lines[1].items() if name != "step"}
+
+
+@pytest.mark.parametrize("stop_after", [1, 3, 4, 5])
+@pytest.mark.parametrize("options", [{}, {"validate_every": 3}, {"schedule": "cosine", "warmup": 2}, {"clip": 0.5}])
+def test_training_goes_on_bit_for_bit_from_any_step(make, stop_after, options):
+    data = images(levels=4)
+    options = {"likelihood": "normal", "epochs": 4, "batch_size": 7, "patience": 3, **options}  # 3 steps an epoch
+    whole, first, second = make(data, **options), make(data, **options), make(data, **options)
+    whole.run()
+    advance = first._advance
+    first._advance = lambda objective, bar, asked: advance(objective, bar, asked or first.step == stop_after - 1)
+    with pytest.raises(Interrupted, match=f"^stopped after step {stop_after}, everything is saved; continue with: "):
+        first.run()
+    torch.rand(3)  # what happens in between does not matter
+    state = first.folder.load("last.pt")
+    second.folder = first.folder
+    second.load_state(state, first.folder.rewind(state["validations"]))
+    second.run()
+    assert same(second.spvae.state_dict(), whole.spvae.state_dict())
+    timings = ("seconds", "images_per_second")
+    kept = [
+        [{k: v for k, v in line.items() if k not in timings} for line in trainer.folder.read_metrics()]
+        for trainer in (whole, second)
+    ]
+    assert kept[0] == kept[1] and kept[0]
+    last, other = whole.folder.load("last.pt"), second.folder.load("last.pt")
+    assert same(last["model"], other["model"])
+    for one, two in zip(last["optimiser"]["state"].values(), other["optimiser"]["state"].values(), strict=True):
+        assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(make):
+    trainer = make(epochs=50)
+    advance = trainer._advance
+
+    def signalled(*args):
+        if trainer.step == 3:
+            signal.raise_signal(signal.SIGINT)
+        return advance(*args)
+
+    trainer._advance = signalled
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted, match=r"continue with: pyro-spvae train --resume .*run0$"):
+        trainer.run()
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert trainer.folder.load("last.pt")["step"] == trainer.step == 4, "the step was finished"
+
+
+def test_a_second_signal_acts_at_once(make):
+    with pytest.raises(KeyboardInterrupt) as caught, Interruption() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.asked
+        signal.raise_signal(signal.SIGINT)
+    assert not isinstance(caught.value, Interrupted)

@@ -1,0 +1,128 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The application that commands are added to: how usage errors, refusals and interruptions end."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn, cast
+
+import typer
+from typer.core import TyperGroup
+
+_UsageError = cast(type[Exception], typer.BadParameter.__base__)  # not exported; its home depends on typer's version
+INTERRUPTED = 130
+
+
+class _Commands(TyperGroup):
+    """Wrong usage is told in one line, as every other error is; without arguments there is help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        order = ["train", "evaluate", "sample", "reconstruct", "impute", "interpolate", "embed", "info", "demo"]
+        return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
+
+    def main(
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except _UsageError as error:
+            message = error.format_message() if hasattr(error, "format_message") else str(error)
+            _say(f"Error: {' '.join(message.split())}")
+            sys.exit(2)
+        except (typer.Abort, KeyboardInterrupt):
+            sys.exit(INTERRUPTED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Sum-product networks whose leaves are variational autoencoders, in Pyro.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from pyro_spvae import __version__
+
+        typer.echo(f"pyro-spvae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Sum-product networks whose leaves are variational autoencoders, in Pyro."""
+
+
+def option(text: str, panel: str | None, *names: str, **settings: Any) -> Any:
+    """An option of a command with its help, under a heading."""
+    return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """
+    Adds a command whose refusals end in one sentence and exit code 2, and whose interruption ends in 130.
+
+    Of several processes the first alone tells.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> None:
+        if "" not in sys.path:
+            sys.path.append("")  # a user's own parts ("package.module:Class") may lie in the current folder
+        try:
+            function(*args, **kwargs)
+        except (ValueError, TypeError, OSError) as error:
+            refuse(error)
+        except KeyboardInterrupt as error:
+            _say(str(error) or "interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return app.command()(wrapper)
+
+
+def refuse(error: Exception) -> NoReturn:
+    """Ends the command with one sentence and exit code 2."""
+    text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+    _say(f"Error: {' '.join(text.split())}")
+    raise typer.Exit(2)
+
+
+def say(line: str) -> None:
+    """Prints a line, in the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(line)
+
+
+def _say(line: str) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(line, err=True)
+
+
+def main() -> None:
+    """Entry point of the command ``pyro-spvae``."""
+    # Read when torch is loaded: threads that wait without spinning cost a little on an idle machine and save a busy one
+    # from being ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    app()

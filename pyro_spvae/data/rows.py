@@ -1,0 +1,153 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Rows that are read when they are asked for."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator
+from typing import SupportsIndex
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.data.preprocessing import Preprocessing
+from pyro_spvae.data.seeds import noise_seed
+
+_FRESH = 100  # stream of the noise of rows, apart from those of training
+
+
+class Rows:
+    """
+    Rows of a data set: of one source, some of them, transformed, as float32 when they are read.
+
+    ``rows[5:9]`` and ``rows[index]`` (int64) are tensors ``[n, *event_shape]``, ``rows[:]`` is everything. Nothing else
+    is held than the source, which may share the memory of a file (``torch.from_numpy(numpy.memmap(...))``). The noise
+    of preprocessing is a function of the seed, the split and the row's number, so that a row has the same value
+    whenever and with whichever others it is read; :meth:`draw` gives training its fresh noise.
+
+    :param Tensor source: ``[N, *event]`` of any real type; not copied.
+    :param Tensor index: numbers of the rows meant, int64; all by default.
+    :param Preprocessing preprocessing: the transformation, or ``None``.
+    :param int seed: seed of its noise.
+    :param int stream: number of the split.
+    """
+
+    dtype = torch.float32
+
+    def __init__(
+        self,
+        source: Tensor,
+        index: Tensor | None = None,
+        preprocessing: Preprocessing | None = None,
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        if source.dim() < 2 or source.is_complex():
+            raise ValueError(f"source is {source.dtype} of shape {list(source.shape)}; real rows [N, ..] are needed")
+        self.source = source
+        self.index = index
+        self.preprocessing = preprocessing
+        self.seed = seed
+        self.stream = stream
+        self._cache: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.source if self.index is None else self.index)
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape of a row."""
+        return self.source.shape[1:]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Number of rows, and shape of a row."""
+        return torch.Size((len(self), *self.event_shape))
+
+    @property
+    def draws_anew(self) -> bool:
+        """Whether :meth:`draw` differs from reading."""
+        return self.preprocessing is not None and self.preprocessing.draws_anew
+
+    def __getitem__(self, item: slice | Tensor | SupportsIndex) -> Tensor:
+        if not isinstance(item, (slice, Tensor)):
+            number = operator.index(item)
+            number += len(self) if number < 0 else 0
+            if not 0 <= number < len(self):
+                raise IndexError(f"row {operator.index(item)} of {len(self)}")
+            return self[number : number + 1][0]
+        if self._cache is not None:
+            return self._cache[item].clone()
+        numbers = self._numbers(item)
+        x = self._read(item)
+        if self.preprocessing is None:
+            return x
+        return self.preprocessing.apply(x, self._fixed_noise(numbers))
+
+    def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
+        """
+        Rows for training: with noise from the generator where the preprocessing draws anew, as they are otherwise.
+
+        :param Tensor index: positions among these rows, int64.
+        """
+        if self.preprocessing is None or not self.preprocessing.draws_anew:
+            return self[index]
+        x = self._read(index)
+        noise = self.preprocessing.noise
+        return self.preprocessing.apply(x, None if noise is None else noise(x.shape, generator))
+
+    def blocks(self, size: int) -> Iterator[Tensor]:
+        """Consecutive blocks of at most ``size`` rows."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def tensor(self) -> Tensor:
+        """All rows at once."""
+        return self[:]
+
+    def cached(self, limit: int) -> Rows:
+        """
+        The same rows, their transformed values held in memory if these take at most ``limit`` bytes.
+
+        Rows that are not transformed stay as they are: to read them is as cheap.
+        """
+        if self.preprocessing is None or 4 * math.prod(self.shape) > limit:
+            return self
+        rows = Rows(self.source, self.index, self.preprocessing, self.seed, self.stream)
+        rows._cache = torch.empty(self.shape, dtype=torch.float32)
+        start = 0
+        for block in self.blocks(1024):
+            rows._cache[start : start + len(block)] = block
+            start += len(block)
+        return rows
+
+    def raw(self, item: slice | Tensor) -> Tensor:
+        """Rows of the source in its own type, not transformed."""
+        return self.source[item if self.index is None else self.index[item]]
+
+    def _read(self, item: slice | Tensor) -> Tensor:
+        # a copy always: the source may be a file that must not be written to
+        return self.raw(item).to(torch.float32, copy=True)
+
+    def _numbers(self, item: slice | Tensor) -> Tensor:
+        """Row numbers in the source."""
+        index = torch.arange(len(self.source)) if self.index is None else self.index
+        return index[item]
+
+    def _fixed_noise(self, numbers: Tensor) -> Tensor | None:
+        assert self.preprocessing is not None
+        draw = self.preprocessing.noise
+        if draw is None:
+            return None
+        noise = torch.empty((len(numbers), *self.event_shape), dtype=torch.float32)
+        generator = torch.Generator()
+        for place, number in enumerate(numbers.tolist()):
+            generator.manual_seed(noise_seed(self.seed, number, _FRESH + self.stream))
+            noise[place] = draw(self.event_shape, generator)
+        return noise
+
+    def __repr__(self) -> str:
+        name = "" if self.preprocessing is None else f", preprocessed by {self.preprocessing.name}"
+        return f"Rows({list(self.shape)} of {str(self.source.dtype).removeprefix('torch.')}{name})"

@@ -1,0 +1,29 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Seeds for many independent draws: noise that is a function of what it is for, not of what was drawn before."""
+
+from __future__ import annotations
+
+_MASK = 0xFFFFFFFF
+
+
+def noise_seed(seed: int, counter: int, stream: int) -> int:
+    """
+    A seed for one of many independent draws.
+
+    Torch's CPU generator uses 32 bits of a seed. Counters below 2^32 get different ones: the last step is a
+    permutation of 32-bit numbers (MurmurHash3's finaliser), which also keeps neighbours far apart.
+
+    :param int seed: the run's seed.
+    :param int counter: number of the draw.
+    :param int stream: what is drawn.
+    """
+    start = _mix(_mix(_mix(seed & _MASK) ^ (seed >> 32)) + 0x9E3779B9 * (stream + 1))
+    return _mix(start + counter)
+
+
+def _mix(h: int) -> int:
+    h &= _MASK
+    h = (h ^ (h >> 16)) * 0x85EBCA6B & _MASK
+    h = (h ^ (h >> 13)) * 0xC2B2AE35 & _MASK
+    return h ^ (h >> 16)

@@ -1,0 +1,130 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Several processes, as ``torchrun`` starts them; with one process every function here does nothing.
+
+Rows are shared out by position (``index[rank()::world()]``), so that none is padded or dropped, and results are put
+together by adding, so that every process ends with the same numbers.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+_T = TypeVar("_T")
+_TIMEOUT = timedelta(hours=2)  # the first process may load, download and draw while the others wait
+
+
+def launched() -> bool:
+    """Whether ``torchrun`` started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if _active() else 0
+
+
+def world() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if _active() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes and reports."""
+    return rank() == 0
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """Joins the other processes for the length of the block; gloo on CPUs, NCCL on GPUs."""
+    if not launched() or _active():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def choose_device(name: str) -> torch.device:
+    """
+    The device of a name; each of several processes on one machine takes a GPU of its own.
+
+    :param str name: ``auto`` (cuda if there is one, else cpu), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    :raises ValueError: if it is not there.
+    """
+    kind, _, number = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda", "mps") or (number and not number.isdigit()):
+        raise ValueError(f"device is {name!r}; accepted are auto, cpu, cuda, cuda:N and mps")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        kind = "cuda" if gpus else "cpu"
+    if kind == "cuda":
+        wanted = int(number) if number else int(os.environ.get("LOCAL_RANK", "0")) if launched() else 0
+        if wanted >= gpus:
+            raise ValueError(f"device is {name!r}, but torch finds {gpus or 'no'} CUDA devices here; give --device cpu")
+        return torch.device("cuda", wanted)
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise ValueError(f"device is {name!r}, but torch finds no MPS device here; give --device cpu")
+    return torch.device(kind)
+
+
+def share(objective: nn.Module) -> nn.Module:
+    """The module with gradients averaged over the processes; the module itself with one process."""
+    if world() == 1:
+        return objective
+    return nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of a tensor over the processes, in place."""
+    if world() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def barrier() -> None:
+    """Waits for the other processes."""
+    if world() > 1:
+        total(torch.zeros(1, device=message_device()))
+
+
+def on_main(action: Callable[[], _T]) -> _T:
+    """
+    Runs an action in the first process and gives its result, or its refusal, to all of them.
+
+    :param callable action: what to run; its result must be plain values.
+    :raises ValueError: that of the action.
+    """
+    if world() == 1:
+        return action()
+    outcome: list[Any] = [None, None]
+    if is_main():
+        try:
+            outcome[0] = action()
+        except (ValueError, TypeError, OSError) as error:
+            outcome[1] = str(error)
+    dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise ValueError(outcome[1])
+    return outcome[0]
+
+
+def message_device() -> torch.device:
+    """Where tensors that processes add up must live."""
+    nccl = _active() and dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+
+
+def _active() -> bool:
+    return dist.is_available() and dist.is_initialized()

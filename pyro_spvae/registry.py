@@ -1,0 +1,256 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Names of parts, shared by the command line, configurations and saved models. Importing this does not import torch.
+
+A part is written as a name or as ``package.module:Class``, with options in brackets: ``normal``,
+``normal(min_scale=0.01)``, ``my_priors:Mixture(components=10)``. Naming a class of one's own imports its module.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import re
+import warnings
+from typing import Any
+
+_BASES = {
+    "leaf": "pyro_spvae.models.leaf:LeafModel",
+    "guide": "pyro_spvae.guides.leaf:LeafGuide",
+    "prior": "pyro_spvae.priors:Prior",
+    "likelihood": "pyro_spvae.likelihoods:Likelihood",
+    "network": "pyro_spvae.nn.network:Network",
+}
+
+_CLASSES = {
+    "leaf": {"vae": "pyro_spvae.models.vae:VAE"},
+    "guide": {"normal": "pyro_spvae.guides.normal:NormalGuide"},
+    "prior": {"standard-normal": "pyro_spvae.priors:StandardNormal"},
+    "likelihood": {
+        "bernoulli": "pyro_spvae.likelihoods:Bernoulli",
+        "binomial": "pyro_spvae.likelihoods:Binomial",
+        "categorical": "pyro_spvae.likelihoods:Categorical",
+        "normal": "pyro_spvae.likelihoods:Normal",
+    },
+    "network": {"mlp": "pyro_spvae.nn.mlp:MLP"},
+}
+
+_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """The names of a kind of part: ``leaf``, ``guide``, ``prior``, ``likelihood`` or ``network``."""
+    return tuple(_classes(kind))
+
+
+def parse(kind: str, text: str) -> tuple[str, dict[str, Any]]:
+    """
+    Reads a part as it is written on the command line.
+
+    :returns: its name, or ``package.module:Class``, and its options.
+    :raises ValueError: for an unknown name or options that are not literal keyword arguments.
+    """
+    if not isinstance(text, str):
+        raise ValueError(f"{kind} is {text!r}; the name of a {kind} is needed")
+    name, bracket, rest = text.strip().partition("(")
+    name = name.strip()
+    if name not in _classes(kind) and not _PATH.fullmatch(name):
+        near = difflib.get_close_matches(name, names(kind), 1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names(kind))}, or package.module:Class"
+        raise ValueError(f"{kind} is {name!r}; {hint}")
+    if not bracket:
+        return name, {}
+    wrong = ValueError(f"{kind} is {text!r}; options in brackets are written name=value, as in {name}(size=3)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's remarks on odd literals
+            call = ast.parse(f"f({rest}", mode="eval").body
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+                raise wrong
+            options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
+        raise wrong from None
+    # None stands for "**", and the parser lets a name be given twice
+    if None in options or len(options) < len(call.keywords) or not all(map(_is_plain, options.values())):
+        raise wrong
+    return name, {str(key): value for key, value in options.items()}
+
+
+def make(kind: str, text: str, **defaults: Any) -> Any:
+    """
+    Makes a part from its text.
+
+    :param str kind: kind of part.
+    :param str text: see :func:`parse`.
+    :param defaults: options that the text does not give; those that the class does not take are left out.
+    :raises ValueError: if there is no such class, it is of another kind, or does not take an option.
+    """
+    name, options = parse(kind, text)
+    cls = find(kind, name)
+    taken = _taken(cls)[0]
+    usable = {key: value for key, value in defaults.items() if key in taken and key not in options}
+    return _call(kind, name, cls, usable | options)
+
+
+def find(kind: str, name: str) -> type:
+    """
+    The class of a name.
+
+    :raises ValueError: if there is none, or it is no class of this kind.
+    """
+    path = _classes(kind).get(name, name)
+    if not _PATH.fullmatch(path):
+        parse(kind, name)  # says what is known
+        raise ValueError(f"{kind} is {name!r}; a name without options is needed")
+    try:
+        cls: Any = _resolved(path)
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
+        raise ValueError(f"{kind} is {name!r}, which cannot be imported ({_reason(error)})") from None
+    base_module, _, base_name = _BASES[kind].partition(":")
+    base = _resolved(_BASES[kind])
+    if not (isinstance(cls, type) and issubclass(cls, base) and cls is not base):
+        raise ValueError(f"{kind} is {name!r}; a subclass of {base_module}.{base_name} is needed")
+    return cls
+
+
+def name_of(kind: str, cls: type) -> str:
+    """
+    The registered name of a class, or ``package.module:Class``.
+
+    :raises ValueError: if that does not lead to the class, which therefore cannot be found again.
+    """
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    registered = {_resolved(known): name for name, known in _classes(kind).items()}
+    if cls in registered:
+        return registered[cls]
+    try:
+        again: Any = find(kind, path)
+    except ValueError:
+        again = None
+    if again is not cls:
+        raise ValueError(
+            f"a {cls.__name__} cannot be saved: {path} does not lead to its class; define it at the top level of a "
+            "module"
+        )
+    return path
+
+
+def _classes(kind: str) -> dict[str, str]:
+    if kind not in _CLASSES:
+        raise ValueError(f"kind is {kind!r}; known are {', '.join(_CLASSES)}")
+    return _CLASSES[kind]
+
+
+def _resolved(path: str) -> type:
+    module, _, attributes = path.partition(":")
+    found: Any = importlib.import_module(module)
+    for attribute in attributes.split("."):
+        found = getattr(found, attribute)
+    return found
+
+
+def kind_of(part: object) -> str | None:
+    """The kind that an object is a part of, or ``None``."""
+    for kind, path in _BASES.items():
+        if isinstance(part, _resolved(path)):
+            return kind
+    return None
+
+
+def describe(part: Any) -> dict[str, Any]:
+    """
+    A part as plain values: its kind, class and options, a part among the options being described alike.
+
+    Options are the attributes of the constructor's arguments, see :meth:`pyro_spvae.nn.Part.options`.
+
+    :raises ValueError: if its class does not keep an option as an attribute of the same name, keeps something else than
+        plain values and parts, or cannot be found again.
+    """
+    from pyro_spvae.nn import Part
+
+    kind = kind_of(part)
+    if kind is None:
+        raise ValueError(f"a {type(part).__name__} cannot be saved; it is no part of a model")
+    # by way of the class: "options" may be the name of an argument, and so of an attribute
+    options = {key: _plain(type(part).__name__, key, value) for key, value in Part.options(part).items()}
+    return {"kind": kind, "class": name_of(kind, type(part)), "options": options}
+
+
+def build(kind: str, description: Any) -> Any:
+    """
+    Makes a part anew from :func:`describe`. Only classes that are parts of the kind are called.
+
+    :raises ValueError: if the description is not one, or names no class of this kind.
+    """
+    if not isinstance(description, dict) or not isinstance(description.get("options"), dict):
+        raise ValueError(f"the description of a {kind} is {description!r:.80}; a dict with class and options is needed")
+    name = description.get("class")
+    if description.get("kind") != kind or not isinstance(name, str):
+        raise ValueError(f"a {kind} is needed, but the description is of {description.get('kind')!r}")
+    options = {str(key): _built(value) for key, value in description["options"].items()}
+    return _call(kind, name, find(kind, name), options)
+
+
+def _call(kind: str, name: str, cls: type, options: dict[str, Any]) -> Any:
+    taken, needed, any_name = _taken(cls)
+    unknown = [key for key in options if key not in taken]
+    if unknown and not any_name:
+        known = ", ".join(taken) or "none"
+        raise ValueError(f"{kind} {name} has no option {unknown[0]}; its options are {known}")
+    missing = [key for key in needed if key not in options]
+    if missing:
+        raise ValueError(f"{kind} {name} needs the option {missing[0]}, as in {name}({missing[0]}=...)")
+    try:
+        return cls(**options)
+    except ValueError:
+        raise  # a sentence already
+    except Exception as error:  # a constructor may fail in any way on values of other types than it expects
+        raise ValueError(f"{kind} {name} cannot be made with these options ({_reason(error)})") from error
+
+
+def _taken(cls: type) -> tuple[list[str], list[str], bool]:
+    """Names of the options that a class takes, of those that it needs, and whether it takes any others."""
+    from pyro_spvae.nn.part import constructor_parameters
+
+    parameters = constructor_parameters(cls)
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    needed = [p.name for p in named if p.default is p.empty]
+    return [p.name for p in named], needed, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _plain(name: str, key: str, value: Any) -> Any:
+    if kind_of(value) is not None:
+        return describe(value)
+    if isinstance(value, (list, tuple)):
+        entries = [_plain(name, key, entry) for entry in value]
+        return entries if isinstance(value, list) else tuple(entries)
+    if value is None or isinstance(value, bool):
+        return value
+    for plain in (int, float, str):
+        if isinstance(value, plain):
+            return plain(value)  # numpy's float64 and enumerations are subclasses, which a checkpoint cannot hold
+    raise ValueError(f"a {name} cannot be saved: its option {key} is a {type(value).__name__}, no plain value")
+
+
+def _built(value: Any) -> Any:
+    """The value of an option from its description."""
+    if isinstance(value, dict) and isinstance(value.get("kind"), str) and value["kind"] in _BASES:
+        return build(value["kind"], value)
+    if isinstance(value, (list, tuple)):
+        entries = [_built(entry) for entry in value]
+        return entries if isinstance(value, list) else tuple(entries)
+    if not _is_plain(value):
+        raise ValueError(f"an option is a {type(value).__name__}; a plain value or the description of a part is needed")
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or type(value) in (bool, int, float, str)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__

@@ -1,0 +1,152 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Fitting a model that exists to rows that exist; what :meth:`pyro_spvae.models.SPVAE.fit` calls."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from pyro_spvae import distributed
+from pyro_spvae.data import DataSet, Rows, Values
+from pyro_spvae.data.splits import shuffled_split
+from pyro_spvae.models import SPVAE
+from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.trainer import Trainer
+
+_HELD_OUT = 10  # one row in ten is watched
+
+
+def fit(
+    spvae: SPVAE,
+    x: Tensor | Rows | DataSet,
+    validation: Tensor | Rows | None = None,
+    *,
+    observed: Tensor | None = None,
+    validation_observed: Tensor | None = None,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    report: Callable[[str], None] | None = None,
+    **options: Any,
+) -> list[dict[str, Any]]:
+    """
+    Trains a model until the bound on validation rows stops rising, and leaves the best parameters in it.
+
+    :param SPVAE spvae: the model.
+    :param x: training rows ``[data, *event_shape]``, or a data set, whose own validation rows are watched then.
+    :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none.
+    :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
+    :param Tensor validation_observed: the same for ``validation``; only together with it.
+    :param out: folder to make for checkpoints and metrics, which ``SPVAE.load`` and ``resume`` take.
+    :param bool resume: go on from the checkpoint in ``out`` where there is one. The rows and options must be those of
+        the run that was stopped; it then ends with the same parameters, bit for bit, as if it had not been.
+    :param bool progress: show a progress bar.
+    :param callable report: takes lines of text about what happens.
+    :param options: fields of :class:`~pyro_spvae.training.config.FitConfig`, for instance ``epochs=20, lr=1e-2``.
+    :returns: a dict of metrics for each validation: ``epoch``, ``step``, ``elbo``, ``val_elbo`` and so on, in nats.
+    :raises ValueError: for options or rows that do not fit, or when a bound is not finite.
+    """
+    config = FitConfig.from_dict(options, "fit")
+    if isinstance(x, DataSet):
+        if validation is not None:
+            raise ValueError("validation is given, but x is a data set, which has validation rows; give x.train")
+        x, validation = x.train, x.validation
+    if resume and out is None:
+        raise ValueError("resume is given without out; give the folder of the run")
+    if validation_observed is not None and validation is None:
+        raise ValueError("validation_observed is given without validation; give both or neither")
+    for rows, mask in ((x, observed), (validation, validation_observed)):
+        if rows is not None:
+            _check(spvae, rows, mask)
+    if observed is not None:
+        observed = observed.expand(x.shape)
+    if validation_observed is not None and validation is not None:
+        validation_observed = validation_observed.expand(validation.shape)
+    record = {
+        "name": None,
+        "rows": len(x),
+        "event_shape": list(x.shape[1:]),
+        "values": dataclasses.asdict(_values(x, observed)),
+    }
+    if validation is None:
+        x, validation, observed, validation_observed = _hold_out(x, observed, config.seed)
+    identity = {"architecture": spvae.architecture(), "config": config.to_dict(), "data": record}
+    folder = None if out is None else RunFolder(out)
+    started = folder is not None and distributed.on_main(lambda: _prepare(folder, identity, resume))
+    trainer = Trainer(
+        spvae,
+        x,
+        validation,
+        config,
+        folder,
+        identity,
+        observed=observed,
+        validation_observed=validation_observed,
+        progress=progress,
+        report=report or (lambda line: None),
+    )
+    if folder is not None and started:
+        trainer.load_state(folder.load("last.pt"), folder.read_metrics())
+    return trainer.run()
+
+
+def _check(spvae: SPVAE, rows: Tensor | Rows, observed: Tensor | None) -> None:
+    """Every value is looked at once, since training does not."""
+    parameter = next(spvae.parameters())
+    if isinstance(rows, Tensor):
+        spvae.check(rows.to(parameter.device), None if observed is None else observed.to(parameter.device))
+    else:
+        for block in rows.blocks(4096):
+            spvae.check(block.to(parameter.device, parameter.dtype))
+
+
+def _values(x: Tensor | Rows, observed: Tensor | None) -> Values:
+    """The range of the values, for pictures."""
+    if not isinstance(x, Tensor):
+        bounds = [(float(block.min()), float(block.max())) for block in x.blocks(4096)]
+    else:
+        seen = x if observed is None else x[observed]
+        bounds = [(float(seen.min()), float(seen.max()))] if seen.numel() else [(0.0, 1.0)]
+    return Values(low=min(low for low, _ in bounds), high=max(high for _, high in bounds))
+
+
+def _hold_out(
+    x: Tensor | Rows, observed: Tensor | None, seed: int
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    if len(x) < 2:
+        raise ValueError(f"x has {len(x)} row; at least 2 are needed, or rows to watch as validation")
+    held_out = max(1, len(x) // _HELD_OUT)
+    if not isinstance(x, Tensor):
+        x = x.tensor()
+    train, watched = shuffled_split(len(x), [len(x) - held_out, held_out], seed)
+    if observed is None:
+        return x[train], x[watched], None, None
+    return x[train], x[watched], observed[train], observed[watched]
+
+
+def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:
+    """Makes the folder, or checks and rewinds the one to go on in; whether there is a checkpoint in it."""
+    if not (resume and folder.path.exists()):
+        RunFolder.create(folder.path, identity["config"], identity["data"])
+        return False
+    RunFolder.open(folder.path)
+    for name, file in (("config", "config.json"), ("data", "data.json")):
+        kept = folder.read_json(file)
+        for key, value in identity[name].items():
+            was = kept.get(key) if isinstance(kept, dict) else None
+            if was != value:
+                raise ValueError(f"{key} is {value!r}, but the run {folder.path} was started with {was!r}")
+    if not (folder.path / "last.pt").exists():
+        folder.rewind(0)
+        return False
+    state = folder.load("last.pt")
+    if state.get("architecture") != identity["architecture"]:
+        raise ValueError(f"the run {folder.path} was started with a model of another architecture")
+    folder.rewind(state["validations"])
+    return True

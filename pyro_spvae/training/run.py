@@ -1,0 +1,116 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""A trained run, opened to be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.models import SPVAE
+from pyro_spvae.training.build import CACHE, modelled
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """
+    :ivar RunFolder folder: where it is.
+    :ivar TrainConfig config: its resolved configuration.
+    :ivar SPVAE spvae: the model with its best parameters.
+    :ivar dict record: what it was trained on (``data.json``).
+    """
+
+    folder: RunFolder
+    config: TrainConfig
+    spvae: SPVAE
+    record: dict[str, Any]
+
+    @property
+    def path(self) -> Path:
+        """The run folder."""
+        return self.folder.path
+
+    @property
+    def values(self) -> Values:
+        """What kind of values the model is a density of."""
+        return Values(**self.record["values"])
+
+    @property
+    def event_shape(self) -> torch.Size:
+        """Shape of one row."""
+        return self.spvae.event_shape
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a row is an image ``[C, H, W]``."""
+        return len(self.event_shape) == 3
+
+    def bits_per_dim(self, log_likelihood: float) -> float | None:
+        """See :meth:`pyro_spvae.data.Values.bits_per_dim`."""
+        return self.values.bits_per_dim(log_likelihood, self.event_shape)
+
+    def data(
+        self,
+        name_or_path: str | None = None,
+        data_dir: str | os.PathLike[str] | None = None,
+        download: bool = False,
+    ) -> DataSet:
+        """
+        The run's data, or others that its model can be asked about, preprocessed as in training.
+
+        :param name_or_path: another data set; the run's own by default, with the same splits.
+        :param data_dir: folder of data sets that are not bundled; that of the run by default.
+        :param bool download: whether missing files may be fetched.
+        :raises ValueError: if rows or values are of another kind than the model's, or the run's own data have changed.
+        """
+        if name_or_path is None and self.record["name"] is None:
+            raise ValueError(f"the run {self.path} was fitted from Python and does not know its data; give --data")
+        own = name_or_path is None or name_or_path == self.config.data
+        name = self.config.data if name_or_path is None else name_or_path
+        where = self.config.data_dir if data_dir is None else data_dir
+        raw = load_data(name, data_dir=where, seed=self.config.seed, download=download)
+        if raw.event_shape != self.event_shape:
+            raise ValueError(
+                f"data is {raw.name}, whose rows have shape {list(raw.event_shape)}; the model of {self.path} needs "
+                f"{list(self.event_shape)}"
+            )
+        if own and raw.fingerprint() != self.record.get("fingerprint"):
+            raise ValueError(f"the data {name} are not those that {self.path} was trained on: their content changed")
+        trained = self.record.get("raw_values", self.record["values"])
+        if raw.values.levels != trained["levels"]:
+            raise ValueError(
+                f"data is {raw.name}, with {_kind(raw.values.levels)}; the model of {self.path} was trained on "
+                f"{_kind(trained['levels'])}"
+            )
+        return modelled(self.config, raw).cached(CACHE)
+
+
+def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:
+    """
+    Opens a run with its best parameters.
+
+    :raises ValueError: if it is no run, has no parameters yet, or a file in it is damaged.
+    """
+    folder = RunFolder.open(path)
+    where = f"the configuration {folder.path / 'config.json'}"
+    config = TrainConfig.from_dict(folder.read_json("config.json"), where)
+    record = folder.read_json("data.json")
+    if not isinstance(record, dict) or not {"name", "values"} <= record.keys():
+        raise ValueError(f"the file {folder.path / 'data.json'} does not say what the run was trained on")
+    if record["name"] is None:  # fitted from Python, to rows as they were
+        config = dataclasses.replace(config, preprocess="none")
+    if not (folder.path / "best.pt").exists():
+        raise ValueError(f"the run {folder.path} has no parameters yet; continue it by train --resume {folder.path}")
+    return Run(folder, config, SPVAE.load(folder.path / "best.pt", device=device), record)
+
+
+def _kind(levels: int | None) -> str:
+    return "continuous values" if levels is None else f"{levels} grey levels"

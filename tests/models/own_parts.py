@@ -1,0 +1,144 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Parts as users write them, at the top level of a module, so that they can be named and saved."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import nn
+
+from pyro_spvae.guides import LeafGuide
+from pyro_spvae.likelihoods import Likelihood
+from pyro_spvae.models import LeafModel
+from pyro_spvae.nn import Network
+from pyro_spvae.priors import Prior
+
+
+class Mixture(Prior):
+    """A mixture of normals with a spread of its own; a base prior to see that parts may hold parts."""
+
+    def __init__(self, components, spread=1.0, base=None, names=("a", "b")):
+        super().__init__()
+        self.components = components
+        self.spread = spread
+        self.base = base
+        self.names = names
+
+    def build(self, leaves, latent_dim):
+        self.loc = nn.Parameter(torch.randn(leaves, self.components, latent_dim))
+        if self.base is not None:
+            self.base.bind(leaves=leaves, latent_dim=latent_dim)
+
+    def forward(self):
+        kinds = dist.Categorical(logits=torch.zeros_like(self.loc[..., 0]))
+        return dist.MixtureSameFamily(kinds, dist.Normal(self.loc, self.spread).to_event(1))
+
+
+class Laplace(Likelihood):
+    accepts = "finite real numbers"
+
+    def __init__(self, scale=0.1):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, outputs, mask=None):
+        laplace = dist.Laplace(outputs[0], self.scale)
+        return (laplace if mask is None else laplace.mask(mask)).to_event(1)
+
+
+class Affine(Network):
+    def __init__(self, gain=0.1):
+        super().__init__()
+        self.gain = gain
+
+    def build(self, leaves, inputs, outputs):
+        self.weights = nn.ParameterList(self.gain * torch.randn(leaves, inputs, size) for size in outputs)
+
+    def forward(self, x):
+        return tuple(torch.einsum("...li,lio->...lo", x, weight) for weight in self.weights)
+
+
+class LinearGuide(LeafGuide):
+    """No constructor of its own."""
+
+    def build(self, leaves, pixels, latent_dim):
+        self.weight = nn.Parameter(0.1 * torch.randn(leaves, pixels, latent_dim))
+        self.log_scale = nn.Parameter(torch.zeros(leaves, latent_dim))
+
+    def forward(self, x):
+        loc = torch.einsum("blp,lpd->bld", x, self.weight)
+        pyro.sample("z", dist.Normal(loc, self.log_scale.exp()).to_event(1))
+
+
+class TwoLayer(LeafModel):
+    """z2 -> z1 -> x."""
+
+    def __init__(self, latent_dim=1, noise=0.5):
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.noise = noise
+
+    def build(self, leaves, pixels):
+        self.a = nn.Parameter(torch.randn(leaves, self.latent_dim))
+        self.b = nn.Parameter(torch.randn(leaves, self.latent_dim, pixels))
+
+    def forward(self, x=None, mask=None):
+        z2 = pyro.sample("z2", dist.Normal(torch.zeros_like(self.a), 1.0).to_event(1))
+        z1 = pyro.sample("z1", dist.Normal(self.a * z2, 0.7).to_event(1))
+        loc = torch.einsum("...ld,ldp->...lp", z1, self.b)
+        pixels = dist.Normal(loc, self.noise)
+        return pyro.sample("x", (pixels if mask is None else pixels.mask(mask)).to_event(1), obs=x)
+
+
+class TwoLayerGuide(LeafGuide):
+    def build(self, leaves, pixels, latent_dim):
+        self.c = nn.Parameter(torch.randn(leaves, pixels, latent_dim))
+        self.d = nn.Parameter(torch.randn(leaves, latent_dim))
+
+    def encode(self, x):
+        return torch.einsum("...lp,lpd->...ld", x, self.c)
+
+    def forward(self, encoding):
+        z2 = pyro.sample("z2", dist.Normal(encoding, 0.8).to_event(1))
+        pyro.sample("z1", dist.Normal(encoding + self.d * z2, 0.6).to_event(1))
+
+
+class Meanless(dist.Normal):
+    """A distribution whose mean nobody has worked out."""
+
+    @property
+    def mean(self):
+        raise NotImplementedError
+
+    def expand(self, batch_shape, _instance=None):
+        return super().expand(batch_shape, self._get_checked_instance(Meanless, _instance))
+
+
+class MeanlessGuide(LinearGuide):
+    def forward(self, x):
+        loc = torch.einsum("blp,lpd->bld", x, self.weight)
+        pyro.sample("z", Meanless(loc, self.log_scale.exp()).to_event(1))
+
+
+class Forgetful(Prior):
+    """Keeps its argument under another name."""
+
+    def __init__(self, size=1):
+        super().__init__()
+        self.length = size
+
+
+class Failing(Prior):
+    def __init__(self, size=1):
+        super().__init__()
+        self.size = len(size)
+
+
+class Outer:
+    class Inner(Prior):
+        pass
+
+
+NOT_A_CLASS = Mixture(2)

@@ -1,0 +1,360 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Names of parts: reading, making, describing, and making anew from a description."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from pyro_spvae import registry
+from pyro_spvae.guides import LeafGuide, NormalGuide
+from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
+from pyro_spvae.models import VAE, LeafModel
+from pyro_spvae.nn import MLP, Network, Part
+from pyro_spvae.priors import Prior, StandardNormal
+from pyro_spvae.registry import build, describe, make, names, parse
+from tests.models import own_parts
+
+KINDS = {
+    "leaf": ("vae",),
+    "guide": ("normal",),
+    "prior": ("standard-normal",),
+    "likelihood": ("bernoulli", "binomial", "categorical", "normal"),
+    "network": ("mlp",),
+}
+OWN = "tests.models.own_parts"
+
+
+def test_importing_does_not_import_torch():
+    code = "import sys, pyro_spvae.registry as r; r.parse('prior', 'a.b:C(d=1)'); sys.exit('torch' in sys.modules)"
+    root = str(Path(__file__).parents[1])
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": root}).returncode == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_names_lead_to_parts_of_their_kind(kind):
+    bases = {
+        "leaf": LeafModel,
+        "guide": LeafGuide,
+        "prior": Prior,
+        "likelihood": type(Normal()).__mro__[1],
+        "network": Network,
+    }
+    assert names(kind) == KINDS[kind]
+    for name in names(kind):
+        cls = registry.find(kind, name)
+        assert issubclass(cls, bases[kind]) and registry.name_of(kind, cls) == name
+
+
+def test_unknown_kind():
+    for act in (names, lambda kind: parse(kind, "vae"), lambda kind: make(kind, "vae")):
+        with pytest.raises(ValueError, match="^kind is 'leaves'; known are leaf, guide, prior, likelihood, network$"):
+            act("leaves")
+
+
+class TestParse:
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("normal", ("normal", {})),
+            (" normal ( ) ", ("normal", {})),
+            ("normal(min_scale=0.01, scale='precision')", ("normal", {"min_scale": 0.01, "scale": "precision"})),
+            ("a.b_2:C.D(n=-3, none=None, flag=True)", ("a.b_2:C.D", {"n": -3, "none": None, "flag": True})),
+            ("a:C(sizes=(1, [2, 'x)(']),)", ("a:C", {"sizes": (1, [2, "x)("])})),
+        ],
+    )
+    def test_reads(self, text, expected):
+        assert parse("guide", text) == expected
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("norml", "guide is 'norml'; did you mean normal?"),
+            ("", "guide is ''; known are normal, or package.module:Class"),
+            ("bernoulli", "guide is 'bernoulli'; known are normal, or package.module:Class"),
+            ("a.b", "guide is 'a.b'; known are normal, or package.module:Class"),
+            ("a:b:C", "guide is 'a:b:C'; known are"),
+            (":C", "guide is ':C'; known are"),
+            ("../a:C", "guide is '../a:C'; known are"),
+            (None, "guide is None; the name of a guide is needed"),
+            (3, "guide is 3; the name of a guide is needed"),
+        ],
+    )
+    def test_refuses_names(self, text, message):
+        with pytest.raises(ValueError) as error:
+            parse("guide", text)
+        assert str(error.value).startswith(message)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            "3",
+            "a=1",
+            "a=1, a=2)",
+            "**{'a': 1})",
+            "*[1])",
+            "1)",
+            "a=b)",
+            "a=__import__('os'))",
+            "a=1)(b=2)",
+            "a=1).x",
+            "a=1) + f(",
+            "a={'b': 1})",
+            "a={1})",
+            "a=b'x')",
+            "a=1j)",
+            "a=...)",
+            "a=(1, {2: 3}))",
+            "a=" + "(" * 500 + ")" * 500 + ")",
+            "a=\0)",
+            "a=1\n)\nx",
+        ],
+    )
+    def test_refuses_what_are_no_literal_options(self, options):
+        with pytest.raises(ValueError, match="options in brackets are written name=value"):
+            parse("guide", f"normal({options}")
+
+    @given(st.text())
+    @example("1is 2)")
+    @example("a='\\d')")
+    def test_any_text_is_read_or_refused(self, text):
+        for start in ("", "normal(", "normal(a="):
+            try:
+                name, options = parse("guide", start + text)
+            except ValueError as error:
+                assert "guide is" in str(error)
+            else:
+                assert name and all(isinstance(key, str) for key in options)
+
+
+class TestMake:
+    def test_options_of_the_text_win_over_defaults(self):
+        guide = make("guide", "normal(hidden_dims=(5,), scale='precision')", hidden_dims=(7, 7), activation="relu")
+        assert type(guide) is NormalGuide and guide.scale == "precision"
+        assert guide.encoder.hidden_dims == (5,) and guide.encoder.activation == "relu"
+
+    def test_defaults_that_a_class_does_not_take_are_dropped(self):
+        assert type(make("likelihood", "bernoulli", total_count=7, mean="sigmoid")) is Bernoulli
+        assert make("likelihood", "binomial", total_count=7, mean="sigmoid").total_count == 7
+        assert type(make("prior", "standard-normal", name="x", args=1)) is StandardNormal
+        # a class without constructor has the one of torch's or Pyro's modules, whose arguments are none of its own
+        assert type(make("guide", f"{OWN}:LinearGuide", name="x", args=1)) is own_parts.LinearGuide
+
+    def test_a_class_of_ones_own(self):
+        prior = make("prior", f"{OWN}:Mixture(components=4)", components=1, spread=0.3, latent_dim=2)
+        assert isinstance(prior, own_parts.Mixture) and (prior.components, prior.spread) == (4, 0.3)
+        assert isinstance(make("prior", f"{OWN}:Outer.Inner"), own_parts.Outer.Inner)
+
+    @pytest.mark.parametrize(
+        ("kind", "text", "message"),
+        [
+            (
+                "likelihood",
+                "binomial(levels=3)",
+                "likelihood binomial has no option levels; its options are total_count",
+            ),
+            ("prior", "standard-normal(a=1)", "prior standard-normal has no option a; its options are none"),
+            (
+                "likelihood",
+                "categorical",
+                "likelihood categorical needs the option levels, as in categorical(levels=...)",
+            ),
+            ("likelihood", "binomial(total_count='a')", "total_count is 'a'; a positive integer is needed"),
+            ("guide", "normal(hidden_dims=5)", "hidden_dims is 5; a sequence of positive integers is needed"),
+            ("leaf", "vae(likelihood=3)", "leaf vae cannot be made with these options (likelihood is a int; "),
+            (
+                "prior",
+                f"{OWN}:Failing(size=3)",
+                f"prior {OWN}:Failing cannot be made with these options (object of type",
+            ),
+            ("prior", "no_such_module:Prior", "prior is 'no_such_module:Prior', which cannot be imported (No module"),
+            ("prior", f"{OWN}:Nothing", f"prior is '{OWN}:Nothing', which cannot be imported (module 'tests.models"),
+            ("prior", f"{OWN}:Laplace", f"prior is '{OWN}:Laplace'; a subclass of pyro_spvae.priors.Prior is needed"),
+            ("prior", f"{OWN}:NOT_A_CLASS", f"prior is '{OWN}:NOT_A_CLASS'; a subclass of pyro_spvae.priors.Prior"),
+            ("prior", "os:system(command='echo')", "prior is 'os:system'; a subclass of pyro_spvae.priors.Prior"),
+            ("prior", "pyro_spvae.priors:Prior", "prior is 'pyro_spvae.priors:Prior'; a subclass of"),
+        ],
+    )
+    def test_refuses(self, kind, text, message):
+        with pytest.raises(ValueError) as error:
+            make(kind, text)
+        assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("code", ["1 / 0", "import sys; sys.exit(3)", "def f(:", "raise ValueError('a\\nb')"])
+    def test_a_module_that_fails(self, tmp_path, monkeypatch, code):
+        (tmp_path / "failing_module_of_a_user.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(
+            ValueError, match="^prior is 'failing_module_of_a_user:P', which cannot be imported \\("
+        ) as error:
+            make("prior", "failing_module_of_a_user:P")
+        assert "\n" not in str(error.value)
+
+
+PARTS = {
+    "defaults": ("leaf", lambda: VAE(Normal())),
+    "all of a VAE": (
+        "leaf",
+        lambda: VAE(Binomial(7), 3, (4, 5), own_parts.Mixture(2, 0.5), activation="relu", networks="shared"),
+    ),
+    "networks": ("leaf", lambda: VAE(Categorical(3), decoder=MLP((3,), output_gain=1.0))),
+    "own network": ("leaf", lambda: VAE(own_parts.Laplace(0.2), decoder=own_parts.Affine(0.3))),
+    "own leaf": ("leaf", lambda: own_parts.TwoLayer(2)),
+    "normal guide": ("guide", lambda: NormalGuide((3,), scale="precision", min_scale=0.1)),
+    "guide with network": ("guide", lambda: NormalGuide(encoder=own_parts.Affine())),
+    "own guide": ("guide", own_parts.LinearGuide),
+    "nested": ("prior", lambda: own_parts.Mixture(2, base=own_parts.Mixture(3, base=StandardNormal()))),
+    "paper": ("likelihood", lambda: Normal(mean="sigmoid", scale="precision")),
+    "bernoulli": ("likelihood", Bernoulli),
+    "mlp": ("network", lambda: MLP([2, 3], "tanh", "shared", 1)),
+    "inner class": ("prior", own_parts.Outer.Inner),
+}
+
+
+class TestDescriptions:
+    @pytest.mark.parametrize("name", PARTS)
+    def test_round_trip(self, name):
+        kind, make_part = PARTS[name]
+        part = make_part()
+        description = describe(part)
+        again = build(kind, description)
+        assert type(again) is type(part) and describe(again) == description
+        assert set(description) == {"kind", "class", "options"} and description["kind"] == kind
+        # JSON turns tuples into lists, which means the same
+        from_json = build(kind, json.loads(json.dumps(description)))
+        assert json.dumps(describe(from_json)) == json.dumps(description)
+
+    def test_content(self):
+        assert describe(Normal(min_scale=0.5)) == {
+            "kind": "likelihood",
+            "class": "normal",
+            "options": {"mean": "identity", "scale": "softplus", "min_scale": 0.5},
+        }
+        leaf = describe(VAE(Bernoulli(), 3, (4,), own_parts.Mixture(2, spread=2)))
+        assert leaf["class"] == "vae" and set(leaf["options"]) == {"likelihood", "latent_dim", "prior", "decoder"}
+        assert leaf["options"]["prior"] == {
+            "kind": "prior",
+            "class": f"{OWN}:Mixture",
+            "options": {"components": 2, "spread": 2, "base": None, "names": ("a", "b")},
+        }
+        assert leaf["options"]["decoder"]["options"] == {
+            "hidden_dims": (4,),
+            "activation": "softplus",
+            "networks": "separate",
+            "output_gain": 0.1,
+        }
+
+    def test_bound_parts_are_described_alike(self):
+        part = own_parts.Mixture(2, base=StandardNormal())
+        before = describe(part)
+        assert describe(part.bind(leaves=1, latent_dim=2)) == before
+
+    def test_numbers_of_numpy_become_pythons(self):
+        options = describe(own_parts.Mixture(True, spread=np.float64(0.5), names=["a", (1,)]))["options"]
+        assert type(options["spread"]) is float and options["components"] is True and options["names"] == ["a", (1,)]
+
+    def test_options_named_options(self):
+        class Named(Prior):
+            def __init__(self, options="x"):
+                super().__init__()
+                self.options = options
+
+        assert Part.options(Named("y")) == {"options": "y"}
+
+    @pytest.mark.parametrize(
+        ("part", "message"),
+        [
+            (
+                lambda: own_parts.Forgetful(3),
+                "Forgetful cannot be saved: its constructor takes 'size', but .*self.size$",
+            ),
+            (
+                lambda: own_parts.Mixture(torch.ones(2)),
+                "a Mixture cannot be saved: its option components is a Tensor, no",
+            ),
+            (
+                lambda: own_parts.Mixture({"a": 1}),
+                "a Mixture cannot be saved: its option components is a dict, no plain",
+            ),
+            (lambda: own_parts.Mixture(len), "a Mixture cannot be saved: its option components is a builtin_"),
+            (lambda: own_parts.Mixture([1, 2j]), "a Mixture cannot be saved: its option components is a complex, no"),
+            (
+                lambda: own_parts.Mixture(1, base=Part()),
+                "a Mixture cannot be saved: its option base is a Part, no plain",
+            ),
+            (lambda: Part(), "a Part cannot be saved; it is no part of a model"),
+            (lambda: 3, "a int cannot be saved; it is no part of a model"),
+        ],
+    )
+    def test_what_cannot_be_described(self, part, message):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            describe(part())
+
+    def test_a_class_that_cannot_be_found_again(self, monkeypatch):
+        class Local(Prior):
+            pass
+
+        with pytest.raises(
+            ValueError, match="^a Local cannot be saved: .*<locals>.Local does not lead to its class; define"
+        ):
+            describe(Local())
+        part = own_parts.Mixture(2)
+        monkeypatch.setattr(own_parts, "Mixture", own_parts.Laplace)
+        with pytest.raises(
+            ValueError, match="^a Mixture cannot be saved: tests.models.own_parts:Mixture does not lead"
+        ):
+            describe(part)
+
+    @pytest.mark.parametrize(
+        "description",
+        [
+            None,
+            3,
+            [],
+            {},
+            {"kind": "prior", "class": "standard-normal"},
+            {"kind": "prior", "class": "standard-normal", "options": 3},
+            {"kind": "prior", "class": 3, "options": {}},
+            {"kind": "prior", "class": "nothing", "options": {}},
+            {"kind": "prior", "class": "standard-normal(a=1)", "options": {}},
+            {"kind": "guide", "class": "standard-normal", "options": {}},
+            {"kind": "prior", "class": "standard-normal", "options": {"a": 1}},
+            {"kind": "prior", "class": "os:system", "options": {"command": "echo"}},
+            {"kind": "prior", "class": "builtins:eval", "options": {}},
+            {"kind": "prior", "class": f"{OWN}:Laplace", "options": {}},
+            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": {}}},
+            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": {"kind": ["a"]}}},
+            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": [torch.ones(1)]}},
+            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": [{"kind": "prior"}]}},
+            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {}},
+        ],
+    )
+    def test_what_is_no_description(self, description):
+        with pytest.raises(ValueError) as error:
+            build("prior", description)
+        assert "\n" not in str(error.value)
+
+    plain = st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["kind", "class", "options", "a"]), inner),
+    )
+
+    @given(plain, st.sampled_from(["vae", "normal", f"{OWN}:Mixture", f"{OWN}:TwoLayer"]), plain)
+    def test_any_description_is_built_or_refused(self, options, name, everything):
+        for description in (everything, {"kind": "leaf", "class": name, "options": options}):
+            try:
+                part = build("leaf", description)
+            except ValueError:
+                pass
+            else:
+                assert isinstance(part, LeafModel)

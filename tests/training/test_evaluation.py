@@ -1,0 +1,146 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Figures of a split."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pyro
+import pytest
+import torch
+
+from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.infer import CircuitELBO
+from pyro_spvae.training import evaluation
+from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.evaluation import active_units, evaluate_rows, log_likelihoods, mean_bounds
+from tests.training.cases import TINY, images, table
+
+
+def _fitted(data, **options):
+    config = resolve(dataclasses.replace(TINY, **options), data)
+    data = modelled(config, data)
+    with pyro.settings.context(module_local_params=True):
+        return build_model(config, data), data, config
+
+
+def _evaluate(spvae, rows, config, **options):
+    return evaluate_rows(
+        spvae,
+        rows,
+        elbo=CircuitELBO(config.particles),
+        samples=config.samples,
+        chunk_size=config.chunk_size,
+        seed=config.seed,
+        **options,
+    )
+
+
+def test_results_are_means_over_rows():
+    spvae, data, config = _fitted(images(), samples=2000, seed=3, chunk_size=4096)
+    results, per_datum = _evaluate(spvae, data.test, config)
+    assert per_datum.dtype == torch.float64 and per_datum.shape == (10,)
+    torch.manual_seed(noise_seed(3, 0, stream=3))  # ten rows are one block
+    expected = spvae.log_likelihood(data.test[:], num_samples=2000, chunk_size=config.chunk_size)
+    assert torch.equal(per_datum, expected.double())
+    assert results["log_likelihood"] == pytest.approx(per_datum.mean().item(), rel=1e-12)
+    assert results["standard_error"] == pytest.approx(np.std(per_datum.numpy(), ddof=1) / math.sqrt(10), rel=1e-9)
+    assert (results["rows"], results["samples"], results["seed"]) == (10, 2000, 3)
+    parts = results["reconstruction"] - results["latent_kl"] - results["tree_kl"]
+    assert results["leaf_elbo"] == pytest.approx(parts, abs=1e-3)
+    assert results["leaf_elbo"] < results["elbo"]
+
+
+@pytest.mark.parametrize("structure", ["poon-domingos", "whole"])
+def test_bounds_and_their_parts(structure):
+    options = {"delta": 2} if structure == "poon-domingos" else {}
+    spvae, data, _ = _fitted(images(), structure=structure, units=2, **options)
+    elbo = mean_bounds(spvae, CircuitELBO(2, alpha=1.0), data.test, 0)
+    assert elbo["elbo"] == pytest.approx(elbo["reconstruction"] - elbo["latent_kl"] - elbo["tree_kl"], abs=1e-4)
+    assert elbo["tree_kl"] >= 0
+    weighted = mean_bounds(spvae, CircuitELBO(2, alpha=0.0), data.test, 0)
+    assert weighted["elbo"] > elbo["elbo"] + 1e-3, "the same noise, hence Jensen's inequality holds exactly"
+    assert {**weighted, "elbo": 0} == {**elbo, "elbo": 0}
+
+
+def test_the_noise_is_the_same_each_time_and_that_of_others_is_left_alone():
+    spvae, data, _ = _fitted(images())
+    elbo = CircuitELBO(2)
+    state = torch.get_rng_state()
+    first = mean_bounds(spvae, elbo, data.test, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(5)
+    assert mean_bounds(spvae, elbo, data.test, 0) == first != mean_bounds(spvae, elbo, data.test, 1)
+
+
+def test_blocks_cover_every_row_once(monkeypatch):
+    spvae, data, _ = _fitted(images())
+    elbo = CircuitELBO(2)
+    blocks = []
+    bound = elbo.bound
+    monkeypatch.setattr(elbo, "bound", lambda m, g, x: blocks.append(bound(m, g, x)) or blocks[-1])
+    monkeypatch.setattr(evaluation, "_BOUND_ROWS", 4)
+    value = mean_bounds(spvae, elbo, data.test, 0)["elbo"]
+    assert [len(part) for part in blocks] == [4, 4, 2]
+    assert value == pytest.approx(float(torch.cat(blocks).double().mean()), rel=1e-12)
+
+
+def test_a_row_has_the_same_log_likelihood_whatever_comes_after_it():
+    spvae, data, _ = _fitted(images(rows=80), samples=5)
+    rows = data.train[:]
+    some = log_likelihoods(spvae, rows[:32], samples=5, chunk_size=4, seed=0)
+    assert torch.equal(log_likelihoods(spvae, rows, samples=5, chunk_size=4, seed=0)[:32], some)
+
+
+def test_marginals_of_what_was_seen():
+    spvae, data, config = _fitted(images())
+    seen = torch.ones(1, 4, 4, dtype=torch.bool)
+    everything, same = (_evaluate(spvae, data.test, config, observed=mask) for mask in (None, seen))
+    # a mask changes the order of sums, not what they are of
+    torch.testing.assert_close(everything[1], same[1], atol=1e-4, rtol=0)
+    seen[..., 2:] = False
+    half, _ = _evaluate(spvae, data.test, config, observed=seen)
+    assert half["log_likelihood"] > everything[0]["log_likelihood"] + 1.0, "fewer pixels to explain"
+    nothing, per_datum = _evaluate(spvae, data.test, config, observed=torch.zeros(1, 4, 4, dtype=torch.bool))
+    torch.testing.assert_close(per_datum, torch.zeros(10, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_a_split_of_one_row_has_no_spread():
+    spvae, data, config = _fitted(images())
+    results, _ = _evaluate(spvae, data.test[:1], config)
+    assert results["rows"] == 1 and math.isfinite(results["log_likelihood"])
+    assert results["standard_error"] is None and results["active_units"] is None
+
+
+def test_active_units_are_the_latent_dimensions_that_follow_the_data():
+    spvae, data, _ = _fitted(images())
+    encoder = spvae.leaf_guide.encoder
+    with torch.no_grad():
+        for weight in encoder.stacks[0].weights:
+            weight.zero_()
+        for bias in encoder.stacks[0].biases:
+            bias.fill_(100.0)  # large and constant
+    assert active_units(spvae, data.test) == 0
+    with torch.no_grad():  # the first latent dimension of the first leaf becomes a function of its patch
+        for weight in encoder.stacks[0].weights[:-1]:
+            weight[0] = torch.randn_like(weight[0])
+        for bias in encoder.stacks[0].biases:
+            bias.zero_()
+        encoder.stacks[0].weights[-1][0, :, 0] = 3.0
+    assert active_units(spvae, data.test) == 1
+
+
+def test_bits_per_dim_of_dequantised_and_of_continuous_values():
+    _, data, _ = _fitted(images(levels=256))
+    assert data.bits_per_dim(-30.0) == pytest.approx(30.0 / 16 / math.log(2) + 8)
+    _, data, _ = _fitted(table())
+    assert data.bits_per_dim(-30.0) is None
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    spvae, data, config = _fitted(table())
+    with pytest.raises(ValueError, match="^the mean log-likelihood is -inf; look for values"):
+        _evaluate(spvae, data.test[:] * 1e25, config)

@@ -1,0 +1,152 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Fitting from Python."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from pyro_spvae import random_binary_tree
+from pyro_spvae.data import load_data
+from pyro_spvae.models import SPVAE
+from pyro_spvae.training.run import open_run
+from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.trainer import Trainer
+from tests.training.cases import images
+
+OPTIONS = {"epochs": 6, "batch_size": 16, "lr": 0.02, "particles": 2}
+
+
+def make(latent_dim=2):
+    torch.manual_seed(0)
+    return SPVAE(random_binary_tree(4, 1, 2, seed=0), 2, latent_dim=latent_dim, hidden_dims=(6,))
+
+
+def rows(number=60):
+    generator = torch.Generator().manual_seed(1)
+    shared = torch.randn(number, 1, generator=generator, dtype=torch.float64)
+    return shared + 0.3 * torch.randn(number, 4, generator=generator, dtype=torch.float64)
+
+
+def same(one, other):
+    state, others = one.state_dict(), other.state_dict()
+    return all(torch.equal(state[key], others[key]) for key in state)
+
+
+def test_the_bound_rises_and_the_best_parameters_stay():
+    spvae, x = make(), rows()
+    lines = spvae.fit(x, **(OPTIONS | {"epochs": 20}))
+    bounds = [line["val_elbo"] for line in lines]
+    assert max(bounds) > bounds[0] + 0.5 and [line["epoch"] for line in lines] == list(range(1, 21))
+    assert spvae.log_likelihood(x, num_samples=50).mean() > make().log_likelihood(x, num_samples=50).mean() + 1
+
+
+def test_float64_is_kept_to_the_last_bit():
+    spvae, x = make(), rows()
+    assert x.dtype == torch.float64
+    seen = []
+    forward = Trainer._step
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Trainer, "_step", lambda self, o, values, *rest: seen.append(values) or forward(self, o, values, *rest)
+        )
+        spvae.fit(x, x, **(OPTIONS | {"epochs": 1}))
+    drawn = torch.cat(seen)
+    assert torch.equal(drawn.sort(0).values, x.sort(0).values)
+
+
+def test_missing_entries_may_hold_anything():
+    x = rows()
+    observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.7
+    holes, zeros = x.clone(), x.clone()
+    holes[~observed], zeros[~observed] = math.nan, 0.0
+    one, other, full = make(), make(), make()
+    one.fit(holes, observed=observed, **OPTIONS)
+    other.fit(zeros, observed=observed, **OPTIONS)
+    full.fit(x, **OPTIONS)
+    assert same(one, other) and not same(one, full)
+    half = torch.tensor([True, True, False, False])
+    again, broadcast = make(), make()
+    again.fit(x, x, observed=half, validation_observed=half, **OPTIONS)
+    broadcast.fit(x, x, observed=half.expand(60, 4), validation_observed=half.expand(60, 4), **OPTIONS)
+    assert same(again, broadcast)
+
+
+def test_a_data_set_brings_its_validation_rows():
+    data = load_data("digits")
+    spvae = SPVAE(random_binary_tree(64, 1, 1, seed=0), 1, latent_dim=1, hidden_dims=())
+    with pytest.raises(ValueError, match="^validation is given, but x is a data set"):
+        spvae.fit(data, data.validation[:])
+
+
+def test_rows_of_a_data_set_are_drawn_anew():
+    from pyro_spvae import whole
+    from pyro_spvae.likelihoods import Bernoulli
+
+    data = images(levels=4).preprocessed("binarize", 0)
+    spvae = SPVAE(whole((4, 4)), 1, latent_dim=2, hidden_dims=(4,), likelihood=Bernoulli())
+    lines = spvae.fit(data, epochs=2, batch_size=16, particles=2)
+    assert len(lines) == 2 and lines[1]["step"] == 4
+
+
+def test_stopped_and_resumed_is_as_if_it_never_had_been(tmp_path, monkeypatch):
+    whole_run, stopped = make(), make()
+    lines = whole_run.fit(rows(), **OPTIONS)
+    advance = Trainer._advance
+    monkeypatch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 9)
+    with pytest.raises(KeyboardInterrupt, match="^stopped after step 9"):
+        stopped.fit(rows(), out=tmp_path / "run", **OPTIONS)
+    monkeypatch.undo()
+    fresh = make()
+    again = fresh.fit(rows(), out=tmp_path / "run", resume=True, **OPTIONS)
+    assert same(fresh, whole_run)
+    assert [line["val_elbo"] for line in again] == [line["val_elbo"] for line in lines]
+    assert same(SPVAE.load(tmp_path / "run"), whole_run)
+    run = open_run(tmp_path / "run")
+    assert run.values.high == float(rows().max())
+    with pytest.raises(ValueError, match="was fitted from Python and does not know its data; give --data"):
+        run.data()
+
+
+def test_resuming_what_is_not_there_starts(tmp_path):
+    make().fit(rows(), out=tmp_path / "run", resume=True, **OPTIONS)
+    assert len(RunFolder(tmp_path / "run").read_metrics()) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": 0.5}, "^lr is 0.5, but the run .* was started with 0.02"),
+        ({"x": rows(59)}, "^rows is 59, but the run .* was started with 60"),
+        ({"latent_dim": 3}, "with a model of another architecture"),
+    ],
+)
+def test_other_runs_are_not_resumed(tmp_path, options, message):
+    make().fit(rows(), out=tmp_path / "run", **OPTIONS)
+    x, latent_dim = options.get("x", rows()), options.get("latent_dim", 2)
+    options = {key: value for key, value in options.items() if key not in ("x", "latent_dim")}
+    with pytest.raises(ValueError, match=message):
+        make(latent_dim).fit(x, out=tmp_path / "run", resume=True, **(OPTIONS | options))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epoch": 3}, "^fit has the unknown key 'epoch'; did you mean epochs"),
+        ({"lr": -1}, "^fit: lr is -1; a positive number"),
+        ({"x": rows()[:, :3]}, r"^x has shape \[60, 3\]; the model's"),
+        ({"x": rows().float()}, "^x has dtype torch.float32, the model torch.float64"),
+        ({"x": rows() / 0}, "^x holds .* NaN or infinite values"),
+        ({"x": rows(1)}, "^x has 1 row; at least 2"),
+        ({"resume": True}, "^resume is given without out"),
+        ({"validation_observed": torch.ones(4, dtype=torch.bool)}, "^validation_observed is given without validation"),
+        ({"observed": torch.ones(3, dtype=torch.bool)}, "^observed has shape"),
+    ],
+)
+def test_refusals(options, message):
+    x = options.get("x", rows())
+    with pytest.raises((ValueError, TypeError), match=message):
+        make().fit(x, **{key: value for key, value in options.items() if key != "x"})

@@ -1,0 +1,117 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Two gloo processes against one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from pyro_spvae import distributed
+from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
+from pyro_spvae.training.lean import lean
+from tests.cli_cases import QUICK, processes, python
+from tests.training import worker
+from tests.training.test_resume import assert_same, outcome
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """What each of two processes left."""
+    folder = tmp_path_factory.mktemp("two")
+    done = processes(2, "tests.training.worker", folder)
+    assert done.returncode == 0, done.stderr
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_gradients_are_those_of_the_whole_batch(two, monkeypatch):
+    trainer, _ = worker.make()
+    index = trainer.batches.index(0, 0)
+    assert len(index) % 2 == 1, "shares of different size"
+    with lean():
+        for rank in range(2):  # the same rows and noise, one share after the other
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            monkeypatch.setattr(distributed, "world", lambda: 2)
+            x, _ = trainer.batches(0, 0)
+            monkeypatch.undo()
+            torch.manual_seed(100 + rank)
+            (trainer.objective(x.double()) / len(index)).backward()
+    for ours, theirs, other in zip(trainer.spvae.parameters(), two[0]["gradients"], two[1]["gradients"], strict=True):
+        torch.testing.assert_close(theirs, ours.grad, rtol=1e-10, atol=1e-12)
+        assert torch.equal(theirs, other)
+
+
+def test_replicas_stay_identical(two):
+    assert two[0]["world"] == 2 and two[0]["elbo"] == two[1]["elbo"]
+    for key, value in two[0]["parameters"].items():
+        assert torch.equal(value, two[1]["parameters"][key])
+
+
+def test_processes_have_noise_of_their_own(two):
+    trainer, _ = worker.make()
+    alone = trainer.run()
+    assert alone[0]["elbo"] != two[0]["elbo"][0]
+    assert alone[0]["elbo"] == pytest.approx(two[0]["elbo"][0], rel=0.05)
+
+
+def test_evaluation_is_that_of_one_process(two):
+    trainer, test = worker.make()
+    trainer.spvae.load_state_dict(two[0]["parameters"])
+    assert len(test) % 2 == 1
+    alone = log_likelihoods(trainer.spvae, test, samples=40, chunk_size=8, seed=3)
+    assert torch.equal(two[0]["log_likelihoods"], alone) and torch.equal(two[1]["log_likelihoods"], alone)
+    bounds = mean_bounds(trainer.spvae, trainer.elbo, test, seed=3)
+    assert two[0]["bounds"] == two[1]["bounds"] == bounds
+
+
+def test_training_by_command_survives_a_kill(tmp_path):
+    def command(*args):
+        return processes(2, "pyro_spvae", "train", *args, "--quiet")
+
+    options = ("digits", *QUICK, "--epochs", 20, "--patience", 20, "--batch-size", 65)
+    done = command(*options, "--out", tmp_path / "whole")
+    assert done.returncode == 0 and not done.stdout, done.stderr
+    # started by hand, because what torchrun starts outlives it
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "pyro_spvae", "train", *map(str, options), "--out", str(tmp_path / "killed")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ
+            | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+            | {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)},
+        )
+        for rank in range(2)
+    ]
+    for _ in range(1000):
+        if (tmp_path / "killed" / "last.pt").exists() or running[0].poll() is not None:
+            break
+        time.sleep(0.05)
+    for process in running:
+        process.kill()
+        process.wait()
+    assert not (tmp_path / "killed" / "results.json").exists()
+    done = command("--resume", tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    assert_same(outcome(tmp_path / "killed"), outcome(tmp_path / "whole"))
+
+
+def test_a_refusal_is_told_once_and_ends_all(tmp_path):
+    (tmp_path / "run").mkdir()
+    done = processes(2, "pyro_spvae", "train", "digits", "--out", tmp_path / "run")
+    assert done.returncode != 0
+    assert done.stderr.count("Error: out is") == 1
+
+
+def test_one_process_needs_no_launcher():
+    done = python("-c", "from pyro_spvae import distributed as d; print(d.rank(), d.world(), d.is_main())")
+    assert done.stdout.split() == ["0", "1", "True"]

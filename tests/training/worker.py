@@ -1,0 +1,60 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What one of several processes does in the tests of training by many; each leaves a file of results."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pyro
+import torch
+
+from pyro_spvae import distributed
+from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
+from pyro_spvae.training.lean import lean
+from pyro_spvae.training.trainer import Trainer
+from tests.training.cases import TINY, images
+
+
+def make():
+    """The same trainer in every process, in float64, and test rows that do not divide by two."""
+    data = images(levels=4, rows=52)
+    config = resolve(TINY, data)
+    data = modelled(config, data)
+    pyro.set_rng_seed(0)
+    with pyro.settings.context(module_local_params=True):
+        spvae = build_model(config, data).double()
+    return Trainer(spvae, data.train, data.validation, config), data.test
+
+
+def gradients(trainer, objective):
+    """Gradients of the first step, which is not taken."""
+    x, _ = trainer.batches(0, 0)
+    torch.manual_seed(100 + distributed.rank())
+    loss = objective(x.double())
+    (loss * distributed.world() / len(trainer.batches.index(0, 0))).backward()
+    return [parameter.grad.clone() for parameter in trainer.spvae.parameters()]
+
+
+def main(folder: Path) -> None:
+    """Gradients, training, evaluation."""
+    with distributed.processes(torch.device("cpu")), lean():
+        trainer, test = make()
+        results = {"gradients": gradients(trainer, distributed.share(trainer.objective))}
+        metrics = trainer.run()
+        results |= {
+            "world": distributed.world(),
+            "elbo": [line["elbo"] for line in metrics],
+            "parameters": trainer.spvae.state_dict(),
+            "bounds": mean_bounds(trainer.spvae, trainer.elbo, test, seed=3),
+            "log_likelihoods": log_likelihoods(trainer.spvae, test, samples=40, chunk_size=8, seed=3),
+        }
+        torch.save(results, folder / f"{distributed.rank()}.pt")
+
+
+if __name__ == "__main__":
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))
