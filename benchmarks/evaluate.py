@@ -72,7 +72,7 @@ def _compare(chunk: int) -> dict[str, Any]:
         "published": lambda: published.log_likelihood(x, chunk),
     }
     ours, theirs = (run() for run in contenders.values())
-    if not torch.allclose(ours, theirs, atol=5.0):
+    if not torch.allclose(ours, theirs, atol=15.0):  # of about -720; two runs of either differ by 5
         raise RuntimeError(f"ours are {ours.tolist()} nats, the published protocol's {theirs.tolist()}")
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(ROUNDS):

@@ -150,7 +150,7 @@ class Queries:
         if not means:
             return trace.nodes["_RETURN"]["value"]
         patches = trace.nodes["x"]["fn"].mean
-        return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2), patches)
+        return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)
 
     @torch.no_grad()
     def embed(

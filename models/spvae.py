@@ -144,7 +144,8 @@ class SPVAE(Queries, Storage, PyroModule):
         prior_tree = InducedTree(self.circuit)
         with pyro.plate("data", size or rows, subsample_size=rows if size else None, dim=-2):
             tree = sample_tree("tree", prior_tree)  # [.., B, 1, L], or None when summed out
-            selected = None if tree is None else tree.squeeze(-2)
+            # a circuit of a single leaf has no parameters, and so no device that its trees could follow
+            selected = None if tree is None else tree.squeeze(-2).to(self.view.index.device)
             with pyro.plate("leaf", self.num_leaves, dim=-1), self._on_tree(selected, batch):
                 if batch is None:
                     patches = self.leaf()  # [.., B, L, P]

@@ -126,9 +126,12 @@ class _NormalLogDensity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
-        u = (value - loc) / scale
+        difference = value - loc
+        # fresh memory costs more than arithmetic: temporaries are written over where shapes allow and nobody needs them
+        u = difference.div_(scale) if _fits(scale, difference) else difference / scale
         ctx.save_for_backward(value, loc, scale, u)
-        return u.square().sum(-1).mul_(-0.5) - scale.log().sum(-1)
+        squares = u.square() if any(ctx.needs_input_grad) else u.square_()
+        return squares.sum(-1).mul_(-0.5) - scale.log().sum(-1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -143,6 +146,13 @@ class _NormalLogDensity(torch.autograd.Function):
             by_loc.sum_to_size(loc.shape) if needs_loc else None,
             (by_loc * u - ratio).sum_to_size(scale.shape) if needs_scale else None,
         )
+
+
+def _fits(small: Tensor, large: Tensor) -> bool:
+    """Whether an operation with ``small`` can be written into ``large``."""
+    return small.dim() <= large.dim() and all(
+        size in (1, other) for size, other in zip(small.shape[::-1], large.shape[::-1], strict=False)
+    )
 
 
 class LeafStandardNormal(LeafDistribution):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Objectives and estimators for models with an induced tree, shaped as in :mod:`pyro.infer`."""
 
+from pyro_spvae.infer.annealing import AnnealMessenger, anneal
 from pyro_spvae.infer.bound_terms import BoundTerms, bound_terms
 from pyro_spvae.infer.circuit_elbo import CircuitELBO, CircuitELBOModule
 from pyro_spvae.infer.collapse import CollapseTreeMessenger, collapse_tree, sample_tree
@@ -9,10 +10,12 @@ from pyro_spvae.infer.estimators import leave_one_out, renyi_mean
 from pyro_spvae.infer.log_likelihood import log_likelihood
 
 __all__ = [
+    "AnnealMessenger",
     "BoundTerms",
     "CircuitELBO",
     "CircuitELBOModule",
     "CollapseTreeMessenger",
+    "anneal",
     "bound_terms",
     "collapse_tree",
     "leave_one_out",

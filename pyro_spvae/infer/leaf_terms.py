@@ -100,14 +100,15 @@ class LeafTermCollector:
         for name, site in guide_sites.items():
             if site["is_observed"] and not site["infer"].get("is_auxiliary"):
                 continue
-            log_prob = _log_prob(site, _density(site) if guide_log_prob is None else guide_log_prob(name, site))
+            density = _density(site) if guide_log_prob is None else guide_log_prob(name, site)
+            log_prob = _log_prob(site, density)
             plates = _plates(site)
             if LEAF_PLATE in plates:
                 scales.add(_plate_scale(site))
                 guide_scales.add(float(site["scale"]) / _plate_scale(site))
                 log_weight = _add(log_weight, -log_prob)
-                if not site["fn"].has_rsample:
-                    score = _add(score, log_prob)
+                if not site["fn"].has_rsample:  # the score of what was drawn, however much it counts in the weight
+                    score = _add(score, scale_and_mask(density, 1.0, site["mask"]))
             elif DATA_PLATE in plates:
                 self._check_outside(name, site)
                 outside = _add(outside, -log_prob.squeeze(-1))

@@ -15,6 +15,9 @@ from pyro_spvae.infer.circuit_elbo import CircuitELBO, push_up
 from pyro_spvae.infer.leaf_terms import LeafTerms
 from pyro_spvae.nn import memoize
 
+_CACHED_VALUES = 2**18  # values of data; measured, flat within a factor of two
+_LEAST_PAIRS = 64  # fewer at a time cost more to arrange than to decode
+
 
 def log_likelihood(
     model: Any,
@@ -52,6 +55,8 @@ def log_likelihood(
         raise ValueError("x holds no data; at least one row is needed")
     if observed is not None:
         observed = observed.expand(x.shape)
+    # what is decoded at a time should fit into the processor's cache
+    chunk_size = min(chunk_size, max(_LEAST_PAIRS, _CACHED_VALUES // max(1, x[0].numel())))
     rows = max(1, min(len(x), chunk_size // num_samples))
     results = []
     with torch.no_grad(), tqdm(total=len(x), desc="log-likelihood", unit="datum", disable=not progress) as bar:

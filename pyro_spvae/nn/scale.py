@@ -26,7 +26,7 @@ def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
     :param float floor: smallest standard deviation, at least 0.
     """
     if kind == "softplus":
-        return F.softplus(raw) + floor
+        return F.softplus(raw).add_(floor)  # in place: softplus' derivative needs its argument alone
     scale = torch.rsqrt(1 + raw.square())
     return scale.clamp(min=floor) if floor > 0 else scale
 

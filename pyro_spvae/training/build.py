@@ -134,15 +134,6 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
     :param DataSet data: the data after preprocessing.
     """
 
-    def network() -> Network:
-        return make(
-            "network",
-            config.network,
-            hidden_dims=config.hidden,
-            activation=config.activation,
-            networks=config.networks,
-        )
-
     with _default_dtype(getattr(torch, config.precision)):
         leaf = make(
             "leaf",
@@ -150,16 +141,24 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
             likelihood=build_likelihood(config, data.values),
             latent_dim=config.latent_dim,
             prior=make("prior", config.prior),
-            decoder=network(),
+            **_network("decoder", "leaf", config),
         )
         return SPVAE(
             build_regions(config, region_shape(data)),
             config.units,
             config.leaves,
             leaf=leaf,
-            guide=make("guide", config.guide, encoder=network()),
+            guide=make("guide", config.guide, **_network("encoder", "guide", config)),
             channels=data.event_shape[0] if data.is_image else None,
         )
+
+
+def _network(name: str, kind: str, config: TrainConfig) -> dict[str, Network]:
+    """The network of a leaf or guide, unless its own options describe one."""
+    options = {"hidden_dims": config.hidden, "activation": config.activation, "networks": config.networks}
+    if options.keys() & parse(kind, getattr(config, kind))[1].keys():
+        return {}
+    return {name: make("network", config.network, **options)}
 
 
 def modelled(config: TrainConfig, data: DataSet) -> DataSet:

@@ -76,8 +76,10 @@ def fit(
     }
     if validation is None:
         x, validation, observed, validation_observed = _hold_out(x, observed, config.seed)
-    identity = {"architecture": spvae.architecture(), "config": config.to_dict(), "data": record}
-    folder = None if out is None else RunFolder(out)
+    identity: dict[str, Any] = {"config": config.to_dict(), "data": record}
+    folder = None
+    if out is not None:
+        folder, identity["architecture"] = RunFolder(out), spvae.architecture()
     started = folder is not None and distributed.on_main(lambda: _prepare(folder, identity, resume))
     trainer = Trainer(
         spvae,

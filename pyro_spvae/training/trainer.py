@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from pyro_spvae import distributed
 from pyro_spvae.data import Rows
 from pyro_spvae.data.seeds import noise_seed
-from pyro_spvae.infer.annealing import anneal
+from pyro_spvae.infer import anneal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.batches import Batches
 from pyro_spvae.training.config import FitConfig

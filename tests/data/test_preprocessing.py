@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Dequantisation: noise inside each grey level, uniform, reproducible, safe from rounding."""
+"""Preprocessing: the law of its noise, its values, and what it refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import math
 import pytest
 import torch
 
-from pyro_spvae.data import dequantize
+from pyro_spvae.data import Rows, Values, dequantize
+from pyro_spvae.data.preprocessing import preprocessing
 
 
 @pytest.mark.parametrize("levels", [2, 3, 17, 255, 256, 257, 2**16])
@@ -61,3 +62,83 @@ def test_values_that_are_no_grey_levels(value: float) -> None:
 def test_types_without_room_for_noise(dtype: torch.dtype) -> None:
     with pytest.raises(TypeError, match="torch.float32 or torch.float64"):
         dequantize(torch.zeros(2, dtype=dtype), 2)
+
+
+def read(name: str, x: torch.Tensor, values: Values, seed: int = 0) -> torch.Tensor:
+    """All rows, transformed as for validation."""
+    return Rows(x, preprocessing=preprocessing(name, values), seed=seed)[:]
+
+
+def test_dequantised_rows() -> None:
+    x = torch.randint(17, (50, 1, 2, 3))
+    y = read("dequantize", x, Values.grey_levels(17))
+    assert torch.equal((y * 17).floor(), x.float())
+    assert torch.equal(y, read("dequantize", x, Values.grey_levels(17)))
+    assert not torch.equal(y, read("dequantize", x, Values.grey_levels(17), seed=1))
+
+
+@pytest.mark.parametrize("name", ["binarize", "binarize-static"])
+@pytest.mark.parametrize("values", [Values.grey_levels(5), Values(low=0, high=1)])
+def test_pixels_are_white_with_the_probability_of_their_grey(name: str, values: Values) -> None:
+    levels = torch.arange(5.0).repeat(20_000, 1)
+    x = levels if values.levels else levels / 4
+    y = read(name, x, values)
+    assert set(y.unique().tolist()) == {0.0, 1.0}
+    expected = torch.arange(5.0) / 4
+    error = 4 * (expected * (1 - expected) / len(x)).sqrt()
+    assert ((y.double().mean(0) - expected).abs() <= error).all(), "and 0 and 4 are never drawn otherwise"
+    assert preprocessing(name, values).values == Values.grey_levels(2)
+
+
+def test_the_papers_images_run_from_0_to_1_with_noise_that_is_reflected() -> None:
+    x = torch.tensor([10.0, 10.0, 130.0, 250.0]).repeat(20_000, 1, 4, 64)  # a quarter of the pixels each
+    x = x[:200].flatten(2).unsqueeze(2)
+    y = read("paper", x, Values.grey_levels(256))
+    assert torch.equal(y.flatten(1).min(1).values, torch.zeros(200)) and torch.equal(
+        y.flatten(1).max(1).values, torch.ones(200)
+    )
+    dark, middle, bright = (y[x == value].double() for value in (10.0, 130.0, 250.0))
+    sigma = 1 / 255
+    # reflected normal noise is half normal; the second scaling moves values by a fraction of sigma
+    assert float(dark.mean()) == pytest.approx(sigma * math.sqrt(2 / math.pi), rel=0.03)
+    assert float(1 - bright.mean()) == pytest.approx(sigma * math.sqrt(2 / math.pi), rel=0.1)
+    assert float(middle.std()) == pytest.approx(sigma, rel=0.03)
+    centre = round(255 * (130 - 10) / 240) / 255
+    assert float(middle.mean()) == pytest.approx(centre, abs=0.1 * sigma), "rounded to multiples of 1/255"
+
+
+def test_the_papers_values_are_no_grey_levels_and_have_no_bits() -> None:
+    values = preprocessing("paper", Values.grey_levels(256)).values
+    assert values == Values(low=0, high=1)
+    assert values.bits_per_dim(-1.0, (1, 2, 2)) is None
+
+
+def test_an_image_of_one_value_is_black_before_the_noise() -> None:
+    y = read("paper", torch.full((3, 1, 8, 8), 7.0), Values.grey_levels(256))
+    assert torch.isfinite(y).all() and torch.equal(y.amax((1, 2, 3)), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "dequantize",
+            Values(low=0, high=1),
+            "preprocess is 'dequantize', but the values of x are continuous; grey levels",
+        ),
+        (
+            "integers",
+            Values(low=0, high=1),
+            "preprocess is 'integers', but the values of x are continuous; grey levels",
+        ),
+        (
+            "binarize",
+            Values(low=-1, high=1),
+            "preprocess is 'binarize', but .* grey levels or values in .0, 1. are needed",
+        ),
+        ("nosuch", Values.grey_levels(2), "preprocess is 'nosuch'; known are none, integers, dequantize, binarize, "),
+    ],
+)
+def test_refusals(name: str, values: Values, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        preprocessing(name, values, "x")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pyro_spvae import CircuitELBO, log_likelihood
-from pyro_spvae.nn import StackedMLP
+from pyro_spvae.nn import MLP
 from tests.helpers import small_spvae
 from tests.linear_gaussian import LinearGaussian
 
@@ -154,7 +154,7 @@ class TestChunks:
 
     def test_encodes_once(self, model, x):
         calls = []
-        encoder: StackedMLP = model.spvae.leaf_guide.encoder
+        encoder: MLP = model.spvae.leaf_guide.encoder
         handle = encoder.register_forward_hook(lambda module, args, result: calls.append(len(args[0])))
         log_likelihood(model.spvae.model, model.spvae.guide, x, num_samples=50, chunk_size=20)
         handle.remove()

@@ -241,6 +241,14 @@ def test_data_on_another_device():
         spvae.impute(x, observed.to("meta"))
 
 
+@pytest.mark.parametrize("means", [False, True])
+def test_a_single_leaf_is_sampled_on_the_models_device(means):
+    """Its circuit has no parameters to tell the device."""
+    spvae = small_spvae(whole((3, 3)), units=1).to("meta")
+    sample = spvae.sample(2, means=means)
+    assert sample.device.type == "meta" and sample.shape == (2, 1, 3, 3)
+
+
 class TestFit:
     """The method only passes on; what it calls is tested in tests/training."""
 

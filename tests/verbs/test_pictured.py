@@ -142,6 +142,12 @@ class TestImpute(VerbTests):
         assert same(arrays["imputed"], wanted)
         assert not np.array_equal(mask[0], mask[1])
 
+    def test_particles(self, digits, tmp_path):
+        arrays = impute(digits, observed="top", particles=7, num=2, out=tmp_path)
+        assert names(tmp_path) == ["test-top-particles-7.npz", "test-top-particles-7.png"]
+        x, mask = rows(digits)[:2], torch.from_numpy(arrays["observed"])
+        assert same(arrays["imputed"], asked(digits, 5, lambda spvae: spvae.impute(x, mask, 3, num_particles=7)))
+
     def test_a_file_with_a_mask_for_each_row_of_the_split(self, digits, tmp_path):
         masks = np.random.default_rng(0).random((250, 8, 8)) < 0.5
         np.save(tmp_path / "mine.npy", masks)
@@ -180,6 +186,12 @@ class TestInterpolate(VerbTests):
         assert same(arrays["start"], start) and same(arrays["end"], end)
         assert same(arrays["path"], asked(digits, 5, lambda spvae: spvae.interpolate(start, end, 10)))
         assert arrays["path"].shape == (10, 4, 1, 8, 8)
+
+    def test_particles(self, digits, tmp_path):
+        arrays = interpolate(digits, particles=1, steps=3, num=60, out=tmp_path)
+        assert names(tmp_path) == ["test-particles-1.npz", "test-particles-1.png"]
+        x = rows(digits)[:120]
+        assert same(arrays["path"], asked(digits, 5, lambda spvae: spvae.interpolate(x[::2], x[1::2], 3, 1)))
 
     def test_numbers(self, table, tmp_path):
         assert interpolate(table, num=1, steps=2, out=tmp_path)["path"].shape == (2, 1, 5)

@@ -1,0 +1,114 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Rows that are read when they are asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_spvae.data import Rows, Values
+from pyro_spvae.data.preprocessing import preprocessing
+
+GREY = Values.grey_levels(17)
+NAMES = ["dequantize", "binarize", "binarize-static", "paper"]
+
+
+def grey(rows: int = 20) -> torch.Tensor:
+    return torch.randint(17, (rows, 1, 3, 2), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+
+
+def make(name: str = "none", index: torch.Tensor | None = None, **options: int) -> Rows:
+    return Rows(grey(), index, preprocessing(name, GREY), **options)
+
+
+def test_rows_are_float32_copies_of_the_source() -> None:
+    x = grey()
+    rows = Rows(x)
+    assert rows.shape == (20, 1, 3, 2) and rows.event_shape == (1, 3, 2) and len(rows) == 20
+    assert rows[:].dtype == rows.dtype == torch.float32 and torch.equal(rows[:], x.float())
+    floats = Rows(x.float())
+    floats[:].zero_()
+    assert torch.equal(floats[:], x.float()), "what is read may be changed"
+    cached = make("paper").cached(10**6)
+    before = cached[:]
+    cached[:].zero_()
+    assert torch.equal(cached[:], before)
+
+
+def test_indexing() -> None:
+    rows, x = make(), grey().float()
+    index = torch.tensor([3, 1, 1])
+    assert torch.equal(rows[2:5], x[2:5]) and torch.equal(rows[index], x[index])
+    assert torch.equal(rows[3], x[3]) and torch.equal(rows[-1], x[-1])
+    assert [torch.equal(row, other) for row, other in zip(rows, x, strict=True)] == [True] * 20
+    with pytest.raises(IndexError, match="row 20 of 20"):
+        rows[20]
+    assert [len(block) for block in rows.blocks(8)] == [8, 8, 4]
+    assert torch.equal(torch.cat(list(rows.blocks(8))), x) and torch.equal(rows.tensor(), x)
+
+
+def test_a_split_is_an_index_into_one_source() -> None:
+    x = grey()
+    index = torch.tensor([7, 0, 19])
+    rows = Rows(x, index)
+    assert rows.source is x and len(rows) == 3
+    assert torch.equal(rows[:], x[index].float()) and torch.equal(rows[1:], x[index[1:]].float())
+    assert torch.equal(rows.raw(slice(None)), x[index])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_has_one_value_however_it_is_read(name: str) -> None:
+    rows = make(name, seed=4)
+    everything = rows[:]
+    order = torch.randperm(20)
+    assert torch.equal(rows[order], everything[order])
+    assert torch.equal(rows[5:7], everything[5:7])
+    assert torch.equal(rows.cached(10**6)[order], everything[order])
+    torch.rand(3)
+    assert torch.equal(make(name, seed=4)[:], everything)
+    assert torch.equal(make(name, order, seed=4)[:], everything[order]), "the noise belongs to the row of the source"
+    assert not torch.equal(make(name, seed=5)[:], everything) and not torch.equal(
+        make(name, seed=4, stream=1)[:], everything
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_drawing_is_anew_where_that_is_meant(name: str) -> None:
+    rows, index = make(name), torch.arange(20)
+    generator = torch.Generator().manual_seed(0)
+    first, second = rows.draw(index, generator), rows.draw(index, generator)
+    if name in ("dequantize", "binarize"):
+        assert not torch.equal(first, second) and not torch.equal(first, rows[:])
+        assert torch.equal(first, rows.draw(index, torch.Generator().manual_seed(0)))
+        assert not torch.equal(rows.cached(10**6).draw(index, generator), rows[:])
+    else:
+        assert torch.equal(first, rows[:]) and torch.equal(second, rows[:])
+    assert rows.draws_anew == (name in ("dequantize", "binarize"))
+
+
+def test_plain_rows_are_drawn_as_they_are() -> None:
+    rows = make()
+    assert torch.equal(rows.draw(torch.arange(5), torch.Generator()), rows[:5]) and not rows.draws_anew
+
+
+def test_what_is_held_is_limited() -> None:
+    rows = make("paper")
+    assert rows.cached(20 * 6 * 4 - 1) is rows and rows.cached(20 * 6 * 4) is not rows
+    plain = make()
+    assert plain.cached(10**9) is plain
+
+
+def test_a_file_is_read_where_it_lies(tmp_path) -> None:
+    np.save(tmp_path / "x.npy", grey().numpy())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
+    rows = Rows(torch.from_numpy(mapped), torch.tensor([4, 2]))
+    mapped[4] = 0
+    assert torch.equal(rows[0], torch.zeros(1, 3, 2)) and torch.equal(rows[1], grey()[2].float())
+
+
+@pytest.mark.parametrize("source", [torch.zeros(3), torch.zeros(3, 2, dtype=torch.complex64)])
+def test_sources_that_are_no_rows(source: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="real rows"):
+        Rows(source)
