@@ -66,11 +66,13 @@ def _measure(folder: Path) -> list[dict[str, Any]]:
             if round_ >= WARM_UP:
                 times[name].append(1000 * (time.process_time() - start))
     medians = {name: statistics.median(taken) for name, taken in times.items()}
-    rows = [{"source": "a step on a batch in memory", "milliseconds": medians["step"], "share": None, "limit": None}]
+    results: list[dict[str, Any]] = [
+        {"source": "a step on a batch in memory", "milliseconds": medians["step"], "share": None, "limit": None}
+    ]
     for name in trainers:
         share = statistics.median(a / b for a, b in zip(times[name], times["step"], strict=True))
-        rows.append({"source": name, "milliseconds": medians[name], "share": share, "limit": LIMIT})
-    return rows
+        results.append({"source": name, "milliseconds": medians[name], "share": share, "limit": LIMIT})
+    return results
 
 
 def _trainer(rows: Rows | Tensor, config: FitConfig) -> Trainer:
@@ -88,9 +90,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         if row["share"] is None:
             lines.append(f"| {row['source']} | {row['milliseconds']:.1f} | | |")
         else:
-            lines.append(
-                f"| {row['source']} | {row['milliseconds']:.2f} | {row['share']:.1%} | {row['limit']:.0%} |"
-            )
+            lines.append(f"| {row['source']} | {row['milliseconds']:.2f} | {row['share']:.1%} | {row['limit']:.0%} |")
     return "\n".join(lines)
 
 

@@ -140,8 +140,8 @@ def tiled(
         _show(axes, canvas, label)
         for top, left, bottom, right in boxes if divisions > 1 else []:
             ys, xs = (_between(*ends, divisions) for ends in ((top, bottom), (left, right)))
-            axes.hlines(ys, left - 0.5, right - 0.5, color=_LINE, linewidth=0.5)
-            axes.vlines(xs, top - 0.5, bottom - 0.5, color=_LINE, linewidth=0.5)
+            axes.hlines(ys, left - 0.5, right - 0.5, color=_LINE, linewidth=0.4, alpha=0.6)
+            axes.vlines(xs, top - 0.5, bottom - 0.5, color=_LINE, linewidth=0.4, alpha=0.6)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

@@ -91,7 +91,16 @@ class TestTrain:
     def test_the_configuration_has_the_options_and_what_was_chosen(self, digits):
         config, _, _ = read(digits[0])
         assert config.keys() == {field.name for field in dataclasses.fields(TrainConfig)}
-        given = {"data": "digits", "epochs": 3, "objective": "elbo", "samples": 10, "hidden": [8], "units": 2, "latent_dim": 3, "seed": 5}
+        given = {
+            "data": "digits",
+            "epochs": 3,
+            "objective": "elbo",
+            "samples": 10,
+            "hidden": [8],
+            "units": 2,
+            "latent_dim": 3,
+            "seed": 5,
+        }
         assert config | given == config
         assert (config["structure"], config["leaves"], config["alpha"]) == ("poon-domingos", 2, None)
         assert config["delta"] and config["likelihood"] != "auto" and config["preprocess"] == "integers"
@@ -172,7 +181,18 @@ class TestTrain:
         assert config["likelihood"] == likelihood and results["bits_per_dim"] == pytest.approx(bits)
 
     def test_options_reach_the_run(self, files, tmp_path):
-        options = ["--objective", "vr-max", "--networks", "shared", "--structure", "quad-tree", "--delta", 3, "--leaves", 3]
+        options = [
+            "--objective",
+            "vr-max",
+            "--networks",
+            "shared",
+            "--structure",
+            "quad-tree",
+            "--delta",
+            3,
+            "--leaves",
+            3,
+        ]
         options += ["--hidden", "", "--activation", "tanh", "--lr", 0.01, "--patience", 3, "--particles", 4]
         train(files / "grey.npy", "--out", tmp_path / "run", *QUICK, "--epochs", 1, *options)
         config, metrics, _ = read(tmp_path / "run")
@@ -265,7 +285,10 @@ def test_demo_hands_its_options_on(monkeypatch, tmp_path):
 class TestConfiguration:
     def test_a_runs_configuration_makes_the_same_run(self, digits, tmp_path):
         train("--config", digits[0] / "config.json", "--out", tmp_path / "again")
-        (config, metrics, results), (other_config, other_metrics, other_results) = read(digits[0]), read(tmp_path / "again")
+        (config, metrics, results), (other_config, other_metrics, other_results) = (
+            read(digits[0]),
+            read(tmp_path / "again"),
+        )
         assert config == other_config and results["log_likelihood"] == other_results["log_likelihood"]
         assert [line["elbo"] for line in metrics] == [line["elbo"] for line in other_metrics]
 
@@ -342,7 +365,9 @@ class TestResume:
         _, errors = running.communicate(timeout=60)
         assert running.returncode == 130, errors
         (line,) = errors.splitlines()
-        assert re.fullmatch(r"stopped after step \d+, everything is saved; continue with: (pyro-spvae train --resume .*)", line)
+        assert re.fullmatch(
+            r"stopped after step \d+, everything is saved; continue with: (pyro-spvae train --resume .*)", line
+        )
         assert line.endswith(f"--resume {tmp_path / 'run'}")
         assert invoke("train", "--resume", tmp_path / "run", "--quiet").exit_code == 0
         assert_same(outcome(tmp_path / "run"), outcome(tmp_path / "whole"))

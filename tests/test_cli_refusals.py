@@ -30,15 +30,24 @@ class TestRefusals:
             (["digits", "--hidden", "8,x"], "hidden is '8,x'; positive integers separated by commas"),
             (["digits", "--hidden", "8,,8"], "hidden is '8,,8'; positive integers separated by commas"),
             (["digits", "--hidden", "8,0"], r"hidden is \[8, 0\]; positive integers"),
-            (["digits", "--likelihood", "bernoulli"], "likelihood is 'bernoulli', but the values of digits are not only 0 and 1"),
-            (["digits", "--likelihood", "gauss"], "likelihood is 'gauss'; known are bernoulli, binomial, categorical, normal, or package.module:Class"),
+            (
+                ["digits", "--likelihood", "bernoulli"],
+                "likelihood is 'bernoulli', but the values of digits are not only 0 and 1",
+            ),
+            (
+                ["digits", "--likelihood", "gauss"],
+                "likelihood is 'gauss'; known are bernoulli, binomial, categorical, normal, or package.module:Class",
+            ),
             (["digits", "--structure", "whole", "--delta", 2], "delta is 2, but the structure whole has no cells"),
             (["digits", "--seed", "-1"], "seed is -1; an integer of at least 0"),
             (["digits", "--lr", "nan"], "lr is nan; a positive number"),
             (["digits", "--alpha", "nan"], "alpha is nan; a finite number"),
             (["digits", "--alpha", "1"], "alpha is the order of the objective 'renyi'"),
             (["digits", "--gradient", "dreg", "--objective", "elbo"], "gradient is 'dreg', which needs the objective"),
-            (["digits", "--device", "cuda"], "device is 'cuda', but torch finds no CUDA devices here; give --device cpu"),
+            (
+                ["digits", "--device", "cuda"],
+                "device is 'cuda', but torch finds no CUDA devices here; give --device cpu",
+            ),
             (["digits", "--device", "gpu"], "device is 'gpu'; accepted are auto, cpu, cuda"),
             (["digits", "--prior", "norm"], "prior is 'norm'; "),
             (["digits", "--prior", "nosuch_module:Prior"], "prior is 'nosuch_module:Prior', which cannot be imported"),
@@ -47,8 +56,14 @@ class TestRefusals:
             (["digits", "--preprocess", "paper", "--likelihood", "binomial"], "likelihood is 'binomial', but"),
             (["{files}/grey.npy", "--preprocess", "dequantize"], "preprocess is 'dequantize'"),
             (["digits", "--config", "{files}/none.json"], "the file .*none.json cannot be read: No such file"),
-            (["digits", "--config", "{files}/key.json"], "the configuration .*key.json has the unknown key 'latentdim'; did"),
-            (["digits", "--config", "{files}/type.json"], "the configuration .*type.json: units is 'four'; a positive int"),
+            (
+                ["digits", "--config", "{files}/key.json"],
+                "the configuration .*key.json has the unknown key 'latentdim'; did",
+            ),
+            (
+                ["digits", "--config", "{files}/type.json"],
+                "the configuration .*type.json: units is 'four'; a positive int",
+            ),
             (["digits", "--config", "{files}/grey.npy"], "the file .*grey.npy is no valid JSON"),
             (["--resume", "{files}"], "--out is given, but --resume continues a run with its own folder"),
             (["digits", "--epochs", "two"], "Invalid value for '--epochs'.*integer"),
@@ -97,7 +112,9 @@ class TestRefusals:
         (tmp_path / "file").touch()
         result = invoke("train", "--out", tmp_path / "file" / "run", *QUICK)
         assert result.exit_code == 2
-        assert re.fullmatch("Error: the run folder .*run cannot be made: (Not a directory|File exists)\n", result.stderr)
+        assert re.fullmatch(
+            "Error: the run folder .*run cannot be made: (Not a directory|File exists)\n", result.stderr
+        )
 
     @pytest.mark.parametrize(
         ("args", "message"),

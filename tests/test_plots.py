@@ -127,6 +127,21 @@ def test_tiles_of_unequal_size_and_of_two_channels():
     assert np.allclose(picture[4:, :10], 0.5)
 
 
+def test_thin_lines_divide_tiles():
+    tiles = [torch.zeros(1, 4, 6), torch.zeros(1, 4, 6)]
+    (axes,) = plots.tiled({"": tiles}, [(0, 0), (4, 0)], divisions=2).axes
+    lines = [[segment.tolist() for segment in group.get_segments()] for group in axes.collections]
+    # pixel i lies from i - 0.5 to i + 0.5; the second tile begins below a line of one pixel
+    assert lines == [
+        [[[-0.5, 1.5], [5.5, 1.5]]],
+        [[[2.5, -0.5], [2.5, 3.5]]],
+        [[[-0.5, 6.5], [5.5, 6.5]]],
+        [[[2.5, 4.5], [2.5, 8.5]]],
+    ]
+    (axes,) = plots.tiled({"": tiles}, [(0, 0), (4, 0)]).axes
+    assert not axes.collections
+
+
 def test_a_histogram_counts_every_value_and_marks_the_mean():
     values = np.concatenate([np.full(30, -2.0), np.full(10, 6.0)])
     (axes,) = plots.histogram(values, "log-likelihood (nats)", "rows", error=0.55).axes

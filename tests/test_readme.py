@@ -4,14 +4,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pyro
 import torch
 
-from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.train import train
+from pyro_spvae.cli.app import app
+from pyro_spvae.cli.train import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -34,16 +35,26 @@ def test_snippet():
     assert torch.equal(filled[:, :, observed], x[:4][:, observed].expand(3, -1, -1))
 
 
-def test_recipe_that_loads_a_run(tmp_path, monkeypatch):
+def test_fitting_saving_and_loading(tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float32)
-    (recipe,) = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    (snippet,) = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    results = train(TrainConfig(epochs=2, samples=20, hidden=(8,), latent_dim=2), "runs/digits")
     scope: dict = {}
-    exec(compile(recipe, "README.md", "exec"), scope)
-    pyro.set_rng_seed(0)
-    value = scope["spvae"].log_likelihood(scope["x"], num_samples=20).double().mean()
-    assert abs(float(value) - results["log_likelihood"]) < 1e-3
+    exec(compile(snippet, "README.md", "exec"), scope)
+    assert scope["x"].shape == (1297, 1, 8, 8)
+    assert scope["spvae"].embed(scope["data"].test[:4]).leaf_posterior.shape == (4, 16)
+    assert (tmp_path / "runs" / "holes" / "best.pt").is_file()
+
+
+def test_commands_exist():
+    names = {command.name or command.callback.__name__ for command in app.registered_commands}
+    shown = set(re.findall(r"pyro[-_]spvae (\w+)", README)) - {"import"}
+    assert shown <= names and names - {"reconstruct", "sample", "demo"} <= shown
+    options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README))
+    known = {option.replace("_", "-") for option in inspect.signature(train).parameters}
+    verbs = {"observed", "means", "config-settings"}
+    launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}
+    assert options <= known | verbs | launcher | {"help"}, options - known - verbs - launcher
 
 
 def test_links():

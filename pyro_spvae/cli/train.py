@@ -103,7 +103,7 @@ def _annotation(field: dataclasses.Field[Any], kind: Any) -> Any:
     settings: dict[str, Any] = {"show_default": False}
     if type(None) in get_args(kind):
         (kind,) = (part for part in get_args(kind) if part is not type(None))
-    flags = _ALIASES.get(field.name, ())
+    flags: tuple[str, ...] = _ALIASES.get(field.name, ())
     known = choices(kind)
     if known is not None:
         settings["metavar"] = "NAME"

@@ -127,6 +127,7 @@ def _uniform(shape: torch.Size, levels: int, dtype: torch.dtype, generator: torc
 
 def _dequantization(levels: int) -> Preprocessing:
     def apply(x: Tensor, noise: Tensor | None) -> Tensor:
+        assert noise is not None
         return (x + noise) / levels
 
     return Preprocessing(

@@ -86,6 +86,9 @@ class Rows:
             return x
         return self.preprocessing.apply(x, self._fixed_noise(numbers))
 
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[number] for number in range(len(self)))
+
     def draw(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """
         Rows for training: with noise from the generator where the preprocessing draws anew, as they are otherwise.

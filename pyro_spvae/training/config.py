@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import json
 import math
 import os
@@ -90,8 +89,10 @@ class FitConfig:
     seed: int = _option(0, "Training", "Decides splits, initial parameters, order and noise.", least=0)
 
     def __post_init__(self) -> None:
-        for name, kind in _types(type(self)).items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), kind, _fields(type(self))[name]))
+        types = _types(type(self))
+        for field in dataclasses.fields(self):
+            value = _checked(field.name, getattr(self, field.name), types[field.name], field)
+            object.__setattr__(self, field.name, value)
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed!r}; an integer from 0 to 2^63 - 1 is needed")
         if self.objective == "renyi" and self.alpha is None:
@@ -223,21 +224,16 @@ def choices(kind: Any) -> tuple[str, ...] | None:
     return get_args(kind) if get_origin(kind) is Literal else None
 
 
-@functools.cache
 def _types(config: type) -> dict[str, Any]:
     """Types of the fields, in order."""
     hints = get_type_hints(config)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
 
 
-@functools.cache
-def _fields(config: type) -> dict[str, dataclasses.Field[Any]]:
-    return {field.name: field for field in dataclasses.fields(config)}
-
-
 def options(config: type) -> list[tuple[dataclasses.Field[Any], Any]]:
     """Every field with its type, by panel."""
-    pairs = [(_fields(config)[name], kind) for name, kind in _types(config).items()]
+    types = _types(config)
+    pairs = [(field, types[field.name]) for field in dataclasses.fields(config)]
     return sorted(pairs, key=lambda pair: PANELS.index(pair[0].metadata["panel"]))
 
 

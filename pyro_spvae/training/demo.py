@@ -4,15 +4,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pyro_spvae.data import load_data
+from pyro_spvae.data import DataSet, load_data
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.train import train, with_parameters_of
+from pyro_spvae.training.train import train
 
 
 def demo(
@@ -63,6 +64,30 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def with_parameters_of(config: TrainConfig, data: DataSet, least: int) -> TrainConfig:
+    """
+    The smallest plain VAE (one region, one leaf, two hidden layers of equal width) with at least ``least`` parameters.
+
+    :param TrainConfig config: everything but the structure and the layers.
+    :param DataSet data: the data after preprocessing.
+    """
+    width = 1
+    while True:
+        plain = dataclasses.replace(
+            config,
+            structure="whole",
+            delta=None,
+            depth=None,
+            repetitions=None,
+            units=1,
+            leaves=1,
+            hidden=(width, width),
+        )
+        if sum(p.numel() for p in build_model(plain, data).parameters()) >= least:
+            return plain
+        width += 1
 
 
 def _free(path: Path) -> Path:

@@ -56,7 +56,8 @@ def fit(
     if isinstance(x, DataSet):
         if validation is not None:
             raise ValueError("validation is given, but x is a data set, which has validation rows; give x.train")
-        x, validation = x.train, x.validation
+        data = x
+        x, validation = data.train, data.validation
     if resume and out is None:
         raise ValueError("resume is given without out; give the folder of the run")
     if validation_observed is not None and validation is None:
@@ -92,6 +93,7 @@ def fit(
         validation_observed=validation_observed,
         progress=progress,
         report=report or (lambda line: None),
+        how_to_resume="fit(..., out={path!s}, resume=True)",
     )
     if folder is not None and started:
         trainer.load_state(folder.load("last.pt"), folder.read_metrics())

@@ -39,7 +39,7 @@ class TensorBoard:
             raise ValueError(
                 "tensorboard is asked for, but it is not installed; pip install 'pyro-spvae[tensorboard]'"
             ) from None
-        self._writer: Any = SummaryWriter(os.fspath(folder), purge_step=step or None)  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(os.fspath(folder), purge_step=step or None)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         for name, value in metrics.items():

@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,10 @@ import pyro
 import torch
 
 from pyro_spvae import __version__, distributed
-from pyro_spvae.data import DATA_SETS, DataSet, load_data
-from pyro_spvae.models import SPVAE
-from pyro_spvae.training.build import CACHE, build_model, modelled, resolve
+from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows
+from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import build_objective
 from pyro_spvae.training.pictures import write_pictures
@@ -32,27 +29,7 @@ from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
 
-_LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
 _MAY_CHANGE = ("data_dir", "device")  # what does not alter a run: where files lie, and what it runs on
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """A configuration that was resolved, and what it is about."""
-
-    config: TrainConfig
-    raw: DataSet
-    data: DataSet  # preprocessed
-    spvae: SPVAE
-    record: dict[str, Any]
-
-    @property
-    def parameters(self) -> int:
-        return sum(parameter.numel() for parameter in self.spvae.parameters())
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        return {"architecture": self.spvae.architecture(), "config": self.config.to_dict(), "data": self.record}
 
 
 def train(
@@ -83,7 +60,7 @@ def train(
     start = time.perf_counter()
     with _processes(config, report) as (device, report):
         distributed.on_main(lambda: RunFolder(out).check_free(overwrite))
-        job = _set_up(config, device, download)
+        job = set_up(config, device, download)
         folder = RunFolder(out)
         distributed.on_main(lambda: _create(folder, job, overwrite))
         return _run(job, folder, None, start, progress, report)
@@ -106,6 +83,11 @@ def resume(
     """
     start = time.perf_counter()
     folder = RunFolder.open(path)
+    kept = folder.read_json("data.json")
+    if not isinstance(kept, dict) or kept.get("name") is None:
+        raise ValueError(
+            f"the run {folder.path} was fitted from Python; continue it by spvae.fit(..., out=..., resume=True)"
+        )
     config = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {folder.path / 'config.json'}")
     config = _changed(config, changes or {}, folder)
     if folder.is_finished:
@@ -114,11 +96,11 @@ def resume(
             f"by --config {folder.path / 'config.json'} --out FOLDER"
         )
     with _processes(config, report) as (device, report):
-        job = _set_up(config, device, download)
-        kept = folder.read_json("data.json")
-        if not isinstance(kept, dict) or kept.get("fingerprint") != job.record["fingerprint"]:
+        job = set_up(config, device, download)
+        if kept.get("fingerprint") != job.record["fingerprint"]:
             raise ValueError(
-                f"the data {config.data} are not those that the run {folder.path} was started with: their content changed"
+                f"the data {config.data} are not those that the run {folder.path} was started with: "
+                "their content changed"
             )
         state = None
         if (folder.path / "last.pt").exists():
@@ -136,18 +118,18 @@ def resume(
 
 def plan(config: TrainConfig, report: Report, download: bool = False) -> None:
     """Reports the resolved configuration as JSON, and what it would train, without training."""
-    job = _set_up(config, distributed.choose_device(config.device), download)
+    job = set_up(config, distributed.choose_device(config.device), download)
     report(json.dumps(job.config.to_dict(), indent=2))
-    _describe(job, report)
+    describe(job, report)
     for name, part in (("circuit", job.spvae.circuit), ("leaves", job.spvae.leaf), ("guides", job.spvae.leaf_guide)):
         report(f"  {name:<10}{sum(parameter.numel() for parameter in part.parameters()):,}")
 
 
 def _run(
-    job: _Job, folder: RunFolder, state: dict[str, Any] | None, start: float, progress: bool, report: Report
+    job: Job, folder: RunFolder, state: dict[str, Any] | None, start: float, progress: bool, report: Report
 ) -> dict[str, Any]:
     report = _logged(folder, report)
-    _describe(job, report)
+    describe(job, report)
     loggers: list[Logger] = []
     if job.config.tensorboard and distributed.is_main():
         loggers.append(TensorBoard(folder.path, step=0 if state is None else state["step"]))
@@ -187,40 +169,7 @@ def _run(
     return results
 
 
-def _set_up(config: TrainConfig, device: torch.device, download: bool) -> _Job:
-    """Data and a new model, on its device."""
-    if config.data not in DATA_SETS and Path(config.data).expanduser().exists():  # a run can be opened from anywhere
-        config = dataclasses.replace(config, data=str(Path(config.data).expanduser().absolute()))
-    if config.data_dir is not None:
-        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
-    if download:  # by one process
-        distributed.on_main(lambda: _load(config, True) and None)
-    raw = _load(config, False)
-    config = resolve(config, raw)
-    data = modelled(config, raw).cached(CACHE)
-    pyro.set_rng_seed(config.seed)
-    with pyro.settings.context(module_local_params=True):
-        spvae = build_model(config, data)
-    dtype = getattr(torch, config.precision)
-    for rows in (data.train, data.validation, data.test):
-        spvae.check(rows[: min(len(rows), 1024)].to(dtype))  # the values themselves were checked when they were read
-    record = {
-        "name": raw.name,
-        "rows": {"train": len(raw.train), "validation": len(raw.validation), "test": len(raw.test)},
-        "split_seed": config.seed,
-        "event_shape": list(raw.event_shape),
-        "raw_values": dataclasses.asdict(raw.values),
-        "values": dataclasses.asdict(data.values),
-        "fingerprint": raw.fingerprint(),
-    }
-    return _Job(config, raw, data, spvae.to(device), record)
-
-
-def _load(config: TrainConfig, download: bool) -> DataSet:
-    return load_data(config.data, data_dir=config.data_dir, seed=config.seed, download=download)
-
-
-def _create(folder: RunFolder, job: _Job, overwrite: bool) -> None:
+def _create(folder: RunFolder, job: Job, overwrite: bool) -> None:
     RunFolder.create(folder.path, job.config.to_dict(), job.record, overwrite)
 
 
@@ -239,20 +188,7 @@ def _changed(config: TrainConfig, changes: dict[str, Any], folder: RunFolder) ->
     return TrainConfig.from_dict(values, "")
 
 
-def _describe(job: _Job, report: Report) -> None:
-    config, values = job.config, job.data.values
-    report(f"data        {job.raw!r}")
-    changed = "" if config.preprocess in ("none", "integers") else f", preprocessed by {config.preprocess}"
-    report(f"likelihood  {config.likelihood} of values from {values.low:g} to {values.high:g}{changed}")
-    if config.likelihood == "normal" and max(abs(values.low), abs(values.high)) > _LARGE:
-        report(
-            f"note        values run from {values.low:.4g} to {values.high:.4g}; scale them to about [-1, 1] for a good fit"
-        )
-    report(f"structure   {job.spvae.circuit.regions!r}")
-    report(f"model       {job.spvae.num_leaves} leaf VAEs, {job.parameters:,} parameters")
-
-
-def _results(job: _Job, trainer: Trainer, start: float, progress: bool) -> dict[str, Any]:
+def _results(job: Job, trainer: Trainer, start: float, progress: bool) -> dict[str, Any]:
     config = job.config
     figures, _ = evaluate_rows(
         job.spvae,
@@ -312,27 +248,3 @@ def summary(results: dict[str, Any]) -> str:
     line += f" nats ({results['rows']:,} rows, {results['samples']:,} samples)"
     bits = results["bits_per_dim"]
     return line if bits is None else line + f", {bits:.3f} bits/dim"
-
-
-def with_parameters_of(config: TrainConfig, data: DataSet, least: int) -> TrainConfig:
-    """
-    The smallest plain VAE (one region, one leaf, two hidden layers of equal width) with at least ``least`` parameters.
-
-    :param TrainConfig config: everything but the structure and the layers.
-    :param DataSet data: the data after preprocessing.
-    """
-    width = 1
-    while True:
-        plain = dataclasses.replace(
-            config,
-            structure="whole",
-            delta=None,
-            depth=None,
-            repetitions=None,
-            units=1,
-            leaves=1,
-            hidden=(width, width),
-        )
-        if sum(p.numel() for p in build_model(plain, data).parameters()) >= least:
-            return plain
-        width += 1

@@ -56,6 +56,7 @@ class Trainer:
     :param bool progress: show a progress bar; without one a line is reported now and then.
     :param callable report: takes lines of text.
     :param loggers: further takers of metrics.
+    :param str how_to_resume: what a user is told to do after an interruption.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Trainer:
         progress: bool = False,
         report: Callable[[str], None] = lambda line: None,
         loggers: Sequence[Logger] = (),
+        how_to_resume: str = "pyro-spvae train --resume {path}",
     ) -> None:
         self.spvae = spvae
         self.validation = validation
@@ -81,6 +83,7 @@ class Trainer:
         self.progress = progress and distributed.is_main()
         self.report = report
         self.loggers = loggers
+        self.how_to_resume = how_to_resume
         self.elbo = build_objective(config)
         self.batches = Batches(train, observed, config.batch_size, config.seed)
         self.rows = len(train)
@@ -258,7 +261,7 @@ class Trainer:
         distributed.barrier()
         raise Interrupted(
             f"stopped after step {self.step}, everything is saved; continue with: "
-            f"pyro-spvae train --resume {self.folder.path}"
+            + self.how_to_resume.format(path=self.folder.path)
         )
 
     def _restore_best(self) -> None:

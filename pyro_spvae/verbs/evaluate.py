@@ -68,7 +68,8 @@ def evaluate(
     start = time.perf_counter()
     query = Query.open("evaluate", path, seed=seed, device=device, out=out, report=report, several_processes=True)
     given = {"samples": samples, "chunk_size": chunk_size, "particles": particles}
-    config = dataclasses.replace(query.run.config, **{k: v for k, v in given.items() if v is not None})
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    config = dataclasses.replace(query.run.config, **changes)
     with distributed.processes(query.device):
         if download:  # by one process
             distributed.on_main(lambda: query.select(data, data_dir, True, split) and None)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_spvae.training.batches import noise_seed
+from pyro_spvae.data.seeds import noise_seed
 
 ACCEPTED = "left, right, top, bottom, checkerboard, random:P with 0 < P <= 1, or a .npy file"
 

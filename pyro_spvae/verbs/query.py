@@ -186,7 +186,7 @@ class Query:
         except OSError as error:
             raise ValueError(f"the folder {self.folder} cannot be made: {error.strerror or error}") from error
         if arrays is not None:
-            stored = dict(arrays)
+            stored: dict[str, Any] = dict(arrays)
             self._write(f"{name}.npz", lambda path: atomic_write(path, lambda file: np.savez(file, **stored)))
         if results is not None:
             text = json.dumps(results, indent=2, allow_nan=False) + "\n"
@@ -236,5 +236,5 @@ def _check_folder(folder: Path) -> None:
 
 
 def _safe(name: str) -> str:
-    """A text as part of a file name."""
-    return re.sub(r"[^\w.+-]+", "-", Path(name).stem if "/" in name else name).strip("-.") or "data"
+    """The name of a data set, that of a file without its ending, as part of a file name."""
+    return re.sub(r"[^\w.+-]+", "-", Path(name).stem).strip("-.") or "data"

@@ -87,7 +87,8 @@ def test_pixels_are_white_with_the_probability_of_their_grey(name: str, values: 
     expected = torch.arange(5.0) / 4
     error = 4 * (expected * (1 - expected) / len(x)).sqrt()
     assert ((y.double().mean(0) - expected).abs() <= error).all(), "and 0 and 4 are never drawn otherwise"
-    assert preprocessing(name, values).values == Values.grey_levels(2)
+    step = preprocessing(name, values)
+    assert step is not None and step.values == Values.grey_levels(2)
 
 
 def test_the_papers_images_run_from_0_to_1_with_noise_that_is_reflected() -> None:
@@ -108,7 +109,9 @@ def test_the_papers_images_run_from_0_to_1_with_noise_that_is_reflected() -> Non
 
 
 def test_the_papers_values_are_no_grey_levels_and_have_no_bits() -> None:
-    values = preprocessing("paper", Values.grey_levels(256)).values
+    step = preprocessing("paper", Values.grey_levels(256))
+    assert step is not None
+    values = step.values
     assert values == Values(low=0, high=1)
     assert values.bits_per_dim(-1.0, (1, 2, 2)) is None
 

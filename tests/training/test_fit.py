@@ -14,6 +14,7 @@ from pyro_spvae.data import load_data
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.train import resume
 from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import images
 
@@ -97,9 +98,14 @@ def test_stopped_and_resumed_is_as_if_it_never_had_been(tmp_path, monkeypatch):
     lines = whole_run.fit(rows(), **OPTIONS)
     advance = Trainer._advance
     monkeypatch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 9)
-    with pytest.raises(KeyboardInterrupt, match="^stopped after step 9"):
+    with pytest.raises(
+        KeyboardInterrupt,
+        match=r"^stopped after step 9, everything is saved; continue with: fit\(..., out=.*run, resume=True\)$",
+    ):
         stopped.fit(rows(), out=tmp_path / "run", **OPTIONS)
     monkeypatch.undo()
+    with pytest.raises(ValueError, match="was fitted from Python; continue it by spvae.fit"):
+        resume(tmp_path / "run")
     fresh = make()
     again = fresh.fit(rows(), out=tmp_path / "run", resume=True, **OPTIONS)
     assert same(fresh, whole_run)

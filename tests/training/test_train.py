@@ -17,10 +17,11 @@ import torch
 from pyro_spvae.training import demo as demo_module
 from pyro_spvae.training.build import build_model, resolve
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.demo import with_parameters_of
 from pyro_spvae.training.evaluation import log_likelihoods
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
-from pyro_spvae.training.train import summary, train, with_parameters_of
+from pyro_spvae.training.train import summary, train
 from tests.training.cases import TINY, images
 
 

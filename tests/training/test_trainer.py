@@ -186,8 +186,8 @@ def test_a_bound_that_is_not_finite_ends_training_before_it_does_harm(make, epoc
     kept = "the last good parameters are in .*last.pt" if epoch == 2 else "nothing was kept"
     with pytest.raises(
         ValueError,
-        match=rf"^the bound became nan at step {2 * epoch} \(values of leaf.decoder.stacks.0.weights.0 are not finite\); "
-        rf"{kept}; try a smaller lr",
+        match=rf"^the bound became nan at step {2 * epoch} \(values of leaf.decoder.stacks.0.weights.0 are not "
+        rf"finite\); {kept}; try a smaller lr",
     ):
         trainer.run()
     assert (trainer.folder.path / "last.pt").exists() == (epoch == 2)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,8 @@ from tests.verbs.cases import asked, assert_picture, load, names, rows, same
 class VerbTests:
     """What holds for every verb; subclasses name it and what it is asked."""
 
-    verb = staticmethod(sample)
-    options: dict = {}
+    verb: Any = staticmethod(sample)
+    options: dict[str, Any] = {}
     name = ""
     sizes = {"num": 2}
 

@@ -1,0 +1,104 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run needs before its first step: a resolved configuration, its data, a new model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from pyro_spvae import distributed
+from pyro_spvae.data import DATA_SETS, DataSet, load_data
+from pyro_spvae.models import SPVAE
+from pyro_spvae.training.build import CACHE, build_model, modelled, resolve
+from pyro_spvae.training.config import TrainConfig
+
+_LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """
+    :ivar TrainConfig config: resolved.
+    :ivar DataSet raw: the data as recorded.
+    :ivar DataSet data: the data as they are modelled.
+    :ivar SPVAE spvae: a new model, on its device.
+    :ivar dict record: content of ``data.json``.
+    """
+
+    config: TrainConfig
+    raw: DataSet
+    data: DataSet
+    spvae: SPVAE
+    record: dict[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        """Number of parameters."""
+        return sum(parameter.numel() for parameter in self.spvae.parameters())
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What checkpoints hold besides the state of training."""
+        return {"architecture": self.spvae.architecture(), "config": self.config.to_dict(), "data": self.record}
+
+
+def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
+    """
+    Reads the data and makes a new model.
+
+    :param TrainConfig config: what to do.
+    :param device: where the model goes.
+    :param bool download: whether the first process may fetch missing files.
+    :raises ValueError: if the configuration does not fit the data.
+    """
+    if config.data not in DATA_SETS and Path(config.data).expanduser().exists():  # a run can be opened from anywhere
+        config = dataclasses.replace(config, data=str(Path(config.data).expanduser().absolute()))
+    if config.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
+    if download:  # by one process
+        distributed.on_main(lambda: _load(config, True) and None)
+    raw = _load(config, False)
+    config = resolve(config, raw)
+    data = modelled(config, raw).cached(CACHE)
+    pyro.set_rng_seed(config.seed)
+    with pyro.settings.context(module_local_params=True):
+        spvae = build_model(config, data)
+    dtype = getattr(torch, config.precision)
+    for rows in (data.train, data.validation, data.test):
+        spvae.check(rows[: min(len(rows), 1024)].to(dtype))  # the values themselves were checked when they were read
+    record = {
+        "name": raw.name,
+        "rows": {"train": len(raw.train), "validation": len(raw.validation), "test": len(raw.test)},
+        "split_seed": config.seed,
+        "event_shape": list(raw.event_shape),
+        "raw_values": dataclasses.asdict(raw.values),
+        "values": dataclasses.asdict(data.values),
+        "fingerprint": raw.fingerprint(),
+    }
+    return Job(config, raw, data, spvae.to(device), record)
+
+
+def _load(config: TrainConfig, download: bool) -> DataSet:
+    return load_data(config.data, data_dir=config.data_dir, seed=config.seed, download=download)
+
+
+def describe(job: Job, report: Callable[[str], None]) -> None:
+    """Reports data, likelihood, structure and size."""
+    config, values = job.config, job.data.values
+    report(f"data        {job.raw!r}")
+    changed = "" if config.preprocess in ("none", "integers") else f", preprocessed by {config.preprocess}"
+    report(f"likelihood  {config.likelihood} of values from {values.low:g} to {values.high:g}{changed}")
+    if config.likelihood == "normal" and max(abs(values.low), abs(values.high)) > _LARGE:
+        report(
+            f"note        values run from {values.low:.4g} to {values.high:.4g}; "
+            "scale them to about [-1, 1] for a good fit"
+        )
+    report(f"structure   {job.spvae.circuit.regions!r}")
+    report(f"model       {job.spvae.num_leaves} leaf VAEs, {job.parameters:,} parameters")
