@@ -9,7 +9,9 @@ together by adding, so that every process ends with the same numbers.
 
 from __future__ import annotations
 
+import gc
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -49,10 +51,13 @@ def processes(device: torch.device) -> Iterator[None]:
     if not launched() or _active():
         yield
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield
     finally:
+        gc.collect()  # what still holds the group must go first, or its threads outlive it
         dist.destroy_process_group()
 
 
@@ -83,7 +88,9 @@ def share(objective: nn.Module) -> nn.Module:
     """The module with gradients averaged over the processes; the module itself with one process."""
     if world() == 1:
         return objective
-    return nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer releases of torch have another name for the option
+        return nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
 
 
 def total(values: Tensor) -> Tensor:

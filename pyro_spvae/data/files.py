@@ -1,42 +1,54 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own data: one array in a ``.npy`` file, or one or several in a ``.npz`` file."""
+"""A user's own data: arrays in a ``.npy``, ``.npz`` or ``.pt`` file, or a folder of images."""
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_spvae.data.dataset import SPLITS, DataSet, Values
+from pyro_spvae.data.dataset import SPLITS, DataSet
+from pyro_spvae.data.image_folder import read_image_folder
 from pyro_spvae.data.preprocessing import MAX_LEVELS, is_grey_levels
+from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.splits import shuffled_split
+from pyro_spvae.data.values import Values
 
-Array = NDArray[np.generic]
+FILE_SUFFIXES = (".npy", ".npz", ".pt")
 
-FILE_SUFFIXES = (".npy", ".npz")
-
-# The names under which a split may be stored in a .npz file.
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     "train": ("train", "x_train"),
     "validation": ("validation", "valid", "val", "x_validation", "x_valid", "x_val"),
     "test": ("test", "x_test"),
 }
+"""The names under which a split may be stored."""
+
 _HELD_OUT = 10  # one row in ten makes a held-out split
 _FEW_LEVELS = 16  # bytes up to this value are taken for levels of their own, and not for dark 8-bit images
+_BLOCK_VALUES = 2**22
 
 
 def load_file(path: Path, *, seed: int = 0) -> DataSet:
-    """Load a data set from a ``.npy`` or ``.npz`` file.
+    """Load a data set from a ``.npy``, ``.npz`` or ``.pt`` file, or from a folder of images.
 
-    **Arrays.** A ``.npz`` file holds a single array of any name; or else one named ``x``; or else the splits ``train``,
+    **Arrays.** A file holds a single array of any name; or else one named ``x``; or else the splits ``train``,
     ``validation`` (or ``valid``, ``val``) and ``test``, each also with ``x_`` before it. A split that it lacks is drawn
     from the rows of the array or of ``train`` by ``seed``, a tenth of them each. Other arrays (labels) are left alone.
+    A ``.pt`` file holds one tensor, or a dict of tensors with these names.
 
     **Shapes.** ``[N, H, W]`` and ``[N, C, H, W]`` are images, ``[N, D]`` is a table.
+
+    **Images.** For a folder see :func:`~pyro_spvae.data.image_folder.read_image_folder`.
+
+    **Memory.** ``.npy`` and ``.pt`` files are mapped into memory and read row by row when rows are asked for, so they
+    may be larger than it. ``.npz`` files are read once.
 
     **Kind of values**, from type and range over all splits:
 
@@ -46,43 +58,111 @@ def load_file(path: Path, *, seed: int = 0) -> DataSet:
     - floats in [0, 1]: continuous between 0 and 1;
     - other floats, and integers outside those bounds: continuous between the smallest and the largest that occur.
 
-    :param pathlib.Path path: the file; objects are never unpickled from it.
+    :param pathlib.Path path: the file or folder; objects are never unpickled from it.
     :param int seed: seed of the splits that the file lacks.
     :raises ValueError: if the file is missing or cannot be read, holds no array that fits, too few rows to split, or
         values that are not finite numbers.
     """
-    splits = _split_rows(path, _named_splits(path, _read(path)), seed)
-    with np.errstate(over="ignore"):  # a value too large for float32 becomes infinite, which DataSet refuses
-        train, validation, test = (torch.from_numpy(splits[split].astype(np.float32)) for split in SPLITS)
-    values = _kind_of_values(splits["train"].dtype, [train, validation, test])
-    return DataSet(path.name, train, validation, test, values)
+    if path.is_dir():
+        found = read_image_folder(path)
+    else:
+        found = _named_splits(path, _read(path))
+    rows = _split_rows(path, found, seed)
+    values = _kind_of_values(found["train"].dtype, list(rows.values()))
+    return DataSet(path.name, rows["train"], rows["validation"], rows["test"], values)
 
 
-def _read(path: Path) -> dict[str, Array]:
-    """All arrays of the file; that of a ``.npy`` file is called ``x``."""
+def _read(path: Path) -> dict[str, Tensor]:
+    """All arrays of the file; that of a ``.npy`` file or a lone tensor is called ``x``."""
     if not path.is_file():
         raise ValueError(f"there is no data file {path}.")
     try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            # Members of a .npz file are read when they are asked for, hence before the file is closed.
-            return dict(content) if isinstance(content, np.lib.npyio.NpzFile) else {"x": content}
-    except Exception as error:  # damaged bytes surface as almost any error of numpy, zipfile, zlib or tokenize
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"the data file {path} cannot be read as NumPy arrays of numbers ({reason}).") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers and arrays that are refused or copied anyway
+            return _read_torch(path) if path.suffix.lower() == ".pt" else _read_numpy(path)
+    except _Refused as error:
+        raise ValueError(str(error)) from None
+    except Exception as error:  # damaged bytes surface as almost any error of numpy, zipfile, zlib, pickle or torch
+        kind = "tensors" if path.suffix.lower() == ".pt" else "NumPy arrays of numbers"
+        reason = str(error).partition("\n")[0][:200] or type(error).__name__
+        raise ValueError(f"the data file {path} cannot be read as {kind} ({reason}).") from error
 
 
-def _named_splits(path: Path, arrays: dict[str, Array]) -> dict[str, Array]:
+class _Refused(ValueError):
+    """A sentence that needs no more explanation."""
+
+
+def _read_numpy(path: Path) -> dict[str, Tensor]:
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"PK"
+    if not zipped:
+        # copy on write: nothing that is done to the array can reach the file
+        return {"x": _tensor(path, "x", np.load(path, mmap_mode="c", allow_pickle=False))}
+    # opened here, because NumPy leaves a damaged archive open
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        names = _data_names(list(content.files))
+        arrays = {name: content[name] for name in names}
+        others = {name: np.zeros(0) for name in content.files if name not in names}  # not read
+    return {name: _tensor(path, name, array) for name, array in arrays.items()} | {
+        name: torch.from_numpy(array) for name, array in others.items()
+    }
+
+
+def _data_names(names: list[str]) -> list[str]:
+    """Those that may be data, so that labels beside them are not read."""
+    known = [name for name in names if name == "x" or any(name in stored for stored in SPLIT_NAMES.values())]
+    return known or names
+
+
+def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
+    where = f"the array {name} in the data file {path}"
+    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
+        raise _Refused(f"{where} is of type {array.dtype}, but booleans, integers or floats are needed.")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch does little with these
+        if array.dtype.itemsize == 8 and array.size and int(array.max()) > np.iinfo(np.int64).max:
+            array = array.astype(np.float64)
+        else:
+            array = array.astype({2: np.int32, 4: np.int64, 8: np.int64}[array.dtype.itemsize])
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
+    if any(stride < 0 or stride % array.dtype.itemsize for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    return torch.from_numpy(np.asarray(array))
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except RuntimeError:  # written in the older format, which cannot be mapped
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    if isinstance(content, Tensor):
+        content = {"x": content}
+    if not isinstance(content, dict) or not content:
+        raise _Refused(f"the data file {path} holds a {type(content).__name__}; a tensor or a dict of them is needed.")
+    tensors: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            dense = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
+            if not dense or value.is_meta:
+                raise _Refused(f"the tensor {name} in the data file {path} is no plain array of real numbers.")
+            tensors[str(name)] = value.detach()
+    if not tensors:
+        raise _Refused(f"the data file {path} holds no tensor.")
+    return tensors
+
+
+def _named_splits(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     """The arrays that are data, by split, in canonical shape; a lone array is ``train``."""
     if len(arrays) == 1:
         [(name, array)] = arrays.items()
         return {"train": _canonical(path, name, array)}
-    found: dict[str, Array] = {}
-    for split, names in _SPLIT_NAMES.items():
+    found: dict[str, Tensor] = {}
+    for split, names in SPLIT_NAMES.items():
         present = [name for name in names if name in arrays]
         if len(present) > 1:
             raise ValueError(
-                f"the data file {path} holds {' and '.join(present)}, but one array may be the {split} split."
+                f"the data file {path} holds both {present[0]} and {present[1]}, but there can be only one "
+                f"{split} split."
             )
         if present:
             found[split] = _canonical(path, present[0], arrays[present[0]])
@@ -95,52 +175,64 @@ def _named_splits(path: Path, arrays: dict[str, Array]) -> dict[str, Array]:
         )
     kinds = {(array.dtype, array.shape[1:]) for array in found.values()}
     if len(kinds) > 1:
-        given = ", ".join(f"{split} {array.dtype} {list(array.shape)}" for split, array in found.items())
+        given = ", ".join(f"{split} {_type_name(array)} {list(array.shape)}" for split, array in found.items())
         raise ValueError(f"the splits in the data file {path} must share type and row shape, but they are {given}.")
     return found
 
 
-def _canonical(path: Path, name: str, array: Array) -> Array:
-    """The array as `[N, C, H, W]` or `[N, D]`, after a check of its type and shape."""
+def _type_name(array: Tensor) -> str:
+    return str(array.dtype).removeprefix("torch.")
+
+
+def _canonical(path: Path, name: str, array: Tensor) -> Tensor:
+    """The array as `[N, C, H, W]` or `[N, D]`, after a check of its shape."""
     where = f"the array {name} in the data file {path}"
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{where} is of type {array.dtype}, but booleans, integers or floats are needed.")
-    if array.ndim not in (2, 3, 4):
+    if array.dim() not in (2, 3, 4):
         raise ValueError(f"{where} has the shape {list(array.shape)}, but [N, H, W], [N, C, H, W] or [N, D] is needed.")
-    if array.size == 0:
+    if array.numel() == 0:
         raise ValueError(f"{where} has the shape {list(array.shape)}, but it must not be empty.")
-    if array.ndim == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] > 4:
+    if array.dim() == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] > 4:
         raise ValueError(
             f"{where} has the shape {list(array.shape)}, which is channels-last, but [N, C, H, W] is needed."
         )
-    return array[:, np.newaxis] if array.ndim == 3 else array
+    return array.unsqueeze(1) if array.dim() == 3 else array
 
 
-def _split_rows(path: Path, found: dict[str, Array], seed: int) -> dict[str, Array]:
-    """All three splits, those that are missing drawn from ``train``."""
+def _split_rows(path: Path, found: dict[str, Tensor], seed: int) -> dict[str, Rows]:
+    """All three splits, those that are missing drawn from ``train``: row numbers of the one array, no copies."""
     missing = [split for split in SPLITS if split not in found]
+    rows = {split: Rows(found[split], stream=SPLITS.index(split)) for split in found}
     if not missing:
-        return found
-    rows = len(found["train"])
-    if rows < _HELD_OUT:
+        return {split: rows[split] for split in SPLITS}
+    number = len(found["train"])
+    if number < _HELD_OUT:
         raise ValueError(
-            f"the data file {path} has {rows} rows to draw the {' and '.join(missing)} split from, but at least "
-            f"{_HELD_OUT} are needed."
+            f"the data {'folder' if path.is_dir() else 'file'} {path} has {number} rows to draw the "
+            f"{' and '.join(missing)} split from, but at least {_HELD_OUT} are needed."
         )
-    held_out = rows // _HELD_OUT
-    sizes = [rows - held_out * len(missing)] + [held_out] * len(missing)
-    drawn = dict(zip(["train", *missing], shuffled_split(rows, sizes, seed), strict=True))
-    return {split: found["train"][drawn[split].numpy()] if split in drawn else found[split] for split in SPLITS}
+    held_out = number // _HELD_OUT
+    sizes = [number - held_out * len(missing)] + [held_out] * len(missing)
+    for split, index in zip(["train", *missing], shuffled_split(number, sizes, seed), strict=True):
+        rows[split] = Rows(found["train"], index, stream=SPLITS.index(split))
+    return {split: rows[split] for split in SPLITS}
 
 
-def _kind_of_values(dtype: np.dtype[np.generic], splits: list[Tensor]) -> Values:
+def _kind_of_values(dtype: torch.dtype, splits: list[Rows]) -> Values:
     """See ``load_file``; ``dtype`` is the type that the values had in the file."""
     # After the conversion to float32, whose rounding may pass the bounds that the file's own type has.
-    low, high = min(float(x.min()) for x in splits), max(float(x.max()) for x in splits)
-    if all(is_grey_levels(x, 2) for x in splits):
+    low, high, binary = math.inf, -math.inf, True
+    for block in _blocks(splits):
+        low, high = min(low, float(block.min())), max(high, float(block.max()))
+        binary = binary and is_grey_levels(block, 2)
+    if binary:
         return Values.grey_levels(2)
-    if dtype.kind in "iu" and 0 <= low and high < MAX_LEVELS:
-        return Values.grey_levels(256 if dtype == np.uint8 and high > _FEW_LEVELS else int(high) + 1)
+    if not dtype.is_floating_point and 0 <= low and high < MAX_LEVELS:
+        return Values.grey_levels(256 if dtype == torch.uint8 and high > _FEW_LEVELS else int(high) + 1)
     if 0 <= low and high <= 1:
         return Values(low=0, high=1)
     return Values(low=low, high=high)
+
+
+def _blocks(splits: list[Rows]) -> Iterator[Tensor]:
+    for rows in splits:
+        yield from rows.blocks(max(1, _BLOCK_VALUES // math.prod(rows.event_shape)))

@@ -4,17 +4,44 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from pyro_spvae.data.dataset import DataSet
+from pyro_spvae.data.digits import load_digits
 from pyro_spvae.data.files import FILE_SUFFIXES, load_file
-from pyro_spvae.data.standard import load_digits, load_mnist
+from pyro_spvae.data.published_sets import (
+    load_caltech101_silhouettes,
+    load_frey_faces,
+    load_histopathology,
+    load_omniglot_burda,
+    load_static_mnist,
+)
+from pyro_spvae.data.torchvision_sets import (
+    load_cifar10,
+    load_fashion_mnist,
+    load_mnist,
+    load_omniglot,
+    load_svhn,
+)
 
 Loader = Callable[[Path | None, int, bool], DataSet]
 
-DATA_SETS: dict[str, Loader] = {"digits": load_digits, "mnist": load_mnist}
+DATA_SETS: dict[str, Loader] = {
+    "digits": load_digits,
+    "mnist": load_mnist,
+    "fashion_mnist": load_fashion_mnist,
+    "omniglot": load_omniglot,
+    "svhn": load_svhn,
+    "cifar10": load_cifar10,
+    "static_mnist": load_static_mnist,
+    "omniglot_burda": load_omniglot_burda,
+    "caltech101_silhouettes": load_caltech101_silhouettes,
+    "frey_faces": load_frey_faces,
+    "histopathology": load_histopathology,
+}
 """Every data set that has a name, and the function of ``(data_dir, seed, download)`` that loads it."""
 
 
@@ -33,7 +60,8 @@ def load_data(
         >>> digits.train.shape, digits.values.levels
         (torch.Size([1297, 1, 8, 8]), 17)
 
-    :param name_or_path: a name in ``DATA_SETS``, or the path of a ``.npy`` or ``.npz`` file (see ``load_file``).
+    :param name_or_path: a name in ``DATA_SETS``, or the path of a ``.npy``, ``.npz`` or ``.pt`` file or of a folder of
+        images (see ``load_file``).
     :param data_dir: folder of the standard data sets' files, in torchvision's layout.
     :param int seed: seed of the splits that the data themselves do not come with.
     :param bool download: whether missing files of a standard data set may be fetched; nothing is by default.
@@ -43,11 +71,20 @@ def load_data(
     if name in DATA_SETS:
         return DATA_SETS[name](None if data_dir is None else Path(data_dir).expanduser(), seed, download)
     path = Path(name).expanduser()
-    if path.suffix.lower() in FILE_SUFFIXES:
-        return load_file(path, seed=seed)
-    if name and path.exists():
-        raise ValueError(f"the data file {name} is of an unknown kind, but only .npy and .npz files can be read.")
+    try:
+        if name and path.is_dir() or path.suffix.lower() in FILE_SUFFIXES:
+            return load_file(path, seed=seed)
+        exists = bool(name) and path.exists()
+    except OSError as error:  # a name that is no path, a folder that may not be read
+        raise ValueError(f"the data {name!r} cannot be read: {error.strerror or error}.") from None
+    if exists:
+        raise ValueError(
+            f"the data file {name} is of an unknown kind; {', '.join(FILE_SUFFIXES)} files and folders of images can "
+            "be read."
+        )
+    near = difflib.get_close_matches(name, DATA_SETS, 1)
+    hint = f"did you mean {near[0]}? " if near else ""
     raise ValueError(
-        f"{name!r} is no known data set; give one of {', '.join(sorted(DATA_SETS))}, or the path of a .npy or .npz "
-        "file."
+        f"{name!r} is no known data set; {hint}give one of {', '.join(DATA_SETS)}, or the path of a "
+        f"{', '.join(FILE_SUFFIXES)} file or of a folder of images."
     )

@@ -73,7 +73,7 @@ class Run:
         """
         if name_or_path is None and self.record["name"] is None:
             raise ValueError(f"the run {self.path} was fitted from Python and does not know its data; give --data")
-        own = name_or_path is None or name_or_path == self.config.data
+        own = self.record["name"] is not None and name_or_path in (None, self.config.data)
         name = self.config.data if name_or_path is None else name_or_path
         where = self.config.data_dir if data_dir is None else data_dir
         raw = load_data(name, data_dir=where, seed=self.config.seed, download=download)
@@ -84,8 +84,8 @@ class Run:
             )
         if own and raw.fingerprint() != self.record.get("fingerprint"):
             raise ValueError(f"the data {name} are not those that {self.path} was trained on: their content changed")
-        trained = self.record.get("raw_values", self.record["values"])
-        if raw.values.levels != trained["levels"]:
+        trained = self.record.get("raw_values")  # rows that were fitted from Python are taken as they were
+        if trained is not None and raw.values.levels != trained["levels"]:
             raise ValueError(
                 f"data is {raw.name}, with {_kind(raw.values.levels)}; the model of {self.path} was trained on "
                 f"{_kind(trained['levels'])}"

@@ -6,17 +6,15 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 
-from pyro_spvae import __version__, distributed
+from pyro_spvae import distributed
 from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows
@@ -26,6 +24,7 @@ from pyro_spvae.training.objective import build_objective
 from pyro_spvae.training.pictures import write_pictures
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
+from pyro_spvae.training.versions import versions
 
 Report = Callable[[str], None]
 
@@ -211,12 +210,7 @@ def _results(job: Job, trainer: Trainer, start: float, progress: bool) -> dict[s
         "seconds": round(time.perf_counter() - start, 3),
         "processes": distributed.world(),
         "device": str(trainer.device),
-        "versions": {
-            "pyro_spvae": __version__,
-            "pyro": pyro.__version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(),
     }
 
 

@@ -6,18 +6,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import time
 from typing import Any
 
-import pyro
-import torch
 from torch import Tensor
 
-from pyro_spvae import __version__, distributed, plots
+from pyro_spvae import distributed, plots
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows
 from pyro_spvae.training.objective import build_objective
+from pyro_spvae.training.versions import versions
 from pyro_spvae.verbs.observed import observed_name, parse_observed
 from pyro_spvae.verbs.query import Query, Report, Selection, silent, to_array
 
@@ -99,12 +97,7 @@ def evaluate(
             "seconds": round(time.perf_counter() - start, 3),
             "processes": distributed.world(),
             "device": str(query.device),
-            "versions": {
-                "pyro_spvae": __version__,
-                "pyro": pyro.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
+            "versions": versions(),
         }
         distributed.on_main(lambda: _write(query, selection, config, results, per_row))
     return results

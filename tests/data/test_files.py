@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyro_spvae.data import DataSet, Values, load_data
+from tests.cli_cases import python
 
 
 def load_array(tmp_path: Path, array: Any, seed: int = 0) -> DataSet:
@@ -41,7 +45,7 @@ def test_shapes(tmp_path: Path, shape: tuple[int, ...], event_shape: tuple[int, 
     data = load_array(tmp_path, array)
     assert data.event_shape == event_shape
     assert data.name == "own.npy"
-    together = torch.cat([data.train, data.validation, data.test])
+    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
     assert together.dtype == torch.float32
     expected = {row.tobytes() for row in array.astype(np.float32)}
     assert {row.numpy().tobytes() for row in together} == expected
@@ -50,10 +54,10 @@ def test_shapes(tmp_path: Path, shape: tuple[int, ...], event_shape: tuple[int, 
 def test_rows_are_split_by_seed(tmp_path: Path) -> None:
     data = load_array(tmp_path, numbered(109))
     assert [len(x) for x in (data.train, data.validation, data.test)] == [89, 10, 10]
-    numbers = torch.cat([data.train, data.validation, data.test])[:, 0]
+    numbers = torch.cat([data.train[:], data.validation[:], data.test[:]])[:, 0]
     assert torch.equal(numbers.sort().values, torch.arange(109.0, dtype=torch.float32))
-    assert not torch.equal(data.test, load_array(tmp_path, numbered(109), seed=1).test)
-    assert torch.equal(data.test, load_array(tmp_path, numbered(109), seed=0).test)
+    assert not torch.equal(data.test[:], load_array(tmp_path, numbered(109), seed=1).test[:])
+    assert torch.equal(data.test[:], load_array(tmp_path, numbered(109), seed=0).test[:])
 
 
 @pytest.mark.parametrize("validation", ["validation", "valid", "val", "x_validation", "x_valid", "x_val"])
@@ -62,15 +66,15 @@ def test_given_splits_are_kept_in_order(tmp_path: Path, prefix: str, validation:
     train, held_out, test = numbered(9), numbered(3, first=9), numbered(2, first=12)
     arrays = {f"{prefix}train": train, validation: held_out, f"{prefix}test": test, "y_train": np.zeros(9)}
     data = load_arrays(tmp_path, **arrays)
-    for loaded, given in ((data.train, train), (data.validation, held_out), (data.test, test)):
-        np.testing.assert_array_equal(loaded.numpy(), given)
+    for loaded, expected in ((data.train, train), (data.validation, held_out), (data.test, test)):
+        np.testing.assert_array_equal(loaded[:].numpy(), expected)
 
 
 def test_a_missing_split_is_drawn_from_train(tmp_path: Path) -> None:
     data = load_arrays(tmp_path, x_train=numbered(50), x_test=numbered(7, first=50), y_train=np.zeros(50))
     assert [len(x) for x in (data.train, data.validation, data.test)] == [45, 5, 7]
-    np.testing.assert_array_equal(data.test.numpy(), numbered(7, first=50))
-    numbers = torch.cat([data.train, data.validation])[:, 0]
+    np.testing.assert_array_equal(data.test[:].numpy(), numbered(7, first=50))
+    numbers = torch.cat([data.train[:], data.validation[:]])[:, 0]
     assert sorted(numbers.tolist()) == list(range(50))
     data = load_arrays(tmp_path, train=numbered(50))
     assert [len(x) for x in (data.train, data.validation, data.test)] == [40, 5, 5]
@@ -129,7 +133,7 @@ INTEGERS = np.arange(40).reshape(20, 2)
 def test_kind_of_values(tmp_path: Path, array: Any, values: Values) -> None:
     data = load_array(tmp_path, array)
     assert data.values == values
-    together = torch.cat([data.train, data.validation, data.test]).numpy()
+    together = torch.cat([data.train[:], data.validation[:], data.test[:]]).numpy()
     np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(array.astype(np.float32), axis=0))
 
 
@@ -199,3 +203,107 @@ def test_damaged_files_give_one_sentence(tmp_path: Path, suffix: str) -> None:
         with pytest.raises(ValueError, match="cannot be read as NumPy arrays") as caught:
             load_data(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+class TestTorch:
+    def test_a_tensor(self, tmp_path: Path) -> None:
+        x = torch.arange(40.0).reshape(20, 2).double()
+        torch.save(x, tmp_path / "own.pt")
+        data = load_data(tmp_path / "own.pt")
+        together = torch.cat([data.train[:], data.validation[:], data.test[:]])
+        assert torch.equal(together.sort(0).values, x.float()) and data.name == "own.pt"
+
+    def test_a_dict_with_splits(self, tmp_path: Path) -> None:
+        parts = {name: torch.randint(256, (12, 3, 4, 5), dtype=torch.uint8) for name in ("train", "val", "test")}
+        torch.save(parts | {"labels": torch.zeros(12), "note": "mine"}, tmp_path / "own.pt")
+        data = load_data(tmp_path / "own.pt")
+        for rows, name in ((data.train, "train"), (data.validation, "val"), (data.test, "test")):
+            assert torch.equal(rows[:], parts[name].float())
+        assert data.values == Values.grey_levels(256)
+
+    def test_the_older_format(self, tmp_path: Path) -> None:
+        torch.save(torch.ones(20, 2), tmp_path / "own.pt", _use_new_zipfile_serialization=False)
+        assert len(load_data(tmp_path / "own.pt").train) == 16
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ([torch.zeros(2)], "holds a list; a tensor or a dict of them"),
+            ({}, "holds a dict; a tensor or a dict of them"),
+            ({"a": 1}, "holds no tensor"),
+            (torch.zeros(20, 2).to_sparse(), "no plain array of real numbers"),
+            (torch.zeros(20, 2, dtype=torch.complex64), "no plain array of real numbers"),
+            (torch.zeros(20), r"has the shape \[20\], but"),
+            (torch.nn.Linear(2, 2), "cannot be read as tensors"),
+            ({"a": Trap()}, "cannot be read as tensors"),
+        ],
+    )
+    def test_unfit_content(self, tmp_path: Path, content: Any, message: str) -> None:
+        torch.save(content, tmp_path / "own.pt")
+        with pytest.raises(ValueError, match=message) as caught:
+            load_data(tmp_path / "own.pt")
+        assert "own.pt" in str(caught.value) and "\n" not in str(caught.value) and not Trap.sprung
+
+
+def saved(kind: str) -> bytes:
+    """A file of every kind."""
+    buffer, array = io.BytesIO(), np.arange(60, dtype=np.uint8).reshape(20, 3)
+    if kind == "npy":
+        np.save(buffer, array)
+    elif kind == "npz":
+        np.savez_compressed(buffer, x=array, y=array)
+    else:
+        torch.save({"train": torch.from_numpy(array)}, buffer)
+    return buffer.getvalue()
+
+
+@given(st.sampled_from(["npy", "npz", "pt"]), st.integers(0, 5000), st.binary(max_size=12), st.booleans())
+def test_only_refusals_leave_the_readers(tmp_path_factory: Any, kind: str, place: int, noise: bytes, cut: bool) -> None:
+    path, whole = tmp_path_factory.getbasetemp() / f"fuzz.{kind}", saved(kind)
+    place %= len(whole)
+    path.write_bytes(whole[:place] + noise + (b"" if cut else whole[place + len(noise) :]))
+    try:
+        data = load_data(path)
+    except ValueError as error:
+        assert "fuzz" in str(error) and "\n" not in str(error)
+    else:
+        assert torch.isfinite(data.train[:]).all()
+
+
+@given(st.sampled_from(["npy", "npz", "pt"]), st.binary(max_size=200))
+def test_noise_is_refused(tmp_path_factory: Any, kind: str, content: bytes) -> None:
+    path = tmp_path_factory.getbasetemp() / f"noise.{kind}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="noise"):
+        load_data(path)
+
+
+MEMORY = """
+import sys, torch
+from pathlib import Path
+
+def anonymous():
+    return int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]) / 1024
+
+from pyro_spvae.data import load_data
+from pyro_spvae.training.batches import Batches
+torch.zeros(3).sum()
+before = anonymous()
+data = load_data(sys.argv[1]).preprocessed("dequantize", 0).cached(2**20)
+batches = Batches(data.train, None, 64, 0)
+for number in range(3):
+    x, _ = batches(0, number)
+    assert x.shape == (64, 3, 64, 64)
+print(anonymous() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of memory")
+def test_a_large_file_is_not_copied(tmp_path: Path) -> None:
+    rows = 2**28 // (3 * 64 * 64)  # 256 MiB
+    mapped = np.lib.format.open_memmap(tmp_path / "large.npy", mode="w+", dtype=np.uint8, shape=(rows, 3, 64, 64))
+    mapped[7, 0, 0, 0] = 200
+    mapped.flush()
+    done = python("-c", MEMORY, tmp_path / "large.npy")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 150, "MiB; blocks of 16 MiB as floats and what they are compared with"

@@ -89,6 +89,7 @@ def test_pixels_are_white_with_the_probability_of_their_grey(name: str, values: 
     assert ((y.double().mean(0) - expected).abs() <= error).all(), "and 0 and 4 are never drawn otherwise"
     step = preprocessing(name, values)
     assert step is not None and step.values == Values.grey_levels(2)
+    assert not step.apply(torch.zeros(1, 1), torch.zeros(1, 1)).any(), "black stays black under the smallest noise too"
 
 
 def test_the_papers_images_run_from_0_to_1_with_noise_that_is_reflected() -> None:

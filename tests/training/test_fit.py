@@ -106,6 +106,7 @@ def test_stopped_and_resumed_is_as_if_it_never_had_been(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ValueError, match="was fitted from Python; continue it by spvae.fit"):
         resume(tmp_path / "run")
+    RunFolder(tmp_path / "run").append_metrics({"epoch": 99})  # of a validation after the checkpoint
     fresh = make()
     again = fresh.fit(rows(), out=tmp_path / "run", resume=True, **OPTIONS)
     assert same(fresh, whole_run)

@@ -47,6 +47,11 @@ def test_gradients_are_those_of_the_whole_batch(two, monkeypatch):
         assert torch.equal(theirs, other)
 
 
+def test_one_process_acts_and_all_are_told(two):
+    assert [result["ran"] for result in two] == [[0], []]
+    assert [result["told"] for result in two] == ["told", "told"]
+
+
 def test_replicas_stay_identical(two):
     assert two[0]["world"] == 2 and two[0]["elbo"] == two[1]["elbo"]
     for key, value in two[0]["parameters"].items():
@@ -54,6 +59,7 @@ def test_replicas_stay_identical(two):
 
 
 def test_processes_have_noise_of_their_own(two):
+    assert len(set(two[0]["seeds"] + two[1]["seeds"])) == 2 * len(two[0]["seeds"]) > 0
     trainer, _ = worker.make()
     alone = trainer.run()
     assert alone[0]["elbo"] != two[0]["elbo"][0]

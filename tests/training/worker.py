@@ -33,8 +33,10 @@ def gradients(trainer, objective):
     """Gradients of the first step, which is not taken."""
     x, _ = trainer.batches(0, 0)
     torch.manual_seed(100 + distributed.rank())
-    loss = objective(x.double())
-    (loss * distributed.world() / len(trainer.batches.index(0, 0))).backward()
+    trainer.optimiser.step = lambda: None
+    trainer._step(objective, x, None, False, len(trainer.batches.index(0, 0)))
+    del trainer.optimiser.step
+    trainer.step = 0
     return [parameter.grad.clone() for parameter in trainer.spvae.parameters()]
 
 
@@ -43,9 +45,26 @@ def main(folder: Path) -> None:
     with distributed.processes(torch.device("cpu")), lean():
         trainer, test = make()
         results = {"gradients": gradients(trainer, distributed.share(trainer.objective))}
+        seeds = []
+        step = trainer._step
+
+        def recorded(*args):
+            seeds.append(torch.initial_seed())
+            return step(*args)
+
+        trainer._step = recorded
         metrics = trainer.run()
+        ran = []
+
+        def act():
+            ran.append(distributed.rank())
+            return "told"
+
+        results["told"] = distributed.on_main(act)
         results |= {
+            "ran": ran,
             "world": distributed.world(),
+            "seeds": seeds,
             "elbo": [line["elbo"] for line in metrics],
             "parameters": trainer.spvae.state_dict(),
             "bounds": mean_bounds(trainer.spvae, trainer.elbo, test, seed=3),

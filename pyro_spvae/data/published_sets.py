@@ -1,0 +1,238 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Data sets in the files of those who published them, of the sizes on which generative models are compared (Burda et al.
+2016; Tomczak and Welling 2018).
+
+No digests of these files were published; they are recognised by their content: arrays of the right names, types and
+sizes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_spvae.data.dataset import DataSet
+from pyro_spvae.data.pickled_arrays import read_pickled_arrays
+from pyro_spvae.data.rows import Rows
+from pyro_spvae.data.sources import Source, SourceFile
+from pyro_spvae.data.splits import shuffled_split
+from pyro_spvae.data.values import Values
+
+_LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+STATIC_MNIST = Source(
+    "static_mnist",
+    tuple(
+        SourceFile(f"binarized_mnist_{split}.amat", f"{_LAROCHELLE}/binarized_mnist_{split}.amat")
+        for split in ("train", "valid", "test")
+    ),
+)
+OMNIGLOT_BURDA = Source(
+    "omniglot_burda",
+    (SourceFile("chardata.mat", "https://github.com/yburda/iwae/raw/master/datasets/OMNIGLOT/chardata.mat"),),
+)
+CALTECH101_SILHOUETTES = Source(
+    "caltech101_silhouettes",
+    (
+        SourceFile(
+            "caltech101_silhouettes_28_split1.mat",
+            "https://people.cs.umass.edu/~marlin/data/caltech101_silhouettes_28_split1.mat",
+        ),
+    ),
+)
+FREY_FACES = Source("frey_faces", (SourceFile("frey_rawface.mat", "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"),))
+HISTOPATHOLOGY = Source(
+    "histopathology",
+    (
+        SourceFile(
+            "histopathology.pkl",
+            "https://github.com/jmtomczak/vae_householder_flow/raw/master/datasets/histopathology_grayscale/"
+            "histopathology.pkl",
+        ),
+    ),
+)
+
+SIZES = {
+    "static_mnist": (50_000, 10_000, 10_000),
+    "omniglot_burda": (23_000, 1_345, 8_070),
+    "caltech101_silhouettes": (4_100, 2_264, 2_307),
+    "frey_faces": (1_565, 200, 200),
+    "histopathology": (6_800, 2_000, 2_000),
+}
+"""Rows of the three splits."""
+
+
+def load_static_mnist(data_dir: Path | None, seed: int, download: bool) -> DataSet:
+    """MNIST made black and white once for all (Salakhutdinov and Murray 2008; files by Larochelle): 1x28x28, 2 levels.
+
+    :param data_dir: folder that holds ``binarized_mnist_{train,valid,test}.amat``, or a folder ``static_mnist`` with
+        them.
+    :param int seed: not used, the splits are given.
+    :param bool download: fetch missing files.
+    :raises ValueError: if files are missing or damaged.
+    """
+    parts = [_read_amat(path) for path in STATIC_MNIST.locate(data_dir, download)]
+    return _as_published("static_mnist", parts, Values.grey_levels(2))
+
+
+def load_omniglot_burda(data_dir: Path | None, seed: int, download: bool) -> DataSet:
+    """OMNIGLOT as Burda et al. (2016) prepared it: 1x28x28, grey values in [0, 1], to be used with ``binarize``.
+
+    The file's columns hold images by columns of pixels; they are turned upright. Its 8,070 test images are the test
+    split; 1,345 of the other 24,345, drawn by the seed, are for validation.
+
+    :param data_dir: folder that holds ``chardata.mat``, or a folder ``omniglot_burda`` with it.
+    :param int seed: seed of the validation split.
+    :param bool download: fetch a missing file.
+    :raises ValueError: if the file is missing or damaged.
+    """
+    (path,) = OMNIGLOT_BURDA.locate(data_dir, download)
+    arrays = _read_mat(path, ("data", "testdata"))
+    train, test = (_upright(array.T, 28, 28, path) for array in (arrays["data"], arrays["testdata"]))
+    _check_range(path, train, test)
+    return _drawn("omniglot_burda", train, test, seed, Values(low=0, high=1))
+
+
+def load_caltech101_silhouettes(data_dir: Path | None, seed: int, download: bool) -> DataSet:
+    """Caltech 101 Silhouettes, split 1 (Marlin et al. 2010): 1x28x28, 2 levels, the silhouette being 1.
+
+    The file has silhouettes 0, which is turned round as is customary, and pixels by columns.
+
+    :param data_dir: folder that holds ``caltech101_silhouettes_28_split1.mat``, or a folder
+        ``caltech101_silhouettes`` with it.
+    :param int seed: not used, the splits are given.
+    :param bool download: fetch a missing file.
+    :raises ValueError: if the file is missing or damaged.
+    """
+    (path,) = CALTECH101_SILHOUETTES.locate(data_dir, download)
+    names = ("train_data", "val_data", "test_data")
+    arrays = _read_mat(path, names)
+    return _as_published(
+        "caltech101_silhouettes",
+        [1 - _upright(arrays[name].astype(np.float32), 28, 28, path) for name in names],
+        Values.grey_levels(2),
+    )
+
+
+def load_frey_faces(data_dir: Path | None, seed: int, download: bool) -> DataSet:
+    """Frey faces (Roweis and Frey): 1,965 frames of a film, 1x28x20, 256 grey levels.
+
+    The rows are shuffled by the seed into 1,565 / 200 / 200, the customary sizes; there are no customary rows.
+
+    :param data_dir: folder that holds ``frey_rawface.mat``, or a folder ``frey_faces`` with it.
+    :param int seed: seed of the split.
+    :param bool download: fetch a missing file.
+    :raises ValueError: if the file is missing or damaged.
+    """
+    (path,) = FREY_FACES.locate(data_dir, download)
+    faces = _read_mat(path, ("ff",))["ff"]
+    if faces.dtype != np.uint8 or faces.ndim != 2 or faces.shape[0] != 560:
+        raise _damaged(path)
+    images = _images(np.ascontiguousarray(faces.T), 28, 20, path)
+    _check_sizes("frey_faces", (len(images),), (sum(SIZES["frey_faces"]),))
+    train, validation, test = (
+        Rows(images, index, stream=stream)
+        for stream, index in enumerate(shuffled_split(len(images), SIZES["frey_faces"], seed))
+    )
+    return DataSet("frey_faces", train, validation, test, Values.grey_levels(256))
+
+
+def load_histopathology(data_dir: Path | None, seed: int, download: bool) -> DataSet:
+    """Histopathology patches (Tomczak and Welling 2016): 1x28x28, continuous grey values in [0, 1].
+
+    The file is a pickle. It is not unpickled: :func:`~pyro_spvae.data.pickled_arrays.read_pickled_arrays` reads the
+    arrays in it and refuses everything else.
+
+    :param data_dir: folder that holds ``histopathology.pkl``, or a folder ``histopathology`` with it.
+    :param int seed: not used, the splits are given.
+    :param bool download: fetch a missing file.
+    :raises ValueError: if the file is missing or damaged, or holds anything but arrays.
+    """
+    (path,) = HISTOPATHOLOGY.locate(data_dir, download)
+    arrays = read_pickled_arrays(path)
+    names = ("training", "validation", "test")
+    for name in names:
+        if name not in arrays:
+            raise ValueError(f"the file {path} holds no array {name!r}, which histopathology needs.")
+    parts = [_images(arrays[name].astype(np.float32), 28, 28, path) for name in names]
+    _check_range(path, *parts)
+    return _as_published("histopathology", parts, Values(low=0, high=1))
+
+
+def _read_amat(path: Path) -> Tensor:
+    """Lines of 784 zeros and ones, as bytes ``[N, 1, 28, 28]``."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"the file {path} cannot be read: {error.strerror or error}.") from None
+    symbols = np.frombuffer(content, dtype=np.uint8)
+    digits = symbols[(symbols != ord(" ")) & (symbols != ord("\n")) & (symbols != ord("\r"))]
+    if digits.size == 0 or digits.size % 784 or not np.isin(digits, (ord("0"), ord("1"))).all():
+        raise _damaged(path)
+    return torch.from_numpy((digits - ord("0")).reshape(-1, 1, 28, 28))
+
+
+def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
+    """Arrays of numbers from a MATLAB file."""
+    import scipy.io
+
+    try:
+        content = scipy.io.loadmat(path, variable_names=names)
+    except Exception as error:  # damaged bytes surface as almost any error
+        raise _damaged(path) from error
+    for name in names:
+        array = content.get(name)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim != 2 or not array.size:
+            raise ValueError(f"the file {path} holds no array {name!r} of numbers; remove it and fetch it anew.")
+    return content
+
+
+def _images(rows: Any, height: int, width: int, path: Path) -> Tensor:
+    """Rows of pixels as ``[N, 1, H, W]``."""
+    if rows.ndim != 2 or rows.shape[1] != height * width:
+        raise _damaged(path)
+    return torch.from_numpy(rows).reshape(-1, 1, height, width)
+
+
+def _upright(rows: Any, height: int, width: int, path: Path) -> Tensor:
+    """Rows that hold images by columns of pixels, as float32 ``[N, 1, H, W]``."""
+    return _images(np.ascontiguousarray(rows, dtype=np.float32), width, height, path).transpose(2, 3).contiguous()
+
+
+def _check_range(path: Path, *parts: Tensor) -> None:
+    if not all(bool(((x >= 0) & (x <= 1)).all()) for x in parts):
+        raise _damaged(path)
+
+
+def _check_sizes(name: str, given: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if given != expected:
+        raise ValueError(
+            f"{name} has {', '.join(f'{rows:,}' for rows in given)} rows in its files, but "
+            f"{', '.join(f'{rows:,}' for rows in expected)} are expected; fetch them anew."
+        )
+
+
+def _as_published(name: str, parts: list[Tensor], values: Values) -> DataSet:
+    _check_sizes(name, tuple(map(len, parts)), SIZES[name])
+    train, validation, test = parts
+    try:
+        return DataSet(name, train, validation, test, values)
+    except ValueError as error:
+        raise ValueError(f"{error} Fetch the files of {name} anew.") from error
+
+
+def _drawn(name: str, train: Tensor, test: Tensor, seed: int, values: Values) -> DataSet:
+    """The data set whose validation split is drawn from its training images."""
+    sizes = SIZES[name]
+    _check_sizes(name, (len(train), len(test)), (sizes[0] + sizes[1], sizes[2]))
+    index, held_out = shuffled_split(len(train), sizes[:2], seed)
+    return DataSet(name, Rows(train, index), Rows(train, held_out, stream=1), Rows(test, stream=2), values)
+
+
+def _damaged(path: Path) -> ValueError:
+    return ValueError(f"the file {path} is damaged, or another file; remove it and fetch it anew.")

@@ -1,0 +1,121 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Where the files of a data set come from, and how one that is missing is fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+_TIMEOUT = 30.0  # seconds without an answer
+_CHUNK = 2**16
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """
+    One file of a data set.
+
+    :param str name: what it is called.
+    :param str address: its official address.
+    :param str sha256: its digest, or ``None`` where none was published.
+    """
+
+    name: str
+    address: str
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    The files of a data set.
+
+    :param str name: name of the data set.
+    :param tuple files: what it consists of.
+    """
+
+    name: str
+    files: tuple[SourceFile, ...]
+
+    def locate(self, data_dir: Path | None, download: bool) -> list[Path]:
+        """
+        The files on disk: in ``data_dir/<name>/`` or in ``data_dir``.
+
+        :param data_dir: folder of data sets.
+        :param bool download: fetch those that are missing into ``data_dir/<name>/``; what is there is never fetched.
+        :raises ValueError: if there is no ``data_dir``, or a file is missing and not to be fetched or cannot be.
+        """
+        folder = require_data_dir(self.name, data_dir)
+        return [self._find(file, folder, download) for file in self.files]
+
+    def _find(self, file: SourceFile, data_dir: Path, download: bool) -> Path:
+        for path in (data_dir / self.name / file.name, data_dir / file.name):
+            if path.is_file():
+                return path
+        wanted = data_dir / self.name / file.name
+        if not download:
+            raise ValueError(
+                f"{self.name} needs the file {file.name}, and it is not there; put it to {wanted} (from "
+                f"{file.address}), or allow the download by --download (download=True)."
+            )
+        fetch(file, wanted)
+        return wanted
+
+
+def require_data_dir(name: str, data_dir: Path | None) -> Path:
+    """
+    :raises ValueError: if there is no folder of data sets.
+    """
+    if data_dir is None:
+        raise ValueError(
+            f"data_dir is not given, but {name} needs it (--data-dir): the folder that holds, or will hold, its files."
+        )
+    return data_dir
+
+
+def fetch(file: SourceFile, path: Path) -> None:
+    """
+    Downloads a file with a progress bar: under another name first, renamed when it is whole and its digest right.
+
+    :raises ValueError: if that fails; it says which file to put where, and nothing is left behind.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        digest = _download(file.address, partial)
+        if file.sha256 is not None and digest != file.sha256:
+            raise OSError(f"its digest is {digest[:12]}..., {file.sha256[:12]}... was expected")
+        os.replace(partial, path)
+    except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"{file.name} could not be downloaded from {file.address} ({reason}); put it to {path} yourself."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _download(address: str, path: Path) -> str:
+    """Writes what an address holds, and returns its digest."""
+    digest = hashlib.sha256()
+    request = urllib.request.Request(address, headers={"User-Agent": "pyro-spvae"})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, path.open("wb") as file:
+        length = answer.headers.get("Content-Length")
+        size = int(length) if length and length.isdigit() else None
+        with tqdm(total=size, unit="B", unit_scale=True, desc=path.name.removesuffix(".partial"), disable=None) as bar:
+            while chunk := answer.read(_CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                bar.update(len(chunk))
+            if size is not None and bar.n < size and file.tell() < size:
+                raise OSError(f"the connection ended after {file.tell():,} of {size:,} bytes")
+    return digest.hexdigest()

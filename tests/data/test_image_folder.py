@@ -1,0 +1,111 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pyro_spvae.data import Values, load_data
+
+
+def pictures(number: int, *shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (number, *shape), dtype=np.uint8)
+
+
+def write(folder: Path, images: np.ndarray, suffix: str = "png", mode: str | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(images):
+        picture = Image.fromarray(image)
+        (picture if mode is None else picture.convert(mode)).save(folder / f"{number:03d}.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "PNG"])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
+def test_grey_and_coloured_images(tmp_path: Path, suffix: str, shape: tuple[int, ...]) -> None:
+    images = pictures(20, *shape)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, image in enumerate(images):
+        options: dict[str, Any] = {"lossless": True} if suffix == "webp" else {}
+        Image.fromarray(image).save(folder / f"{number:03d}.{suffix}", **options)
+    (folder / "notes.txt").write_text("mine")
+    (folder / ".hidden.png").write_text("not mine")
+    data = load_data(folder)
+    grey = len(shape) == 2 and suffix != "webp"  # which has colour only
+    assert data.event_shape == ((1, 6, 5) if grey else (3, 6, 5)) and data.values == Values.grey_levels(256)
+    expected = torch.from_numpy(images if len(shape) == 3 else np.repeat(images[..., None], 1 if grey else 3, -1))
+    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
+    order = torch.cat([rows.index for rows in (data.train, data.validation, data.test) if rows.index is not None])
+    assert torch.equal(together, expected.permute(0, 3, 1, 2).float()[order])
+    assert data.name == "images" and data.train.source is data.test.source, "one array of bytes"
+
+
+@pytest.mark.parametrize("validation", ["validation", "valid", "val"])
+def test_folders_of_splits_and_of_classes(tmp_path: Path, validation: str) -> None:
+    parts = {"train": pictures(9, 4, 4), validation: pictures(3, 4, 4, seed=1), "test": pictures(2, 4, 4, seed=2)}
+    for name, images in parts.items():
+        write(tmp_path / name / "a", images[:1])
+        write(tmp_path / name / "b" / "deeper", images[1:])
+    data = load_data(tmp_path)
+    for rows, images in zip((data.train, data.validation, data.test), parts.values(), strict=True):
+        assert torch.equal(rows[:], torch.from_numpy(images).unsqueeze(1).float())
+
+
+def test_a_split_that_is_missing_is_drawn(tmp_path: Path) -> None:
+    write(tmp_path / "train", pictures(20, 4, 4))
+    data = load_data(tmp_path, seed=1)
+    assert [len(x) for x in (data.train, data.validation, data.test)] == [16, 2, 2]
+    assert not torch.equal(data.test[:], load_data(tmp_path, seed=2).test[:])
+
+
+def test_black_and_white_images_have_two_levels(tmp_path: Path) -> None:
+    images = (pictures(12, 4, 4) > 127).astype(np.uint8) * 255
+    write(tmp_path, images, mode="1")
+    data = load_data(tmp_path)
+    assert data.values == Values.grey_levels(2)
+    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
+    assert float(together.sum()) == (images > 0).sum()
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (
+            lambda path: Image.new("L", (5, 4)).save(path),
+            "999.png has 5 x 4 pixels of mode L, but .*000.png has 4 x 4 of",
+        ),
+        (
+            lambda path: Image.new("RGB", (4, 4)).save(path),
+            "999.png has 4 x 4 pixels of mode RGB, but .*of mode L; all",
+        ),
+        (lambda path: Image.new("1", (4, 4)).save(path), "999.png has 4 x 4 pixels of mode 1, but .*of mode L; all"),
+        (lambda path: Image.new("I;16", (4, 4)).save(path), "999.png is of mode I;16; accepted are 1, L, "),
+        (lambda path: path.write_bytes(b"no image"), "^the image .*999.png cannot be read"),
+        (lambda path: path.write_bytes(b""), "^the image .*999.png cannot be read"),
+        (lambda path: path.write_bytes(path.with_name("000.png").read_bytes()[:60]), "999.png cannot be read"),
+    ],
+)
+def test_images_that_do_not_fit(tmp_path: Path, other, message: str) -> None:
+    write(tmp_path, pictures(20, 4, 4))
+    other(tmp_path / "999.png")
+    with pytest.raises(ValueError, match=message) as caught:
+        load_data(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_images_or_too_few(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="^there are no images below the folder .*; accepted are .png, .jpg"):
+        load_data(tmp_path)
+    write(tmp_path, pictures(9, 4, 4))
+    with pytest.raises(ValueError, match="^the data folder .* has 9 rows to draw the validation and test split from"):
+        load_data(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match="^there are no images below the folder .*train"):
+        load_data(tmp_path)

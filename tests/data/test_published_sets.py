@@ -1,0 +1,150 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets in the files of those who published them: axes, ranges, sizes, splits, and damaged files."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+
+from pyro_spvae.data import Values, load_data, published_sets
+from pyro_spvae.data.published_sets import SIZES
+
+TINY = {name: (7, 2, 3) for name in SIZES}
+NAMES = sorted(SIZES)
+FILE = {
+    "static_mnist": "binarized_mnist_valid.amat",
+    "omniglot_burda": "chardata.mat",
+    "caltech101_silhouettes": "caltech101_silhouettes_28_split1.mat",
+    "frey_faces": "frey_rawface.mat",
+    "histopathology": "histopathology.pkl",
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """The sizes that the files of these tests have."""
+    monkeypatch.setattr(published_sets, "SIZES", TINY)
+
+
+def images(rows, height=28, width=28, seed=0):
+    return np.random.default_rng(seed).random((rows, height, width))
+
+
+def by_columns(x):
+    """Rows that hold images by columns of pixels, as MATLAB flattens them."""
+    return x.transpose(0, 2, 1).reshape(len(x), -1)
+
+
+def write(folder: Path, name: str) -> list[np.ndarray]:
+    """The files of a tiny data set; the images of its splits as they should be read."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "static_mnist":
+        parts = [(images(rows, seed=rows) < 0.3).astype(int) for rows in TINY[name]]
+        for split, part in zip(("train", "valid", "test"), parts, strict=True):
+            np.savetxt(folder / f"binarized_mnist_{split}.amat", part.reshape(len(part), -1), fmt="%d")
+        return parts
+    if name == "omniglot_burda":
+        train, test = images(9), images(3, seed=1)
+        content = {"data": by_columns(train).T, "testdata": by_columns(test).T, "target": np.zeros((50, 9))}
+        scipy.io.savemat(folder / "chardata.mat", content)
+        return [train, test]
+    if name == "caltech101_silhouettes":
+        parts = [(images(rows, seed=rows) < 0.3).astype(np.uint8) for rows in TINY[name]]
+        names = ("train_data", "val_data", "test_data")
+        content = {key: 1 - by_columns(part) for key, part in zip(names, parts, strict=True)}
+        scipy.io.savemat(folder / FILE[name], content)
+        return parts
+    if name == "frey_faces":
+        faces = (images(12, 28, 20) * 256).astype(np.uint8)
+        scipy.io.savemat(folder / FILE[name], {"ff": faces.reshape(12, -1).T})
+        return [faces]
+    parts = [images(rows, seed=rows) for rows in TINY[name]]
+    keys = ("training", "validation", "test")
+    content = {key: part.reshape(len(part), -1) for key, part in zip(keys, parts, strict=True)}
+    (folder / FILE[name]).write_bytes(pickle.dumps(content, protocol=2))
+    return parts
+
+
+def tensor(x):
+    return torch.from_numpy(np.asarray(x, dtype=np.float32)).unsqueeze(1)
+
+
+@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_content_and_sizes(tmp_path, name, inside):
+    parts = write(tmp_path / name if inside else tmp_path, name)
+    data = load_data(name, data_dir=tmp_path, seed=3)
+    assert [len(x) for x in (data.train, data.validation, data.test)] == [7, 2, 3]
+    assert data.event_shape == ((1, 28, 20) if name == "frey_faces" else (1, 28, 28))
+    if name == "frey_faces":
+        assert data.values == Values.grey_levels(256)
+        together = torch.cat([data.train[:], data.validation[:], data.test[:]])
+        assert sorted(map(bytes, together.byte().numpy())) == sorted(map(bytes, parts[0]))
+    elif name == "omniglot_burda":
+        assert data.values == Values(low=0, high=1)
+        assert torch.equal(data.test[:], tensor(parts[1]))
+        together = torch.cat([data.train[:], data.validation[:]])
+        assert torch.equal(together.flatten(1).sum(1).sort().values, tensor(parts[0]).flatten(1).sum(1).sort().values)
+    else:
+        binary = name != "histopathology"
+        assert data.values == (Values.grey_levels(2) if binary else Values(low=0, high=1))
+        for x, part in zip((data.train, data.validation, data.test), parts, strict=True):
+            assert torch.equal(x[:], tensor(part)), "upright, silhouettes and strokes 1"
+
+
+@pytest.mark.parametrize("name", ["omniglot_burda", "frey_faces"])
+def test_splits_that_are_drawn_follow_the_seed(tmp_path, name):
+    write(tmp_path, name)
+    first, again, other = (load_data(name, data_dir=tmp_path, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.validation[:], again.validation[:])
+    assert not torch.equal(first.train[:], other.train[:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_missing(tmp_path, name):
+    with pytest.raises(ValueError, match=f"^data_dir is not given, but {name} needs it"):
+        load_data(name)
+    with pytest.raises(ValueError, match=f"^{name} needs the file .* put it to .*{name}.* .from http") as caught:
+        load_data(name, data_dir=tmp_path / "none")
+    assert "\n" not in str(caught.value) and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_files(tmp_path, name):
+    write(tmp_path, name)
+    path = tmp_path / FILE[name]
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2 + 1], whole[:20], b"", b"<html>not found</html>", bytes(range(256)) * 20):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="anew|damaged|holds") as caught:
+            load_data(name, data_dir=tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_sizes_are_refused(tmp_path, name, monkeypatch):
+    write(tmp_path, name)
+    monkeypatch.setattr(published_sets, "SIZES", SIZES)
+    with pytest.raises(ValueError, match=f"^{name} has .* rows in its files, but .* are expected; fetch them anew"):
+        load_data(name, data_dir=tmp_path)
+
+
+def test_values_out_of_range_are_refused(tmp_path):
+    train, test = images(9), images(3)
+    train[3, 4, 5] = 1.5
+    content = {"data": by_columns(train).T, "testdata": by_columns(test).T}
+    scipy.io.savemat(tmp_path / "chardata.mat", content)
+    with pytest.raises(ValueError, match="chardata.mat is damaged, or another file"):
+        load_data("omniglot_burda", data_dir=tmp_path)
+
+
+def test_the_customary_sizes():
+    assert SIZES["static_mnist"] == (50000, 10000, 10000) and sum(SIZES["frey_faces"]) == 1965
+    assert SIZES["omniglot_burda"] == (23000, 1345, 8070) and SIZES["caltech101_silhouettes"] == (4100, 2264, 2307)
+    assert SIZES["histopathology"] == (6800, 2000, 2000)

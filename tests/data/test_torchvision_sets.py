@@ -1,0 +1,205 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets in torchvision's files: true content, seeded splits, one clear sentence where files are missing."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.data._torchvision import torchvision_datasets
+
+Bytes = NDArray[np.uint8]
+
+
+def rows(data: DataSet) -> list[bytes]:
+    """All rows of a data set, in an order that does not depend on the split."""
+    return sorted(x.numpy().tobytes() for x in torch.cat([data.train[:], data.validation[:], data.test[:]]))
+
+
+def test_digits_are_the_bundled_images() -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_data("digits")
+    assert [len(digits.train), len(digits.validation), len(digits.test)] == [1297, 250, 250]
+    assert digits.event_shape == (1, 8, 8)
+    assert digits.values == Values.grey_levels(17)
+    assert digits.train.dtype == torch.float32
+    assert rows(digits) == sorted(image.astype(np.float32).tobytes() for image in load_digits().images)
+
+
+def test_digits_split_by_seed() -> None:
+    first, again, other = load_data("digits", seed=5), load_data("digits", seed=5), load_data("digits", seed=6)
+    for split in ("train", "validation", "test"):
+        assert torch.equal(getattr(first, split)[:], getattr(again, split)[:])
+        assert not torch.equal(getattr(first, split)[:], getattr(other, split)[:])
+    assert rows(first) == rows(other)
+
+
+def write_idx(path: Path, array: Bytes) -> None:
+    """An array of bytes in MNIST's file format: magic number (type 8 = bytes, rank), sizes, values; big-endian."""
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    path.write_bytes(header + array.tobytes())
+
+
+@pytest.fixture
+def mnist_dir(tmp_path: Path) -> Path:
+    """A tiny MNIST: 60 training and 10 test images of 28x28, each filled with a number of its own."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name, first, count in (("train", 0, 60), ("t10k", 100, 10)):
+        images = np.broadcast_to(np.arange(first, first + count, dtype=np.uint8)[:, None, None], (count, 28, 28)).copy()
+        images[:, 0, 0] = 255
+        write_idx(raw / f"{name}-images-idx3-ubyte", images)
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.zeros(count, dtype=np.uint8))
+    return tmp_path
+
+
+def test_mnist(mnist_dir: Path) -> None:
+    mnist = load_data("mnist", data_dir=mnist_dir, seed=1)
+    assert [x.shape for x in (mnist.train, mnist.validation, mnist.test)] == [
+        (50, 1, 28, 28),
+        (10, 1, 28, 28),
+        (10, 1, 28, 28),
+    ]
+    assert mnist.values == Values.grey_levels(256)
+    assert mnist.train.dtype == torch.float32
+    assert mnist.test[:][:, 0, 9, 9].tolist() == list(range(100, 110))  # the test images in their own order
+    assert (mnist.test[:][:, 0, 0, 0] == 255).all()
+    in_training = mnist.train[:][:, 0, 9, 9].tolist() + mnist.validation[:][:, 0, 9, 9].tolist()
+    assert sorted(in_training) == list(range(60))
+    assert in_training != sorted(in_training)
+    other = load_data("mnist", data_dir=str(mnist_dir), seed=2)
+    assert not torch.equal(mnist.validation[:], other.validation[:])
+    assert torch.equal(mnist.test[:], other.test[:])
+
+
+def test_mnist_without_a_folder() -> None:
+    with pytest.raises(ValueError, match="data_dir is not given, but mnist needs it"):
+        load_data("mnist")
+
+
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_mnist_says_which_file_goes_where_and_writes_nothing(mnist_dir: Path, name: str) -> None:
+    raw = mnist_dir / "MNIST" / "raw"
+    (raw / name).unlink()
+    before = sorted(raw.iterdir())
+    with pytest.raises(ValueError) as caught:
+        load_data("mnist", data_dir=mnist_dir)
+    assert name in str(caught.value) and str(raw) in str(caught.value)
+    assert sorted(raw.iterdir()) == before
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte"):
+        load_data("mnist", data_dir=mnist_dir / "elsewhere")
+    assert not (mnist_dir / "elsewhere").exists()
+
+
+def test_mnist_with_a_damaged_file(mnist_dir: Path) -> None:
+    path = mnist_dir / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    whole = path.read_bytes()
+    for content in (whole[:1000], whole[:10], b"", b"<html>not found</html>", b"\x00\x00\x08\x01" + whole[4:]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="damaged"):
+            load_data("mnist", data_dir=mnist_dir)
+
+
+def test_fashion_mnist_lies_beside_it(mnist_dir: Path) -> None:
+    (mnist_dir / "MNIST").rename(mnist_dir / "FashionMNIST")
+    fashion = load_data("fashion_mnist", data_dir=mnist_dir)
+    assert fashion.name == "fashion_mnist" and len(fashion.train) == 50
+    with pytest.raises(ValueError, match="^mnist needs the file train-images-idx3-ubyte"):
+        load_data("mnist", data_dir=mnist_dir)
+
+
+def write_svhn(folder: Path, **arrays: Bytes) -> None:
+    folder.mkdir(exist_ok=True)
+    for split, images in arrays.items():
+        labels = np.ones((images.shape[3], 1), dtype=np.uint8)
+        scipy.io.savemat(folder / f"{split}_32x32.mat", {"X": images, "y": labels})
+
+
+@pytest.fixture
+def no_digests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision compares its files' digests with the official ones, which files of a test cannot have."""
+    datasets = torchvision_datasets()
+    for module in (datasets.svhn, datasets.omniglot):
+        monkeypatch.setattr(module, "check_integrity", lambda path, digest: Path(path).is_file())
+
+
+def test_files_with_other_digests_are_refused(tmp_path: Path) -> None:
+    images = np.zeros((32, 32, 3, 30), dtype=np.uint8)
+    write_svhn(tmp_path, train=images, test=images)
+    with pytest.raises(ValueError, match="^the svhn files in .* are damaged"):
+        load_data("svhn", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("inside", ["", "svhn"])
+def test_svhn(tmp_path: Path, no_digests: None, inside: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 30), dtype=np.uint8)
+    write_svhn(tmp_path / inside, train=images[..., :20], test=images[..., 20:])
+    svhn = load_data("svhn", data_dir=tmp_path)
+    assert [len(x) for x in (svhn.train, svhn.validation, svhn.test)] == [18, 2, 10]
+    assert svhn.event_shape == (3, 32, 32) and svhn.values == Values.grey_levels(256)
+    expected = torch.from_numpy(images[..., 20:].transpose(3, 2, 0, 1)).float()
+    assert torch.equal(svhn.test[:], expected)
+    (tmp_path / inside / "test_32x32.mat").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="^the svhn files in .* are damaged"):
+        load_data("svhn", data_dir=tmp_path)
+
+
+def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision checks the digests of its files, so that only a stand-in for its class can be given other images."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 32, 32, 3), dtype=np.uint8)
+
+    class CIFAR10:
+        def __init__(self, folder: Path, train: bool) -> None:
+            self.data = images[:50] if train else images[50:]
+
+    module = torchvision_datasets()
+    with pytest.raises(ValueError, match="^cifar10 needs the file data_batch_1 .* in .*cifar-10-batches-py, and it is"):
+        load_data("cifar10", data_dir=tmp_path)
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    (folder / "data_batch_1").write_bytes(pickle.dumps({"data": 1}))
+    with pytest.raises(ValueError, match="^the cifar10 files in .* are damaged"):  # the digest is wrong: not unpickled
+        load_data("cifar10", data_dir=tmp_path)
+    monkeypatch.setattr(module, "CIFAR10", CIFAR10)
+    cifar = load_data("cifar10", data_dir=tmp_path)
+    assert [len(x) for x in (cifar.train, cifar.validation, cifar.test)] == [40, 10, 10]
+    assert torch.equal(cifar.test[:], torch.from_numpy(images[50:].transpose(0, 3, 1, 2)).float())
+
+
+def test_omniglot(tmp_path: Path, no_digests: None) -> None:
+    random = np.random.default_rng(0)
+    strokes = {}
+    for place, number in (("images_background", 20), ("images_evaluation", 3)):
+        folder = tmp_path / "omniglot-py" / place / "Alphabet" / "character01"
+        folder.mkdir(parents=True)
+        pictures = random.random((number, 105, 105)) < 0.1
+        for name, picture in enumerate(pictures):
+            Image.fromarray(~picture).save(folder / f"{name:04d}_01.png")
+        (tmp_path / "omniglot-py" / f"{place}.zip").touch()
+        strokes[place] = torch.from_numpy(pictures).unsqueeze(1).float()
+    omniglot = load_data("omniglot", data_dir=tmp_path)
+    assert [len(x) for x in (omniglot.train, omniglot.validation, omniglot.test)] == [18, 2, 3]
+    assert omniglot.values == Values.grey_levels(2)
+    assert torch.equal(omniglot.test[:], strokes["images_evaluation"])
+
+
+@pytest.mark.parametrize("name", ["mnist", "svhn", "cifar10", "omniglot"])
+def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fails(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no network\nat all")
+
+    for kind in ("MNIST", "SVHN", "CIFAR10", "Omniglot"):
+        monkeypatch.setattr(torchvision_datasets(), kind, fails)
+    with pytest.raises(ValueError, match=rf"^{name} could not be downloaded \(no network\); put .* into .* yourself"):
+        load_data(name, data_dir=tmp_path, download=True)
