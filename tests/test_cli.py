@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from pyro_spvae import __version__, cli
+from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows
 from pyro_spvae.training.objective import build_objective
@@ -248,6 +249,8 @@ class TestHelp:
             assert f"Default: {default}." in text
         for unit in ("nats per row", "higher is better", "pixels", "Most epochs", "standard-normal"):
             assert unit in text
+        for name in DATA_SETS:
+            assert name in text
         for choice in ("quad-tree", "categorical", "leaky_relu", "dreg", "shared"):
             assert choice in text
 

@@ -25,8 +25,9 @@ def train(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="Name of a data set (digits is bundled), a .npy, .npz or .pt file of [N, H, W], [N, C, H, W] or "
-            "[N, D], or a folder of images. Default: digits.",
+            help="digits (bundled), mnist, fashion_mnist, omniglot, svhn, cifar10, static_mnist, omniglot_burda, "
+            "caltech101_silhouettes, frey_faces, histopathology; a .npy, .npz or .pt file of [N, H, W], [N, C, H, W] "
+            "or [N, D]; or a folder of images. Default: digits.",
             show_default=False,
         ),
     ] = None,

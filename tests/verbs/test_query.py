@@ -61,7 +61,7 @@ class TestRows:
         ("options", "message"),
         [
             ({"split": "all"}, r"^split is 'all'; accepted are test, validation, train$"),
-            ({"data": "digitz"}, r"^'digitz' is no known data set; give one of"),
+            ({"data": "digitz"}, r"^'digitz' is no known data set; did you mean digits"),
             ({"data": "table"}, r"rows have shape \[5\]; the model of .* needs \[1, 8, 8\]"),
             ({"num": 251}, r"^num is 251, but the split test of digits has 250 rows$"),
             ({"seed": -1}, r"^seed is -1; an integer from 0 to 2\^63 - 1 is needed$"),
