@@ -54,3 +54,38 @@ def test_unknown_name() -> None:
 
 def test_version_is_that_of_the_installed_package() -> None:
     assert importlib.metadata.version("pyro-spvae") == pyro_spvae.__version__
+
+
+LAYERS = (
+    ("circuits", "_version"),
+    ("distributions",),
+    ("nn", "checkpoint", "registry", "distributed"),
+    ("infer", "priors", "likelihoods", "data", "plots"),
+    ("guides",),
+    ("models",),
+    ("training",),
+    ("verbs",),
+    ("cli",),
+)
+RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+FILES = [path for folder in ("pyro_spvae", "models", "guides") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+
+
+def _part(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return parts[1] if parts[0] == "pyro_spvae" else parts[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_imports_run_one_way(path: Path) -> None:
+    """What is imported when a module is loaded belongs to the same part or to one below."""
+    own = _part(path)
+    if own in ("__init__", "__main__"):
+        return
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pyro_spvae" and not node.level:
+            modules = [node.module] if node.module != "pyro_spvae" else [f"pyro_spvae.{a.name}" for a in node.names]
+            for module in modules:
+                other = str(module).split(".")[1]
+                lower = other == own or RANKS.get(other, 0) < RANKS[own] or {own, other} <= {"priors", "likelihoods"}
+                assert lower, f"{own} imports {module}"

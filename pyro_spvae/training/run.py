@@ -14,7 +14,7 @@ import torch
 
 from pyro_spvae.data import DataSet, Values, load_data
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.build import CACHE, modelled
+from pyro_spvae.training.build import modelled
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
 
@@ -90,7 +90,7 @@ class Run:
                 f"data is {raw.name}, with {_kind(raw.values.levels)}; the model of {self.path} was trained on "
                 f"{_kind(trained['levels'])}"
             )
-        return modelled(self.config, raw).cached(CACHE)
+        return modelled(self.config, raw)
 
 
 def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:

@@ -22,6 +22,7 @@ from pyro_spvae import distributed, plots
 from pyro_spvae.checkpoint import atomic_write
 from pyro_spvae.data import DATA_SETS, DataSet, Rows
 from pyro_spvae.models import SPVAE
+from pyro_spvae.training.build import CACHE
 from pyro_spvae.training.lean import lean
 from pyro_spvae.training.run import Run, open_run
 
@@ -32,7 +33,6 @@ Report = Callable[[str], None]
 Arrays = dict[str, NDArray[Any]]
 
 SPLITS = ("test", "validation", "train")
-_CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 
 
 def silent(line: str) -> None:
@@ -133,7 +133,7 @@ class Query:
         found = self.run.data(data, data_dir, download)
         own = data is None or (self.run.record["name"] is not None and data == self.run.config.data)
         label = split if own else f"{_safe(found.name)}-{split}"
-        return Selection(found, getattr(found, split).cached(_CACHE), split, label)
+        return Selection(found, getattr(found, split).cached(CACHE), split, label)
 
     def count(self, selection: Selection, num: int | None, default: int | None = None) -> int:
         """
