@@ -19,7 +19,6 @@ from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.values import Nats, Values
 
 SPLITS = ("train", "validation", "test")
-_BLOCK_BYTES = 2**24
 _FINGERPRINT_ROWS = 64
 
 
@@ -68,7 +67,7 @@ class DataSet:
     def _check_values(self, split: str, rows: Rows) -> None:
         where, values = f"{split} of the data set {self.name!r}", self.values
         broken, whole, low, high = 0, True, math.inf, -math.inf
-        for x in rows.blocks(max(1, _BLOCK_BYTES // (4 * math.prod(rows.event_shape)))):
+        for x in rows.scan(f"checking {split}"):
             broken += x.numel() - int(torch.isfinite(x).sum())
             whole = whole and (values.levels is None or is_grey_levels(x, values.levels))
             low, high = min(low, float(x.min())), max(high, float(x.max()))

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ SPLIT_NAMES = {
 
 _HELD_OUT = 10  # one row in ten makes a held-out split
 _FEW_LEVELS = 16  # bytes up to this value are taken for levels of their own, and not for dark 8-bit images
-_BLOCK_VALUES = 2**22
 
 
 def load_file(path: Path, *, seed: int = 0) -> DataSet:
@@ -221,7 +220,7 @@ def _kind_of_values(dtype: torch.dtype, splits: list[Rows]) -> Values:
     """See ``load_file``; ``dtype`` is the type that the values had in the file."""
     # After the conversion to float32, whose rounding may pass the bounds that the file's own type has.
     low, high, binary = math.inf, -math.inf, True
-    for block in _blocks(splits):
+    for block in itertools.chain.from_iterable(rows.scan("reading") for rows in splits):
         low, high = min(low, float(block.min())), max(high, float(block.max()))
         binary = binary and is_grey_levels(block, 2)
     if binary:
@@ -231,8 +230,3 @@ def _kind_of_values(dtype: torch.dtype, splits: list[Rows]) -> Values:
     if 0 <= low and high <= 1:
         return Values(low=0, high=1)
     return Values(low=low, high=high)
-
-
-def _blocks(splits: list[Rows]) -> Iterator[Tensor]:
-    for rows in splits:
-        yield from rows.blocks(max(1, _BLOCK_VALUES // math.prod(rows.event_shape)))

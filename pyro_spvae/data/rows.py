@@ -11,10 +11,13 @@ from typing import SupportsIndex
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from pyro_spvae.data.preprocessing import Preprocessing
 from pyro_spvae.data.seeds import noise_seed
 
+_SCANNED = 2**22  # values that are looked at together
+_LONG = 2**30  # values, which take seconds to look at
 _FRESH = 100  # stream of the noise of rows, apart from those of training
 
 
@@ -105,6 +108,19 @@ class Rows:
         """Consecutive blocks of at most ``size`` rows."""
         for start in range(0, len(self), size):
             yield self[start : start + size]
+
+    def scan(self, what: str) -> Iterator[Tensor]:
+        """
+        All rows, few megabytes at a time, with a progress bar on terminals where it takes long.
+
+        :param str what: name of the bar.
+        """
+        size = max(1, _SCANNED // math.prod(self.event_shape))
+        long = math.prod(self.shape) > _LONG
+        with tqdm(total=len(self), desc=what, unit="row", unit_scale=True, disable=None if long else True) as bar:
+            for block in self.blocks(size):
+                yield block
+                bar.update(len(block))
 
     def tensor(self) -> Tensor:
         """All rows at once."""

@@ -113,7 +113,7 @@ def test_tensors_of_any_type_are_read_as_float32() -> None:
 
 
 def test_a_data_set_is_checked_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyro_spvae.data.dataset._BLOCK_BYTES", 16)
+    monkeypatch.setattr("pyro_spvae.data.rows._SCANNED", 4)
     x = torch.zeros(5, 4)
     x[4, 3] = 2
     with pytest.raises(ValueError, match="grey levels 0 to 1"):

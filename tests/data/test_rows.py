@@ -49,6 +49,12 @@ def test_indexing() -> None:
     assert torch.equal(torch.cat(list(rows.blocks(8))), x) and torch.equal(rows.tensor(), x)
 
 
+def test_scanning_is_reading_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyro_spvae.data.rows._SCANNED", 6 * 8)
+    assert [len(block) for block in make().scan("reading")] == [8, 8, 4]
+    assert torch.equal(torch.cat(list(make().scan("reading"))), grey().float())
+
+
 def test_a_split_is_an_index_into_one_source() -> None:
     x = grey()
     index = torch.tensor([7, 0, 19])
