@@ -9,18 +9,20 @@ arrays consists of are understood, all others are refused. Nothing that a file n
 
 from __future__ import annotations
 
-import pickletools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pyro_spvae.data.pickle_instructions import instructions
+
 _RECONSTRUCT = {"numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct"}
 _FROM_BUFFER = {"numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer"}
 _DTYPE, _NDARRAY, _ENCODE, _BYTES = "numpy dtype", "numpy ndarray", "_codecs encode", "__builtin__ bytes"
 _KNOWN = _RECONSTRUCT | _FROM_BUFFER | {_DTYPE, _NDARRAY, _ENCODE, _BYTES, "builtins bytes"}
-_KINDS = "biuf"
+_TYPES = re.compile(r"[<>=|]?(\?|b1|[iu][1248]|f[248])")  # type codes of numbers, and no other text
 
 _MARK = object()
 
@@ -40,9 +42,9 @@ class _Type:
     order: str = "|"
 
     def numpy(self) -> np.dtype[Any]:
+        if not _TYPES.fullmatch(self.code):
+            raise _Unknown(f"an array of type {self.code[:20]!r}")
         kind = np.dtype(self.code)
-        if kind.kind not in _KINDS:
-            raise _Unknown(f"an array of type {kind}")
         return np.dtype(self.order + kind.str[1:]) if self.order in "<>" else kind
 
 
@@ -59,33 +61,62 @@ class _Unknown(Exception):
 
 def read_pickled_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """
-    The arrays of numbers in a pickled dict.
+    The arrays of numbers in a pickled dict, read from a file; see :func:`pickled_arrays`.
 
     :param pathlib.Path path: a pickle of any protocol, by Python 2 or 3.
-    :returns: the arrays by their names.
     :raises ValueError: if the file cannot be read, or holds anything but a dict of arrays of numbers.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(f"the file {path} cannot be read: {error.strerror or error}.") from None
+    return pickled_arrays(content, f"the file {path}")
+
+
+def pickled_arrays(content: bytes, where: str) -> dict[str, np.ndarray[Any, Any]]:
+    """
+    The arrays of numbers in a pickled dict. A list of arrays of one shape and type is one array, its items the rows.
+
+    :param bytes content: a pickle of any protocol, by Python 2 or 3.
+    :param str where: what messages call it.
+    :returns: the arrays by their names, each with memory of its own.
+    :raises ValueError: if it holds anything but a dict of arrays of numbers.
+    """
     try:
         result = _Reader().read(content)
+        if not isinstance(result, dict):
+            raise _Unknown(f"a value of type {_type_name(result)}")
+        return {_text(name): _whole(value, len(content)) for name, value in result.items()}
     except _Unknown as error:
-        raise ValueError(
-            f"the file {path} holds {error}, but only a dict of arrays of numbers is read from it."
-        ) from None
+        raise ValueError(f"{where} holds {error}, but only a dict of arrays of numbers is read from it.") from None
     except Exception as error:  # what a damaged file leads to
-        raise ValueError(f"the file {path} is damaged, or no pickle of a dict of arrays.") from error
-    if not isinstance(result, dict):
-        raise ValueError(f"the file {path} holds no dict; a dict of arrays of numbers is needed.")
-    arrays = {}
-    for name, value in result.items():
-        name = name.decode("latin1") if isinstance(name, bytes) else name
-        if not isinstance(name, str) or not isinstance(value, _Array) or value.value is None:
-            raise ValueError(f"the file {path} holds something other than arrays by their names.")
-        arrays[name] = value.value
-    return arrays
+        raise ValueError(f"{where} is damaged, or no pickle of a dict of arrays.") from error
+
+
+def _text(name: Any) -> str:
+    if not isinstance(name, (str, bytes)):
+        raise _Unknown("something without a name")
+    return name.decode("latin1") if isinstance(name, bytes) else name
+
+
+def _whole(value: Any, limit: int) -> np.ndarray[Any, Any]:
+    """An array of its own, in this machine's byte order."""
+    if isinstance(value, list) and value:
+        parts = [part.value for part in value if isinstance(part, _Array) and part.value is not None]
+        if len(parts) < len(value) or len({(part.dtype, part.shape) for part in parts}) > 1:
+            raise _Unknown("a list of something other than arrays of one shape and type")
+        if sum(part.nbytes for part in parts) > limit:  # one array many times over
+            raise _Unknown("a list that is larger than the file")
+        array = np.stack(parts)
+    elif isinstance(value, _Array) and value.value is not None:
+        array = value.value
+    else:
+        raise _Unknown(f"a value of type {_type_name(value)} in place of an array")
+    return array.astype(array.dtype.newbyteorder("="))
+
+
+def _type_name(value: Any) -> str:
+    return type(value).__name__.strip("_").lower()
 
 
 class _Reader:
@@ -96,8 +127,7 @@ class _Reader:
         self.memory: dict[int, Any] = {}
 
     def read(self, content: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(content):
-            name = opcode.name
+        for name, argument in instructions(content):
             if name == "STOP":
                 return self.stack.pop()
             if name in _SKIPPED:
@@ -111,13 +141,15 @@ class _Reader:
                 if step is None:
                     raise _Unknown(f"the instruction {name}")
                 step(argument)
-        raise _Unknown("no end")
+        raise _Unknown("no content")
 
     def _mark(self, _: Any) -> None:
         self.stack.append(_MARK)
 
     def _since_mark(self) -> list[Any]:
-        place = max(i for i, value in enumerate(self.stack) if value is _MARK)
+        place = len(self.stack) - 1
+        while self.stack[place] is not _MARK:  # from above: below may lie much
+            place -= 1
         values = self.stack[place + 1 :]
         del self.stack[place:]
         return values
@@ -143,20 +175,37 @@ class _Reader:
 
     def _dict(self, _: Any) -> None:
         values = self._since_mark()
-        self.stack.append(dict(zip(values[::2], values[1::2], strict=True)))
+        self.stack.append({})
+        self._set(values)
 
     def _setitem(self, _: Any) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._target()[key] = value
+        self._set([key, value])
 
     def _setitems(self, _: Any) -> None:
-        values = self._since_mark()
-        self._target().update(zip(values[::2], values[1::2], strict=True))
+        self._set(self._since_mark())
 
-    def _target(self) -> dict[Any, Any]:
+    def _set(self, values: list[Any]) -> None:
         if not isinstance(self.stack[-1], dict):
-            raise _Unknown(f"items of a {type(self.stack[-1]).__name__}")
-        return self.stack[-1]
+            raise _Unknown(f"items of a value of type {_type_name(self.stack[-1])}")
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            if not isinstance(key, (str, bytes)):
+                raise _Unknown("something without a name")
+            self.stack[-1][key] = value
+
+    def _list(self, _: Any) -> None:
+        self.stack.append(self._since_mark())
+
+    def _append(self, _: Any) -> None:
+        self._extend([self.stack.pop()])
+
+    def _appends(self, _: Any) -> None:
+        self._extend(self._since_mark())
+
+    def _extend(self, values: list[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise _Unknown(f"items of a value of type {_type_name(self.stack[-1])}")
+        self.stack[-1].extend(values)
 
     def _pop(self, _: Any) -> None:
         self.stack.pop()
@@ -176,11 +225,13 @@ class _Reader:
 
     def _global(self, argument: str) -> None:
         if argument not in _KNOWN:
-            raise _Unknown(f"the name {argument.replace(' ', '.')}")
+            raise _Unknown(f"the name {argument.replace(' ', '.')[:80]!r}")
         self.stack.append(_Name(argument))
 
     def _stack_global(self, _: Any) -> None:
         name, module = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise _Unknown("a name that is no text")
         self._global(f"{module} {name}")
 
     def _reduce(self, _: Any) -> None:
@@ -195,12 +246,12 @@ class _Reader:
             return _Array()
         if name in _FROM_BUFFER and len(arguments) == 4:
             buffer, kind, shape, order = arguments
-            return _Array(self._array(bytes(buffer), kind, shape, order == "F"))
+            return _Array(self._array(buffer, kind, shape, order == "F"))
         if name == _DTYPE and arguments and isinstance(arguments[0], (str, bytes)):
             code = arguments[0].decode("ascii") if isinstance(arguments[0], bytes) else arguments[0]
             return _Type(code)
-        if name == _ENCODE and len(arguments) == 2 and arguments[1] in ("latin1", b"latin1"):
-            return str(arguments[0]).encode("latin1")
+        if name == _ENCODE and len(arguments) == 2 and isinstance(arguments[0], str) and arguments[1] == "latin1":
+            return arguments[0].encode("latin1")
         if name.endswith(" bytes") and arguments == ():
             return b""
         raise _Unknown(f"a call of {name.replace(' ', '.')}")
@@ -219,14 +270,13 @@ class _Reader:
                 content = content.encode("latin1")
             described.value = self._array(content, kind, shape, bool(fortran))
         else:
-            raise _Unknown(f"the state of a {type(described).__name__}")
+            raise _Unknown(f"the state of a value of type {_type_name(described)}")
 
     @staticmethod
     def _array(content: Any, kind: Any, shape: Any, fortran: bool) -> np.ndarray[Any, Any]:
-        if not isinstance(kind, _Type) or not isinstance(content, bytes) or not isinstance(shape, tuple):
+        if not isinstance(kind, _Type) or not isinstance(content, (bytes, bytearray)) or not isinstance(shape, tuple):
             raise _Unknown("an array of objects")
-        array = np.frombuffer(content, dtype=kind.numpy()).reshape(shape, order="F" if fortran else "C")
-        return array.astype(array.dtype.newbyteorder("="))  # a copy of its own, in this machine's order
+        return np.frombuffer(content, dtype=kind.numpy()).reshape(shape, order="F" if fortran else "C")
 
 
 _SKIPPED = {"PROTO", "FRAME"}
@@ -243,4 +293,5 @@ _MADE: dict[str, Any] = {
     "NEWFALSE": lambda: False,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
 }

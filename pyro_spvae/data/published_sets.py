@@ -4,13 +4,15 @@
 Data sets in the files of those who published them, of the sizes on which generative models are compared (Burda et al.
 2016; Tomczak and Welling 2018).
 
-No digests of these files were published; they are recognised by their content: arrays of the right names, types and
-sizes.
+Digests are known of the files of ``static_mnist`` (those of TensorFlow Datasets) and checked after a download. Of the
+others none were published: they are recognised by their content, arrays of the right names, types and sizes.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import tarfile
+import warnings
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,18 +20,23 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.data.dataset import DataSet
-from pyro_spvae.data.pickled_arrays import read_pickled_arrays
+from pyro_spvae.data.pickled_arrays import pickled_arrays, read_pickled_arrays
 from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.sources import Source, SourceFile
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.data.values import Values
 
 _LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+_STATIC_MNIST_SHA256 = {
+    "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+}
 STATIC_MNIST = Source(
     "static_mnist",
     tuple(
-        SourceFile(f"binarized_mnist_{split}.amat", f"{_LAROCHELLE}/binarized_mnist_{split}.amat")
-        for split in ("train", "valid", "test")
+        SourceFile(f"binarized_mnist_{split}.amat", f"{_LAROCHELLE}/binarized_mnist_{split}.amat", sha256)
+        for split, sha256 in _STATIC_MNIST_SHA256.items()
     ),
 )
 OMNIGLOT_BURDA = Source(
@@ -50,9 +57,10 @@ HISTOPATHOLOGY = Source(
     "histopathology",
     (
         SourceFile(
-            "histopathology.pkl",
-            "https://github.com/jmtomczak/vae_householder_flow/raw/master/datasets/histopathology_grayscale/"
-            "histopathology.pkl",
+            "histopathology.pkl.tar.gz",
+            "https://github.com/jmtomczak/vae_householder_flow/raw/master/datasets/histopathologyGray/"
+            "histopathology.pkl.tar.gz",
+            packed="histopathology.pkl",
         ),
     ),
 )
@@ -114,7 +122,7 @@ def load_caltech101_silhouettes(data_dir: Path | None, seed: int, download: bool
     arrays = _read_mat(path, names)
     return _as_published(
         "caltech101_silhouettes",
-        [1 - _upright(arrays[name].astype(np.float32), 28, 28, path) for name in names],
+        [1 - _upright(arrays[name], 28, 28, path) for name in names],
         Values.grey_levels(2),
     )
 
@@ -145,23 +153,47 @@ def load_frey_faces(data_dir: Path | None, seed: int, download: bool) -> DataSet
 def load_histopathology(data_dir: Path | None, seed: int, download: bool) -> DataSet:
     """Histopathology patches (Tomczak and Welling 2016): 1x28x28, continuous grey values in [0, 1].
 
-    The file is a pickle. It is not unpickled: :func:`~pyro_spvae.data.pickled_arrays.read_pickled_arrays` reads the
-    arrays in it and refuses everything else.
+    The file is a pickle. It is not unpickled: :func:`~pyro_spvae.data.pickled_arrays.pickled_arrays` reads the arrays
+    in it and refuses everything else.
 
-    :param data_dir: folder that holds ``histopathology.pkl``, or a folder ``histopathology`` with it.
+    :param data_dir: folder that holds ``histopathology.pkl.tar.gz`` or the ``histopathology.pkl`` in it, or a folder
+        ``histopathology`` with one of them.
     :param int seed: not used, the splits are given.
     :param bool download: fetch a missing file.
     :raises ValueError: if the file is missing or damaged, or holds anything but arrays.
     """
     (path,) = HISTOPATHOLOGY.locate(data_dir, download)
-    arrays = read_pickled_arrays(path)
+    packed = HISTOPATHOLOGY.files[0].packed
+    if path.name == packed:
+        arrays = read_pickled_arrays(path)
+    else:
+        arrays = pickled_arrays(_unpacked(path, packed), f"the file {path}")
     names = ("training", "validation", "test")
     for name in names:
         if name not in arrays:
             raise ValueError(f"the file {path} holds no array {name!r}, which histopathology needs.")
-    parts = [_images(arrays[name].astype(np.float32), 28, 28, path) for name in names]
+        if arrays[name].ndim not in (2, 3) or not arrays[name].size:
+            raise _damaged(path)
+    parts = [
+        _images(_float32(array.reshape(len(array), -1)), 28, 28, path)  # [N, 784] or [N, 28, 28]
+        for array in (arrays[name] for name in names)
+    ]
     _check_range(path, *parts)
     return _as_published("histopathology", parts, Values(low=0, high=1))
+
+
+def _unpacked(path: Path, name: str | None) -> bytes:
+    """A file in an archive, read where it lies: nothing is written."""
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                if member.isfile() and PurePosixPath(member.name).name == name:
+                    file = archive.extractfile(member)
+                    assert file is not None
+                    return file.read()
+    except Exception as error:  # damaged bytes surface as almost any error
+        raise _damaged(path) from error
+    raise ValueError(f"the archive {path} holds no file {name}; remove it and fetch it anew.")
 
 
 def _read_amat(path: Path) -> Tensor:
@@ -182,7 +214,9 @@ def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     import scipy.io
 
     try:
-        content = scipy.io.loadmat(path, variable_names=names)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about content that is not asked for
+            content = scipy.io.loadmat(path, variable_names=names)
     except Exception as error:  # damaged bytes surface as almost any error
         raise _damaged(path) from error
     for name in names:
@@ -199,9 +233,14 @@ def _images(rows: Any, height: int, width: int, path: Path) -> Tensor:
     return torch.from_numpy(rows).reshape(-1, 1, height, width)
 
 
+def _float32(rows: Any) -> Any:
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused
+        return np.ascontiguousarray(rows, dtype=np.float32)
+
+
 def _upright(rows: Any, height: int, width: int, path: Path) -> Tensor:
     """Rows that hold images by columns of pixels, as float32 ``[N, 1, H, W]``."""
-    return _images(np.ascontiguousarray(rows, dtype=np.float32), width, height, path).transpose(2, 3).contiguous()
+    return _images(_float32(rows), width, height, path).transpose(2, 3).contiguous()
 
 
 def _check_range(path: Path, *parts: Tensor) -> None:
@@ -223,7 +262,7 @@ def _as_published(name: str, parts: list[Tensor], values: Values) -> DataSet:
     try:
         return DataSet(name, train, validation, test, values)
     except ValueError as error:
-        raise ValueError(f"{error} Fetch the files of {name} anew.") from error
+        raise ValueError(f"{str(error).rstrip('.')}; fetch the files of {name} anew.") from error
 
 
 def _drawn(name: str, train: Tensor, test: Tensor, seed: int, values: Values) -> DataSet:

@@ -4,7 +4,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import os
 import urllib.error
 import urllib.request
@@ -25,11 +27,13 @@ class SourceFile:
     :param str name: what it is called.
     :param str address: its official address.
     :param str sha256: its digest, or ``None`` where none was published.
+    :param str packed: name of the one file that it holds, if it is an archive; that file is as good.
     """
 
     name: str
     address: str
     sha256: str | None = None
+    packed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,10 @@ class Source:
         return [self._find(file, folder, download) for file in self.files]
 
     def _find(self, file: SourceFile, data_dir: Path, download: bool) -> Path:
-        for path in (data_dir / self.name / file.name, data_dir / file.name):
-            if path.is_file():
-                return path
+        for name in (file.packed, file.name):
+            for folder in (data_dir / self.name, data_dir):
+                if name is not None and (folder / name).is_file():
+                    return folder / name
         wanted = data_dir / self.name / file.name
         if not download:
             raise ValueError(
@@ -93,15 +98,17 @@ def fetch(file: SourceFile, path: Path) -> None:
         if file.sha256 is not None and digest != file.sha256:
             raise OSError(f"its digest is {digest[:12]}..., {file.sha256[:12]}... was expected")
         os.replace(partial, path)
-    except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+    except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        reason = str(reason).partition("\n")[0][:200] or type(error).__name__
         raise ValueError(
             f"{file.name} could not be downloaded from {file.address} ({reason}); put it to {path} yourself."
         ) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it could not even be made
+            partial.unlink()
 
 
 def _download(address: str, path: Path) -> str:

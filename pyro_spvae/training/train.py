@@ -56,13 +56,12 @@ def train(
         last case the folder keeps the checkpoints, if there are any, and is removed otherwise.
     :raises Interrupted: when it was stopped by SIGINT or SIGTERM, with everything saved for :func:`resume`.
     """
-    start = time.perf_counter()
     with _processes(config, report) as (device, report):
         distributed.on_main(lambda: RunFolder(out).check_free(overwrite))
         job = set_up(config, device, download)
         folder = RunFolder(out)
         distributed.on_main(lambda: _create(folder, job, overwrite))
-        return _run(job, folder, None, start, progress, report)
+        return _run(job, folder, None, progress, report)
 
 
 def resume(
@@ -80,7 +79,6 @@ def resume(
     :returns: as :func:`train`.
     :raises ValueError: if there is no such run, it is finished, other options or data were given, or a file is damaged.
     """
-    start = time.perf_counter()
     folder = RunFolder.open(path)
     kept = folder.read_json("data.json")
     if not isinstance(kept, dict) or kept.get("name") is None:
@@ -112,7 +110,7 @@ def resume(
         else:
             report(f"resuming    {folder.path} from its start")
         distributed.on_main(lambda: folder.rewind(0 if state is None else state["validations"]) and None)
-        return _run(job, folder, state, start, progress, report)
+        return _run(job, folder, state, progress, report)
 
 
 def plan(config: TrainConfig, report: Report, download: bool = False) -> None:
@@ -124,9 +122,7 @@ def plan(config: TrainConfig, report: Report, download: bool = False) -> None:
         report(f"  {name:<10}{sum(parameter.numel() for parameter in part.parameters()):,}")
 
 
-def _run(
-    job: Job, folder: RunFolder, state: dict[str, Any] | None, start: float, progress: bool, report: Report
-) -> dict[str, Any]:
+def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bool, report: Report) -> dict[str, Any]:
     report = _logged(folder, report)
     describe(job, report)
     loggers: list[Logger] = []
@@ -151,7 +147,7 @@ def _run(
             f"trained     {trainer.epoch} epochs, best validation bound {trainer.best:.2f} nats "
             f"in epoch {trainer.best_epoch}"
         )
-        results = _results(job, trainer, start, progress)
+        results = _results(job, trainer, progress)
         if distributed.is_main():
             write_pictures(job.spvae, job.data, folder, trainer.metrics, loggers, trainer.step)
             folder.write_json("results.json", results)
@@ -187,8 +183,8 @@ def _changed(config: TrainConfig, changes: dict[str, Any], folder: RunFolder) ->
     return TrainConfig.from_dict(values, "")
 
 
-def _results(job: Job, trainer: Trainer, start: float, progress: bool) -> dict[str, Any]:
-    config = job.config
+def _results(job: Job, trainer: Trainer, progress: bool) -> dict[str, Any]:
+    config, start = job.config, time.perf_counter()
     figures, _ = evaluate_rows(
         job.spvae,
         job.data.test,
@@ -207,7 +203,7 @@ def _results(job: Job, trainer: Trainer, start: float, progress: bool) -> dict[s
         "best_epoch": trainer.best_epoch,
         "steps": trainer.step,
         "train_seconds": round(trainer.seconds, 3),
-        "seconds": round(time.perf_counter() - start, 3),
+        "seconds": round(trainer.seconds + time.perf_counter() - start, 3),  # also of what came before a resumption
         "processes": distributed.world(),
         "device": str(trainer.device),
         "versions": versions(),

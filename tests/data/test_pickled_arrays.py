@@ -62,6 +62,53 @@ def test_pickles_of_python_2(read):
     assert np.array_equal(read(python2)["a"], array)
 
 
+@pytest.mark.parametrize(
+    "array", [ARRAYS["bytes"], np.frombuffer(b"'\\\n\r\t\"\x00\xff", dtype=np.uint8), ARRAYS["doubles"]]
+)
+def test_pickles_of_python_2_in_its_default_protocol(read, array):
+    """Protocol 0: the bytes of an array are a quoted text, with characters beyond ASCII escaped or not."""
+    content = array.tobytes()
+    for text in (repr(content)[1:].encode("ascii"), b"'" + escaped(content) + b"'"):
+        shape = b"(" + b"".join(b"I%d\n" % size for size in array.shape) + b"t"
+        kind = (
+            b"cnumpy\ndtype\np5\n(S'"
+            + array.dtype.str[1:].encode()
+            + b"'\nI0\nI1\ntRp6\n(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+        )
+        first = b"(dp0\nS'a'\np1\ncnumpy.core.multiarray\n_reconstruct\np2\n(cnumpy\nndarray\np3\n(I0\ntS'b'\ntRp4\n"
+        result = read(first + b"(I1\n" + shape + kind + b"I00\nS" + text + b"\ntbs.")["a"]
+        assert np.array_equal(result, array) and result.dtype == array.dtype
+
+
+def escaped(content):
+    """Only what a quoted line cannot hold."""
+    for byte, code in ((b"\\", b"\\\\"), (b"'", b"\\'"), (b"\n", b"\\n"), (b"\r", b"\\r")):
+        content = content.replace(byte, code)
+    return content
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_list_of_arrays_is_one_array(read, protocol):
+    rows = list(np.random.default_rng(0).random((5, 3, 2)))
+    assert np.array_equal(read(pickle.dumps({"a": rows}, protocol=protocol))["a"], np.stack(rows))
+    assert np.array_equal(read(pickle.dumps({"a": rows[:1]}, protocol=protocol))["a"], np.stack(rows[:1]))
+
+
+def test_small_files_do_not_become_large(read):
+    """What makes reading take the memory or time of much more than the file is refused."""
+    array = np.zeros(1000)
+    for content in ({"a": [array] * 1000}, {"a": [[array] * 100] * 100}):
+        with pytest.raises(ValueError, match="^the file .* holds a list"):
+            read(pickle.dumps(content))
+    twice = b")" + b"q\x00h\x00\x86" * 100  # 2^100 tuples to whoever compares, hashes or prints them
+    for rest in (b"K\x01s.", b".", b"\x8c\x06latin1\x86c_codecs\nencode\nq\x010h\x01h\x00R."):
+        with pytest.raises(ValueError, match="^the file .*file.pkl"):
+            read(b"\x80\x02}" + twice + rest)
+    for call in (b"c_codecs\nencode\n", b"cnumpy._core.numeric\n_frombuffer\n"):
+        with pytest.raises(ValueError, match="^the file .*file.pkl"):
+            read(b"\x80\x04}\x8c\x01a" + call + b"(J\xff\xff\xff\x7fU\x06latin1NNtRs.")
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("wrap", [lambda evil: evil, lambda evil: {"a": evil}, lambda evil: {"a": np.array([evil])}])
 def test_code_is_refused_and_not_run(read, tmp_path, monkeypatch, protocol, wrap):
@@ -77,7 +124,13 @@ def test_code_is_refused_and_not_run(read, tmp_path, monkeypatch, protocol, wrap
 @pytest.mark.parametrize(
     "content",
     [
-        *([1, 2], 3, "text", None, {"a": 1}, {"a": [np.zeros(2)]}, {1: np.zeros(2)}, np.zeros(2), {"a": b"x"}),
+        *([1, 2], 3, "text", None, {"a": 1}, {1: np.zeros(2)}, np.zeros(2), {"a": b"x"}, {"a": {"b": np.zeros(2)}}),
+        *(
+            {"a": []},
+            {"a": [1.0, 2.0]},
+            {"a": [np.zeros(2), np.zeros(3)]},
+            {"a": [np.zeros(2), np.zeros(2, dtype=int)]},
+        ),
         {"a": np.zeros(2, dtype=[("x", "f8")])},
         {"a": np.array(["text"])},
         {"a": np.zeros(2, dtype=complex)},

@@ -4,13 +4,17 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyro_spvae.data import Values, load_data, published_sets
 from pyro_spvae.data.published_sets import SIZES
@@ -133,6 +137,92 @@ def test_other_sizes_are_refused(tmp_path, name, monkeypatch):
     monkeypatch.setattr(published_sets, "SIZES", SIZES)
     with pytest.raises(ValueError, match=f"^{name} has .* rows in its files, but .* are expected; fetch them anew"):
         load_data(name, data_dir=tmp_path)
+
+
+def histopathology(form):
+    """Images in each of the forms in which arrays may be pickled."""
+    parts = {
+        key: images(rows, seed=rows) for key, rows in zip(("training", "validation", "test"), (7, 2, 3), strict=True)
+    }
+    shaped = {"rows": lambda x: x.reshape(len(x), -1), "images": lambda x: x, "list": list}[form]
+    return parts, pickle.dumps({key: shaped(part) for key, part in parts.items()}, protocol=2)
+
+
+def archive(path, content, name="histopathology.pkl", kind="w:gz"):
+    with tarfile.open(path, kind) as file:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        file.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("form", ["rows", "images", "list"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_histopathology_packed_and_unpacked(tmp_path, form, packed):
+    parts, content = histopathology(form)
+    if packed:
+        archive(tmp_path / "histopathology.pkl.tar.gz", content, "folder/histopathology.pkl")
+    else:
+        (tmp_path / "histopathology.pkl").write_bytes(content)
+    before = sorted(tmp_path.iterdir())
+    data = load_data("histopathology", data_dir=tmp_path)
+    for x, part in zip((data.train, data.validation, data.test), parts.values(), strict=True):
+        assert torch.equal(x[:], tensor(part))
+    assert sorted(tmp_path.iterdir()) == before, "nothing is unpacked on disk"
+
+
+def test_archives_that_are_of_no_use(tmp_path):
+    path, (_, content) = tmp_path / "histopathology.pkl.tar.gz", histopathology("rows")
+    archive(path, content, "other.pkl")
+    with pytest.raises(
+        ValueError, match="^the archive .* holds no file histopathology.pkl; remove it and fetch it anew"
+    ):
+        load_data("histopathology", data_dir=tmp_path)
+    archive(path, b"no pickle")
+    with pytest.raises(ValueError, match="^the file .*histopathology.pkl.tar.gz is damaged"):
+        load_data("histopathology", data_dir=tmp_path)
+    archive(path, content)
+    whole = path.read_bytes()
+    for damaged in (b"", b"<html>", whole[: len(whole) // 2], whole[:40] + b"#" * 40 + whole[80:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="^the (file|archive) .*histopathology.pkl.tar.gz") as caught:
+            load_data("histopathology", data_dir=tmp_path)
+        assert "\n" not in str(caught.value)
+
+
+def test_where_the_files_come_from():
+    """Addresses and digests that others can check: of the author's notes, and of TensorFlow Datasets."""
+    (file,) = published_sets.HISTOPATHOLOGY.files
+    assert file.address.endswith(
+        "/vae_householder_flow/raw/master/datasets/histopathologyGray/histopathology.pkl.tar.gz"
+    )
+    for file in published_sets.STATIC_MNIST.files:
+        assert file.address.endswith(f"/binarized_mnist/{file.name}") and file.sha256 is not None
+        assert len(bytes.fromhex(file.sha256)) == 32
+
+
+@given(st.sampled_from(NAMES), st.integers(0, 2**20), st.binary(max_size=16), st.booleans())
+def test_only_refusals_leave_the_readers(tmp_path_factory, name, place, noise, cut):
+    folder = tmp_path_factory.getbasetemp() / "published"
+    path = folder / FILE[name]
+    write(folder, name)
+    whole = path.read_bytes()
+    place %= len(whole) if place % 2 else 400  # half of them in what describes the arrays
+    path.write_bytes(whole[:place] + noise + (b"" if cut else whole[place + len(noise) :]))
+    try:
+        data = load_data(name, data_dir=folder)
+    except ValueError as error:
+        assert (name in str(error) or path.name in str(error)) and "\n" not in str(error)
+    else:
+        assert torch.isfinite(data.train[:]).all()
+
+
+@given(st.sampled_from(NAMES), st.binary(max_size=300))
+def test_noise_is_refused(tmp_path_factory, name, content):
+    folder = tmp_path_factory.getbasetemp() / "noise"
+    write(folder, name)
+    (folder / FILE[name]).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}|{FILE[name]}"):
+        load_data(name, data_dir=folder)
 
 
 def test_values_out_of_range_are_refused(tmp_path):
