@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ class AnnealMessenger(Messenger):
 
     The handler must be outside of whatever gives a site its value by observation, so that it sees that it is observed.
 
-    :param float beta: weight of the latent KL, from 0 to 1; may be set anew at any time.
+    :param float beta: weight of the latent KL, at least 0; may be set anew at any time.
     :raises ValueError: for other weights.
     """
 
@@ -41,8 +42,8 @@ class AnnealMessenger(Messenger):
     @beta.setter
     def beta(self, value: float) -> None:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and 0 <= value <= 1):
-            raise ValueError(f"beta is {value!r}; a number from 0 to 1 is needed")
+        if not (number and 0 <= value < math.inf):
+            raise ValueError(f"beta is {value!r}; a number of at least 0 is needed")
         self._beta = float(value)
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -90,6 +91,6 @@ def anneal(program: Callable[..., Any], beta: float = 1.0) -> Annealed:
             model.beta = guide.beta = min(1.0, (epoch + 1) / 100)
 
     :param callable program: a model or guide.
-    :param float beta: weight of the latent KL, from 0 to 1.
+    :param float beta: weight of the latent KL, at least 0.
     """
     return Annealed(program, beta)

@@ -63,9 +63,8 @@ class FitConfig:
     reduce: Reduce = _option(
         "leaf", "Objective", "Where importance samples are averaged: in each leaf, or at the root."
     )
-    warmup: int = _option(
-        0, "Objective", "Epochs in which the weight of the latent KL rises linearly to 1; validation has 1.", least=0
-    )
+    beta: float = _option(1.0, "Objective", "Weight of the latent KL in training; validation has 1.", least=0)
+    warmup: int = _option(0, "Objective", "Epochs in which that weight rises linearly from 0.", least=0)
     optimiser: Optimiser = _option("adam", "Training", "Optimiser of torch.optim.")
     lr: float = _option(0.005, "Training", "Learning rate.", above=0)
     schedule: Schedule = _option(

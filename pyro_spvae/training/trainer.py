@@ -89,8 +89,8 @@ class Trainer:
         self.rows = len(train)
         model, guide = anneal(spvae.model, 1.0), anneal(spvae.guide, 1.0)
         self._annealed = (model, guide)
-        warm = config.warmup > 0
-        self.objective: nn.Module = self.elbo(model if warm else spvae.model, guide if warm else spvae.guide)
+        weighted = config.warmup > 0 or config.beta != 1
+        self.objective: nn.Module = self.elbo(*((model, guide) if weighted else (spvae.model, spvae.guide)))
         self.parameters = dict(spvae.named_parameters())
         self.optimiser = build_optimiser(config, self.parameters.values())
         self.schedule = Schedule(config, self.optimiser, config.epochs * len(self.batches))
@@ -189,10 +189,10 @@ class Trainer:
         return bound, stop > 0
 
     def _set_beta(self) -> None:
-        """KL warm-up: the weight of the latent KL in this epoch."""
-        if self.config.warmup:
-            for program in self._annealed:
-                program.beta = min(1.0, (self.epoch + 1) / self.config.warmup)
+        """The weight of the latent KL in this epoch."""
+        rise = min(1.0, (self.epoch + 1) / self.config.warmup) if self.config.warmup else 1.0
+        for program in self._annealed:
+            program.beta = rise * self.config.beta
 
     def _validation_is_due(self) -> bool:
         every = self.config.validate_every

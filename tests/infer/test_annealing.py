@@ -215,9 +215,9 @@ class TestHandler:
         ):
             assert {name: trace.nodes[name]["scale"] for name in ("outside", "inside")} == {"outside": 1, "inside": 0.5}
 
-    @pytest.mark.parametrize("beta", [-0.1, 1.1, math.nan, math.inf, True, "1", None])
+    @pytest.mark.parametrize("beta", [-0.1, math.nan, math.inf, True, "1", None])
     def test_beta_out_of_range_is_refused(self, beta):
-        message = f"^beta is {beta!r}; a number from 0 to 1 is needed$"
+        message = f"^beta is {beta!r}; a number of at least 0 is needed$"
         with pytest.raises(ValueError, match=message):
             anneal(lambda: None, beta)
         program = anneal(lambda: None, 0.5)

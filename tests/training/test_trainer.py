@@ -13,6 +13,7 @@ import pytest
 import torch
 from pyro.infer.util import is_validation_enabled
 
+from pyro_spvae.data import DataSet, Values
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.build import build_model, modelled, resolve
@@ -281,6 +282,22 @@ def test_warm_up_raises_the_weight_of_the_kl_and_does_not_count(make, monkeypatc
     trainer.run()
     assert seen[::2] == [[beta] * 2 for beta in (0.25, 0.5, 0.75, 1.0, 1.0)]
     assert trainer.epoch == 5, "validations 4 and 5 count"
+
+
+def test_a_larger_weight_of_the_kl_makes_codes_say_less(make):
+    shared = 0.7 * torch.randn(120, 1) + 0.2 * torch.randn(120, 4)
+    shared = shared.clamp(-2, 2).float()
+    data, ends = DataSet("shared", shared[:80], shared[80:100], shared[100:], Values(low=-2, high=2)), {}
+    for beta in (1.0, 20.0):
+        trainer = make(
+            data, beta=beta, structure="whole", objective="elbo", epochs=30, patience=30, lr=0.02, particles=4
+        )
+        trainer.run()
+        ends[beta] = trainer.metrics[-1]["val_latent_kl"]
+        assert [program.beta for program in trainer._annealed] == [beta, beta]
+    assert ends[20.0] < 0.5 * ends[1.0]
+    with pytest.raises(ValueError, match="^beta is -1; a number of at least 0"):
+        make(beta=-1)
 
 
 def test_warm_up_changes_the_objective_and_validation_has_none(make):
