@@ -134,7 +134,7 @@ class DataSet:
             rows = getattr(self, split)
             number = min(_FINGERPRINT_ROWS, len(rows))
             index = torch.linspace(0, len(rows) - 1, number, dtype=torch.float64).round().long()
-            digest.update(rows.raw(index).contiguous().numpy().tobytes())
+            digest.update(rows.raw(index).contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _with(self, **changes: object) -> DataSet:

@@ -30,6 +30,7 @@ SPLIT_NAMES = {
 }
 """The names under which a split may be stored."""
 
+_ZIP = b"PK"  # the first bytes of .npz and .pt files
 _HELD_OUT = 10  # one row in ten makes a held-out split
 _FEW_LEVELS = 16  # bytes up to this value are taken for levels of their own, and not for dark 8-bit images
 
@@ -46,8 +47,9 @@ def load_file(path: Path, *, seed: int = 0) -> DataSet:
 
     **Images.** For a folder see :func:`~pyro_spvae.data.image_folder.read_image_folder`.
 
-    **Memory.** ``.npy`` and ``.pt`` files are mapped into memory and read row by row when rows are asked for, so they
-    may be larger than it. ``.npz`` files are read once.
+    **Memory.** ``.npy`` files are mapped into memory and read row by row when rows are asked for, so they may be larger
+    than it (those in another byte order than the machine's are read once). ``.pt`` files are mapped too, and may be as
+    large as memory. ``.npz`` files are read once.
 
     **Kind of values**, from type and range over all splits:
 
@@ -93,10 +95,10 @@ class _Refused(ValueError):
 
 def _read_numpy(path: Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
-        zipped = file.read(2) == b"PK"
+        zipped = file.read(2) == _ZIP
     if not zipped:
-        # copy on write: nothing that is done to the array can reach the file
-        return {"x": _tensor(path, "x", np.load(path, mmap_mode="c", allow_pickle=False))}
+        # read only: systems refuse to map, to be written to, what is larger than their memory
+        return {"x": _tensor(path, "x", np.load(path, mmap_mode="r", allow_pickle=False))}
     # opened here, because NumPy leaves a damaged archive open
     with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
         names = _data_names(list(content.files))
@@ -117,11 +119,6 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
     where = f"the array {name} in the data file {path}"
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         raise _Refused(f"{where} is of type {array.dtype}, but booleans, integers or floats are needed.")
-    if array.dtype.kind == "u" and array.dtype.itemsize > 1:  # torch does little with these
-        if array.dtype.itemsize == 8 and array.size and int(array.max()) > np.iinfo(np.int64).max:
-            array = array.astype(np.float64)
-        else:
-            array = array.astype({2: np.int32, 4: np.int64, 8: np.int64}[array.dtype.itemsize])
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 or stride % array.dtype.itemsize for stride in array.strides):
@@ -130,23 +127,22 @@ def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except RuntimeError:  # written in the older format, which cannot be mapped
-        content = torch.load(path, weights_only=True, map_location="cpu")
+    with path.open("rb") as file:
+        zipped = file.read(2) == _ZIP
+    # the older format cannot be mapped
+    content = torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
     if isinstance(content, Tensor):
         content = {"x": content}
     if not isinstance(content, dict) or not content:
         raise _Refused(f"the data file {path} holds a {type(content).__name__}; a tensor or a dict of them is needed.")
-    tensors: dict[str, Tensor] = {}
-    for name, value in content.items():
-        if isinstance(value, Tensor):
-            dense = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
-            if not dense or value.is_meta:
-                raise _Refused(f"the tensor {name} in the data file {path} is no plain array of real numbers.")
-            tensors[str(name)] = value.detach()
+    tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise _Refused(f"the data file {path} holds no tensor.")
+    for name in _data_names(list(tensors)):
+        value = tensors[name]
+        dense = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
+        if not dense or value.is_meta:
+            raise _Refused(f"the tensor {name} in the data file {path} is no plain array of real numbers.")
     return tensors
 
 

@@ -45,12 +45,19 @@ def read_image_folder(folder: Path) -> dict[str, Tensor]:
     """
     places = {"train": folder}
     if (folder / "train").is_dir():
-        places = {
-            split: folder / name for split, names in _SPLITS.items() for name in names if (folder / name).is_dir()
-        }
+        places = {}
+        for split, names in _SPLITS.items():
+            found = [name for name in names if (folder / name).is_dir()]
+            if len(found) > 1:
+                raise ValueError(
+                    f"the folder {folder} holds both {found[0]} and {found[1]}, but there can be only one {split} "
+                    "split."
+                )
+            if found:
+                places[split] = folder / found[0]
     files = {split: _images(place) for split, place in places.items()}
-    for split, found in files.items():
-        if not found:
+    for split, images in files.items():
+        if not images:
             raise ValueError(
                 f"there are no images below the folder {places[split]}; accepted are {', '.join(SUFFIXES)} files."
             )
@@ -82,6 +89,7 @@ def _open(path: Path, kind: str | None = None) -> tuple[str, np.ndarray | None]:
 
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about descriptions beside the pixels
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if kind is None:

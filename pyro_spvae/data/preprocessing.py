@@ -15,6 +15,9 @@ from pyro_spvae.data.values import Values
 
 MAX_LEVELS = 2**16
 
+PREPROCESSING = ("none", "integers", "dequantize", "binarize", "binarize-static", "paper")
+"""The names of :func:`preprocessing`."""
+
 _PAPER_LEVELS = 255  # the paper rounds to multiples of 1/255, and this is the standard deviation of its noise
 
 
@@ -76,8 +79,7 @@ def preprocessing(name: str, values: Values, data: str = "the data") -> Preproce
         return _binarization(name, 1.0 if values.levels is None else values.levels - 1.0)
     if name == "paper":
         return Preprocessing(name, Values(low=0, high=1), False, _normal, _paper)
-    known = "none, integers, dequantize, binarize, binarize-static, paper"
-    raise ValueError(f"preprocess is {name!r}; known are {known}")
+    raise ValueError(f"preprocess is {name!r}; known are {', '.join(PREPROCESSING)}")
 
 
 def dequantize(x: Tensor, levels: int, generator: torch.Generator | None = None) -> Tensor:

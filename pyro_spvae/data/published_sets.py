@@ -11,7 +11,6 @@ others none were published: they are recognised by their content, arrays of the 
 from __future__ import annotations
 
 import tarfile
-import warnings
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.data.dataset import DataSet
+from pyro_spvae.data.matlab_arrays import read_matlab_arrays
 from pyro_spvae.data.pickled_arrays import pickled_arrays, read_pickled_arrays
 from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.sources import Source, SourceFile
@@ -210,20 +210,12 @@ def _read_amat(path: Path) -> Tensor:
 
 
 def _read_mat(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
-    """Arrays of numbers from a MATLAB file."""
-    import scipy.io
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about content that is not asked for
-            content = scipy.io.loadmat(path, variable_names=names)
-    except Exception as error:  # damaged bytes surface as almost any error
-        raise _damaged(path) from error
+    """Matrices from a MATLAB file."""
+    arrays = read_matlab_arrays(path, names)
     for name in names:
-        array = content.get(name)
-        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf" or array.ndim != 2 or not array.size:
+        if name not in arrays or arrays[name].ndim != 2 or not arrays[name].size:
             raise ValueError(f"the file {path} holds no array {name!r} of numbers; remove it and fetch it anew.")
-    return content
+    return arrays
 
 
 def _images(rows: Any, height: int, width: int, path: Path) -> Tensor:

@@ -18,6 +18,14 @@ from pyro_spvae.data.seeds import noise_seed
 
 _SCANNED = 2**22  # values that are looked at together
 _LONG = 2**30  # values, which take seconds to look at
+# torch 2.6 selects rows of these only under another name of their bytes
+_SELECTED_AS = {
+    torch.uint16: torch.int16,
+    torch.uint32: torch.int32,
+    torch.uint64: torch.int64,
+    torch.float8_e4m3fn: torch.uint8,
+    torch.float8_e5m2: torch.uint8,
+}
 _FRESH = 100  # stream of the noise of rows, apart from those of training
 
 
@@ -83,11 +91,10 @@ class Rows:
             return self[number : number + 1][0]
         if self._cache is not None:
             return self._cache[item].clone()
-        numbers = self._numbers(item)
         x = self._read(item)
         if self.preprocessing is None:
             return x
-        return self.preprocessing.apply(x, self._fixed_noise(numbers))
+        return self.preprocessing.apply(x, self._fixed_noise(item))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[number] for number in range(len(self)))
@@ -143,8 +150,10 @@ class Rows:
         return rows
 
     def raw(self, item: slice | Tensor) -> Tensor:
-        """Rows of the source in its own type, not transformed."""
-        return self.source[item if self.index is None else self.index[item]]
+        """Rows of the source in its own type, not transformed; not to be written to."""
+        rows = item if self.index is None else self.index[item]
+        dtype = self.source.dtype
+        return self.source.view(_SELECTED_AS.get(dtype, dtype))[rows].view(dtype)
 
     def _read(self, item: slice | Tensor) -> Tensor:
         # a copy always: the source may be a file that must not be written to
@@ -152,14 +161,16 @@ class Rows:
 
     def _numbers(self, item: slice | Tensor) -> Tensor:
         """Row numbers in the source."""
-        index = torch.arange(len(self.source)) if self.index is None else self.index
-        return index[item]
+        if self.index is not None:
+            return self.index[item]
+        return torch.arange(*item.indices(len(self))) if isinstance(item, slice) else item % len(self)
 
-    def _fixed_noise(self, numbers: Tensor) -> Tensor | None:
+    def _fixed_noise(self, item: slice | Tensor) -> Tensor | None:
         assert self.preprocessing is not None
         draw = self.preprocessing.noise
         if draw is None:
             return None
+        numbers = self._numbers(item)
         noise = torch.empty((len(numbers), *self.event_shape), dtype=torch.float32)
         generator = torch.Generator()
         for place, number in enumerate(numbers.tolist()):

@@ -26,6 +26,14 @@ MNIST_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+_ADDRESSES = {
+    "MNIST": "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "FashionMNIST": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "CIFAR10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "SVHN": "http://ufldl.stanford.edu/housenumbers/",
+    "Omniglot": "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/",
+}
+"""Where torchvision fetches them."""
 
 
 def load_mnist(data_dir: Path | None, seed: int, download: bool) -> DataSet:
@@ -131,18 +139,19 @@ def _pair(
     if missing and not download:
         raise ValueError(
             f"{name} needs the file {missing[0].name} (uncompressed) in {missing[0].parent}, and it is not there; put "
-            "it there, or allow the download by --download (download=True)."
+            f"it there (from {_ADDRESSES[kind]}), or allow the download by --download (download=True)."
         )
     dataset = getattr(torchvision_datasets(), kind)
     if missing:
         try:
             for part in parts:
                 dataset(folder, download=True, **part)
-        except (OSError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0][:200]
+        except Exception as error:  # of the connection, of archives, of files
+            reason = str(error).partition("\n")[0][:200] or type(error).__name__
             files = ", ".join(path.name for path in needed)
             raise ValueError(
-                f"{name} could not be downloaded ({reason}); put {files} into {needed[0].parent} yourself."
+                f"{name} could not be downloaded ({reason}); put {files} into {needed[0].parent} yourself, from "
+                f"{_ADDRESSES[kind]}."
             ) from error
     return [_guarded(name, folder, functools.partial(dataset, folder, **part)) for part in parts]
 

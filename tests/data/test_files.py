@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.data.files import _read
 from tests.cli_cases import python
 
 
@@ -205,7 +207,44 @@ def test_damaged_files_give_one_sentence(tmp_path: Path, suffix: str) -> None:
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.float64, np.float16, bool])
+def test_arrays_are_read_where_they_lie(tmp_path: Path, dtype: type) -> None:
+    """In the type and the place that they have in the file, which nothing changes."""
+    data = load_array(tmp_path, numbered(20).astype(dtype))
+    before = (tmp_path / "own.npy").read_bytes()
+    source = data.train.source
+    assert source is data.test.source and source.numpy().dtype == dtype
+    data.train[:].zero_()
+    del data, source
+    assert (tmp_path / "own.npy").read_bytes() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="needs to know the size of memory")
+def test_a_file_may_be_larger_than_memory(tmp_path: Path) -> None:
+    rows = 2 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1000
+    with (tmp_path / "large.npy").open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (rows, 1000)}
+        np.lib.format.write_array_header_1_0(file, header)
+        try:
+            file.truncate(file.tell() + rows * 1000)  # takes no place on the disk
+        except OSError:
+            pytest.skip("no file can be so large here")
+    x = _read(tmp_path / "large.npy")["x"]
+    assert len(x) == rows and not x[rows - 1].any()
+
+
 class TestTorch:
+    def test_labels_of_any_kind_are_left_alone(self, tmp_path: Path) -> None:
+        torch.save({"train": torch.rand(20, 2), "y": torch.eye(20).to_sparse()}, tmp_path / "own.pt")
+        assert len(load_data(tmp_path / "own.pt").train) == 16
+
+    @pytest.mark.parametrize("dtype", [torch.uint16, torch.bfloat16])
+    def test_types_that_numpy_does_not_have(self, tmp_path: Path, dtype: torch.dtype) -> None:
+        torch.save(torch.arange(40).reshape(20, 2).to(dtype), tmp_path / "own.pt")
+        data = load_data(tmp_path / "own.pt")
+        assert data.train.source.dtype == dtype and len(data.fingerprint()) == 16
+        assert data.values == (Values(low=0, high=39) if dtype.is_floating_point else Values.grey_levels(40))
+
     def test_a_tensor(self, tmp_path: Path) -> None:
         x = torch.arange(40.0).reshape(20, 2).double()
         torch.save(x, tmp_path / "own.pt")

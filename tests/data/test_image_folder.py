@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,13 @@ def test_a_split_that_is_missing_is_drawn(tmp_path: Path) -> None:
     assert not torch.equal(data.test[:], load_data(tmp_path, seed=2).test[:])
 
 
+def test_two_folders_for_one_split(tmp_path: Path) -> None:
+    for name in ("train", "val", "valid"):
+        write(tmp_path / name, pictures(3, 4, 4))
+    with pytest.raises(ValueError, match="holds both valid and val, but there can be only one validation split"):
+        load_data(tmp_path)
+
+
 def test_black_and_white_images_have_two_levels(tmp_path: Path) -> None:
     images = (pictures(12, 4, 4) > 127).astype(np.uint8) * 255
     write(tmp_path, images, mode="1")
@@ -98,6 +106,34 @@ def test_images_that_do_not_fit(tmp_path: Path, other, message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         load_data(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_damage_beside_the_pixels_is_no_matter(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    images = pictures(20, 4, 4)
+    write(tmp_path, images, suffix="tif")
+    path = tmp_path / "007.tif"
+    content = path.read_bytes()
+    place = content.index(struct.pack("<2HI", 278, 4, 1)) if b"II" == content[:2] else 0  # how many rows to a strip
+    path.write_bytes(content[:place] + struct.pack("<2H2I", 278, 4, 2**20, 0) + content[place + 12 :])
+    data = load_data(tmp_path)
+    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
+    assert float(together.sum()) == images.sum() and not recwarn.list
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tif"])
+def test_only_refusals_leave_the_reader(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path, pictures(20, 8, 8), suffix=suffix)
+    path, random = tmp_path / f"005.{suffix}", np.random.default_rng(0)
+    whole = path.read_bytes()
+    for cut in [False, True] * 40:
+        content = bytearray(whole)
+        for place in random.integers(0, len(whole), 3):
+            content[place] = random.integers(256)
+        path.write_bytes(content[: random.integers(len(whole))] if cut else content)
+        try:
+            assert len(load_data(tmp_path).train) == 16
+        except ValueError as error:
+            assert str(tmp_path) in str(error) and "\n" not in str(error)
 
 
 def test_no_images_or_too_few(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_spvae.data import Rows, Values
+from pyro_spvae.data import DataSet, Rows, Values
 from pyro_spvae.data.preprocessing import preprocessing
 
 GREY = Values.grey_levels(17)
@@ -53,6 +53,32 @@ def test_scanning_is_reading_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_spvae.data.rows._SCANNED", 6 * 8)
     assert [len(block) for block in make().scan("reading")] == [8, 8, 4]
     assert torch.equal(torch.cat(list(make().scan("reading"))), grey().float())
+
+
+WIDE = [torch.uint16, torch.uint32, torch.uint64, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", WIDE)
+def test_sources_of_rare_types_are_read_where_they_lie(dtype: torch.dtype) -> None:
+    x = torch.arange(8).reshape(4, 2)  # whole in all of them
+    source, index = x.to(dtype), torch.tensor([3, 0, 1])
+    for rows, expected in ((Rows(source), x), (Rows(source, index), x[index])):
+        assert rows.source is source
+        assert torch.equal(rows[:], expected.float()) and torch.equal(rows[1:2], expected[1:2].float())
+        assert torch.equal(rows[torch.tensor([2, 0])], expected[[2, 0]].float())
+        assert rows.raw(slice(None)).dtype == dtype
+        data = DataSet("x", rows, rows, rows, Values(low=0, high=7))
+        assert data.fingerprint() == DataSet("x", rows, rows, rows, Values(low=0, high=7)).fingerprint()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("index", [None, torch.tensor([3, 0, 1])])
+def test_rows_counted_from_the_end_are_the_same_rows(name: str, index: torch.Tensor | None) -> None:
+    rows = make(name, index)
+    assert torch.equal(rows[torch.tensor([-1, -2])], rows[torch.tensor([len(rows) - 1, len(rows) - 2])])
+    assert torch.equal(rows[-2:], rows[len(rows) - 2 :]) and torch.equal(rows[::2], rows[torch.arange(0, len(rows), 2)])
+    with pytest.raises(IndexError):
+        rows[torch.tensor([len(rows)])]
 
 
 def test_a_split_is_an_index_into_one_source() -> None:

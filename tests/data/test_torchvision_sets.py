@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import http.client
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.data import DataSet, Values, load_data, torchvision_sets
 from pyro_spvae.data._torchvision import torchvision_datasets
 
 Bytes = NDArray[np.uint8]
@@ -95,7 +97,7 @@ def test_mnist_says_which_file_goes_where_and_writes_nothing(mnist_dir: Path, na
     before = sorted(raw.iterdir())
     with pytest.raises(ValueError) as caught:
         load_data("mnist", data_dir=mnist_dir)
-    assert name in str(caught.value) and str(raw) in str(caught.value)
+    assert name in str(caught.value) and str(raw) in str(caught.value) and "/mnist/" in str(caught.value)
     assert sorted(raw.iterdir()) == before
     with pytest.raises(ValueError, match="train-images-idx3-ubyte"):
         load_data("mnist", data_dir=mnist_dir / "elsewhere")
@@ -194,12 +196,33 @@ def test_omniglot(tmp_path: Path, no_digests: None) -> None:
     assert torch.equal(omniglot.test[:], strokes["images_evaluation"])
 
 
+def test_where_the_files_come_from() -> None:
+    """The addresses that messages give are those of torchvision."""
+    datasets = torchvision_datasets()
+    ours = torchvision_sets._ADDRESSES
+    for kind in ("MNIST", "FashionMNIST"):
+        assert ours[kind] in getattr(datasets, kind).mirrors
+    assert ours["CIFAR10"] == datasets.CIFAR10.url
+    assert f"{ours['SVHN']}test_32x32.mat" == datasets.SVHN.split_list["test"][0]
+    assert ours["Omniglot"] == f"{datasets.Omniglot.download_url_prefix}/"
+
+
 @pytest.mark.parametrize("name", ["mnist", "svhn", "cifar10", "omniglot"])
-def test_a_download_that_fails_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no network\nat all"), "no network"),
+        (http.client.IncompleteRead(b"", 9), "IncompleteRead.*"),
+        (zipfile.BadZipFile(), "BadZipFile"),
+    ],
+)
+def test_a_download_that_fails_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, reason: str
+) -> None:
     def fails(*args: object, **kwargs: object) -> None:
-        raise RuntimeError("no network\nat all")
+        raise error
 
     for kind in ("MNIST", "SVHN", "CIFAR10", "Omniglot"):
         monkeypatch.setattr(torchvision_datasets(), kind, fails)
-    with pytest.raises(ValueError, match=rf"^{name} could not be downloaded \(no network\); put .* into .* yourself"):
+    with pytest.raises(ValueError, match=rf"^{name} could not be downloaded \({reason}\); put .* into .*, from http"):
         load_data(name, data_dir=tmp_path, download=True)
