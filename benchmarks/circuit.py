@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of the circuit: forward and backward to weights and leaf log-densities, on one thread, in CPU milliseconds.
 
-Contenders take turns in one process and the median over the rounds is given. Run ``python -m benchmarks.circuit``.
+The circuit with free weights is compared with a loop over its regions, and with circuits of the same structure whose
+weights are tied, products of factors ("cp") or both. Contenders take turns in one process and the median over the
+rounds is given. Run ``python -m benchmarks.circuit``.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -21,20 +24,34 @@ from pyro_spvae.circuits.layer import SumLayer
 # (cells per side, units, rounds, limit in ms that the project has set itself)
 CASES = [(4, 2, 41, 5.0), (7, 10, 7, 400.0), (4, 20, 7, None)]
 BATCH = 128
+LOOP = "loop over regions"
+OURS = "pyro-spvae"
+OPTIONS: dict[str, dict[str, Any]] = {
+    OURS: {},
+    "pyro-spvae, tie shape": {"tie": "shape"},
+    "pyro-spvae, weights cp": {"weights": "cp"},
+    "pyro-spvae, tie shape, weights cp": {"tie": "shape", "weights": "cp"},
+}
 
 
 class RegionLoop:
     """The same circuit, evaluated region by region as published implementations do: logs of sums of exponentials by
     autograd.
 
-    :param Circuit circuit: whose weights to use.
+    :param Circuit circuit: with as many leaves in a leaf region as sums in an inner one.
+    :param logits: the weights to use, for each layer of the circuit ``[region, sum, product]``, products in the order
+        (partition, left unit, right unit), as the circuit keeps them.
     """
 
-    def __init__(self, circuit: Circuit) -> None:
+    def __init__(self, circuit: Circuit, logits: Sequence[Tensor]) -> None:
         self.circuit = circuit
         cells = circuit.num_leaf_regions
-        # a region's logits in the order (partition, left unit, right unit), as the circuit keeps them
-        self.logits = {region: layer.logits[place] for layer, place, region in _places(circuit)}
+        layers = [cast(SumLayer, layer) for layer in circuit.layers]
+        self.logits = {
+            region: own[place]
+            for layer, own in zip(layers, logits, strict=True)
+            for place, region in enumerate(layer.regions)
+        }
         self.inner = range(cells, circuit.regions.num_regions)
 
     def __call__(self, leaf: Tensor) -> Tensor:
@@ -53,16 +70,11 @@ class RegionLoop:
         return values[self.circuit.regions.root].squeeze(1)
 
 
-def _places(circuit: Circuit) -> list[tuple[SumLayer, int, int]]:
-    layers = [cast(SumLayer, layer) for layer in circuit.layers]
-    return [(layer, place, region) for layer in layers for place, region in enumerate(layer.regions)]
-
-
 def measure() -> list[dict[str, Any]]:
     """Time all cases.
 
-    :return: for each case and contender ``grid``, ``units``, ``contender``, ``milliseconds``, ``ratio`` (to ours) and
-        ``limit``.
+    :return: for each case and contender ``grid``, ``units``, ``contender``, ``weights`` (how many), ``milliseconds``,
+        ``ratio`` (to ours with free weights) and ``limit``.
     :raises RuntimeError: if the contenders disagree.
     """
     threads = torch.get_num_threads()
@@ -75,15 +87,19 @@ def measure() -> list[dict[str, Any]]:
 
 def _measure_case(side: int, units: int, rounds: int, limit: float | None) -> list[dict[str, Any]]:
     torch.manual_seed(0)
-    circuit = Circuit(poon_domingos((side, side), 1), units)
-    leaf = torch.randn(BATCH, circuit.num_leaves)
-    contenders: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {
-        "pyro-spvae": lambda: _step(circuit, circuit, leaf),
-        "loop over regions": lambda: _step(circuit, RegionLoop(circuit), leaf),
-    }
-    (value, gradient), (other_value, other_gradient) = (step() for step in contenders.values())
-    if not (torch.allclose(value, other_value, atol=1e-3) and torch.allclose(gradient, other_gradient, atol=1e-4)):
-        raise RuntimeError(f"the contenders disagree on {side}x{side} with {units} units.")
+    graph = poon_domingos((side, side), 1)
+    leaf = torch.randn(BATCH, graph.num_leaf_regions * units)
+    contenders: dict[str, Callable[[], tuple[Tensor, Tensor]]] = {}
+    weights: dict[str, int] = {}
+    for name, options in OPTIONS.items():
+        circuit = Circuit(graph, units, **options)
+        weights[name] = circuit.num_weights
+        contenders[name] = partial(_step, circuit, circuit, leaf)
+        _check(circuit, leaf, name)
+        if name == OURS:
+            logits = [cast(SumLayer, layer).logits for layer in circuit.layers]
+            weights[LOOP] = circuit.num_weights
+            contenders[LOOP] = partial(_step, circuit, RegionLoop(circuit, logits), leaf)
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, step in contenders.items():
@@ -96,12 +112,21 @@ def _measure_case(side: int, units: int, rounds: int, limit: float | None) -> li
             "grid": f"{side}x{side}",
             "units": units,
             "contender": name,
+            "weights": weights[name],
             "milliseconds": median,
-            "ratio": median / medians["pyro-spvae"],
-            "limit": limit if name == "pyro-spvae" else None,
+            "ratio": median / medians[OURS],
+            "limit": limit if name == OURS else None,
         }
         for name, median in medians.items()
     ]
+
+
+def _check(circuit: Circuit, leaf: Tensor, name: str) -> None:
+    """The circuit against the loop, for the same weights."""
+    loop = RegionLoop(circuit, [weight.detach() for weight in circuit.log_weights()])
+    (value, gradient), (other, other_gradient) = (_step(circuit, one, leaf) for one in (circuit, loop))
+    if not (torch.allclose(value, other, atol=1e-3) and torch.allclose(gradient, other_gradient, atol=1e-4)):
+        raise RuntimeError(f"{name} disagrees with the loop over regions, with {circuit.units} units.")
 
 
 def _step(circuit: Circuit, contender: Callable[[Tensor], Tensor], leaf: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,14 +141,14 @@ def _step(circuit: Circuit, contender: Callable[[Tensor], Tensor], leaf: Tensor)
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows of :func:`measure` as a Markdown table."""
     lines = [
-        f"| cells | units | contender | CPU ms, forward + backward, batch {BATCH} | times ours | limit |",
-        "|---|---|---|---|---|---|",
+        f"| cells | units | contender | weights | CPU ms, forward + backward, batch {BATCH} | times ours | limit |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         limit = "" if row["limit"] is None else f"{row['limit']:.0f}"
         lines.append(
-            f"| {row['grid']} | {row['units']} | {row['contender']} | {row['milliseconds']:.2f} "
-            f"| {row['ratio']:.1f} | {limit} |"
+            f"| {row['grid']} | {row['units']} | {row['contender']} | {row['weights']:,} "
+            f"| {row['milliseconds']:.2f} | {row['ratio']:.2f} | {limit} |"
         )
     return "\n".join(lines)
 

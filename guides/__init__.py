@@ -3,6 +3,8 @@
 """Inference programs: one file a family."""
 
 from pyro_spvae.guides.leaf import LeafGuide
+from pyro_spvae.guides.mixed import MixedGuide
+from pyro_spvae.guides.no_latents import NoLatents
 from pyro_spvae.guides.normal import NormalGuide
 
-__all__ = ["LeafGuide", "NormalGuide"]
+__all__ = ["LeafGuide", "MixedGuide", "NoLatents", "NormalGuide"]

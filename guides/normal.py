@@ -50,9 +50,9 @@ class NormalGuide(LeafGuide):
         self.scale = scale
         self.min_scale = check_scale(scale, min_scale)
 
-    def build(self, leaves: int, pixels: int, latent_dim: int) -> None:
+    def build(self, leaves: int, pixels: int, latent_dim: int, patch: tuple[int, ...] | None = None) -> None:
         """Binds the encoder."""
-        self.encoder.bind(leaves=leaves, inputs=pixels, outputs=(latent_dim, latent_dim))
+        self.encoder.bind(leaves=leaves, inputs=pixels, outputs=(latent_dim, latent_dim), input_shape=patch)
 
     @memoized
     def encode(self, x: Tensor) -> LeafNormal:

@@ -3,8 +3,11 @@
 """Generative programs: one file a system."""
 
 from pyro_spvae.models.embedding import Embedding
+from pyro_spvae.models.factorized import FactorizedLeaf
 from pyro_spvae.models.leaf import LeafModel
+from pyro_spvae.models.mixed import MixedLeaf
+from pyro_spvae.models.spn import SPN, Explanation
 from pyro_spvae.models.spvae import SPVAE
 from pyro_spvae.models.vae import VAE
 
-__all__ = ["SPVAE", "VAE", "Embedding", "LeafModel"]
+__all__ = ["SPN", "SPVAE", "VAE", "Embedding", "Explanation", "FactorizedLeaf", "LeafModel", "MixedLeaf"]

@@ -33,7 +33,7 @@ class LeafBatch:
     @staticmethod
     def make(spvae: SPVAE, x: Tensor, observed: Tensor | None, check_values: bool) -> LeafBatch:
         """Checks a batch and cuts it into patches."""
-        _check_shapes(spvae, x, observed)
+        check_shapes(spvae, x, observed)
         view = spvae.view
         patches = view(x)  # [B, L, P]
         mask, seen = view.mask, None
@@ -56,7 +56,11 @@ class LeafBatch:
         return LeafBatch(len(x), patches, features, mask, seen)
 
 
-def _check_shapes(spvae: SPVAE, x: Tensor, observed: Tensor | None) -> None:
+def check_shapes(spvae: SPVAE, x: Tensor, observed: Tensor | None) -> None:
+    """
+    :raises ValueError: if ``x`` or ``observed`` has another shape or device than the model needs, or holds no rows.
+    :raises TypeError: if one of them has another type.
+    """
     event = spvae.event_shape
     if not isinstance(x, Tensor):
         raise TypeError(f"x is a {type(x).__name__}; a torch.Tensor is needed")

@@ -14,10 +14,10 @@ class LeafModel(Part, PyroModule):
     """
     A generative program for the data of one leaf, written without plates.
 
-    Subclasses set :attr:`latent_dim`, make their parameters in ``build(leaves, pixels)`` and state their sites in
-    ``forward``: latent variables of any number and name, and the observation ``"x"``. :class:`~pyro_spvae.models.SPVAE`
-    runs the program once for all leaves inside the plates ``data`` (dim -2) and ``leaf`` (dim -1), so that every tensor
-    has shape ``[.., data, leaf, event]`` and parameters carry a leaf axis.
+    Subclasses set :attr:`latent_dim` (0 if nothing is latent), make their parameters in ``build(leaves, pixels)`` and
+    state their sites in ``forward``: latent variables of any number and name, and the observation ``"x"``.
+    :class:`~pyro_spvae.models.SPVAE` runs the program once for all leaves inside the plates ``data`` (dim -2) and
+    ``leaf`` (dim -1), so that every tensor has shape ``[.., data, leaf, event]`` and parameters carry a leaf axis.
     """
 
     latent_dim: int

@@ -40,7 +40,8 @@ class LeafDraws:
 
     @staticmethod
     def make(spvae: SPVAE, x: Tensor, observed: Tensor | None, num_particles: int) -> LeafDraws:
-        """Runs guide and model once, all particles together; data have been checked."""
+        """Runs guide and model once, all particles together (one, if nothing is latent); data have been checked."""
+        num_particles = num_particles if spvae.has_latents else 1
         with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
             guide_trace: Any = poutine.trace(_particles(spvae.guide, num_particles)).get_trace(x, observed)
             model = collapse_tree(poutine.replay(_particles(spvae.model, num_particles), trace=guide_trace))
@@ -93,7 +94,7 @@ class TreePosterior:
         self.num_leaves = spvae.num_leaves
         self.rows = len(x)
         draws = LeafDraws.make(spvae, x, observed, num_particles)
-        prior = prior_sites(spvae, num_particles, self.rows)
+        prior = prior_sites(spvae, len(draws.log_weight), self.rows)
         self.log_weight = draws.log_weight  # [K, B, L]
         self.tree = InducedTree(spvae.circuit, draws.leaf_values.unsqueeze(-2))
         self.values: dict[str, tuple[Tensor, int]] = {}

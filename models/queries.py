@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyro_spvae.models.spvae import SPVAE
 
 _BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
+_EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are small, and circuits over them large
 
 
 class Queries:
@@ -33,6 +34,7 @@ class Queries:
     if TYPE_CHECKING:
         circuit: Circuit
         view: LeafView
+        has_latents: bool
 
         def model(self, *args: Any, **kwargs: Any) -> Tensor: ...
 
@@ -136,7 +138,7 @@ class Queries:
         self.check(x, observed)
         _check_positive("num_particles", num_particles)
         blocks = []
-        for block, seen in _blocks(x, observed, num_particles):
+        for block, seen in self._blocks(x, observed, num_particles):
             posterior = self.posterior(block, seen, num_particles)
             blocks.append(torch.stack([self._generate(len(block), posterior, means) for _ in range(num_samples)]))
         return torch.cat(blocks, 1)
@@ -171,7 +173,7 @@ class Queries:
         self.check(x, observed)
         _check_positive("num_particles", num_particles)
         blocks = []
-        for block, seen in _blocks(x, observed, num_particles):
+        for block, seen in self._blocks(x, observed, num_particles):
             draws = LeafDraws.make(cast("SPVAE", self), block, seen, num_particles)
             leaf = draws.leaf_values
             by_sum = self.circuit.sum_posterior(leaf) if sums else []
@@ -212,7 +214,7 @@ class Queries:
             raise ValueError(f"end has shape {list(end.shape)}; that of start, {list(start.shape)}, is needed")
         blocks = []
         for (first, _), (last, _) in zip(
-            _blocks(start, None, num_particles), _blocks(end, None, num_particles), strict=True
+            self._blocks(start, None, num_particles), self._blocks(end, None, num_particles), strict=True
         ):
             with _rewound(first.device):
                 draws = LeafDraws.make(cast("SPVAE", self), first, None, num_particles)
@@ -234,11 +236,14 @@ class Queries:
             trace: Any = poutine.trace(poutine.condition(self.model, data=given)).get_trace(num=len(tree))
         return self.view.assemble(tree, trace.nodes["x"]["fn"].mean)
 
+    def _blocks(self, x: Tensor, observed: Tensor | None, num_particles: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Data and their masks, few at a time."""
+        return batches(x, observed, max(1, _BLOCK // num_particles) if self.has_latents else _EXACT_BLOCK)
 
-def _blocks(x: Tensor, observed: Tensor | None, num_particles: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Data and their masks, few at a time."""
+
+def batches(x: Tensor, observed: Tensor | None, rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Data and their masks, ``rows`` at a time."""
     seen = None if observed is None else observed.expand(x.shape)
-    rows = max(1, _BLOCK // num_particles)
     for start in range(0, len(x), rows):
         block = slice(start, start + rows)
         yield x[block], None if seen is None else seen[block]

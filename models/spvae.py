@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.distributions import InducedTree
-from pyro_spvae.guides import LeafGuide, NormalGuide
+from pyro_spvae.guides import LeafGuide, NoLatents, NormalGuide
 from pyro_spvae.infer import sample_tree
 from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
 from pyro_spvae.likelihoods import Likelihood, Normal
@@ -57,7 +57,8 @@ class SPVAE(Queries, Storage, PyroModule):
     :param LeafModel leaf: the generative program of a leaf. By default a :class:`~pyro_spvae.models.VAE` made of
         ``likelihood``, ``latent_dim``, ``hidden_dims`` and ``prior``.
     :param LeafGuide guide: the inference program of a leaf; by default a
-        :class:`~pyro_spvae.guides.NormalGuide` with ``hidden_dims``.
+        :class:`~pyro_spvae.guides.NormalGuide` with ``hidden_dims``, or :class:`~pyro_spvae.guides.NoLatents` for a
+        leaf without latent variables.
     :param int latent_dim: latent size of the default leaf, 8.
     :param Sequence[int] hidden_dims: hidden layers of the default leaf and guide, (32, 32).
     :param Likelihood likelihood: of the default leaf; ``Normal()`` by default.
@@ -65,6 +66,8 @@ class SPVAE(Queries, Storage, PyroModule):
     :param channels: size of a channel axis in front of the region graph's shape, or ``None`` for none. By default 1 for
         two-dimensional graphs (images ``[1, height, width]``) and ``None`` for others (``[D]``).
     :ivar int num_leaves: number of leaf programs.
+    :ivar bool has_latents: whether the leaf has latent variables. If not, the tree alone is random given data, and
+        every query is exact whatever its number of particles.
     :ivar torch.Size event_shape: shape of one datum.
     :raises ValueError: for arguments that do not go together.
     """
@@ -120,10 +123,22 @@ class SPVAE(Queries, Storage, PyroModule):
         self.num_leaves: int = circuit.num_leaves
         self.view = LeafView(circuit.regions, circuit.leaves, channels)
         self.event_shape: torch.Size = self.view.event_shape
-        sizes = {"leaves": circuit.num_leaves, "pixels": self.view.pixels}
+        sizes: dict[str, Any] = {
+            "leaves": circuit.num_leaves,
+            "pixels": self.view.pixels,
+            "patch": self.view.patch,
+        }
         self.leaf = leaf.bind(**sizes)
-        guide = NormalGuide(hidden_dims=(32, 32) if hidden_dims is None else hidden_dims) if guide is None else guide
-        self.leaf_guide = guide.bind(**sizes, latent_dim=leaf.latent_dim)
+        self.has_latents: bool = leaf.latent_dim != 0
+        if guide is None:
+            guide = NormalGuide((32, 32) if hidden_dims is None else hidden_dims) if self.has_latents else NoLatents()
+        if isinstance(guide, NoLatents) == self.has_latents:
+            has, accepted = ("has", "one that states them") if self.has_latents else ("has no", "NoLatents")
+            raise ValueError(
+                f"guide is a {type(guide).__name__}, but the leaf {type(leaf).__name__} {has} latent variables; "
+                f"accepted is {accepted}"
+            )
+        self.leaf_guide = guide.bind(**sizes, **({"latent_dim": leaf.latent_dim} if self.has_latents else {}))
 
     @pyro_method
     def model(

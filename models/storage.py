@@ -25,6 +25,7 @@ _DTYPES = {
     str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.half)
 }
 _KEYS = ("regions", "units", "leaves", "channels", "leaf", "guide", "dtype")
+_OPTIONS = {"tie": "none", "weights": "full"}  # of the circuit, which an architecture names where they are others
 _FILES = ("model.pt", "best.pt", "last.pt")  # in the order in which a folder is searched
 
 
@@ -39,7 +40,8 @@ class Storage:
     def architecture(self) -> dict[str, Any]:
         """
         What the model was made from, as plain values: the region graph as its JSON text, the numbers of units, leaves
-        and channels, leaf and guide as :func:`pyro_spvae.registry.describe` has them, and the floating-point type.
+        and channels, leaf and guide as :func:`pyro_spvae.registry.describe` has them, and the floating-point type; and
+        the circuit's options ``tie`` and ``weights`` where they are not the defaults.
 
         :raises ValueError: if a part is a user's own and cannot be made anew from a description, or the circuit is.
         """
@@ -60,6 +62,10 @@ class Storage:
             "leaf": describe(self.leaf),
             "guide": describe(self.leaf_guide),
             "dtype": str(dtypes.pop()).removeprefix("torch."),
+        } | {
+            name: getattr(self.circuit, name)
+            for name, default in _OPTIONS.items()
+            if getattr(self.circuit, name) != default
         }
 
     @classmethod
@@ -74,11 +80,11 @@ class Storage:
         """
         if not isinstance(architecture, dict):
             raise ValueError(f"architecture is a {type(architecture).__name__}; a dict is needed")
-        unknown = [key for key in architecture if key not in _KEYS]
+        unknown = [key for key in architecture if key not in (*_KEYS, *_OPTIONS)]
         missing = [key for key in _KEYS if key not in architecture]
         if unknown or missing:
             what = f"has the unknown key {unknown[0]!r}" if unknown else f"lacks the key {missing[0]!r}"
-            raise ValueError(f"architecture {what}; its keys are {', '.join(_KEYS)}")
+            raise ValueError(f"architecture {what}; its keys are {', '.join((*_KEYS, *_OPTIONS))}")
         regions, dtype = architecture["regions"], architecture["dtype"]
         if not isinstance(regions, str):
             raise ValueError(f"regions is a {type(regions).__name__}; the JSON text of a region graph is needed")
@@ -91,10 +97,14 @@ class Storage:
             raise ValueError(f"channels is {architecture['channels']!r}; a positive integer or None is needed")
         try:
             with _made_as(_DTYPES[dtype]):
-                spvae = cast(Any, cls)(
+                circuit = Circuit(
                     RegionGraph.from_json(regions),
                     architecture["units"],
                     architecture["leaves"],
+                    **{name: architecture.get(name, default) for name, default in _OPTIONS.items()},
+                )
+                spvae = cast(Any, cls)(
+                    circuit,
                     leaf=build("leaf", architecture["leaf"]),
                     guide=build("guide", architecture["guide"]),
                     channels=architecture["channels"],

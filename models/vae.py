@@ -58,11 +58,11 @@ class VAE(LeafModel):
         self.likelihood = likelihood
         self.decoder = network_or_mlp("decoder", decoder, hidden_dims, activation, networks)
 
-    def build(self, leaves: int, pixels: int) -> None:
+    def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
         """Binds prior, likelihood and decoder."""
         self.prior.bind(leaves=leaves, latent_dim=self.latent_dim)
         self.likelihood.bind(leaves=leaves, pixels=pixels)
-        self.decoder.bind(leaves=leaves, inputs=self.latent_dim, outputs=self.likelihood.heads)
+        self.decoder.bind(leaves=leaves, inputs=self.latent_dim, outputs=self.likelihood.heads, output_shape=patch)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z`` and ``x``."""

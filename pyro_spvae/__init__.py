@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 from pyro_spvae._version import __version__
 
 if TYPE_CHECKING:
-    from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
+    from pyro_spvae.circuits import (
+        Circuit,
+        RegionGraph,
+        learn_regions,
+        poon_domingos,
+        quad_tree,
+        random_binary_tree,
+        whole,
+    )
     from pyro_spvae.distributions import InducedTree
     from pyro_spvae.infer import CircuitELBO, collapse_tree, log_likelihood
 
@@ -25,6 +33,7 @@ __all__ = [
     "RegionGraph",
     "__version__",
     "collapse_tree",
+    "learn_regions",
     "log_likelihood",
     "poon_domingos",
     "quad_tree",
@@ -38,6 +47,7 @@ _HOME = {
     "InducedTree": "distributions",
     "RegionGraph": "circuits",
     "collapse_tree": "infer",
+    "learn_regions": "circuits",
     "log_likelihood": "infer",
     "poon_domingos": "circuits",
     "quad_tree": "circuits",

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from pyro_spvae import distributions as dist
 from pyro_spvae.nn import Part, positive_scale
 from pyro_spvae.nn.part import is_positive
-from pyro_spvae.nn.scale import check_scale
+from pyro_spvae.nn.scale import check_scale, raw_scale
+from pyro_spvae.nn.simplex import away_from_zero
 
 __all__ = ["Bernoulli", "Binomial", "Categorical", "Likelihood", "Normal"]
+
+_LEAST = 1e-6  # probability that an M-step writes, so that logits stay within 14 of each other
 
 
 class Likelihood(Part, nn.Module):
@@ -51,6 +54,40 @@ class Likelihood(Part, nn.Module):
         """The distribution of the pixels."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, outputs, mask=None)")
 
+    def initial_outputs(self, leaves: int) -> tuple[Tensor, ...]:
+        """
+        What a leaf without a decoder starts from in its place: a tensor ``[leaf, head]`` for each of :attr:`heads`,
+        drawn from torch's generator, so that the leaves of a region differ; standard normal by default.
+        """
+        return tuple(torch.randn(leaves, size) for size in self.heads)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """
+        Sufficient statistics of an exponential family, added up over the data, for the E-step of EM.
+
+        :param Tensor x: values ``[data, leaf, pixel]`` in the support where the weight is not 0.
+        :param Tensor weight: of every value, same shape, at least 0.
+        :returns: ``[leaf, pixel, statistic]``, in the type of the weights.
+        :raises ValueError: if the likelihood does not say; it can be trained by gradient alone.
+        """
+        raise ValueError(
+            f"the likelihood {type(self).__name__} has no sufficient statistics, which EM needs; train by gradient, or "
+            "define statistics, uniform_statistics and outputs_of"
+        )
+
+    def uniform_statistics(self) -> Tensor | None:
+        """Means of the statistics ``[statistic]`` where all values are equally likely; ``None`` if they cannot be."""
+        return None
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """
+        The most likely outputs given means of the statistics, for the M-step of EM.
+
+        :param Tensor means: ``[leaf, pixel, statistic]``.
+        :returns: a finite tensor ``[leaf, head]`` for each of :attr:`heads`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define outputs_of(self, means)")
+
     def features(self, x: Tensor) -> Tensor:
         """Pixel values brought to about [0, 1] for the guide's networks."""
         return x
@@ -81,6 +118,17 @@ class Bernoulli(Likelihood):
         (logits,) = outputs
         return dist.LeafBernoulli(logits, mask=mask)
 
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The number of ones."""
+        return torch.einsum("blp,blp->lp", weight, x.to(weight.dtype)).unsqueeze(-1)
+
+    def uniform_statistics(self) -> Tensor:
+        return torch.tensor([0.5])
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""
+        return (torch.logit(means.squeeze(-1), eps=_LEAST),)
+
     def supports(self, x: Tensor) -> Tensor:
         return (x == 0) | (x == 1)
 
@@ -100,6 +148,17 @@ class Binomial(Likelihood):
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         (logits,) = outputs
         return dist.LeafBinomial(self.total_count, logits, mask=mask)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The sum of levels, in units of N."""
+        return torch.einsum("blp,blp->lp", weight, x.to(weight.dtype) / self.total_count).unsqueeze(-1)
+
+    def uniform_statistics(self) -> Tensor:
+        return torch.tensor([0.5])
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""
+        return (torch.logit(means.squeeze(-1), eps=_LEAST),)
 
     def features(self, x: Tensor) -> Tensor:
         return x / self.total_count
@@ -127,6 +186,18 @@ class Categorical(Likelihood):
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         (logits,) = outputs
         return dist.LeafCategorical(logits.unflatten(-1, (self.sizes["pixels"], self.levels)), mask=mask)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The number of times that each level occurs."""
+        counts = weight.new_zeros(*x.shape[1:], self.levels)  # [L, P, V]
+        return counts.scatter_add_(-1, x.long().movedim(0, -1), weight.movedim(0, -1))
+
+    def uniform_statistics(self) -> Tensor:
+        return torch.full((self.levels,), 1 / self.levels)
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """Logarithms of probabilities of at least 1e-6."""
+        return (away_from_zero(means, _LEAST).log().flatten(-2),)
 
     def features(self, x: Tensor) -> Tensor:
         return x / max(self.levels - 1, 1)
@@ -162,10 +233,38 @@ class Normal(Likelihood):
         return (pixels, pixels)
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
-        loc, raw_scale = outputs
+        loc, raw = outputs
         if self.mean == "sigmoid":
             loc = torch.sigmoid(loc)
-        return dist.LeafNormal(loc, positive_scale(raw_scale, self.scale, self.min_scale), mask=mask)
+        return dist.LeafNormal(loc, positive_scale(raw, self.scale, self.min_scale), mask=mask)
+
+    def initial_outputs(self, leaves: int) -> tuple[Tensor, ...]:
+        """
+        Standard normal means of standard deviation 0.7, for data in units of their own deviations; of 0.3 where a
+        sigmoid brings means into [0, 1].
+        """
+        loc, raw = super().initial_outputs(leaves)
+        deviation = torch.full_like(raw, 0.3 if self.mean == "sigmoid" else 0.7)
+        return loc, raw_scale(deviation, self.scale, self.min_scale)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Sums of values and of their squares."""
+        x = x.to(weight.dtype)
+        return torch.stack([torch.einsum("blp,blp->lp", weight, power) for power in (x, x.square())], -1)
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """
+        Mean and deviation; a mean within 1e-6 of an end of [0, 1], where that is its range, or a deviation that the
+        parameterisation cannot reach is moved to the nearest that it can, which is the most likely one in that range.
+        """
+        first, second = means.unbind(-1)
+        variance = second - first.square()
+        loc, shift = first, torch.zeros_like(first)
+        if self.mean == "sigmoid":
+            loc = torch.logit(first, eps=_LEAST)
+            shift = first - first.clamp(_LEAST, 1 - _LEAST)
+        deviation = (variance.clamp(min=0) + shift.square()).sqrt()
+        return loc, raw_scale(deviation, self.scale, self.min_scale)
 
 
 def _positive(name: str, value: int) -> int:

@@ -35,7 +35,7 @@ def image_grid(images: Tensor, low: float = 0.0, high: float = 1.0, title: str |
     height, width = images.shape[-2:]
     columns = min(len(images), max(1, round(math.sqrt(len(images) * height / width))))
     mosaic = _mosaic(images, columns, low, high)
-    figure = _figure(4.0, 4.0 * mosaic.size(0) / mosaic.size(1) + (0.3 if title else 0))
+    figure = new_figure(4.0, 4.0 * mosaic.size(0) / mosaic.size(1) + (0.3 if title else 0))
     _show(figure.add_subplot(), mosaic, title)
     return figure
 
@@ -55,7 +55,7 @@ def image_rows(
     mosaics = {label: _mosaic(images, len(images), low, high, seen.get(label)) for label, images in rows.items()}
     widest = max(mosaic.size(1) / mosaic.size(0) for mosaic in mosaics.values())
     width = max(4.0, min(10.0, 0.55 * widest))
-    figure = _figure(width, len(rows) * (max(0.3, min(4.0, width / widest)) + 0.35))
+    figure = new_figure(width, len(rows) * (max(0.3, min(4.0, width / widest)) + 0.35))
     for place, (label, mosaic) in enumerate(mosaics.items(), start=1):
         _show(figure.add_subplot(len(rows), 1, place), mosaic, label)
     return figure
@@ -65,7 +65,7 @@ def learning_curve(metrics: list[dict[str, Any]]) -> Figure:
     """Training and validation bound (nats per datum) against epochs, from the lines of ``metrics.jsonl``."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(5.0, 3.2)
+    figure = new_figure(5.0, 3.2)
     axes = figure.add_subplot()
     epochs = [line["epoch"] for line in metrics]
     marker = "." if len(metrics) == 1 else None  # a line of one point is invisible
@@ -99,7 +99,7 @@ def histogram(values: NDArray[Any], quantity: str, unit: str, error: float | Non
     :param str unit: what is counted.
     :param float error: standard error of the mean.
     """
-    figure = _figure(5.0, 3.2)
+    figure = new_figure(5.0, 3.2)
     axes = figure.add_subplot()
     axes.hist(values, bins=max(5, min(60, round(2 * len(values) ** 0.5))), color="tab:blue", alpha=0.7)
     mean = float(values.mean())
@@ -134,7 +134,7 @@ def tiled(
     canvases = {label: _tiles(tiles, corners, low, high) for label, tiles in pictures.items()}
     height, width, _ = next(iter(canvases.values()))[0].shape
     side = 4.0 if len(pictures) == 1 else 3.4
-    figure = _figure(columns * side, rows * (min(3.0, height / width) * side + 0.3) + (0.3 if title else 0))
+    figure = new_figure(columns * side, rows * (min(3.0, height / width) * side + 0.3) + (0.3 if title else 0))
     for place, (label, (canvas, boxes)) in enumerate(canvases.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
         _show(axes, canvas, label)
@@ -158,7 +158,7 @@ def clouds(points: dict[str, tuple[Tensor, Tensor]], columns: int, weight: str, 
     """
     columns = min(columns, len(points))
     rows = math.ceil(len(points) / columns)
-    figure = _figure(max(4.0, 2.0 * columns), 1.9 * rows + 0.6)
+    figure = new_figure(max(4.0, 2.0 * columns), 1.9 * rows + 0.6)
     grid = []
     for place, (label, (coordinates, weights)) in enumerate(points.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
@@ -185,7 +185,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     atomic_write(path, lambda file: figure.savefig(file, dpi=150, format="png"))
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure, inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")

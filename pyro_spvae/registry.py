@@ -25,8 +25,16 @@ _BASES = {
 }
 
 _CLASSES = {
-    "leaf": {"vae": "pyro_spvae.models.vae:VAE"},
-    "guide": {"normal": "pyro_spvae.guides.normal:NormalGuide"},
+    "leaf": {
+        "vae": "pyro_spvae.models.vae:VAE",
+        "factorized": "pyro_spvae.models.factorized:FactorizedLeaf",
+        "mixed": "pyro_spvae.models.mixed:MixedLeaf",
+    },
+    "guide": {
+        "normal": "pyro_spvae.guides.normal:NormalGuide",
+        "none": "pyro_spvae.guides.no_latents:NoLatents",
+        "mixed": "pyro_spvae.guides.mixed:MixedGuide",
+    },
     "prior": {"standard-normal": "pyro_spvae.priors:StandardNormal"},
     "likelihood": {
         "bernoulli": "pyro_spvae.likelihoods:Bernoulli",
@@ -34,7 +42,7 @@ _CLASSES = {
         "categorical": "pyro_spvae.likelihoods:Categorical",
         "normal": "pyro_spvae.likelihoods:Normal",
     },
-    "network": {"mlp": "pyro_spvae.nn.mlp:MLP"},
+    "network": {"mlp": "pyro_spvae.nn.mlp:MLP", "conv": "pyro_spvae.nn.conv:Conv"},
 }
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -69,13 +77,18 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, Any]]:
             call = ast.parse(f"f({rest}", mode="eval").body
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
                 raise wrong
-            options = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+            options = {keyword.arg: _value(keyword.value) for keyword in call.keywords}
     except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         raise wrong from None
     # None stands for "**", and the parser lets a name be given twice
     if None in options or len(options) < len(call.keywords) or not all(map(_is_plain, options.values())):
         raise wrong
     return name, {str(key): value for key, value in options.items()}
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal; a bare word is a text, since shells take quotes away."""
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def make(kind: str, text: str, **defaults: Any) -> Any:

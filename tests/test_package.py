@@ -65,6 +65,7 @@ LAYERS = (
     ("models",),
     ("training",),
     ("verbs",),
+    ("reproduce",),
     ("cli",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

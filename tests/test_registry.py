@@ -20,17 +20,17 @@ from pyro_spvae import registry
 from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
 from pyro_spvae.models import VAE, LeafModel
-from pyro_spvae.nn import MLP, Network, Part
+from pyro_spvae.nn import MLP, Conv, Network, Part
 from pyro_spvae.priors import Prior, StandardNormal
 from pyro_spvae.registry import build, describe, make, names, parse
 from tests.models import own_parts
 
 KINDS = {
-    "leaf": ("vae",),
-    "guide": ("normal",),
+    "leaf": ("vae", "factorized"),
+    "guide": ("normal", "none"),
     "prior": ("standard-normal",),
     "likelihood": ("bernoulli", "binomial", "categorical", "normal"),
-    "network": ("mlp",),
+    "network": ("mlp", "conv"),
 }
 OWN = "tests.models.own_parts"
 
@@ -69,6 +69,7 @@ class TestParse:
             ("normal", ("normal", {})),
             (" normal ( ) ", ("normal", {})),
             ("normal(min_scale=0.01, scale='precision')", ("normal", {"min_scale": 0.01, "scale": "precision"})),
+            ("normal(scale=precision)", ("normal", {"scale": "precision"})),  # shells take quotes away
             ("a.b_2:C.D(n=-3, none=None, flag=True)", ("a.b_2:C.D", {"n": -3, "none": None, "flag": True})),
             ("a:C(sizes=(1, [2, 'x)(']),)", ("a:C", {"sizes": (1, [2, "x)("])})),
         ],
@@ -80,9 +81,9 @@ class TestParse:
         ("text", "message"),
         [
             ("norml", "guide is 'norml'; did you mean normal?"),
-            ("", "guide is ''; known are normal, or package.module:Class"),
-            ("bernoulli", "guide is 'bernoulli'; known are normal, or package.module:Class"),
-            ("a.b", "guide is 'a.b'; known are normal, or package.module:Class"),
+            ("", "guide is ''; known are normal, none, or package.module:Class"),
+            ("bernoulli", "guide is 'bernoulli'; known are normal, none, or package.module:Class"),
+            ("a.b", "guide is 'a.b'; known are normal, none, or package.module:Class"),
             ("a:b:C", "guide is 'a:b:C'; known are"),
             (":C", "guide is ':C'; known are"),
             ("../a:C", "guide is '../a:C'; known are"),
@@ -104,7 +105,8 @@ class TestParse:
             "**{'a': 1})",
             "*[1])",
             "1)",
-            "a=b)",
+            "a=b.c)",
+            "a=-b)",
             "a=__import__('os'))",
             "a=1)(b=2)",
             "a=1).x",
@@ -217,6 +219,7 @@ PARTS = {
     "paper": ("likelihood", lambda: Normal(mean="sigmoid", scale="precision")),
     "bernoulli": ("likelihood", Bernoulli),
     "mlp": ("network", lambda: MLP([2, 3], "tanh", "shared", 1)),
+    "conv": ("network", lambda: Conv([2, 3], 1, 5, "tanh", 1)),
     "inner class": ("prior", own_parts.Outer.Inner),
 }
 

@@ -4,6 +4,16 @@
 
 from .builders import poon_domingos, quad_tree, random_binary_tree, whole
 from .circuit import Circuit
+from .learning import learn_regions
 from .region_graph import Partition, RegionGraph
 
-__all__ = ["Circuit", "Partition", "RegionGraph", "poon_domingos", "quad_tree", "random_binary_tree", "whole"]
+__all__ = [
+    "Circuit",
+    "Partition",
+    "RegionGraph",
+    "learn_regions",
+    "poon_domingos",
+    "quad_tree",
+    "random_binary_tree",
+    "whole",
+]

@@ -15,6 +15,9 @@ from .layer import SumLayer, build_layers
 from .region_graph import RegionGraph
 from .sampling import select_trees
 
+TIES = ("none", "shape")
+WEIGHTS = ("full", "cp")
+
 
 class Circuit(nn.Module):
     r"""A sum-product network: a mixture over *induced trees*, products of leaf densities (Poon and Domingos 2011).
@@ -37,21 +40,45 @@ class Circuit(nn.Module):
     Sums are exact where no region has more than 4 units. Above, weights below e^-65 (float32; e^-531 in float64) count
     as that much, which keeps every value finite.
 
+    Two options make it smaller. With ``tie="shape"`` regions share one set of weights if they are translations of each
+    other in the array of variables, taken apart alike ("homogeneous" parameters in PyJuice; Liu et al. 2024, "Scaling
+    tractable probabilistic circuits"): on a Poon-Domingos grid, all rectangles of one shape. With ``weights="cp"`` the
+    weight that a sum gives the pair of unit i and unit j of the parts of partition p is :math:`m_p a_{pi} b_{pj}`, one
+    softmax over the partitions and one over the units of each part ("CP" layers; Loconte et al. 2025, "What is the
+    relationship between tensor factorizations and circuits"). A partition then takes ``2 K + 1`` weights of each sum
+    where it took ``K^2``, which is fewer from 3 units on, and no pair of units is ever computed in :meth:`log_prob`.
+
     :param RegionGraph regions: the structure.
     :param int units: sum nodes of an inner region, ``K``.
     :param int leaves: leaf distributions of a leaf region, as many as ``units`` by default.
-    :raises ValueError: if ``units`` or ``leaves`` is not a positive integer.
+    :param str tie: which regions share their weights, ``"none"`` or ``"shape"``.
+    :param str weights: the form of a sum's weights, one softmax (``"full"``) or products (``"cp"``). A root that mixes
+        its own leaves has one softmax.
+    :raises ValueError: if ``units`` or ``leaves`` is not a positive integer, or an option is unknown.
     """
 
-    def __init__(self, regions: RegionGraph, units: int, leaves: int | None = None) -> None:
+    def __init__(
+        self,
+        regions: RegionGraph,
+        units: int,
+        leaves: int | None = None,
+        tie: str = "none",
+        weights: str = "full",
+    ) -> None:
         super().__init__()
         if not isinstance(regions, RegionGraph):
             raise TypeError(f"regions must be a RegionGraph, but is a {type(regions).__name__}.")
         self._counts = regions.counts(units, leaves)
+        for name, value, accepted in (("tie", tie, TIES), ("weights", weights, WEIGHTS)):
+            if not isinstance(value, str) or value not in accepted:
+                raise ValueError(f"{name} must be one of {accepted}, but is {value!r}.")
         self.regions = regions
         self.units = units
         self.leaves = units if leaves is None else leaves
-        self.layers = nn.ModuleList(build_layers(regions, units, self.leaves))
+        self.tie = tie
+        self.weights = weights
+        layers = build_layers(regions, units, self.leaves, tied=tie == "shape", factored=weights == "cp")
+        self.layers = nn.ModuleList(layers)
 
     @property
     def num_leaf_regions(self) -> int:
@@ -63,8 +90,15 @@ class Circuit(nn.Module):
         """Number of leaf distributions, ``num_leaf_regions * leaves``."""
         return self.num_leaf_regions * self.leaves
 
+    @property
+    def num_weights(self) -> int:
+        """Number of parameters of the sums, shared ones counted once: ``regions.counts(units, leaves)["weights"]``
+        unless weights are tied or products."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
     def log_weights(self) -> list[Tensor]:
-        """Normalised log-weights (nats) of the sums, one tensor ``[region, sum, product]`` for each group of regions.
+        """Normalised log-weights (nats) of the sums, one tensor ``[region, sum, product]`` for each group of regions,
+        written out whether tied, products or neither.
 
         The group ``layers[k]`` holds the regions numbered ``layers[k].regions``; the last group is the root.
         """
@@ -84,8 +118,8 @@ class Circuit(nn.Module):
         :raises ValueError: if ``leaf`` or ``mask`` has another last axis.
         """
         values = self._prepare(leaf, mask)
-        weights = [weight.to(values.dtype) for weight in self.log_weights()]
-        return evaluate(values.reshape(-1, self.num_leaves), self._layers, weights).reshape(values.shape[:-1])
+        factors = [factor for own in self._factors(values) for factor in own]
+        return evaluate(values.reshape(-1, self.num_leaves), self._layers, factors).reshape(values.shape[:-1])
 
     @torch.no_grad()
     def posterior(self, leaf: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -99,9 +133,9 @@ class Circuit(nn.Module):
         :return: ``[.., leaf]``, detached.
         """
         values = self._prepare(leaf, mask)
-        weights = [weight.to(values.dtype) for weight in self.log_weights()]
-        rows, sums = upward(values.reshape(-1, self.num_leaves), self._layers, weights)
-        flow, _ = downward(torch.ones_like(rows[-1]), rows, sums, self._layers, weights, False)
+        factors = self._factors(values)
+        rows, sums = upward(values.reshape(-1, self.num_leaves), self._layers, factors)
+        flow, _ = downward(torch.ones_like(rows[-1]), rows, sums, self._layers, factors, False)
         return flow.reshape(values.shape)
 
     @torch.no_grad()
@@ -116,9 +150,9 @@ class Circuit(nn.Module):
         :return: one tensor ``[.., region, sum, product]`` for each of :meth:`log_weights`, detached.
         """
         values = self._prepare(leaf, mask)
-        weights = [weight.to(values.dtype) for weight in self.log_weights()]
-        rows, sums = upward(values.reshape(-1, self.num_leaves), self._layers, weights)
-        shares = flows(rows, sums, self._layers, weights)  # [R, O, C, B] each
+        factors = self._factors(values)
+        rows, sums = upward(values.reshape(-1, self.num_leaves), self._layers, factors)
+        shares = flows(rows, sums, self._layers, factors)  # [R, O, C, B] each
         return [share.movedim(-1, 0).reshape(*values.shape[:-1], *share.shape[:-1]) for share in shares]
 
     @torch.no_grad()
@@ -141,7 +175,7 @@ class Circuit(nn.Module):
         if leaf is not None:
             values = self._prepare(leaf, mask)
             weights = [weight.to(values.dtype) for weight in weights]
-            rows, _ = upward(values.reshape(-1, self.num_leaves), self._layers, weights)
+            rows, _ = upward(values.reshape(-1, self.num_leaves), self._layers, self._factors(values))
             batch = values.shape[:-1]
         elif mask is not None:
             raise ValueError("mask is given without leaf, but only leaf log-densities can be missing.")
@@ -199,12 +233,16 @@ class Circuit(nn.Module):
         if len(below[-1]) > limit:
             raise ValueError(refusal)
         rows = [[bit == "1" for bit in f"{chosen:0{self.num_leaves}b}"] for chosen in sorted(below[-1], reverse=True)]
-        device = self._layers[0].logits.device if self.layers else None
+        device = self._layers[0].reference.device if self.layers else None
         return torch.tensor(rows, dtype=torch.bool, device=device)
 
     @property
     def _layers(self) -> list[SumLayer]:
         return cast("list[SumLayer]", list(self.layers))
+
+    def _factors(self, values: Tensor) -> list[list[Tensor]]:
+        """What each layer is evaluated from, in the type of the values."""
+        return [[factor.to(values.dtype) for factor in layer.log_factors()] for layer in self._layers]
 
     def _prepare(self, leaf: Tensor, mask: Tensor | None) -> Tensor:
         """Checked leaf log-densities ``[.., leaf]`` with 0 for missing leaves, at least as precise as the weights."""
@@ -213,7 +251,7 @@ class Circuit(nn.Module):
         if leaf.dim() < 1 or leaf.shape[-1] != self.num_leaves:
             raise ValueError(f"leaf must have shape [.., {self.num_leaves}], but has {list(leaf.shape)}.")
         if self.layers:
-            leaf = leaf.to(torch.promote_types(leaf.dtype, self._layers[0].logits.dtype))
+            leaf = leaf.to(torch.promote_types(leaf.dtype, self._layers[0].reference.dtype))
         if mask is None:
             return leaf
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
@@ -234,11 +272,18 @@ class Circuit(nn.Module):
             ) from None
 
     def extra_repr(self) -> str:
-        return f"{self.regions}, units={self.units}, leaves={self.leaves}"
+        options = "" if self._is_plain else f", tie={self.tie!r}, weights={self.weights!r}"
+        return f"{self.regions}, units={self.units}, leaves={self.leaves}{options}"
 
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{name}={self._counts[name]}" for name in ("sums", "products", "weights"))
-        return f"Circuit({self.extra_repr()}, {sizes})"
+        sizes = ", ".join(f"{name}={self._counts[name]}" for name in ("sums", "products"))
+        # the option has the shorter name where it is given
+        name = "weights" if self._is_plain else "num_weights"
+        return f"Circuit({self.extra_repr()}, {sizes}, {name}={self.num_weights})"
+
+    @property
+    def _is_plain(self) -> bool:
+        return (self.tie, self.weights) == ("none", "full")
 
 
 def _describe(value: object) -> str:

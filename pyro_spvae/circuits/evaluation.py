@@ -11,7 +11,7 @@ for each member of the batch. With few units this is done exactly as written. Wi
 the children (``K`` values) instead of their products (``K^2``), each child relative to its largest unit, and the sum
 is a matrix product ("log-einsum-exp", Peharz et al. 2020, "Einsum networks"). Then weights below a floor far under
 the precision of the type count as the floor, so that the largest product of a region always counts and the sum is
-never 0.
+never 0. Layers whose weights are products are evaluated in ``factored.py``.
 
 The batch is the last axis, contiguous, since there are often as few as two units. The derivative is written by hand
 because it can write into one table in place, where autograd would make a new one for each layer, and because it keeps
@@ -27,56 +27,64 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .layer import SumLayer
+from . import factored
+from .layer import FactoredLayer, SumLayer
+from .numerics import floored, largest
+
+Factors = Sequence[Sequence[Tensor]]
 
 
-def evaluate(leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[Tensor]) -> Tensor:
+def evaluate(leaf: Tensor, layers: Sequence[SumLayer], factors: Sequence[Tensor]) -> Tensor:
     """Log-probability at the root, differentiable in the leaves and the log-weights.
 
     :param Tensor leaf: leaf log-densities in nats, ``[batch, leaf]``.
     :param layers: the layers of the circuit.
-    :param log_weights: normalised log-weights of each layer, ``[R, O, C]``.
+    :param factors: what :meth:`SumLayer.log_factors` of all layers returned, in one list: the log-weights of each
+        layer, ``[R, O, C]``, unless it is factored.
     :return: ``[batch]``.
     """
-    return _Evaluate.apply(leaf, layers, *log_weights)
+    return _Evaluate.apply(leaf, layers, *factors)
 
 
 class _Evaluate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, leaf: Tensor, layers: Sequence[SumLayer], *log_weights: Tensor) -> Tensor:
-        rows, sums = upward(leaf, layers, log_weights)
+    def forward(ctx: Any, leaf: Tensor, layers: Sequence[SumLayer], *factors: Tensor) -> Tensor:
+        rows, sums = upward(leaf, layers, _by_layer(layers, factors))
         ctx.layers = layers
-        ctx.save_for_backward(leaf, rows, *sums, *log_weights)
+        ctx.save_for_backward(leaf, rows, *sums, *factors)
         return rows[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         leaf, rows, *saved = ctx.saved_tensors
-        first = len(saved) - len(ctx.layers)
-        sums, log_weights = saved[:first], saved[first:]
+        first = len(saved) - sum(layer.num_factors for layer in ctx.layers)
+        sums, factors = saved[:first], _by_layer(ctx.layers, saved[first:])
         # under create_graph=True the derivative itself is to be differentiable (the compiler traces without it)
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _differentiable_downward(grad, leaf, ctx.layers, log_weights)
+            return _differentiable_downward(grad, leaf, ctx.layers, factors)
         need = any(ctx.needs_input_grad[2:])
-        leaf_grad, weight_grads = downward(grad, rows, sums, ctx.layers, log_weights, need)
+        leaf_grad, weight_grads = downward(grad, rows, sums, ctx.layers, factors, need)
         return leaf_grad, None, *weight_grads
 
 
-def upward(leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def upward(leaf: Tensor, layers: Sequence[SumLayer], factors: Factors) -> tuple[Tensor, list[Tensor]]:
     """Values of all leaves and sums.
 
     :param Tensor leaf: leaf log-densities in nats, ``[batch, leaf]``.
-    :return: the log-values, ``[row, batch]``, and for each layer that is not exact its sums relative
+    :param factors: what :meth:`SumLayer.log_factors` of each layer returned.
+    :return: the log-values, ``[row, batch]``, and for each layer that is neither exact nor factored its sums relative
         to the largest product of the region, ``[R, O, batch]``.
     """
     rows = _table(leaf, layers)
     sums = []
-    for layer, log_weight in zip(layers, log_weights, strict=True):
-        if layer.exact:
-            out = torch.logsumexp(_exact_terms(rows, layer, log_weight), dim=2)
+    for layer, own in zip(layers, factors, strict=True):
+        if isinstance(layer, FactoredLayer):
+            out = factored.upward(rows, layer, own)
+        elif layer.exact:
+            out = torch.logsumexp(_exact_terms(rows, layer, own[0]), dim=2)
         else:
             products, top = _scaled_products(rows, layer)  # [R, C, B], [R, 1, B]
-            sums.append(torch.bmm(_floored(log_weight).exp(), products))
+            sums.append(torch.bmm(floored(own[0]).exp(), products))
             out = sums[-1].log() + top
         rows[layer.start : layer.stop] = out.flatten(0, 1)
     return rows, sums
@@ -86,6 +94,7 @@ def upward_max(leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[T
     """Like :func:`upward` with maxima in the place of sums: the value of the best tree below each sum.
 
     :param Tensor leaf: leaf log-densities in nats, ``[batch, leaf]``.
+    :param log_weights: normalised log-weights of each layer, ``[R, O, C]``.
     :return: ``[row, batch]``.
     """
     rows = _table(leaf, layers)
@@ -102,7 +111,7 @@ def downward(
     rows: Tensor,
     sums: Sequence[Tensor],
     layers: Sequence[SumLayer],
-    log_weights: Sequence[Tensor],
+    factors: Factors,
     weights: bool,
 ) -> tuple[Tensor, list[Tensor | None]]:
     """Derivatives of the root in the leaves and the log-weights, times ``grad``.
@@ -114,25 +123,25 @@ def downward(
     :param Tensor rows: the first, and
     :param sums: the second of what :func:`upward` returned.
     :param bool weights: whether the derivatives in the log-weights are wanted.
-    :return: ``[batch, leaf]``, and for each layer ``[R, O, C]`` or None.
+    :return: ``[batch, leaf]``, and for each of the factors of all layers a tensor of its shape or None.
     """
     flow = torch.zeros_like(rows)
     flow[-1] = grad
     remaining = list(sums)
-    weight_grads: list[Tensor | None] = []
-    for layer, log_weight in zip(reversed(layers), reversed(log_weights), strict=True):
+    weight_grads: list[list[Tensor | None]] = []
+    for layer, own in zip(reversed(layers), reversed(factors), strict=True):
         above = flow[layer.start : layer.stop].view(layer.num_regions, layer.num_sums, -1)
-        if layer.exact:
-            weight_grads.append(_exact_downward(flow, above, rows, layer, log_weight, weights))
+        if isinstance(layer, FactoredLayer):
+            weight_grads.append(factored.downward(flow, above, rows, layer, own, weights))
+        elif layer.exact:
+            weight_grads.append([_exact_downward(flow, above, rows, layer, own[0], weights)])
         else:
-            weight_grads.append(_scaled_downward(flow, above, rows, remaining.pop(), layer, log_weight, weights))
+            weight_grads.append([_scaled_downward(flow, above, rows, remaining.pop(), layer, own[0], weights)])
     num_leaves = layers[0].start if layers else rows.shape[0]
-    return flow[:num_leaves].t(), weight_grads[::-1]
+    return flow[:num_leaves].t(), [grad for grads in reversed(weight_grads) for grad in grads]
 
 
-def flows(
-    rows: Tensor, sums: Sequence[Tensor], layers: Sequence[SumLayer], log_weights: Sequence[Tensor]
-) -> list[Tensor]:
+def flows(rows: Tensor, sums: Sequence[Tensor], layers: Sequence[SumLayer], factors: Factors) -> list[Tensor]:
     """Derivatives of the root in each log-weight, one for each member of the batch where :func:`downward` adds them up.
 
     :param Tensor rows: the first, and
@@ -143,12 +152,14 @@ def flows(
     flow[-1] = 1
     remaining = list(sums)
     shares = []
-    for layer, log_weight in zip(reversed(layers), reversed(log_weights), strict=True):
+    for layer, own in zip(reversed(layers), reversed(factors), strict=True):
         above = flow[layer.start : layer.stop].view(layer.num_regions, layer.num_sums, -1)
-        if layer.exact:
-            shares.append(_exact_shares(above, rows, layer, log_weight))
+        if isinstance(layer, FactoredLayer):
+            shares.append(factored.product_shares(above, rows, layer, own))
+        elif layer.exact:
+            shares.append(_exact_shares(above, rows, layer, own[0]))
         else:
-            shares.append(_scaled_shares(above, rows, remaining.pop(), layer, log_weight))
+            shares.append(_scaled_shares(above, rows, remaining.pop(), layer, own[0]))
         _add_to_children(flow, shares[-1].sum(dim=1), layer)
     return shares[::-1]
 
@@ -161,17 +172,28 @@ def log_products(rows: Tensor, layer: SumLayer) -> Tensor:
     return products.view(layer.num_regions, layer.num_products, -1)
 
 
+def _by_layer(layers: Sequence[SumLayer], factors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The factors of each layer, from one list of all."""
+    remaining = iter(factors)
+    return [[next(remaining) for _ in range(layer.num_factors)] for layer in layers]
+
+
 def _differentiable_downward(
-    grad: Tensor, leaf: Tensor, layers: Sequence[SumLayer], log_weights: Sequence[Tensor]
+    grad: Tensor, leaf: Tensor, layers: Sequence[SumLayer], factors: Factors
 ) -> tuple[Tensor | None, ...]:
     """The derivatives as :class:`_Evaluate` returns them, from autograd and so with a graph of their own, at its
     cost."""
     rows = leaf.t()
-    for layer, log_weight in zip(layers, log_weights, strict=True):
-        rows = torch.cat([rows, torch.logsumexp(_exact_terms(rows, layer, log_weight), dim=2).flatten(0, 1)])
-    inputs = [tensor for tensor in (leaf, *log_weights) if tensor.requires_grad]
+    for layer, own in zip(layers, factors, strict=True):
+        if isinstance(layer, FactoredLayer):
+            out = factored.upward(rows, layer, own, exact=True)
+        else:
+            out = torch.logsumexp(_exact_terms(rows, layer, own[0]), dim=2)
+        rows = torch.cat([rows, out.flatten(0, 1)])
+    tensors = (leaf, *(factor for own in factors for factor in own))
+    inputs = [tensor for tensor in tensors if tensor.requires_grad]
     found = iter(torch.autograd.grad(rows[-1], inputs, grad, create_graph=True))
-    leaf_grad, *weight_grads = (next(found) if tensor.requires_grad else None for tensor in (leaf, *log_weights))
+    leaf_grad, *weight_grads = (next(found) if tensor.requires_grad else None for tensor in tensors)
     return leaf_grad, None, *weight_grads
 
 
@@ -209,7 +231,7 @@ def _scaled_shares(above: Tensor, rows: Tensor, sums: Tensor, layer: SumLayer, l
     """The same for a layer that is not exact."""
     products, _ = _scaled_products(rows, layer)  # [R, C, B]
     ratio = (above / sums).masked_fill(sums == 0, 0.0)  # [R, O, B]; a sum of value -inf has no child to credit
-    return _floored(log_weight).exp().unsqueeze(-1) * products.unsqueeze(1) * ratio.unsqueeze(2)
+    return floored(log_weight).exp().unsqueeze(-1) * products.unsqueeze(1) * ratio.unsqueeze(2)
 
 
 def _add_to_children(flow: Tensor, products: Tensor, layer: SumLayer) -> None:
@@ -230,7 +252,7 @@ def _scaled_downward(
     weights: bool,
 ) -> Tensor | None:
     products, _ = _scaled_products(rows, layer)  # [R, C, B]
-    weight = _floored(log_weight).exp()
+    weight = floored(log_weight).exp()
     ratio = (above / sums).masked_fill(sums == 0, 0.0)  # [R, O, B]; a sum of value -inf has no child to credit
     weight_grad = torch.bmm(ratio, products.transpose(1, 2)).mul_(weight) if weights else None
     grad = torch.bmm(weight.transpose(1, 2), ratio).mul_(products)  # [R, C, B]
@@ -246,29 +268,18 @@ def _scaled_downward(
 
 def _scaled_products(rows: Tensor, layer: SumLayer) -> tuple[Tensor, Tensor]:
     """Products relative to the largest of each region, ``[R, C, B]``, and the log of that one, ``[R, 1, B]``."""
-    # a value of -inf must not become a scale; two of the bound can still be added
-    lowest = torch.finfo(rows.dtype).min / 4
-    factors, tops = [], []
+    scaled, tops = [], []
     for place, block in enumerate(layer.blocks):
         left, right = (
             rows.index_select(0, index).view(layer.num_regions, block.partitions, units, -1)  # [R, P, K, B]
             for index, units in zip(layer.block_rows(place), block[1:], strict=True)
         )
-        left_top = left.amax(dim=2, keepdim=True).clamp_(min=lowest)
-        right_top = right.amax(dim=2, keepdim=True).clamp_(min=lowest)
-        factors.append((left.sub_(left_top).exp_(), right.sub_(right_top)))
+        left_top, right_top = largest(left, dim=2), largest(right, dim=2)
+        scaled.append((left.sub_(left_top).exp_(), right.sub_(right_top)))
         tops.append(left_top + right_top)  # [R, P, 1, B]
     top = torch.cat(tops, dim=1).amax(dim=1)  # [R, 1, B]
     blocks = []
-    for (left, right), own_top in zip(factors, tops, strict=True):
+    for (left, right), own_top in zip(scaled, tops, strict=True):
         right = right.add_(own_top - top.unsqueeze(1)).exp_()
         blocks.append((left.unsqueeze(3) * right.unsqueeze(2)).flatten(1, 3))
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1), top
-
-
-def _floored(log_weight: Tensor) -> Tensor:
-    """Log-weights from a floor upwards (-65 nats for float32, -531 for float64).
-
-    The floor leaves room below the largest finite number for a flow divided by such a weight.
-    """
-    return log_weight.clamp(min=0.75 * math.log(torch.finfo(log_weight.dtype).tiny))

@@ -24,7 +24,8 @@ class _Commands(TyperGroup):
         return super().parse_args(ctx, args or ["--help"])
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "evaluate", "sample", "reconstruct", "impute", "interpolate", "embed", "info", "demo"]
+        order = ["train", "evaluate", "sample", "reconstruct", "impute", "interpolate", "embed", "info", "reproduce"]
+        order.append("demo")
         return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
 
     def main(
@@ -80,9 +81,12 @@ def option(text: str, panel: str | None, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=text, rich_help_panel=panel, **settings)
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+def command(
+    function: Callable[..., None], group: typer.Typer | None = None, name: str | None = None
+) -> Callable[..., None]:
     """
-    Adds a command whose refusals end in one sentence and exit code 2, and whose interruption ends in 130.
+    Adds a command, to a group if one is given, whose refusals end in one sentence and exit code 2, and whose
+    interruption ends in 130.
 
     Of several processes the first alone tells.
     """
@@ -99,7 +103,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             _say(str(error) or "interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
-    return app.command()(wrapper)
+    return (app if group is None else group).command(name)(wrapper)
 
 
 def refuse(error: Exception) -> NoReturn:

@@ -18,6 +18,7 @@ from pyro_spvae.training.config import TrainConfig, choices, options, read_confi
 
 _RUN = "Run"
 _ALIASES = {"optimiser": ("--optimiser", "--optimizer")}
+_LISTS = {"hidden": "32,32", "delta": "4,1"}
 _PARTS = ("leaf", "guide", "prior", "likelihood", "network")
 
 
@@ -103,7 +104,7 @@ def _annotation(field: dataclasses.Field[Any], kind: Any) -> Any:
     text = field.metadata["help"]
     settings: dict[str, Any] = {"show_default": False}
     if type(None) in get_args(kind):
-        (kind,) = (part for part in get_args(kind) if part is not type(None))
+        *_, kind = (part for part in get_args(kind) if part is not type(None))
     flags: tuple[str, ...] = _ALIASES.get(field.name, ())
     known = choices(kind)
     if known is not None:
@@ -127,14 +128,15 @@ def _shown(default: Any) -> str:
 
 def _read(name: str, value: Any) -> Any:
     """What typer read, as the configuration has it."""
-    if name != "hidden":
+    if name not in _LISTS:
         return value
     try:
-        return [int(part) for part in value.split(",")] if value.strip() else []
+        numbers = [int(part) for part in value.split(",")] if value.strip() else []
     except ValueError:
         raise ValueError(
-            f"hidden is {value!r}; positive integers separated by commas are needed, such as 32,32"
+            f"{name} is {value!r}; positive integers separated by commas are needed, such as {_LISTS[name]}"
         ) from None
+    return numbers[0] if name == "delta" and len(numbers) == 1 else numbers
 
 
 signature = _signature()

@@ -16,9 +16,12 @@ from torch import Tensor
 
 from pyro_spvae.data.preprocessing import is_grey_levels, preprocessing
 from pyro_spvae.data.rows import Rows
+from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.data.values import Nats, Values
 
 SPLITS = ("train", "validation", "test")
+_GREY_ROWS = 4096  # converted at a time
+_THINNING = 5  # stream of seeds
 _FINGERPRINT_ROWS = 64
 
 
@@ -99,7 +102,8 @@ class DataSet:
         """
         The same rows, transformed when they are read, see :func:`pyro_spvae.data.preprocessing.preprocessing`.
 
-        :param str name: ``none``, ``integers``, ``dequantize``, ``binarize``, ``binarize-static`` or ``paper``.
+        :param str name: ``none``, ``integers``, ``dequantize``, ``binarize``, ``binarize-static``, ``paper`` or
+            ``paper-discrete``.
         :param int seed: seed of the noise that does not change.
         :raises ValueError: for an unknown name, values that it cannot transform, or rows that are transformed already.
         """
@@ -113,6 +117,52 @@ class DataSet:
             rows = getattr(self, split)
             changed[split] = Rows(rows.source, rows.index, step, seed, stream)
         return self._with(values=step.values, **changed)
+
+    def thinned(self, fraction: float, seed: int = 0) -> DataSet:
+        """
+        The same data set with part of its training rows, drawn at random; validation and test stay whole.
+
+        Smaller fractions of one seed are parts of larger ones.
+
+        :param float fraction: above 0, at most 1; at least one row is kept.
+        :param int seed: seed of the draw.
+        :raises ValueError: for a fraction out of range.
+        """
+        if not 0 < fraction <= 1:
+            raise ValueError(f"fraction is {fraction!r}; a number above 0 and at most 1 is needed")
+        if fraction == 1:
+            return self
+        rows = self.train
+        kept = max(1, round(fraction * len(rows)))
+        generator = torch.Generator().manual_seed(noise_seed(seed, 0, _THINNING))
+        chosen = torch.randperm(len(rows), generator=generator)[:kept]
+        index = chosen if rows.index is None else rows.index[chosen]
+        return self._with(train=Rows(rows.source, index, rows.preprocessing, rows.seed, rows.stream))
+
+    def in_grey(self) -> DataSet:
+        """
+        Colour images of 256 levels as grey ones, ``(19595 R + 38470 G + 7471 B + 2^15) // 2^16`` (ITU-R 601-2 luma, as
+        PIL's mode L has it). The grey images are held in memory, a byte a pixel.
+
+        :raises ValueError: unless rows are images with three channels of 256 levels.
+        """
+        if self.is_image and self.event_shape[0] == 1:
+            return self
+        if not self.is_image or self.event_shape[0] != 3 or self.values.levels != 256:
+            raise ValueError(
+                f"grey is asked for, but the data set {self.name!r} has rows of shape {list(self.event_shape)}; "
+                "images with three channels of 256 grey levels are needed"
+            )
+        changed = {}
+        for split in SPLITS:
+            rows = getattr(self, split)
+            grey = torch.empty(len(rows), 1, *self.event_shape[1:], dtype=torch.uint8)
+            for start in range(0, len(rows), _GREY_ROWS):
+                red, green, blue = rows.raw(slice(start, start + _GREY_ROWS)).long().unbind(1)
+                luma = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
+                grey[start : start + len(luma), 0] = luma.to(torch.uint8)
+            changed[split] = Rows(grey, stream=rows.stream)
+        return self._with(**changed)
 
     def cached(self, limit: int) -> DataSet:
         """

@@ -15,7 +15,7 @@ from pyro_spvae.data.values import Values
 
 MAX_LEVELS = 2**16
 
-PREPROCESSING = ("none", "integers", "dequantize", "binarize", "binarize-static", "paper")
+PREPROCESSING = ("none", "integers", "dequantize", "binarize", "binarize-static", "paper", "paper-discrete")
 """The names of :func:`preprocessing`."""
 
 _PAPER_LEVELS = 255  # the paper rounds to multiples of 1/255, and this is the standard deviation of its noise
@@ -49,7 +49,9 @@ def preprocessing(name: str, values: Values, data: str = "the data") -> Preproce
     - ``dequantize``: :math:`(x + u) / L` with uniform noise, see :func:`dequantize`; anew for every batch.
     - ``binarize``: 1 with probability :math:`x / (L - 1)`, or :math:`x` for continuous values in [0, 1]; anew for every
       batch (Salakhutdinov and Murray 2008). ``binarize-static``: drawn once.
-    - ``paper``: what the SPVAE paper's code calls continuous. Every image is scaled to [0, 1] by its own smallest and
+    - ``paper-discrete``: what the SPVAE paper's code calls discrete. Every image is scaled by its own smallest and
+      largest value and rounded to the grey levels 0 to 255.
+    - ``paper``: what that code calls continuous. Every image is scaled to [0, 1] by its own smallest and
       largest value and rounded to multiples of 1/255; :math:`N(0, 1/255^2)` is added, drawn once, and reflected at 0
       and 1; the image is scaled to [0, 1] again. An image of one single value is 0 before the noise. Log-densities
       of the result compare with those of the paper and with nothing else.
@@ -79,6 +81,8 @@ def preprocessing(name: str, values: Values, data: str = "the data") -> Preproce
         return _binarization(name, 1.0 if values.levels is None else values.levels - 1.0)
     if name == "paper":
         return Preprocessing(name, Values(low=0, high=1), False, _normal, _paper)
+    if name == "paper-discrete":
+        return Preprocessing(name, Values.grey_levels(_PAPER_LEVELS + 1), False, None, lambda x, noise: _grey_levels(x))
     raise ValueError(f"preprocess is {name!r}; known are {', '.join(PREPROCESSING)}")
 
 
@@ -158,9 +162,14 @@ def _normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
 
 def _paper(x: Tensor, noise: Tensor | None) -> Tensor:
     assert noise is not None
-    discrete = (_scaled(x) * _PAPER_LEVELS).round() / _PAPER_LEVELS
+    discrete = _grey_levels(x) / _PAPER_LEVELS
     noisy = (discrete + noise / _PAPER_LEVELS).abs()  # reflected at 0
     return _scaled(1 - (1 - noisy).abs())  # and at 1
+
+
+def _grey_levels(x: Tensor) -> Tensor:
+    """Every row from 0 to 255 in whole numbers."""
+    return (_scaled(x) * _PAPER_LEVELS).round()
 
 
 def _scaled(x: Tensor) -> Tensor:

@@ -52,6 +52,11 @@ class LeafBernoulli(LeafDistribution):
         return self._full(self.probs)
 
     @property
+    def mode(self) -> Tensor:
+        """The more probable value, 0 where both are, ``batch_shape + event_shape``."""
+        return self._full((self.logits > 0).to(self.logits.dtype))
+
+    @property
     def variance(self) -> Tensor:
         """Variance, ``batch_shape + event_shape``."""
         return self._full(self.logits.sigmoid() * (-self.logits).sigmoid())

@@ -64,6 +64,11 @@ class LeafBinomial(LeafDistribution):
         return self._full(self.total_count * self.probs)
 
     @property
+    def mode(self) -> Tensor:
+        r"""The most probable value, :math:`\lfloor (N + 1) p \rfloor`, ``batch_shape + event_shape``."""
+        return self._full(((self.total_count + 1) * self.probs).floor().clamp(max=self.total_count))
+
+    @property
     def variance(self) -> Tensor:
         """Variance, ``batch_shape + event_shape``."""
         return self._full(self.total_count * self.logits.sigmoid() * (-self.logits).sigmoid())

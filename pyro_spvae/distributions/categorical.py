@@ -55,6 +55,11 @@ class LeafCategorical(LeafDistribution):
         return self._full(self.probs @ self._levels())
 
     @property
+    def mode(self) -> Tensor:
+        """The most probable level, ``batch_shape + event_shape``."""
+        return self._full(self.logits.argmax(-1).to(self.logits.dtype))
+
+    @property
     def variance(self) -> Tensor:
         """Variance of the level's number, ``batch_shape + event_shape``."""
         probs, levels = self.probs, self._levels()

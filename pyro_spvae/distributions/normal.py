@@ -71,6 +71,11 @@ class LeafNormal(LeafDistribution):
         return self._full(self.loc)
 
     @property
+    def mode(self) -> Tensor:
+        """The mean, ``batch_shape + event_shape``."""
+        return self.mean
+
+    @property
     def variance(self) -> Tensor:
         """Variance, ``batch_shape + event_shape``."""
         return self._full(self.scale.square())
@@ -192,6 +197,11 @@ class LeafStandardNormal(LeafDistribution):
     def mean(self) -> Tensor:
         """Zeros, ``batch_shape + event_shape``."""
         return self._full(torch.zeros((), dtype=self.dtype, device=self.device))
+
+    @property
+    def mode(self) -> Tensor:
+        """The mean, ``batch_shape + event_shape``."""
+        return self.mean
 
     @property
     def variance(self) -> Tensor:

@@ -6,6 +6,7 @@ from pyro_spvae.infer.annealing import AnnealMessenger, anneal
 from pyro_spvae.infer.bound_terms import BoundTerms, bound_terms
 from pyro_spvae.infer.circuit_elbo import CircuitELBO, CircuitELBOModule
 from pyro_spvae.infer.collapse import CollapseTreeMessenger, collapse_tree, sample_tree
+from pyro_spvae.infer.em import ExpectedStatistics, expected_counts
 from pyro_spvae.infer.estimators import leave_one_out, renyi_mean
 from pyro_spvae.infer.log_likelihood import log_likelihood
 
@@ -15,9 +16,11 @@ __all__ = [
     "CircuitELBO",
     "CircuitELBOModule",
     "CollapseTreeMessenger",
+    "ExpectedStatistics",
     "anneal",
     "bound_terms",
     "collapse_tree",
+    "expected_counts",
     "leave_one_out",
     "log_likelihood",
     "renyi_mean",

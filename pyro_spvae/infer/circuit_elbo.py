@@ -165,6 +165,8 @@ class CircuitELBO(ELBO):
                     path.attach(guide_trace, wrap)
                 model_trace = self._replay(wrap(model), guide_trace, args, kwargs)
                 parts.append(collector.collect(model_trace, guide_trace, None if path is None else path.log_prob))
+                if not parts[0].latent:
+                    break  # the other particles would be the same
         terms = parts[0]
         nesting = self.max_plate_nesting + (self.num_particles == 1 or not self.vectorize_particles)
         for name, dims in (
@@ -176,7 +178,7 @@ class CircuitELBO(ELBO):
             values = [getattr(part, name) for part in parts]
             if values[0] is not None:
                 values = [value.reshape(*[1] * (dims - value.dim()), *value.shape) for value in values]
-                setattr(terms, name, torch.cat(values))
+                setattr(terms, name, torch.cat(values) if terms.latent else values[0][:1])
         # a small copy that makes the large gradients flow back leaf first, as the stacked networks lie in memory
         terms.log_weight = terms.log_weight.movedim(-1, 0).contiguous().movedim(0, -1)
         if self.reduce == "leaf" and terms.outside is not None and bool((terms.outside != terms.outside[:1]).any()):

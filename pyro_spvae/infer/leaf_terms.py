@@ -34,6 +34,7 @@ class LeafTerms:
     :ivar Tensor selected: the tree conditioned on, ``bool [.., data, leaf]``, or ``None``.
     :ivar float data_scale: size of the data over size of the batch (plate subsampling).
     :ivar float guide_scale: the scale a user's ``poutine.scale`` gives to the guide's sites (KL annealing).
+    :ivar bool latent: whether the guide has any site; without one all particles are alike.
     """
 
     log_weight: Tensor
@@ -45,6 +46,7 @@ class LeafTerms:
     selected: Tensor | None
     data_scale: float
     guide_scale: float
+    latent: bool
 
 
 class LeafTermCollector:
@@ -137,6 +139,7 @@ class LeafTermCollector:
             selected,
             data_scale=scales.pop(),
             guide_scale=guide_scales.pop() if len(guide_scales) == 1 else float("nan") if guide_scales else 1.0,
+            latent=bool(guide_sites),
         )
 
     def _find_tree(

@@ -36,7 +36,8 @@ def log_likelihood(
 
     the protocol of the SPVAE paper (K = 5000, Table 1). In expectation a lower bound that rises to the log-likelihood
     with K (Theorem 2). Each datum is encoded once; at most ``chunk_size`` pairs of datum and sample are decoded at a
-    time, and exactly ``num_samples`` samples are drawn whether or not the chunks divide them.
+    time, and exactly ``num_samples`` samples are drawn whether or not the chunks divide them. Where no variable is
+    latent besides the tree the value is exact, and computed once for any number of samples.
 
     :param callable model: a model with one ``InducedTree`` site, called as ``model(x)`` or ``model(x, observed=...)``.
     :param callable guide: its guide, called alike.
@@ -60,15 +61,23 @@ def log_likelihood(
     rows = max(1, min(len(x), chunk_size // num_samples))
     results = []
     with torch.no_grad(), tqdm(total=len(x), desc="log-likelihood", unit="datum", disable=not progress) as bar:
-        for start in range(0, len(x), rows):
+        start = 0
+        while start < len(x):
             block = slice(start, start + rows)
             kwargs = {} if observed is None else {"observed": observed[block]}
-            results.append(_block(model, guide, x[block], kwargs, num_samples, chunk_size))
-            bar.update(len(results[-1]))
+            result, latent = _block(model, guide, x[block], kwargs, num_samples, chunk_size)
+            results.append(result)
+            start += len(result)
+            bar.update(len(result))
+            if not latent:  # every sample is the exact value
+                num_samples, rows = 1, chunk_size
     return torch.cat(results)
 
 
-def _block(model: Any, guide: Any, x: Tensor, kwargs: dict[str, Any], num_samples: int, chunk_size: int) -> Tensor:
+def _block(
+    model: Any, guide: Any, x: Tensor, kwargs: dict[str, Any], num_samples: int, chunk_size: int
+) -> tuple[Tensor, bool]:
+    """Estimates of few data, and whether there is any latent variable besides the tree."""
     chunks = math.ceil(num_samples / max(1, chunk_size // len(x)))
     sizes = [num_samples // chunks + (i < num_samples % chunks) for i in range(chunks)]  # equal to within one
     total: Tensor | None = None
@@ -76,10 +85,16 @@ def _block(model: Any, guide: Any, x: Tensor, kwargs: dict[str, Any], num_sample
     with memoize():
         for size in sizes:
             terms = CircuitELBO(num_particles=size).terms(model, guide, (x,), kwargs)
+            if not terms.latent:
+                return _root(terms, terms.log_weight[0]), False
             chunk = terms.log_weight.logsumexp(0)  # [B, L]
             if terms.log_weight.size(0) != size:  # nothing depended on the particle
                 chunk = chunk + math.log(size)
             total = chunk if total is None else torch.logaddexp(total, chunk)
     assert terms is not None and total is not None
-    root = push_up(terms, total - math.log(num_samples))
+    return _root(terms, total - math.log(num_samples)), True
+
+
+def _root(terms: LeafTerms, leaf: Tensor) -> Tensor:
+    root = push_up(terms, leaf)
     return root if terms.outside is None else root + terms.outside[0]

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks that carry a leaf axis, and what the parts of a model share."""
 
+from pyro_spvae.nn.conv import Conv
 from pyro_spvae.nn.leaf_view import LeafView
 from pyro_spvae.nn.memo import memoize, memoized
 from pyro_spvae.nn.mlp import MLP
@@ -9,4 +10,4 @@ from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.part import Part
 from pyro_spvae.nn.scale import positive_scale
 
-__all__ = ["MLP", "LeafView", "Network", "Part", "memoize", "memoized", "positive_scale"]
+__all__ = ["MLP", "Conv", "LeafView", "Network", "Part", "memoize", "memoized", "positive_scale"]

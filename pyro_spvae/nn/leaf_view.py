@@ -19,14 +19,20 @@ class LeafView(nn.Module):
     :param RegionGraph regions: the structure; its ``shape`` is the array's shape without channels.
     :param int leaves: number of leaves of each leaf region.
     :param int channels: size of a leading channel axis, or ``None`` for arrays without one.
+    :ivar patch: channels (1 for ``None``), height and width of every leaf region, if the array has two axes beside the
+        channels and all leaf regions are rectangles of one shape in it, else ``None``. The pixels of a patch are then
+        in the order (channel, row, column).
     """
 
     index: Tensor
     mask: Tensor | None
+    patch: tuple[int, int, int] | None
 
     def __init__(self, regions: RegionGraph, leaves: int, channels: int | None) -> None:
         super().__init__()
         self.leaves = leaves
+        rectangle = _rectangle(regions)
+        self.patch = None if rectangle is None else (channels or 1, *rectangle)
         self.event_shape = torch.Size(regions.shape if channels is None else (channels, *regions.shape))
         scopes = [
             [channel * regions.num_variables + variable for channel in range(channels or 1) for variable in scope]
@@ -67,3 +73,17 @@ class LeafView(nn.Module):
         index = self.index.repeat_interleave(self.leaves, 0).reshape(-1)
         flat = selected.new_zeros(*selected.shape[:-1], self.event_shape.numel())
         return flat.index_add(-1, index, selected).reshape(*selected.shape[:-1], *self.event_shape)
+
+
+def _rectangle(regions: RegionGraph) -> tuple[int, int] | None:
+    """Height and width of every leaf region of an image, if all of them are rectangles of one shape."""
+    if len(regions.shape) != 2:
+        return None
+    shapes = set()
+    for scope in regions.leaf_scopes:
+        rows, columns = zip(*(divmod(variable, regions.shape[1]) for variable in scope), strict=True)
+        height, width = max(rows) - min(rows) + 1, max(columns) - min(columns) + 1
+        if height * width != len(scope):  # the variables are distinct, so equal numbers fill the rectangle
+            return None
+        shapes.add((height, width))
+    return shapes.pop() if len(shapes) == 1 else None

@@ -42,6 +42,8 @@ class MLP(Network):
     :param str activation: one of ``softplus relu leaky_relu elu silu tanh``.
     :param str networks: ``separate`` or ``shared``.
     :param float output_gain: factor of the outputs' initial weights; 1 is the paper's.
+    :param bool skip: add to each output a linear map of the input, :math:`x_l S_l`, so that the layers have only to
+        learn what is not linear.
     :raises ValueError: for options out of range.
     """
 
@@ -51,19 +53,31 @@ class MLP(Network):
         activation: str = "softplus",
         networks: str = "separate",
         output_gain: float = 0.1,
+        skip: bool = False,
     ) -> None:
         super().__init__()
-        _check(hidden_dims, activation, networks, output_gain)
+        _check(hidden_dims, networks)
+        check_activation(activation)
+        check_output_gain(output_gain)
+        if not isinstance(skip, bool):
+            raise ValueError(f"skip is {skip!r}; True or False is needed")
         self.hidden_dims = tuple(hidden_dims)
         self.activation = activation
         self.networks = networks
         self.output_gain = float(output_gain)
+        self.skip = skip
 
     def build(self, leaves: int, inputs: int, outputs: tuple[int, ...]) -> None:
         """Makes the weights."""
         targets = [(size,) for size in outputs] if self.networks == "separate" else [outputs]
         self.stacks = nn.ModuleList(
-            _Stack(leaves, (inputs, *self.hidden_dims, sum(target)), ACTIVATIONS[self.activation], self.output_gain)
+            _Stack(
+                leaves,
+                (inputs, *self.hidden_dims, sum(target)),
+                ACTIVATIONS[self.activation],
+                self.output_gain,
+                self.skip,
+            )
             for target in targets
         )
 
@@ -88,29 +102,38 @@ class _Stack(nn.Module):
     """Layers of one network per leaf, ``[L, N, in] -> [L, N, out]``."""
 
     def __init__(
-        self, leaves: int, sizes: Sequence[int], activation: Callable[[Tensor], Tensor], output_gain: float
+        self,
+        leaves: int,
+        sizes: Sequence[int],
+        activation: Callable[[Tensor], Tensor],
+        output_gain: float,
+        skip: bool = False,
     ) -> None:
         super().__init__()
         self.activation = activation
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-            weight = torch.empty(leaves, fan_in, fan_out)
             gain = output_gain if len(self.weights) == len(sizes) - 2 else 1.0
-            std = gain * math.sqrt(
-                1.3 * 2 / fan_in
-            )  # 1.3 makes up for the variance that truncation at two std takes away
-            nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
-            self.weights.append(nn.Parameter(weight))
+            self.weights.append(_weight(leaves, fan_in, fan_out, gain))
             self.biases.append(nn.Parameter(torch.zeros(leaves, 1, fan_out)))
+        self.skip = _weight(leaves, sizes[0], sizes[-1], output_gain) if skip else None
 
-    def forward(self, h: Tensor) -> Tensor:
-        last = len(self.weights) - 1
+    def forward(self, x: Tensor) -> Tensor:
+        h, last = x, len(self.weights) - 1
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if i < last:
                 h = self.activation(h)
-        return h
+        return h if self.skip is None else torch.baddbmm(h, x, self.skip)
+
+
+def _weight(leaves: int, fan_in: int, fan_out: int, gain: float) -> nn.Parameter:
+    """Truncated normals of variance ``2 gain^2 / in``, ``[leaf, in, out]``."""
+    weight = torch.empty(leaves, fan_in, fan_out)
+    std = gain * math.sqrt(1.3 * 2 / fan_in)  # 1.3 makes up for the variance that truncation at two std takes away
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+    return nn.Parameter(weight)
 
 
 def network_or_mlp(
@@ -137,16 +160,28 @@ def network_or_mlp(
     return network
 
 
-def _check(hidden_dims: Any, activation: Any, networks: Any, output_gain: Any) -> None:
+def check_activation(activation: Any) -> None:
+    """
+    :raises ValueError: if there is no such activation.
+    """
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        raise ValueError(f"activation is {activation!r}; known are {', '.join(ACTIVATIONS)}")
+
+
+def check_output_gain(output_gain: Any) -> None:
+    """
+    :raises ValueError: if it is no positive number.
+    """
+    is_number = isinstance(output_gain, (int, float)) and not isinstance(output_gain, bool)
+    if not is_number or not 0 < output_gain < math.inf:
+        raise ValueError(f"output_gain is {output_gain!r}; a positive number is needed")
+
+
+def _check(hidden_dims: Any, networks: Any) -> None:
     """Raises a ValueError in one sentence for options that :class:`MLP` does not take."""
     if not isinstance(hidden_dims, Sequence) or isinstance(hidden_dims, str):
         raise ValueError(f"hidden_dims is {hidden_dims!r}; a sequence of positive integers is needed, such as (32, 32)")
     if not all(map(is_positive, hidden_dims)):
         raise ValueError(f"hidden_dims is {tuple(hidden_dims)!r}; positive integers are needed")
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; known are {', '.join(ACTIVATIONS)}")
     if networks not in NETWORKS:
         raise ValueError(f"networks is {networks!r}; known are {', '.join(NETWORKS)}")
-    is_number = isinstance(output_gain, (int, float)) and not isinstance(output_gain, bool)
-    if not is_number or not 0 < output_gain < math.inf:
-        raise ValueError(f"output_gain is {output_gain!r}; a positive number is needed")

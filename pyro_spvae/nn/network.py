@@ -14,7 +14,10 @@ class Network(Part, nn.Module):
     One network for every leaf, with one or more outputs each: the decoder of a leaf model, the encoder of a guide.
 
     Subclasses make their parameters in ``build(leaves, inputs, outputs)``, with a leaf axis; the part that holds a
-    network (:class:`~pyro_spvae.models.VAE`, :class:`~pyro_spvae.guides.NormalGuide`) binds it.
+    network (:class:`~pyro_spvae.models.VAE`, :class:`~pyro_spvae.guides.NormalGuide`) binds it. A network that must
+    know how pixels lie also names ``input_shape`` and ``output_shape`` in its ``build``: an encoder gets the first, a
+    decoder the second, each the channels, height and width of a patch, or ``None`` where patches are not equal
+    rectangles.
 
     Example::
 

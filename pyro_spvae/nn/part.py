@@ -7,7 +7,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from torch import nn
 from typing_extensions import Self
+
+_SHAPES = ("patch", "input_shape", "output_shape")
 
 
 class Part:
@@ -16,7 +19,8 @@ class Part:
 
     :class:`~pyro_spvae.models.SPVAE` binds the parts it is given, so that all parameters exist before the first step.
     Used alone a part takes the same sizes by hand, for example ``StandardNormal().bind(leaves=1, latent_dim=2)``.
-    Subclasses implement :meth:`build` with the sizes they need as keyword arguments.
+    Subclasses implement :meth:`build` with the sizes they need as keyword arguments; sizes that it does not name are
+    not passed on to it.
 
     A part that is to be saved keeps each argument of its constructor as an attribute of the same name, see
     :meth:`options`.
@@ -28,12 +32,14 @@ class Part:
 
     _sizes: dict[str, Any] | None = None
 
-    def bind(self, **sizes: int | tuple[int, ...]) -> Self:
+    def bind(self, **sizes: int | tuple[int, ...] | None) -> Self:
         """
         Fixes the sizes and makes the parameters.
 
-        :param sizes: the sizes that the part's ``build`` names: ``leaves``, ``latent_dim``, ``pixels``, ``inputs``, and
-            ``outputs``, which is a tuple of sizes.
+        :param sizes: at least the sizes that the part's ``build`` needs: ``leaves``, ``latent_dim``, ``pixels``,
+            ``inputs``; ``outputs``, which is a tuple of sizes; and ``patch``, ``input_shape``, ``output_shape``, which
+            are the channels, height and width of every leaf region, or ``None`` where leaf regions are not equal
+            rectangles.
         :returns: the part itself.
         :raises ValueError: if the part is bound already, or a size is not a positive integer.
         """
@@ -45,15 +51,24 @@ class Part:
             if key == "outputs":
                 if not isinstance(value, tuple) or not value or not all(map(is_positive, value)):
                     raise ValueError(f"{key} of {name} is {value!r}; a tuple of positive integers is needed")
+            elif key in _SHAPES:
+                if value is not None and not _is_shape(value):
+                    raise ValueError(
+                        f"{key} of {name} is {value!r}; channels, height and width as a tuple of positive integers, or "
+                        "None, are needed"
+                    )
             elif not is_positive(value):
                 raise ValueError(f"{key} of {name} is {value!r}; a positive integer is needed")
+        parameters = inspect.signature(self.build).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            sizes = {key: value for key, value in sizes.items() if key in parameters}
         self.build(**sizes)
         self._sizes = sizes
         return self
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The sizes given to :meth:`bind`."""
+        """The sizes given to :meth:`bind`, of those that the part has use for."""
         if self._sizes is None:
             raise ValueError(f"this {type(self).__name__} has no sizes yet; pass it to a model, or call bind(...)")
         return self._sizes
@@ -82,7 +97,8 @@ class Part:
                     f"{type(self).__name__} cannot be saved: its constructor takes {parameter.name!r}, but the object "
                     f"has no attribute of this name; keep the argument as self.{parameter.name}"
                 )
-            found[parameter.name] = getattr(self, parameter.name)
+            value = getattr(self, parameter.name)
+            found[parameter.name] = list(value) if isinstance(value, nn.ModuleList) else value
         return found
 
 
@@ -101,6 +117,10 @@ def check_part(name: str, part: Any, kind: type) -> None:
     if not isinstance(part, kind):
         given = f"the class {part.__name__}" if isinstance(part, type) else f"a {type(part).__name__}"
         raise TypeError(f"{name} is {given}; an instance of {kind.__name__} is needed")
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) == 3 and all(map(is_positive, value))
 
 
 def is_positive(value: object) -> bool:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SCALES = ("softplus", "precision")
+_MARGIN = 1e-6  # of raw_scale, to the ends of the range, where unconstrained values are infinite or have no gradient
 
 
 def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
@@ -29,6 +30,23 @@ def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
         return F.softplus(raw).add_(floor)  # in place: softplus' derivative needs its argument alone
     scale = torch.rsqrt(1 + raw.square())
     return scale.clamp(min=floor) if floor > 0 else scale
+
+
+def raw_scale(scale: Tensor, kind: str, floor: float) -> Tensor:
+    r"""
+    The unconstrained values :math:`s \ge 0` or real that :func:`positive_scale` turns into these standard deviations.
+
+    Standard deviations that it cannot reach, or only at infinity, are moved to the nearest that it can, with a margin
+    of 1e-6.
+
+    :param Tensor scale: positive, any shape.
+    :param str kind: ``softplus`` or ``precision``.
+    :param float floor: smallest standard deviation, at least 0.
+    """
+    if kind == "softplus":
+        above = (scale - floor).clamp(min=_MARGIN)
+        return above + torch.log(-torch.expm1(-above))
+    return (scale.clamp(min=max(floor, _MARGIN)).clamp(max=1 - _MARGIN) ** -2 - 1).sqrt()
 
 
 def check_scale(kind: Any, floor: Any) -> float:

@@ -6,23 +6,29 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from pyro_spvae.circuits import RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
-from pyro_spvae.data import DataSet, Values
+from pyro_spvae.circuits import Circuit, RegionGraph, learn_regions, poon_domingos, quad_tree, random_binary_tree, whole
+from pyro_spvae.circuits.learning import default_leaf_size
+from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.guides import LeafGuide, MixedGuide, NoLatents
 from pyro_spvae.likelihoods import Likelihood
-from pyro_spvae.models import SPVAE
+from pyro_spvae.models import SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.nn import Network
-from pyro_spvae.registry import make, parse
+from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.config import Preprocessing, TrainConfig
 
 _FEW_LEVELS = 32  # above, the binomial's forced variance fits badly and grey levels are better made continuous
 CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 
+_LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
+_LEARNING = 6  # stream of seeds
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
@@ -32,10 +38,12 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
 
     - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
-    - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4;
+    - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
+    - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
     - preprocess: grey levels get uniform noise and are scaled to [0, 1] where the likelihood is normal, or where there
       are more than 32 of them and none is given; everything else is left as it is;
-    - likelihood: Bernoulli for binary values, Binomial for grey levels, else Normal.
+    - likelihood: Bernoulli for binary values, Binomial for grey levels, else Normal;
+    - guide: none in the place of the default where the leaf has no latent variables.
 
     :raises ValueError: if an option does not fit the structure or the data.
     """
@@ -43,17 +51,28 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     structure = config.structure
     if structure == "auto":
         structure = "poon-domingos" if data.is_image else "random-binary-tree" if shape[0] > 1 else "whole"
-    delta, depth, repetitions = config.delta, config.depth, config.repetitions
+    delta, depth, repetitions, leaf_size = config.delta, config.depth, config.repetitions, config.leaf_size
     on_grid = structure in ("poon-domingos", "quad-tree")
     if not on_grid and delta is not None:
         raise ValueError(f"delta is {delta}, but the structure {structure} has no cells; leave it out")
-    if structure != "random-binary-tree" and not (depth is None and repetitions is None):
-        raise ValueError(f"depth and repetitions describe random-binary-tree, but the structure is {structure}")
+    for name, value, described in (
+        ("depth", depth, ("random-binary-tree",)),
+        ("repetitions", repetitions, ("random-binary-tree", "learned")),
+        ("leaf_size", leaf_size, ("learned",)),
+    ):
+        if value is not None and structure not in described:
+            raise ValueError(
+                f"{name} is {value} and describes {' and '.join(described)}, but the structure is {structure}; leave "
+                "it out"
+            )
     if on_grid and delta is None:
         delta = min(max(math.ceil(max(shape) / 4), _SMALLEST_CELL), max(shape))
     if structure == "random-binary-tree":
         depth = min(2, int(math.log2(math.prod(shape)))) if depth is None else depth
         repetitions = 4 if repetitions is None else repetitions
+    if structure == "learned":
+        leaf_size = default_leaf_size(math.prod(shape)) if leaf_size is None else leaf_size
+        repetitions = 2 if repetitions is None else repetitions
     preprocess, likelihood = _modelling(config, data)
     return dataclasses.replace(
         config,
@@ -61,10 +80,17 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         delta=delta,
         depth=depth,
         repetitions=repetitions,
+        leaf_size=leaf_size,
         leaves=config.units if config.leaves is None else config.leaves,
         preprocess=preprocess,
         likelihood=likelihood,
+        guide="none" if config.guide == TrainConfig.guide and not _has_latents(config.leaf) else config.guide,
     )
+
+
+def _has_latents(leaf: str) -> bool:
+    """Whether a leaf has latent variables; one that does not says so in its class."""
+    return any(getattr(find("leaf", parse("leaf", kind)[0]), "latent_dim", None) != 0 for kind in _kinds(leaf))
 
 
 def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
@@ -75,7 +101,9 @@ def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
         wanted = parse("likelihood", likelihood)[0] if likelihood != "auto" else None
         continuous = wanted == "normal" or (wanted is None and (levels or 0) > _FEW_LEVELS)
         preprocess = "none" if levels is None else "dequantize" if continuous else "integers"
-    left = {"binarize": 2, "binarize-static": 2, "dequantize": None, "paper": None}.get(preprocess, levels)
+    left = {"binarize": 2, "binarize-static": 2, "dequantize": None, "paper": None, "paper-discrete": 256}.get(
+        preprocess, levels
+    )
     if likelihood == "auto":
         return preprocess, "normal" if left is None else "bernoulli" if left == 2 else "binomial"
     name = parse("likelihood", likelihood)[0]
@@ -100,18 +128,39 @@ def region_shape(data: DataSet) -> tuple[int, ...]:
     return tuple(data.event_shape[1:] if data.is_image else data.event_shape)
 
 
-def build_regions(config: TrainConfig, shape: tuple[int, ...]) -> RegionGraph:
-    """The region graph of a resolved configuration."""
+def build_regions(config: TrainConfig, data: DataSet) -> RegionGraph:
+    """
+    The region graph of a resolved configuration.
+
+    :param DataSet data: the data after preprocessing. A structure is learned from training rows alone, up to 10,000 of
+        them, drawn by the seed, so that the same configuration and data always give the same one.
+    :raises ValueError: if an option does not fit the shape of the data.
+    """
+    shape = region_shape(data)
     if config.structure == "poon-domingos":
         assert config.delta is not None
         return poon_domingos(shape, config.delta)
     if config.structure == "quad-tree":
         assert config.delta is not None
+        if not isinstance(config.delta, int):
+            raise ValueError(f"delta is {list(config.delta)}, but the structure quad-tree takes one; give one side")
         return quad_tree(shape, config.delta)
     if config.structure == "random-binary-tree":
         assert config.depth is not None and config.repetitions is not None
         return random_binary_tree(shape, config.depth, config.repetitions, config.seed)
+    if config.structure == "learned":
+        assert config.repetitions is not None
+        x = data.train[_learning_rows(len(data.train), config.seed)]
+        return learn_regions(x, config.leaf_size, repetitions=config.repetitions, seed=config.seed, shape=shape)
     return whole(shape)
+
+
+def _learning_rows(rows: int, seed: int) -> torch.Tensor | slice:
+    """Which training rows a structure is learned from; not the first ones, which may be of one class."""
+    if rows <= _LEARNING_ROWS:
+        return slice(None)
+    generator = torch.Generator().manual_seed(noise_seed(seed, 0, _LEARNING))
+    return torch.randperm(rows, generator=generator)[:_LEARNING_ROWS].sort().values
 
 
 def build_likelihood(config: TrainConfig, values: Values) -> Likelihood:
@@ -135,22 +184,54 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
     """
 
     with _default_dtype(getattr(torch, config.precision)):
-        leaf = make(
-            "leaf",
-            config.leaf,
-            likelihood=build_likelihood(config, data.values),
-            latent_dim=config.latent_dim,
-            prior=make("prior", config.prior),
-            **_network("decoder", "leaf", config),
-        )
+        leaf, guide = _programs(config, data)
         return SPVAE(
-            build_regions(config, region_shape(data)),
-            config.units,
-            config.leaves,
+            Circuit(build_regions(config, data), config.units, config.leaves, config.tie, config.weights),
             leaf=leaf,
-            guide=make("guide", config.guide, **_network("encoder", "guide", config)),
+            guide=guide,
             channels=data.event_shape[0] if data.is_image else None,
         )
+
+
+def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]:
+    """Leaf model and guide; ``vae+factorized`` names kinds of leaves that take turns."""
+    kinds = _kinds(config.leaf)
+    leaves, guides = [], []
+    for kind in kinds:
+        own = dataclasses.replace(config, leaf=kind)
+        leaves.append(
+            make(
+                "leaf",
+                kind,
+                likelihood=build_likelihood(config, data.values),
+                latent_dim=config.latent_dim,
+                prior=make("prior", config.prior),
+                **_network("decoder", "leaf", own),
+            )
+        )
+        with_latents = len(kinds) == 1 or _has_latents(kind)
+        guides.append(make("guide", config.guide, **_network("encoder", "guide", own)) if with_latents else NoLatents())
+    if len(kinds) == 1:
+        return leaves[0], guides[0]
+    per_region = config.units if config.leaves is None else config.leaves
+    if per_region % len(kinds):
+        raise ValueError(
+            f"leaf is {config.leaf!r}, {len(kinds)} kinds, but there are {per_region} leaves a region; a multiple of "
+            f"{len(kinds)} is needed"
+        )
+    return MixedLeaf(leaves), MixedGuide(guides)
+
+
+def _kinds(leaf: str) -> list[str]:
+    """What stands between plus signs outside of brackets."""
+    kinds, depth = [""], 0
+    for sign in leaf:
+        depth += (sign == "(") - (sign == ")")
+        if sign == "+" and depth == 0:
+            kinds.append("")
+        else:
+            kinds[-1] += sign
+    return kinds
 
 
 def _network(name: str, kind: str, config: TrainConfig) -> dict[str, Network]:
@@ -161,9 +242,28 @@ def _network(name: str, kind: str, config: TrainConfig) -> dict[str, Network]:
     return {name: make("network", config.network, **options)}
 
 
+def recorded(
+    config: TrainConfig, name: str | None = None, data_dir: str | os.PathLike[str] | None = None, download: bool = False
+) -> DataSet:
+    """
+    The data of a configuration as they were recorded, in grey if it says so.
+
+    :param str name: another data set.
+    :param data_dir: another folder of data sets.
+    :param bool download: whether missing files may be fetched.
+    """
+    data = load_data(
+        config.data if name is None else name,
+        data_dir=config.data_dir if data_dir is None else data_dir,
+        seed=config.seed,
+        download=download,
+    )
+    return data.in_grey() if config.grey else data
+
+
 def modelled(config: TrainConfig, data: DataSet) -> DataSet:
     """The data as the likelihood of a resolved configuration models them."""
-    return data.preprocessed(config.preprocess, config.seed)
+    return data.thinned(config.fraction, config.seed).preprocessed(config.preprocess, config.seed)
 
 
 @contextmanager

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "whole"]
-Preprocessing = Literal["auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper"]
+Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "whole"]
+Preprocessing = Literal[
+    "auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper", "paper-discrete"
+]
 Objective = Literal["iwae", "elbo", "renyi", "vr-max"]
 Gradient = Literal["iwae", "dreg"]
 Reduce = Literal["leaf", "root"]
@@ -24,6 +26,8 @@ Networks = Literal["separate", "shared"]
 Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh"]
 Optimiser = Literal["adam", "adamax", "adamw"]
 Schedule = Literal["plateau", "constant", "cosine", "linear"]
+Weights = Literal["full", "cp"]
+Tie = Literal["none", "shape"]
 Precision = Literal["float32", "float64"]
 
 PANELS = ("Data", "Model", "Objective", "Training", "Evaluation", "Machine")
@@ -150,18 +154,41 @@ class TrainConfig(FitConfig):
         "auto",
         "Data",
         "What is modelled: values as they are (none), grey levels (integers), grey levels with uniform noise in [0, 1] "
-        "(dequantize), black and white drawn for every batch or once (binarize, binarize-static), or the paper's "
-        "per-image scaling and noise (paper).",
+        "(dequantize), black and white drawn for every batch or once (binarize, binarize-static), or the SPVAE paper's "
+        "images, scaled one by one, with its noise (paper) or rounded to grey levels (paper-discrete).",
     )
-    structure: Structure = _option("auto", "Model", "Region graph; poon-domingos for images, random trees for tables.")
-    delta: int | None = _option(
-        None, "Model", "Side of a cell in pixels; by default a quarter of the longer side, at least 4.", least=1
+    grey: bool = _option(False, "Data", "Make colour images grey (ITU-R 601-2 luma, as PIL's mode L).")
+    fraction: float = _option(1.0, "Data", "Part of the training rows that is used, drawn at random.", above=0)
+    structure: Structure = _option(
+        "auto",
+        "Model",
+        "Region graph; poon-domingos for images, random-binary-tree for tables. learned puts columns or pixels "
+        "together that depend on each other in the training rows.",
+    )
+    delta: int | tuple[int, ...] | None = _option(
+        None,
+        "Model",
+        "Side of a cell in pixels, or several, coarse first, as in 4,1; by default a quarter of the longer side, at "
+        "least 4.",
+        least=1,
     )
     depth: int | None = _option(None, "Model", "Depth of random binary trees; 2 by default.", least=1)
-    repetitions: int | None = _option(None, "Model", "Number of random binary trees; 4 by default.", least=1)
+    repetitions: int | None = _option(None, "Model", "Number of trees: 4 by default if random, 2 if learned.", least=1)
+    leaf_size: int | None = _option(
+        None, "Model", "Most variables of a learned leaf region; a sixteenth of all by default, at least 4.", least=1
+    )
     units: int = _option(4, "Model", "Sum nodes of every inner region.", least=1)
     leaves: int | None = _option(None, "Model", "VAEs of every leaf region; as many as units by default.", least=1)
-    leaf: str = _option("vae", "Model", "Generative program of a leaf.")
+    weights: Weights = _option(
+        "full", "Model", "Sum weights: free, or products of a factor for each part (cp), which are fewer."
+    )
+    tie: Tie = _option("none", "Model", "Whether regions of equal shape share their sum weights (shape).")
+    leaf: str = _option(
+        "vae",
+        "Model",
+        "Generative program of a leaf: a vae, or factorized, which has no latent variables; or several by turns, as in "
+        "vae+factorized.",
+    )
     guide: str = _option("normal", "Model", "Inference program of a leaf.")
     prior: str = _option("standard-normal", "Model", "Prior of the latent variables.")
     likelihood: str = _option(
@@ -184,6 +211,8 @@ class TrainConfig(FitConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.fraction > 1:
+            raise ValueError(f"fraction is {self.fraction!r}; a number above 0 and at most 1 is needed")
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda", "mps") or (
             ":" in self.device and not (kind == "cuda" and number.isdigit())
@@ -242,7 +271,9 @@ def _checked(name: str, value: Any, kind: Any, field: dataclasses.Field[Any]) ->
     if optional:
         if value is None:
             return None
-        (kind,) = (part for part in get_args(kind) if part is not type(None))
+        *kinds, kind = (part for part in get_args(kind) if part is not type(None))
+        if kinds and not isinstance(value, (list, tuple)):  # a number or several of them
+            (kind,) = kinds
     known = choices(kind)
     if known is not None:
         if value not in known:
@@ -252,7 +283,7 @@ def _checked(name: str, value: Any, kind: Any, field: dataclasses.Field[Any]) ->
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)) or not all(_is_integer(size) and size >= least for size in value):
             raise ValueError(f"{name} is {value!r}; positive integers are needed, such as [32, 32]")
-        return tuple(value)
+        return value[0] if optional and len(value) == 1 else tuple(value)
     if kind is int:
         if not _is_integer(value) or (least is not None and value < least):
             wanted = {1: "a positive integer", 0: "an integer of at least 0", None: "an integer"}[least]

@@ -69,6 +69,7 @@ def log_likelihoods(
     def estimate(x: Tensor, seen: Tensor | None, block_seed: int) -> Tensor:
         return spvae.log_likelihood(x, seen, num_samples=samples, chunk_size=chunk_size).unsqueeze(-1)
 
+    samples = samples if spvae.has_latents else 1  # which is exact
     size = max(_LIKELIHOOD_ROWS, min(chunk_size // samples, _BOUND_ROWS))
     return _by_blocks(spvae, rows, observed, estimate, 1, size, seed, progress).squeeze(-1)
 
@@ -87,8 +88,8 @@ def evaluate_rows(
     """
     The figures of a split.
 
-    :returns: ``rows``, ``log_likelihood`` (mean) and its ``standard_error``, ``samples``, the bounds of
-        :func:`mean_bounds`, ``active_units``, ``seed``; and the log-likelihood of every row. All in nats.
+    :returns: ``rows``, ``log_likelihood`` (mean) and its ``standard_error``, ``samples`` (0 where it is exact), the
+        bounds of :func:`mean_bounds`, ``active_units``, ``seed``; and the log-likelihood of every row. All in nats.
     :raises ValueError: if one of them is not finite.
     """
     per_datum = log_likelihoods(
@@ -106,7 +107,7 @@ def evaluate_rows(
         "rows": len(per_datum),
         "log_likelihood": mean,
         "standard_error": float(per_datum.std() / len(per_datum) ** 0.5) if len(per_datum) > 1 else None,
-        "samples": samples,
+        "samples": samples if spvae.has_latents else 0,
         **bounds,
         "active_units": active_units(spvae, rows, observed),
         "seed": seed,
@@ -119,8 +120,11 @@ def active_units(spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None = No
     Number of latent dimensions of all leaves whose posterior mean varies with the data,
     :math:`\mathrm{Var}_x(E_q[z \mid x]) > 0.01` (Burda et al. 2016), every leaf encoding every datum.
 
-    :returns: the count, or ``None`` for a single row, or where what the guide's ``encode`` returns has no mean.
+    :returns: the count, 0 where nothing is latent, or ``None`` for a single row, or where what the guide's ``encode``
+        returns has no mean.
     """
+    if not spvae.has_latents:
+        return 0
     if len(rows) < 2:
         return None
     with lean(), torch.no_grad():

@@ -14,9 +14,9 @@ import pyro
 import torch
 
 from pyro_spvae import distributed
-from pyro_spvae.data import DATA_SETS, DataSet, load_data
+from pyro_spvae.data import DATA_SETS, DataSet
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.build import CACHE, build_model, modelled, resolve
+from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
 from pyro_spvae.training.config import TrainConfig
 
 _LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
@@ -63,8 +63,8 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
     if config.data_dir is not None:
         config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
     if download:  # by one process
-        distributed.on_main(lambda: _load(config, True) and None)
-    raw = _load(config, False)
+        distributed.on_main(lambda: recorded(config, download=True) and None)
+    raw = recorded(config)
     config = resolve(config, raw)
     data = modelled(config, raw).cached(CACHE)
     pyro.set_rng_seed(config.seed)
@@ -75,7 +75,7 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
         spvae.check(rows[: min(len(rows), 1024)].to(dtype))  # the values themselves were checked when they were read
     record = {
         "name": raw.name,
-        "rows": {"train": len(raw.train), "validation": len(raw.validation), "test": len(raw.test)},
+        "rows": {"train": len(data.train), "validation": len(raw.validation), "test": len(raw.test)},
         "split_seed": config.seed,
         "event_shape": list(raw.event_shape),
         "raw_values": dataclasses.asdict(raw.values),
@@ -85,14 +85,12 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
     return Job(config, raw, data, spvae.to(device), record)
 
 
-def _load(config: TrainConfig, download: bool) -> DataSet:
-    return load_data(config.data, data_dir=config.data_dir, seed=config.seed, download=download)
-
-
 def describe(job: Job, report: Callable[[str], None]) -> None:
     """Reports data, likelihood, structure and size."""
     config, values = job.config, job.data.values
     report(f"data        {job.raw!r}")
+    if config.fraction < 1:
+        report(f"training    on {len(job.data.train):,} of {len(job.raw.train):,} rows")
     changed = "" if config.preprocess in ("none", "integers") else f", preprocessed by {config.preprocess}"
     report(f"likelihood  {config.likelihood} of values from {values.low:g} to {values.high:g}{changed}")
     if config.likelihood == "normal" and max(abs(values.low), abs(values.high)) > _LARGE:
@@ -101,4 +99,5 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
             "scale them to about [-1, 1] for a good fit"
         )
     report(f"structure   {job.spvae.circuit.regions!r}")
-    report(f"model       {job.spvae.num_leaves} leaf VAEs, {job.parameters:,} parameters")
+    leaves = "leaf VAEs" if job.spvae.has_latents else "leaves without latent variables"
+    report(f"model       {job.spvae.num_leaves} {leaves}, {job.parameters:,} parameters")

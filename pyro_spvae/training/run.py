@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.data import DataSet, Values
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.build import modelled
+from pyro_spvae.training.build import modelled, recorded
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
 
@@ -75,8 +75,7 @@ class Run:
             raise ValueError(f"the run {self.path} was fitted from Python and does not know its data; give --data")
         own = self.record["name"] is not None and name_or_path in (None, self.config.data)
         name = self.config.data if name_or_path is None else name_or_path
-        where = self.config.data_dir if data_dir is None else data_dir
-        raw = load_data(name, data_dir=where, seed=self.config.seed, download=download)
+        raw = recorded(self.config, name, data_dir, download)
         if raw.event_shape != self.event_shape:
             raise ValueError(
                 f"data is {raw.name}, whose rows have shape {list(raw.event_shape)}; the model of {self.path} needs "

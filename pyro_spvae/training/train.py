@@ -235,6 +235,7 @@ def summary(results: dict[str, Any]) -> str:
     error = results["standard_error"]
     line = f"{results['split']:<12}log-likelihood {results['log_likelihood']:.2f}"
     line += "" if error is None else f" +- {error:.2f}"
-    line += f" nats ({results['rows']:,} rows, {results['samples']:,} samples)"
+    exactness = f"{results['samples']:,} samples" if results["samples"] else "exact"
+    line += f" nats ({results['rows']:,} rows, {exactness})"
     bits = results["bits_per_dim"]
     return line if bits is None else line + f", {bits:.3f} bits/dim"

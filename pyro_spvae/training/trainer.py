@@ -106,6 +106,7 @@ class Trainer:
         self.waited = 0  # validations without a better bound
         self.seconds = 0.0
         self.summed = [0.0, 0.0, 0.0]  # bounds, rows and seconds of steps since the last validation
+        self.step_seconds = 0.0  # of steps alone, up to the last validation; since this object was made
         self.metrics: list[dict[str, Any]] = []
         self._best_state: dict[str, Tensor] | None = None
         self._reported = -math.inf
@@ -115,10 +116,11 @@ class Trainer:
         """Whether no step is left to do."""
         return self.waited >= self.config.patience or self.epoch >= self.config.epochs and self.summed[1] == 0
 
-    def run(self) -> list[dict[str, Any]]:
+    def run(self, max_steps: int | None = None) -> list[dict[str, Any]]:
         """
         Trains until the validation bound stops rising or the epochs are over; leaves the best parameters in the model.
 
+        :param int max_steps: return after so many steps, to be called again.
         :returns: the lines of metrics, one a validation.
         :raises ValueError: if a training or validation bound is not finite, or a file cannot be written.
         :raises Interrupted: after SIGINT or SIGTERM, when the step is done and everything is saved.
@@ -129,7 +131,8 @@ class Trainer:
         generators = [self.device] if self.device.type == "cuda" else []
         with lean(), bar, Interruption() as interruption, torch.random.fork_rng(devices=generators):
             objective = distributed.share(self.objective)
-            while not self.finished:
+            last = math.inf if max_steps is None else self.step + max_steps
+            while not self.finished and self.step < last:
                 start = time.perf_counter()
                 stop = self._advance(objective, bar, interruption.asked)
                 stop = stop or (distributed.world() == 1 and interruption.asked)
@@ -139,7 +142,8 @@ class Trainer:
                 if stop and not self.finished:
                     self._interrupt()
             bar.total = bar.n
-        self._restore_best()
+        if self.finished:
+            self._restore_best()
         return self.metrics
 
     def train_step(self, x: Tensor, observed: Tensor | None = None, objective: nn.Module | None = None) -> float:
@@ -216,6 +220,7 @@ class Trainer:
             self.best, self.best_epoch = val_elbo, epoch
         if warm:
             self.schedule.after_validation(val_elbo)
+        self.step_seconds += seconds
         self.seconds += seconds + time.perf_counter() - start
         line = {
             "epoch": epoch,

@@ -49,7 +49,8 @@ def embed(
     each filled with the means of patches over a grid on its latent space: where the latent space has one or two
     dimensions and a standard normal prior, equally likely values under the prior; otherwise a plane up to two standard
     deviations from the middle along the first two principal components of the embedded rows. Where leaf regions do not
-    tile an image by rectangles, the rows are shown in the coordinates of these components instead.
+    tile an image by rectangles, the rows are shown in the coordinates of these components instead. Where leaves have no
+    latent variables, there is no picture, and the arrays are the posteriors over induced trees.
 
     :param path: the run folder.
     :param int num: how many rows of the split; all by default.
@@ -83,7 +84,9 @@ def embed(
     arrays |= _structure(query.spvae, sums)
     sites = {name.removeprefix(_LATENT): torch.from_numpy(array) for name, array in arrays.items() if _LATENT in name}
     figure: Figure | None = None
-    if rows > 1 or has_prior_grid(query.spvae, sites):
+    if not sites:
+        report("note        the leaves have no latent variables, so there is no picture of latent spaces")
+    elif rows > 1 or has_prior_grid(query.spvae, sites):
         drawn = latent_picture(
             query.spvae,
             sites,

@@ -142,7 +142,8 @@ def table(results: dict[str, Any]) -> list[str]:
     ]
     lines = [line for line in lines if line[1]]
     width = max(len(value) for _, value, _ in lines)
-    head = f"{results['split']} of {results['data']}{seen}: {results['rows']:,} rows, {results['samples']:,} samples"
+    exactness = f"{results['samples']:,} samples" if results["samples"] else "exact"
+    head = f"{results['split']} of {results['data']}{seen}: {results['rows']:,} rows, {exactness}"
     rows = [f"{name:<15} {value:>{width}}  {unit}" for name, value, unit in lines]
     if results["standard_error"] is not None:
         rows[0] += f", standard error {results['standard_error']:.2f}"

@@ -153,10 +153,16 @@ def _model(config: dict[str, Any]) -> str | None:
     if any(config.get(name) is None for name in names):
         return None
     structure, units, leaves, latent_dim, hidden = (config[name] for name in names)
-    sizes = ",".join(map(str, hidden)) if isinstance(hidden, list) else str(hidden)
-    delta = "" if config.get("delta") is None else f" {config['delta']}"
+    sizes = _listed(hidden)
+    delta = "" if config.get("delta") is None else f" {_listed(config['delta'])}"
     parts = "".join(f", {config[name]}" for name, usual in _USUAL.items() if config.get(name) not in (None, usual))
+    if config.get("guide") == "none":  # leaves without latent variables, and so without networks
+        return f"{structure}{delta} {units}x{leaves}, {config.get('leaf')}"
     return f"{structure}{delta} {units}x{leaves}, latent {latent_dim}, hidden {sizes}{parts}"
+
+
+def _listed(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 _USUAL = {"leaf": "vae", "prior": "standard-normal", "guide": "normal", "network": "mlp"}

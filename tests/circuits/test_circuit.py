@@ -1,6 +1,7 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Circuits against plain recursion and enumeration of all induced trees; each structure and size a subclass."""
+"""Circuits against plain recursion and enumeration of all induced trees; each structure and size a subclass, which
+runs every check under every option of a circuit."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import torch
 
 from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
 
+from .options import OPTIONS, expected_num_weights
 from .oracle import enumerate_induced_trees, recursive_log_prob, selection_probabilities, sum_nodes
 
 
@@ -34,19 +36,25 @@ class CircuitTests:
     units = 2
     leaves: int | None = None
 
+    @pytest.fixture(params=OPTIONS)
+    def options(self, request):
+        return OPTIONS[request.param]
+
     @pytest.fixture
-    def circuit(self):
-        return Circuit(self.regions, self.units, self.leaves)
+    def circuit(self, options):
+        return Circuit(self.regions, self.units, self.leaves, **options)
 
     @pytest.fixture
     def leaf(self, circuit):
         return 3 * torch.randn(4, circuit.num_leaves)
 
-    def test_sizes_are_the_counts_of_the_graph(self, circuit):
+    def test_sizes_are_the_counts_of_the_graph(self, circuit, options):
         counts = self.regions.counts(self.units, self.leaves)
         sums = sum_nodes(circuit)
         assert sum(len(products) for products in sums.values()) == counts["weights"]
-        assert sum(weight.numel() for weight in circuit.parameters()) == counts["weights"]
+        number = expected_num_weights(self.regions, self.units, self.leaves, options)
+        assert sum(weight.numel() for weight in circuit.parameters()) == circuit.num_weights == number
+        assert options or number == counts["weights"]
         assert len(sums) == counts["sums"] and circuit.num_leaves == counts["leaves"]
         products = {(region, children) for (region, _), own in sums.items() for _, children in own}
         assert len(products) == counts["products"] or self.regions.num_regions == 1
@@ -218,8 +226,8 @@ class CircuitTests:
         value = circuit(leaf)
         assert value[1].isnan() and value[[0, 2, 3]].isfinite().all()
 
-    def test_state_dict_round_trip(self, circuit, leaf):
-        other = Circuit(self.regions, self.units, self.leaves)
+    def test_state_dict_round_trip(self, circuit, leaf, options):
+        other = Circuit(self.regions, self.units, self.leaves, **options)
         if circuit.layers:
             assert not torch.equal(other(leaf), circuit(leaf))
         other.load_state_dict(circuit.state_dict())

@@ -11,13 +11,15 @@ import torch
 
 from pyro_spvae.circuits import Circuit, poon_domingos, whole
 
+from .options import OPTIONS
 from .oracle import recursive_log_prob
 
 
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("units", [2, 6])
-def test_binary_grid_is_a_distribution(units):
+def test_binary_grid_is_a_distribution(units, options):
     """Bernoulli leaves on a 2x2 grid: the probabilities of the 16 images sum to 1."""
-    circuit = Circuit(poon_domingos((2, 2), 1), units)
+    circuit = Circuit(poon_domingos((2, 2), 1), units, **options)
     images = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 4)  # [16, cell]
     logits = torch.randn(4, units)
     leaf = torch.distributions.Bernoulli(logits=logits).log_prob(images.unsqueeze(-1)).flatten(1)
@@ -77,12 +79,14 @@ def test_selections_of_a_grid_are_one_leaf_per_cell():
     assert selections[0].nonzero().flatten().tolist() == list(range(0, 32, 2))
 
 
-def test_weights_are_one_softmax_per_sum():
-    circuit = Circuit(poon_domingos((3, 3), 1), units=2)
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_weights_are_one_softmax_per_sum(options):
+    circuit = Circuit(poon_domingos((3, 3), 1), units=2, **options)
     assert circuit.log_weights()[-1].shape == (1, 1, 4 * 4)
     for weights in circuit.log_weights():
         torch.testing.assert_close(weights.exp().sum(-1), torch.ones(weights.shape[:-1]))
-    logits = torch.cat([parameter.detach().flatten() for parameter in Circuit(poon_domingos(9, 1), 4).parameters()])
+    large = Circuit(poon_domingos(15, 1), 4, **options)
+    logits = torch.cat([parameter.detach().flatten() for parameter in large.parameters()])
     assert abs(float(logits.mean())) < 0.1 and abs(float(logits.std()) - 1) < 0.1
 
 
@@ -101,9 +105,10 @@ _TORCH = tuple(map(int, torch.__version__.split(".")[:2]))
 @pytest.mark.skipif(_TORCH < (2, 13), reason="torch.compile of older releases fails on this autograd.Function")
 # raised inside torch.compile itself when it meets any autograd.Function
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize(("units", "leaves"), [(2, 2), (6, 3)])
-def test_compiles_without_graph_breaks(units, leaves):
-    circuit = Circuit(poon_domingos((3, 2), 1), units, leaves)
+def test_compiles_without_graph_breaks(units, leaves, options):
+    circuit = Circuit(poon_domingos((3, 2), 1), units, leaves, **options)
     leaf = torch.randn(4, circuit.num_leaves, requires_grad=True)
     compiled = torch.compile(circuit, fullgraph=True, backend="aot_eager")
     inputs = [leaf, *circuit.parameters()]
@@ -121,6 +126,8 @@ def test_repr_gives_the_sizes():
         "Circuit(RegionGraph(shape=(28, 28), regions=100, leaf_regions=16, partitions=200), "
         "units=2, leaves=2, sums=167, products=800, weights=1576)"
     )
+    text = repr(Circuit(poon_domingos((28, 28), 7), units=2, tie="shape", weights="cp"))
+    assert text.endswith("leaves=2, tie='shape', weights='cp', sums=167, products=800, num_weights=450)")
 
 
 @pytest.mark.parametrize(
@@ -129,6 +136,13 @@ def test_repr_gives_the_sizes():
         (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 0)),
         (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 1.5)),  # type: ignore[arg-type]
         (ValueError, "leaves must be a positive integer", lambda c: Circuit(c.regions, 2, -1)),
+        (ValueError, r"tie must be one of \('none', 'shape'\), but is True", lambda c: Circuit(c.regions, 2, 2, True)),  # type: ignore[arg-type]
+        (ValueError, "tie must be one of", lambda c: Circuit(c.regions, 2, None, "cp")),
+        (
+            ValueError,
+            r"weights must be one of \('full', 'cp'\), but is 'CP'",
+            lambda c: Circuit(c.regions, 2, weights="CP"),
+        ),
         (TypeError, "regions must be a RegionGraph", lambda c: Circuit((2, 2), 2)),  # type: ignore[arg-type]
         (ValueError, r"leaf must have shape \[.., 8\], but has \[3, 4\]", lambda c: c(torch.zeros(3, 4))),
         (ValueError, r"leaf must have shape", lambda c: c(torch.zeros(()))),

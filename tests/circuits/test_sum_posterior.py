@@ -11,6 +11,7 @@ import torch
 
 from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, random_binary_tree, whole
 
+from .options import OPTIONS
 from .oracle import enumerate_choices, recursive_log_prob
 
 UNEVEN = RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])
@@ -23,9 +24,9 @@ class SumPosteriorTests:
     units = 2
     leaves: int | None = None
 
-    @pytest.fixture
-    def circuit(self):
-        return Circuit(self.regions, self.units, self.leaves)
+    @pytest.fixture(params=OPTIONS)
+    def circuit(self, request):
+        return Circuit(self.regions, self.units, self.leaves, **OPTIONS[request.param])
 
     @pytest.fixture
     def leaf(self, circuit):

@@ -148,6 +148,18 @@ class LeafDistributionTests:
         assert_close(d.mean, stock.mean)
         assert_close(d.variance, stock.variance)
 
+    def test_no_value_is_more_probable_than_the_mode(self):
+        parameters = self.parameters(*BATCH)
+        d = self.build(parameters)
+        mode = d.mode
+        assert mode.shape == (*BATCH, SIZE) and mode.dtype == d.mean.dtype
+        for x in d.sample((200,)):
+            for j in range(SIZE):  # one pixel at a time
+                other = mode.clone()
+                other[..., j] = x[..., j]
+                assert (d.log_prob(other) <= d.log_prob(mode) + 1e-12).all()
+        assert_close(d.expand((5, *BATCH)).mode, mode.expand(5, *mode.shape))
+
     def test_entropy_is_the_mean_surprise(self):
         d = self.build(self.parameters(2))
         entropy = d.entropy()

@@ -17,6 +17,8 @@ CIRCUITS = {
     "2x2": lambda: Circuit(poon_domingos((2, 2), 1), 2),
     "1x3, three units": lambda: Circuit(poon_domingos((1, 3), 1), 3),
     "more leaves than sums": lambda: Circuit(poon_domingos((2, 2), 1), 2, leaves=3),
+    "tied products of weights": lambda: Circuit(poon_domingos((2, 2), 1), 2, tie="shape", weights="cp"),
+    "einsum path, products of weights": lambda: Circuit(poon_domingos((1, 3), 1), 5, weights="cp"),
     "einsum path": lambda: Circuit(poon_domingos((1, 3), 1), 5),
     "quad tree": lambda: Circuit(quad_tree((2, 3)), 2),
     "overlapping leaf regions": lambda: Circuit(random_binary_tree(5, depth=2, repetitions=3, seed=1), 2),

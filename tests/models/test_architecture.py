@@ -32,6 +32,13 @@ class TestArchitecture:
         }
         assert json.dumps(again.architecture()) == json.dumps(architecture)
 
+    def test_names_the_options_of_the_circuit_that_are_not_the_defaults(self):
+        architecture = SPVAE(Circuit(GRID, 2, tie="shape", weights="cp")).architecture()
+        assert list(architecture)[-3:] == ["dtype", "tie", "weights"]
+        circuit = SPVAE.from_architecture(architecture).circuit
+        assert (circuit.tie, circuit.weights, circuit.num_weights) == ("shape", "cp", 2 * 2 * 5 + 2 * 5)
+        assert "weights" not in SPVAE(Circuit(GRID, 2, tie="shape")).architecture()
+
     def test_new_parameters_are_those_of_a_new_model(self):
         architecture = SPVAE(GRID, hidden_dims=(3,)).architecture()
         pyro.set_rng_seed(5)
@@ -62,6 +69,8 @@ class TestArchitecture:
             ({"units": 2.0}, "units is 2.0; a positive integer is needed"),
             ({"leaves": None}, "leaves is None; a positive integer is needed"),
             ({"leaves": True}, "leaves is True; a positive integer is needed"),
+            ({"tie": "shapes"}, "tie must be one of ('none', 'shape'), but is 'shapes'"),
+            ({"weights": []}, "weights must be one of ('full', 'cp'), but is []"),
             ({"channels": "auto"}, "channels is 'auto'; a positive integer or None is needed"),
             ({"channels": 0}, "channels is 0; a positive integer or None is needed"),
             ({"dtype": "int64"}, "dtype is 'int64'; known are float64, float32"),

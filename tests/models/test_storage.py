@@ -36,6 +36,8 @@ MODELS = {
     "table": lambda: small_spvae(random_binary_tree(7, 2, 3, seed=1), units=3),
     "one leaf": lambda: small_spvae(whole((3, 3)), units=1),
     "given circuit": lambda: SPVAE(Circuit(GRID, units=3, leaves=1), hidden_dims=(3,)),
+    "tied circuit": lambda: SPVAE(Circuit(GRID, 2, tie="shape"), hidden_dims=(3,)),
+    "tied circuit of products": lambda: SPVAE(Circuit(GRID, 2, tie="shape", weights="cp"), hidden_dims=(3,)),
     "networks": lambda: SPVAE(
         GRID,
         leaf=VAE(Normal(), 2, (3,), activation="tanh", networks="shared"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyro_spvae import Circuit, poon_domingos, random_binary_tree, whole
+from pyro_spvae import Circuit, RegionGraph, poon_domingos, random_binary_tree, whole
 from pyro_spvae.nn import LeafView
 
 REGIONS = {
@@ -87,3 +87,32 @@ def test_nothing_is_saved_and_everything_moves():
     view = LeafView(REGIONS["ragged"], 2, 1)
     assert not view.state_dict()
     assert {name for name, _ in view.named_buffers()} == {"index", "mask"}
+
+
+@pytest.mark.parametrize(
+    ("regions", "patch"),
+    [
+        (poon_domingos((4, 6), 2), (2, 2)),
+        (poon_domingos((2, 9), 3), (2, 3)),
+        (poon_domingos((9, 2), 3), (3, 2)),
+        (whole((3, 4)), (3, 4)),
+        (REGIONS["ragged"], None),
+        (REGIONS["table"], None),
+        (REGIONS["volume"], None),
+        (REGIONS["overlapping trees"], None),
+        (poon_domingos((3, 1), 2), None),
+        # two rectangles of equal area, and two regions of equal extent and area that are no rectangles
+        (RegionGraph((2, 3), [[0, 1], [3, 4], [2, 5]], [(3, 0, 1), (4, 3, 2)]), None),
+        (RegionGraph((2, 4), [[0, 1, 2, 4], [3, 5, 6, 7]], [(2, 0, 1)]), None),
+        # columns side by side in the numbering, in different rows of the array
+        (RegionGraph((2, 3), [[0, 1], [2, 3], [4, 5]], [(3, 0, 1), (4, 3, 2)]), None),
+    ],
+)
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_equal_rectangles_have_a_shape(regions, patch, channels):
+    view = LeafView(regions, 2, channels)
+    assert view.patch == (None if patch is None else (channels or 1, *patch))
+    if patch is not None:
+        x = torch.arange(float(view.event_shape.numel())).reshape(view.event_shape)
+        first = x[..., : patch[0], : patch[1]].reshape(view.patch)
+        assert torch.equal(view(x)[0].unflatten(-1, view.patch), first)

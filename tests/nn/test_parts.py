@@ -12,7 +12,8 @@ import torch
 from pyro.nn import PyroModule
 
 from pyro_spvae.nn import Part, memoize, memoized, positive_scale
-from pyro_spvae.nn.scale import check_scale
+from pyro_spvae.nn.scale import check_scale, raw_scale
+from pyro_spvae.nn.simplex import away_from_zero
 
 
 class Recorder(Part):
@@ -63,6 +64,38 @@ class TestBind:
         message = f"^outputs of Outputs is {re.escape(repr(value))}; a tuple of positive integers is needed$"
         with pytest.raises(ValueError, match=message):
             Outputs().bind(outputs=value)
+
+    @pytest.mark.parametrize("name", ["patch", "input_shape", "output_shape"])
+    def test_shapes_are_three_sizes_or_none(self, name):
+        class Shaped(Part):
+            def build(self, **sizes):
+                self.built = sizes
+
+        for value in ((1, 2, 3), None):
+            assert Shaped().bind(**{name: value}).built == {name: value}
+        for value in ((), (1, 2), (1, 2, 0), [1, 2, 3], 3, (1.0, 2, 3)):
+            message = (
+                f"^{name} of Shaped is {re.escape(repr(value))}; channels, height and width as a tuple of positive"
+            )
+            with pytest.raises(ValueError, match=message):
+                Shaped().bind(**{name: value})
+
+    def test_sizes_that_build_does_not_name_are_left_out_but_checked(self):
+        part = Recorder().bind(leaves=2, latent_dim=3, patch=(1, 2, 3))
+        assert part.sizes == {"leaves": 2} and part.built == [(2, 1)]
+        with pytest.raises(ValueError, match="^latent_dim of Recorder is 0; a positive integer is needed$"):
+            Recorder().bind(leaves=2, latent_dim=0)
+        with pytest.raises(TypeError, match="missing 1 required positional argument: 'leaves'"):
+            Recorder().bind(pixels=3)
+
+    def test_any_sizes_go_to_a_build_that_takes_any(self):
+        class Passing(Part):
+            def build(self, leaves, **more):
+                self.built = leaves, more
+
+        part = Passing().bind(leaves=2, pixels=3, patch=None)
+        assert part.built == (2, {"pixels": 3, "patch": None})
+        assert part.sizes == {"leaves": 2, "pixels": 3, "patch": None}
 
     def test_sizes_of_an_unbound_part_are_refused(self):
         with pytest.raises(ValueError, match=r"^this Recorder has no sizes yet; pass it to a model, or call bind"):
@@ -231,3 +264,42 @@ class TestPositiveScale:
     def test_refusals(self, kind, floor, message):
         with pytest.raises(ValueError, match=f"^{message}$"):
             check_scale(kind, floor)
+
+
+class TestRawScale:
+    @pytest.mark.parametrize(
+        ("kind", "floor"), [("softplus", 0.0), ("softplus", 0.1), ("precision", 0.0), ("precision", 0.1)]
+    )
+    def test_is_the_inverse(self, kind, floor):
+        scale = floor + torch.linspace(0.001, 0.85, 50)
+        raw = raw_scale(scale, kind, floor)
+        torch.testing.assert_close(positive_scale(raw, kind, floor), scale)
+        if kind == "softplus":
+            torch.testing.assert_close(positive_scale(raw_scale(40 * scale, kind, floor), kind, floor), 40 * scale)
+
+    @pytest.mark.parametrize(
+        ("kind", "floor", "scale", "nearest"),
+        [
+            ("softplus", 0.1, 0.0, 0.1 + 1e-6),
+            ("softplus", 0.0, 0.0, 1e-6),
+            ("precision", 0.1, 0.0, 0.1),
+            ("precision", 0.0, 0.0, 1e-6),
+            ("precision", 0.0, 3.0, 1 - 1e-6),
+        ],
+    )
+    def test_goes_to_the_nearest(self, kind, floor, scale, nearest):
+        raw = raw_scale(torch.tensor([scale]), kind, floor)
+        assert raw.isfinite().all()
+        torch.testing.assert_close(positive_scale(raw, kind, floor), torch.tensor([nearest]), rtol=1e-9, atol=0)
+
+
+class TestAwayFromZero:
+    def test_is_the_most_likely_distribution_above_the_bound(self):
+        probabilities = torch.tensor([[0.0, 0.005, 0.295, 0.7], [0.25, 0.25, 0.25, 0.25]])
+        found = away_from_zero(probabilities, 0.01)
+        torch.testing.assert_close(
+            found, torch.tensor([[0.01, 0.01, 0.98 * 0.295 / 0.995, 0.98 * 0.7 / 0.995], [0.25] * 4])
+        )
+        others = torch.distributions.Dirichlet(torch.ones(4)).sample((2000,)) * 0.96 + 0.01
+        best = (probabilities * found.log()).sum(-1)
+        assert ((probabilities * others.unsqueeze(1).log()).sum(-1) <= best).all()

@@ -6,13 +6,20 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
-from pyro_spvae.data import load_data
+from pyro_spvae import random_binary_tree
+from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.guides import NoLatents
 from pyro_spvae.likelihoods import Normal
+from pyro_spvae.models import SPVAE, FactorizedLeaf
 from pyro_spvae.training.build import build_likelihood, build_model, build_regions, modelled, region_shape, resolve
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.train import resume, train
+from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import TINY, images, table
 
 DATA = {
@@ -73,13 +80,14 @@ def test_cells_of_images_are_a_quarter_of_the_longer_side():
         ("poon-domingos", {"delta": 2}),
         ("quad-tree", {"delta": 2}),
         ("random-binary-tree", {"depth": 2, "repetitions": 3}),
+        ("learned", {"leaf_size": 1, "repetitions": 1}),
         ("whole", {}),
     ],
 )
 def test_structure_options_reach_the_graph(structure, options):
     config = resolve(dataclasses.replace(TINY, structure=structure, **options), images())
-    regions = build_regions(config, (4, 4))
-    counts = {"poon-domingos": 4, "quad-tree": 4, "random-binary-tree": 12, "whole": 1}
+    regions = build_regions(config, images())
+    counts = {"poon-domingos": 4, "quad-tree": 4, "random-binary-tree": 12, "learned": 16, "whole": 1}
     assert regions.counts(1)["leaf_regions"] == counts[structure]
 
 
@@ -87,7 +95,7 @@ def test_the_seed_decides_random_trees_and_parameters():
     def build(seed):
         config = resolve(dataclasses.replace(TINY, structure="random-binary-tree", seed=seed), images())
         torch.manual_seed(seed)
-        return build_regions(config, (4, 4)).leaf_scopes, build_model(config, images()).state_dict()
+        return build_regions(config, images()).leaf_scopes, build_model(config, images()).state_dict()
 
     (scopes, state), (same_scopes, same_state), (other_scopes, other_state) = build(0), build(0), build(1)
     assert scopes == same_scopes != other_scopes
@@ -130,6 +138,27 @@ def test_preprocessing_and_likelihood_are_chosen_to_fit(options, levels, preproc
     assert spvae.log_likelihood(data.test[:2], num_samples=2).isfinite().all()
 
 
+@pytest.mark.parametrize("levels", [2, 17, 256, None])
+def test_a_leaf_without_latent_variables_has_no_guide(levels):
+    config = resolve(dataclasses.replace(TINY, leaf="factorized"), images(levels=levels))
+    assert config.guide == "none" and resolve(config, images(levels=levels)) == config
+    data = modelled(config, images(levels=levels))
+    spvae = build_model(config, data)
+    assert isinstance(spvae.leaf, FactorizedLeaf) and isinstance(spvae.leaf_guide, NoLatents)
+    assert spvae.log_likelihood(data.test[:2]).isfinite().all()
+    assert resolve(TINY, images()).guide == "normal"
+
+
+def test_a_guide_must_fit_the_leaf():
+    for options, message in (
+        ({"leaf": "factorized", "guide": "normal(min_scale=0.1)"}, "guide is a NormalGuide, but the leaf Factorized"),
+        ({"guide": "none"}, "guide is a NoLatents, but the leaf VAE has latent variables"),
+    ):
+        config = resolve(dataclasses.replace(TINY, **options), images())
+        with pytest.raises(ValueError, match=f"^{message}"):
+            build_model(config, modelled(config, images()))
+
+
 def test_precision_is_that_of_the_parameters():
     config = resolve(dataclasses.replace(TINY, precision="float64"), images())
     assert {p.dtype for p in build_model(config, modelled(config, images())).parameters()} == {torch.float64}
@@ -143,8 +172,20 @@ def test_precision_is_that_of_the_parameters():
             "likelihood is 'bernoulli', but the values of digits are not only 0 and 1; accepted",
         ),
         ({"structure": "whole", "delta": 2}, "delta is 2, but the structure whole has no cells; leave it out"),
-        ({"depth": 2}, "depth and repetitions describe random-binary-tree, but the structure is poon-domingos"),
-        ({"repetitions": 2}, "depth and repetitions describe random-binary-tree, but the structure is poon-domingos"),
+        ({"depth": 2}, "depth is 2 and describes random-binary-tree, but the structure is poon-domingos; leave it out"),
+        (
+            {"repetitions": 2},
+            "repetitions is 2 and describes random-binary-tree and learned, but the structure is poon-domingos",
+        ),
+        (
+            {"leaf_size": 2, "structure": "random-binary-tree"},
+            "leaf_size is 2 and describes learned, but the structure is random-binary-tree",
+        ),
+        (
+            {"depth": 2, "structure": "learned"},
+            "depth is 2 and describes random-binary-tree, but the structure is lear",
+        ),
+        ({"delta": 2, "structure": "learned"}, "delta is 2, but the structure learned has no cells"),
     ],
 )
 def test_options_that_do_not_fit(options, message):
@@ -158,3 +199,96 @@ def test_discrete_likelihoods_need_discrete_data(likelihood):
         ValueError, match=f"^likelihood is '{likelihood}', but the values of table are .*accepted (is|are) 'normal'"
     ):
         resolve(dataclasses.replace(TINY, likelihood=likelihood), table())
+
+
+def grouped_rows(rows, seed=0):
+    """A table whose columns 0, 2, 4 and 1, 3, 5 belong together."""
+    draw = np.random.default_rng(seed)
+    return np.repeat(draw.normal(size=(1, rows, 2)), 3, 0).transpose(1, 0, 2).reshape(rows, 6) + draw.normal(
+        scale=0.4, size=(rows, 6)
+    )
+
+
+class TestLearnedStructure:
+    config = dataclasses.replace(TINY, structure="learned")
+
+    def test_what_is_left_open_is_chosen_from_the_data(self):
+        for data, leaf_size in ((table(columns=1), 1), (table(columns=9), 4), (images(side=12), 9)):
+            config = resolve(self.config, data)
+            assert (config.leaf_size, config.repetitions, config.depth, config.delta) == (leaf_size, 2, None, None)
+            assert resolve(config, data) == config
+            model = build_model(config, data)
+            assert model.circuit.regions.shape == region_shape(data)
+        assert resolve(TINY, table()).leaf_size is None
+
+    def test_is_that_of_the_training_rows_alone(self):
+        x = torch.from_numpy(grouped_rows(300)).float()
+        values = Values(low=float(x.min()), high=float(x.max()))
+        noise = x.gather(0, torch.rand(x.shape).argsort(0))
+        config = resolve(self.config, DataSet("grouped", x, x, x, values))
+        found = build_regions(config, DataSet("grouped", x, noise, noise, values))
+        assert found.leaf_scopes == ((0, 2, 4), (1, 3, 5))
+        assert build_regions(config, DataSet("grouped", noise, x, x, values)).leaf_scopes != found.leaf_scopes
+
+    def test_is_that_of_rows_after_preprocessing_with_channels_together(self):
+        side = torch.rand(600, 1, 1, 2) < 0.5
+        x = (side.repeat_interleave(2, -1).expand(600, 3, 4, 4) ^ (torch.rand(600, 3, 4, 4) < 0.1)).to(torch.uint8)
+        data = DataSet("halves", x * 200, x * 200, x * 200, Values.grey_levels(256))
+        for preprocess in ("binarize", "dequantize", "integers", "paper"):
+            config = resolve(dataclasses.replace(self.config, preprocess=preprocess, leaf_size=8), data)
+            regions = build_regions(config, modelled(config, data))
+            assert regions.shape == (4, 4)
+            assert [{variable % 4 // 2 for variable in scope} for scope in regions.leaf_scopes] == [{0}, {1}]
+
+    def test_of_many_rows_is_that_of_some_drawn_by_the_seed(self):
+        x = torch.from_numpy(grouped_rows(12_000)).float()
+        x[:10_000] = x[:10_000].gather(0, torch.rand(10_000, 6).argsort(0))  # the first rows show nothing
+        data = DataSet("grouped", x, x[:9], x[:9], Values(low=float(x.min()), high=float(x.max())))
+        config = resolve(self.config, data)
+        graphs = [build_regions(config, data) for _ in range(2)]
+        assert graphs[0] == graphs[1] and graphs[0].leaf_scopes == ((0, 2, 4), (1, 3, 5))
+
+    def test_is_kept_by_the_run_and_learned_again_when_it_is_resumed(self, tmp_path, monkeypatch):
+        np.save(tmp_path / "table.npy", grouped_rows(200))
+        config = dataclasses.replace(
+            self.config, data=str(tmp_path / "table.npy"), leaf_size=2, repetitions=3, batch_size=32
+        )
+        whole = train(config, tmp_path / "whole")
+        advance = Trainer._advance
+        monkeypatch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 5)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "stopped")
+        monkeypatch.undo()
+        torch.manual_seed(123)
+        assert resume(tmp_path / "stopped")["log_likelihood"] == whole["log_likelihood"]
+        kept = [RunFolder(tmp_path / name).load("last.pt")["architecture"] for name in ("whole", "stopped")]
+        assert kept[0] == kept[1]
+        regions = SPVAE.load(tmp_path / "whole").circuit.regions
+        assert regions.to_json() == kept[0]["regions"] and max(map(len, regions.leaf_scopes)) == 2
+        blocks = {0, 2, 4}, {1, 3, 5}
+        assert all(any(set(scope) <= block for block in blocks) for scope in regions.leaf_scopes)
+        # its config.json trains the same model
+        again = TrainConfig.from_dict(RunFolder(tmp_path / "whole").read_json("config.json"))
+        assert (again.structure, again.leaf_size, again.repetitions) == ("learned", 2, 3)
+
+    def test_refuses_a_leaf_region_of_more_than_all_variables(self):
+        config = resolve(dataclasses.replace(self.config, leaf_size=5), table())
+        with pytest.raises(ValueError, match="^leaf_size must be at most the number of variables, 4, but is 5"):
+            build_model(config, table())
+
+
+@pytest.mark.parametrize("structure", ["random-binary-tree", "learned"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_trained_on_with_leaf_regions_of_unequal_sizes(structure, channels, tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (60, channels, 5, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", np.maximum(x, x[:, :, :1]))  # rows of pixels depend on each other
+    options = {"depth": 2} if structure == "random-binary-tree" else {"leaf_size": 4}
+    config = dataclasses.replace(TINY, data=str(tmp_path / "images.npy"), structure=structure, units=2, **options)
+    results = train(config, tmp_path / "run")
+    assert np.isfinite(results["log_likelihood"])
+    spvae = SPVAE.load(tmp_path / "run")
+    sizes = {len(scope) for scope in spvae.circuit.regions.leaf_scopes}
+    assert len(sizes) > 1 and spvae.event_shape == (channels, 5, 3)
+    if structure == "random-binary-tree":
+        assert spvae.circuit.regions == random_binary_tree((5, 3), 2, 4, seed=0) and sizes == {3, 4}
+    assert {"samples.png", "reconstructions.png"} <= {path.name for path in (tmp_path / "run" / "figures").iterdir()}

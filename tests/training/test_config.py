@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyro_spvae.training.config import FitConfig, TrainConfig, read_config
 
 _COUNTS = ("units", "latent_dim", "particles", "batch_size", "epochs", "patience", "samples", "chunk_size")
-_OPTIONAL_COUNTS = ("leaves", "delta", "depth", "repetitions", "validate_every")
+_OPTIONAL_COUNTS = ("leaves", "delta", "depth", "repetitions", "leaf_size", "validate_every")
 _CHOICES = (
     *("structure", "preprocess", "gradient", "networks", "activation"),
     *("objective", "reduce", "optimiser", "schedule", "precision"),

@@ -1,0 +1,57 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The guide of regions with leaves of several kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_spvae.guides.leaf import LeafGuide
+from pyro_spvae.guides.no_latents import NoLatents
+from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
+from pyro_spvae.nn.mixture import leaf_index
+from pyro_spvae.nn.part import check_part
+
+
+class MixedGuide(LeafGuide):
+    """
+    A guide for each part of a :class:`~pyro_spvae.models.MixedLeaf`; :class:`~pyro_spvae.guides.NoLatents` for a part
+    without latent variables.
+
+    :param parts: leaf guides, each for its own leaves.
+    :param Sequence[int] counts: as those of the leaf.
+    """
+
+    def __init__(self, parts: Sequence[LeafGuide], counts: Sequence[int] | None = None) -> None:
+        super().__init__()
+        for part in parts:
+            check_part("an entry of parts", part, LeafGuide)
+        self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]  # gives the parts its context, which a plain list would not
+        self.counts = tuple(counts) if counts is not None else (1,) * len(parts)
+
+    def build(self, leaves: int, pixels: int, latent_dim: int, **more: Any) -> None:
+        """Binds the parts."""
+        self.index = leaf_index(self.counts, len(self.parts), leaves)
+        for part, index in zip(self.parts, self.index, strict=True):
+            sizes: dict[str, Any] = {"leaves": len(index), "pixels": pixels, **more}
+            part.bind(**sizes, **({} if isinstance(part, NoLatents) else {"latent_dim": latent_dim}))
+
+    def encode(self, x: Tensor) -> tuple[Any, ...]:
+        """What each part needs to know of its leaves' features."""
+        return tuple(
+            part.encode(x.index_select(-2, index.to(x.device)))
+            for part, index in zip(self.parts, self.index, strict=True)
+        )
+
+    def forward(self, encoding: tuple[Any, ...]) -> None:
+        """States the latent sites of the parts."""
+        for place, (part, index, known) in enumerate(zip(self.parts, self.index, encoding, strict=True)):
+            if isinstance(part, NoLatents):
+                continue
+            device = next(part.parameters()).device
+            with SomeLeavesMessenger(index.to(device), self.sizes["leaves"], f"_{place}" if place else ""):
+                part(known)

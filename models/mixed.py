@@ -1,0 +1,97 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Regions with leaves of several kinds side by side, such as VAEs and tractable leaves, in one circuit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from pyro_spvae.distributions.joined import JoinedLeaves
+from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
+from pyro_spvae.models.leaf import LeafModel
+from pyro_spvae.nn.mixture import leaf_index
+from pyro_spvae.nn.part import check_part
+
+
+class MixedLeaf(LeafModel):
+    """
+    Several leaf programs by turns: of the leaves of every region the first ``counts[0]`` follow the first program, the
+    next ``counts[1]`` the second, and so on (the further work that the SPVAE poster names).
+
+    Latent sites have the names that the programs give them, those of the second with ``_1`` behind them, those of the
+    third with ``_2``. The guide is a :class:`~pyro_spvae.guides.MixedGuide` with as many parts.
+
+    :param parts: leaf models, each over its own leaves.
+    :param Sequence[int] counts: leaves of a region that follow each of them; one each by default. They add up to the
+        circuit's leaves a region, or divide it and are repeated.
+    :raises ValueError: for counts that do not fit, or latent variables of several sizes.
+
+    Example::
+
+        leaf = MixedLeaf([VAE(Bernoulli()), FactorizedLeaf(Bernoulli())])
+        guide = MixedGuide([NormalGuide(), NoLatents()])
+        SPVAE(poon_domingos((28, 28), delta=4), units=2, leaf=leaf, guide=guide)
+    """
+
+    def __init__(self, parts: Sequence[LeafModel], counts: Sequence[int] | None = None) -> None:
+        super().__init__()
+        for part in parts:
+            check_part("an entry of parts", part, LeafModel)
+        sizes = {part.latent_dim for part in parts if part.latent_dim}
+        if len(sizes) > 1:
+            raise ValueError(f"parts have latent variables of the sizes {sorted(sizes)}; one size for all is needed")
+        self.latent_dim = max(sizes, default=0)
+        self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]  # gives the parts its context, which a plain list would not
+        self.counts = tuple(counts) if counts is not None else (1,) * len(parts)
+        leaf_index(self.counts, len(parts), sum(map(_as_int, self.counts)))
+
+    def build(self, leaves: int, pixels: int, **more: Any) -> None:
+        """Binds the parts."""
+        self.index = leaf_index(self.counts, len(self.parts), leaves)
+        for part, index in zip(self.parts, self.index, strict=True):
+            part.bind(leaves=len(index), pixels=pixels, **more)
+
+    def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """States the latent sites of the parts, and ``x`` of all leaves."""
+        observations = []
+        for place, (part, index) in enumerate(self._placed(x)):
+            some = SomeLeavesMessenger(index, self.sizes["leaves"], f"_{place}" if place else "")
+            with some:
+                part(None if x is None else x.index_select(-2, index), _some(mask, index, self.sizes["leaves"]))
+            assert some.observation is not None
+            observations.append(some.observation)
+        return pyro.sample("x", JoinedLeaves(observations), obs=x)
+
+    def features(self, x: Tensor) -> Tensor:
+        """What each part's own leaf sees."""
+        return self._by_part(x, lambda part, own: part.features(own))
+
+    def check(self, x: Tensor, mask: Tensor) -> None:
+        for part, index in self._placed(x):
+            part.check(x.index_select(-2, index), mask.index_select(-2, index))
+
+    def _placed(self, like: Tensor | None) -> list[tuple[Any, Tensor]]:
+        device = next(self.parameters()).device if like is None else like.device
+        return [(part, index.to(device)) for part, index in zip(self.parts, self.index, strict=True)]
+
+    def _by_part(self, x: Tensor, function: Any) -> Tensor:
+        result = torch.empty_like(x)
+        for part, index in self._placed(x):
+            result = result.index_copy(-2, index, function(part, x.index_select(-2, index)))
+        return result
+
+
+def _some(mask: Tensor | None, index: Tensor, leaves: int) -> Tensor | None:
+    if mask is None or mask.dim() < 2 or mask.size(-2) != leaves:
+        return mask  # the same for all leaves
+    return mask.index_select(-2, index)
+
+
+def _as_int(value: Any) -> int:
+    return value if isinstance(value, int) else 0

@@ -1,0 +1,124 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Distributions over all leaves that are made of distributions over some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.distributions.util import broadcast_shape
+from torch import Tensor
+from torch.distributions import constraints
+from typing_extensions import Self
+
+
+class SomeLeaves(TorchDistribution):
+    r"""
+    A distribution of some of the leaves, as one of all of them: the others have the value 0 and log-density 0,
+
+    .. math:: \log p(v)_l = \log p_b(v_{i_1}, \ldots, v_{i_n})_j \text{ if } l = i_j, \text{ else } 0.
+
+    :param base: distribution with batch ``[.., n]``, or one that expands to it.
+    :param Tensor index: numbers of its leaves, int64 ``[n]``.
+    :param int leaves: number of all leaves.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+
+    def __init__(self, base: Any, index: Tensor, leaves: int) -> None:
+        self.base = base.expand(broadcast_shape(base.batch_shape, (len(index),)))
+        self.index = index
+        self.leaves = leaves
+        super().__init__(torch.Size((*self.base.batch_shape[:-1], leaves)), base.event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether draws are differentiable in the parameters."""
+        return bool(self.base.has_rsample)
+
+    @property
+    def support(self) -> Any:
+        """Of the leaves meant."""
+        return self.base.support
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, 0 for the other leaves."""
+        return self._scatter(self.base.mean, self.event_dim)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws ``sample_shape + [.., leaf] + event_shape``."""
+        return self._scatter(self.base.rsample(torch.Size(sample_shape)), self.event_dim)
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws without derivatives."""
+        with torch.no_grad():
+            return self._scatter(self.base.sample(torch.Size(sample_shape)), self.event_dim)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Nats, ``[.., leaf]``."""
+        return self._scatter(self.base.log_prob(self.gather(value)), 0)
+
+    def gather(self, value: Tensor) -> Tensor:
+        """The leaves meant, of a value of all of them."""
+        return value.index_select(value.dim() - self.event_dim - 1, self.index)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+        """The same with a larger batch; the leaf axis stays."""
+        shape = torch.Size(batch_shape)
+        if shape[-1] != self.leaves:
+            raise ValueError(f"batch_shape {tuple(shape)} must end in the number of leaves, {self.leaves}.")
+        base = self.base.expand(torch.Size((*shape[:-1], len(self.index))))
+        return type(self)(base, self.index, self.leaves)
+
+    def detach(self) -> Self:
+        """The same with parameters cut from the graph, for doubly reparameterised gradients."""
+        return type(self)(self.base.detach(), self.index, self.leaves)
+
+    def _scatter(self, values: Tensor, event_dim: int) -> Tensor:
+        axis = values.dim() - event_dim - 1
+        shape = list(values.shape)
+        shape[axis] = self.leaves
+        return values.new_zeros(shape).index_copy(axis, self.index, values)
+
+
+class JoinedLeaves(TorchDistribution):
+    """
+    Distributions of disjoint sets of leaves that are all leaves together, as one.
+
+    :param parts: a :class:`SomeLeaves` for each set.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support = constraints.real_vector  # each part checks its own values
+
+    def __init__(self, parts: Sequence[SomeLeaves]) -> None:
+        self.parts = tuple(parts)
+        shape = broadcast_shape(*(part.batch_shape for part in self.parts))
+        super().__init__(torch.Size(shape), self.parts[0].event_shape, validate_args=False)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, ``[.., leaf] + event_shape``."""
+        return self._added([part.mean for part in self.parts])
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        """Draws ``sample_shape + [.., leaf] + event_shape``."""
+        return self._added([part.expand(self.batch_shape).sample(sample_shape) for part in self.parts])
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Nats, ``[.., leaf]``."""
+        return self._added([part.log_prob(value) for part in self.parts])
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
+        """The same with a larger batch."""
+        return type(self)([part.expand(batch_shape) for part in self.parts])
+
+    def _added(self, values: list[Tensor]) -> Tensor:
+        total = values[0]
+        for value in values[1:]:
+            total = total + value
+        return total

@@ -1,0 +1,159 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Expectation maximisation of sum-product networks over tractable leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.circuits import Circuit
+from pyro_spvae.circuits.evaluation import evaluate
+from pyro_spvae.circuits.layer import FactoredLayer, SumLayer
+from pyro_spvae.nn.simplex import away_from_zero
+
+_LEAST = 1e-12  # sum weight that an M-step writes
+_NOTHING = 1e-12  # expected count below which there is nothing to learn from
+
+
+class ExponentialFamily(Protocol):
+    """What EM needs to know of a likelihood, see :class:`pyro_spvae.likelihoods.Likelihood`."""
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor: ...
+
+    def uniform_statistics(self) -> Tensor | None: ...
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]: ...
+
+
+def expected_counts(circuit: Circuit, leaf: Tensor) -> tuple[Tensor, Tensor, list[list[Tensor]]]:
+    r"""
+    How often the posterior over induced trees uses each leaf and each weight, by one derivative (Darwiche 2003).
+
+    With :math:`w_{oc}` the weight of the product c in the sum o, the tree's posterior expectation of "the tree reaches
+    o and takes c" is :math:`\partial \log p(x) / \partial \log w_{oc}`, that of "the tree ends in l" is
+    :math:`\partial \log p(x) / \partial \log p_l(x)`. Where a weight is a product of factors, the derivative in the log
+    of a factor is the expectation of all products that have it.
+
+    :param Circuit circuit: the circuit.
+    :param Tensor leaf: leaf log-densities in nats, ``[data, leaf]``.
+    :returns: log-likelihoods in nats ``[data]``; probabilities ``[data, leaf]``; for each of ``circuit.layers`` the
+        expected counts, added up over the data, in the shapes of ``layer.log_factors()``: ``[region, sum, product]``
+        unless weights are products.
+    """
+    layers = _layers(circuit)
+    with torch.enable_grad():
+        leaf = leaf.detach().requires_grad_()
+        factors = [
+            [factor.detach().to(leaf.dtype).requires_grad_() for factor in layer.log_factors()] for layer in layers
+        ]
+        log_prob = evaluate(leaf, layers, [factor for own in factors for factor in own])
+        responsibility, *found = torch.autograd.grad(log_prob.sum(), [leaf, *(f for own in factors for f in own)])
+    counts = iter(found)
+    return log_prob.detach(), responsibility, [[next(counts) for _ in own] for own in factors]
+
+
+class ExpectedStatistics:
+    """
+    The E-step: expected counts of products and expected statistics of leaves, added up over batches in double precision
+    (single on devices without it).
+
+    :param Circuit circuit: over the leaves.
+    :param likelihood: of the leaves' pixels; an exponential family.
+    :ivar int rows: data so far.
+    :ivar float log_likelihood: the sum of their log-likelihoods, in nats.
+    """
+
+    def __init__(self, circuit: Circuit, likelihood: ExponentialFamily) -> None:
+        self.circuit = circuit
+        self.likelihood = likelihood
+        self.rows = 0
+        self.log_likelihood = 0.0
+        self._sums: list[Tensor] = []  # weights' counts, pixels' counts and statistics, and for some those of all data
+
+    def add(self, leaf: Tensor, patches: Tensor, mask: Tensor | None = None) -> None:
+        """
+        Counts a batch.
+
+        :param Tensor leaf: leaf log-densities of the seen pixels in nats, ``[data, leaf]``.
+        :param Tensor patches: values ``[data, leaf, pixel]``, in the support also where not seen.
+        :param Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``; all by default.
+        """
+        log_prob, responsibility, counts = expected_counts(self.circuit, leaf)
+        dtype = torch.float32 if leaf.device.type == "mps" else torch.float64
+        weight = responsibility.to(dtype).unsqueeze(-1).expand(patches.shape)  # [B, L, P]
+        if mask is not None:
+            weight = weight * mask
+        sums = [count.to(dtype) for own in counts for count in own]
+        sums += [weight.sum(0), self.likelihood.statistics(patches, weight)]
+        if self.likelihood.uniform_statistics() is None:
+            weight = torch.ones_like(weight) if mask is None else mask.expand(patches.shape).to(dtype)
+            sums += [weight.sum(0), self.likelihood.statistics(patches, weight)]
+        self._sums = [total + own for total, own in zip(self._sums, sums, strict=True)] if self._sums else sums
+        self.rows += len(leaf)
+        self.log_likelihood += float(log_prob.to(dtype).sum())
+
+    @torch.no_grad()
+    def maximise(self, outputs: Sequence[Tensor], smoothing: float = 0.0) -> None:
+        """
+        The M-step: sum weights in proportion to the counts, and the most likely leaf parameters, each as if
+        ``smoothing`` further data had come, see :meth:`pyro_spvae.models.SPN.fit_em`. Sums and pixels without any data
+        stay as they are.
+
+        :param outputs: the parameters of the leaves, a tensor ``[leaf, head]`` for each head, written in place.
+        :param float smoothing: number of further data, at least 0.
+        :raises ValueError: if there are no data.
+        """
+        if not self._sums:
+            raise ValueError("there are no data to learn from; add(...) some first")
+        sums = iter(self._sums)
+        for layer in _layers(self.circuit):
+            for logits, axis, share in _free_weights(layer):
+                logits.copy_(_log_shares(_of_classes(layer, next(sums)), logits, axis, share * smoothing))
+        count, statistics, *everything = sums
+        prior = self.likelihood.uniform_statistics()
+        if prior is None:
+            prior = everything[1] / everything[0].clamp(min=_NOTHING).unsqueeze(-1)  # of all data at the pixel
+        count = count.unsqueeze(-1) + smoothing  # [L, P, 1]
+        learnt = count > _NOTHING
+        if everything:
+            learnt &= everything[0].unsqueeze(-1) > 0
+        means = (statistics + smoothing * prior.to(statistics)) / torch.where(learnt, count, 1.0)
+        for output, new in zip(outputs, self.likelihood.outputs_of(means), strict=True):
+            heads = output.shape[-1] // learnt.shape[-2]  # of a pixel
+            output.copy_(torch.where(learnt.squeeze(-1).repeat_interleave(heads, -1), new.to(output.dtype), output))
+
+
+def _log_shares(counts: Tensor, logits: Tensor, axis: int, smoothing: float) -> Tensor:
+    """Logarithms of the shares of each count along an axis, or the old logits where nothing was counted."""
+    counts = counts.movedim(axis, -1)
+    total = counts.sum(-1, keepdim=True) + smoothing
+    reached = total > _NOTHING
+    shares = (counts + smoothing / counts.shape[-1]) / torch.where(reached, total, 1.0)
+    shares = away_from_zero(torch.where(reached, shares, 1 / counts.shape[-1]), _LEAST)
+    return torch.where(reached, shares.log().to(logits.dtype), logits.movedim(axis, -1)).movedim(-1, axis)
+
+
+def _free_weights(layer: SumLayer) -> list[tuple[Tensor, int, float]]:
+    """
+    The parameters behind each of a layer's factors, ``[class, ..]``; the axis that each is a softmax over; and the part
+    of further data, evenly spread over the products of a sum, that reaches each softmax.
+    """
+    if isinstance(layer, FactoredLayer):
+        part = 1 / layer.partition_logits.shape[1]
+        return [(layer.partition_logits, 1, 1.0), *((logits, -1, part) for logits in layer.unit_logits)]
+    return [(layer.logits, -1, 1.0)]
+
+
+def _of_classes(layer: SumLayer, counts: Tensor) -> Tensor:
+    """The counts ``[class, ..]`` of regions that share their weights, from those of each region."""
+    if layer.classes is None:
+        return counts
+    return counts.new_zeros(layer.num_classes, *counts.shape[1:]).index_add_(0, layer.classes, counts)
+
+
+def _layers(circuit: Circuit) -> list[SumLayer]:
+    return cast("list[SumLayer]", list(circuit.layers))

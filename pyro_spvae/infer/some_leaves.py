@@ -1,0 +1,49 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""A handler under which a program for some of the leaves states sites for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_spvae.distributions.joined import SomeLeaves
+
+
+class SomeLeavesMessenger(Messenger):
+    """
+    Inside, values have ``n`` leaves; the sites that handlers outside see have all of them, with value and log-density
+    0 for the others. The observation ``"x"`` is not stated: :attr:`observation` holds its distribution, so that
+    several programs can state it together.
+
+    :param Tensor index: numbers of the leaves, int64 ``[n]``.
+    :param int leaves: number of all leaves.
+    :param str suffix: added to the names of sites.
+    """
+
+    def __init__(self, index: Tensor, leaves: int, suffix: str = "") -> None:
+        super().__init__()
+        self.index = index
+        self.leaves = leaves
+        self.suffix = suffix
+        self.observation: SomeLeaves | None = None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if type(msg["fn"]).__name__ == "_Subsample" or msg["done"]:
+            return
+        fn = SomeLeaves(msg["fn"], self.index, self.leaves)
+        if msg["name"] == "x":
+            self.observation = fn
+            if msg["value"] is None:
+                msg["value"] = msg["fn"].mean  # nobody sees it: the value is drawn where all leaves are joined
+            msg["done"] = msg["stop"] = True
+            return
+        msg["name"] += self.suffix
+        msg["fn"] = fn
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        # handlers outside have recorded the value of all leaves; the program goes on with its own
+        if isinstance(msg["fn"], SomeLeaves) and msg["value"] is not None:
+            msg["value"] = msg["fn"].gather(msg["value"])

@@ -1,0 +1,253 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutional networks with a leaf axis: one network per leaf, several leaves to a convolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_spvae.nn.mlp import ACTIVATIONS, _Stack, check_activation, check_output_gain
+from pyro_spvae.nn.network import Network
+from pyro_spvae.nn.part import is_positive
+
+_KERNEL = 3
+_CHANNELS = 16  # of a convolution (times the stride) below which the processor is not busy; measured
+
+
+class Conv(Network):
+    """
+    Independent convolutional networks between patches and vectors, in the direction in which they are bound.
+
+    An encoder (bound with the shape of its input): a 3 x 3 convolution and the activation for each entry of
+    ``filters``, a dense layer, and a linear head for each output. A decoder (bound with the shape of its output): a
+    dense layer from the input to the shape after the last of those convolutions, transposed 3 x 3 convolutions back
+    through ``filters``, and one for each output. Convolutions keep ``ceil(size / stride)``; all heads share one trunk.
+
+    ``Conv((32, 64), stride=2, dense=64)`` is the Conv-VAE of the SPVAE paper, ``Conv((4, 8), stride=1, dense=64)`` the
+    leaf of its Conv-SPVAE; there, ``output_gain`` is 1. Kernels start uniform (Glorot and Bengio 2010), dense layers as
+    those of :class:`~pyro_spvae.nn.MLP`.
+
+    Leaves of few filters are put side by side into one convolution whose kernel is block diagonal: more arithmetic,
+    but at a processor's pace.
+
+    :param Sequence[int] filters: channels after each convolution.
+    :param int stride: of each convolution.
+    :param int dense: units of the encoder's dense layer.
+    :param str activation: as of :class:`~pyro_spvae.nn.MLP`.
+    :param float output_gain: factor of the outputs' initial weights.
+    :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape.
+    """
+
+    def __init__(
+        self,
+        filters: Sequence[int] = (32, 64),
+        stride: int = 2,
+        dense: int = 64,
+        activation: str = "softplus",
+        output_gain: float = 0.1,
+    ) -> None:
+        super().__init__()
+        given: Any = filters
+        if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+            raise ValueError(f"filters is {filters!r}; a sequence of positive integers is needed, such as (32, 64)")
+        if not all(map(is_positive, filters)):
+            raise ValueError(f"filters is {tuple(filters)!r}; positive integers are needed")
+        if not is_positive(stride) or stride > _KERNEL:
+            raise ValueError(f"stride is {stride!r}; 1, 2 or 3 is needed")
+        if not is_positive(dense):
+            raise ValueError(f"dense is {dense!r}; a positive integer is needed")
+        check_activation(activation)
+        check_output_gain(output_gain)
+        self.filters = tuple(filters)
+        self.stride = stride
+        self.dense = dense
+        self.activation = activation
+        self.output_gain = float(output_gain)
+
+    def build(
+        self,
+        leaves: int,
+        inputs: int,
+        outputs: tuple[int, ...],
+        input_shape: tuple[int, ...] | None = None,
+        output_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """
+        Makes the parameters.
+
+        :param tuple input_shape: ``(channels, height, width)`` of the patches that an encoder sees.
+        :param tuple output_shape: likewise, that a decoder makes.
+        """
+        options = (self.filters, self.stride, self.activation, self.output_gain)
+        if input_shape is not None and output_shape is not None:
+            raise ValueError("input_shape and output_shape are both given; the network 'conv' takes one of them")
+        if input_shape is not None:
+            if inputs != math.prod(input_shape):
+                raise ValueError(f"inputs is {inputs}; the pixels of the shape {input_shape} are needed")
+            self.layers: _Layers = _Encoder(leaves, input_shape, outputs, self.dense, *options)
+        elif output_shape is not None:
+            self.layers = _Decoder(leaves, inputs, outputs, output_shape, *options)
+        else:
+            raise ValueError("the network 'conv' needs leaf regions that are equal rectangles")
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """
+        :param Tensor x: ``[.., leaf, in]``.
+        :returns: one tensor ``[.., leaf, out]`` per output.
+        """
+        leaves, lead = x.size(-2), x.shape[:-2]
+        results = self.layers(x.movedim(-2, 0).reshape(leaves, -1, x.size(-1)))  # each [L, N, out]
+        return tuple(result.reshape(leaves, *lead, result.size(-1)).movedim(0, -2) for result in results)
+
+    def extra_repr(self) -> str:
+        return f"filters={self.filters}, stride={self.stride}, dense={self.dense}, activation={self.activation}"
+
+
+class _Layers(nn.Module):
+    """
+    What both directions share: kernels with a leaf axis, and convolutions of several leaves at a time.
+
+    :ivar tuple channels: of the patch and after each convolution.
+    :ivar list sides: height and width of the patch and after each convolution.
+    :ivar int block: leaves to a convolution.
+    """
+
+    def __init__(
+        self, leaves: int, shape: tuple[int, ...], filters: tuple[int, ...], stride: int, activation: str
+    ) -> None:
+        super().__init__()
+        self.leaves, self.shape, self.stride = leaves, shape, stride
+        self.activation: Callable[[Tensor], Tensor] = ACTIVATIONS[activation]
+        self.channels = (shape[0], *filters)
+        self.sides = [list(shape[1:])]
+        for _ in filters:
+            self.sides.append([math.ceil(side / stride) for side in self.sides[-1]])
+        self.block = min(leaves, math.ceil(_CHANNELS * stride / min(filters)))
+        self.kernels = nn.ParameterList()
+        self.biases = nn.ParameterList()
+
+    def add_kernel(self, before: int, heads: Sequence[int], transposed: bool, gain: float = 1.0) -> None:
+        """Weights ``[leaf, out, in, 3, 3]``, transposed ``[leaf, in, out, 3, 3]``; each head by its own size."""
+        parts = []
+        for after in heads:
+            bound = gain * math.sqrt(6 / (_KERNEL**2 * (before + after)))
+            sizes = (before, after) if transposed else (after, before)
+            parts.append(torch.empty(self.leaves, *sizes, _KERNEL, _KERNEL).uniform_(-bound, bound))
+        self.kernels.append(nn.Parameter(torch.cat(parts, 2 if transposed else 1)))
+        self.biases.append(nn.Parameter(torch.zeros(self.leaves, sum(heads))))
+
+    def images(self, x: Tensor, channels: int, sides: Sequence[int]) -> Tensor:
+        """Leaves ``[l, N, C * H * W]`` side by side as channels ``[N, l * C, H, W]``."""
+        leaves, rows, _ = x.shape
+        return x.movedim(0, 1).reshape(rows, leaves * channels, *sides)
+
+    def vectors(self, h: Tensor, leaves: int) -> Tensor:
+        """The reverse of :meth:`images`."""
+        return h.reshape(len(h), leaves, h.size(1) // leaves * h.size(2) * h.size(3)).movedim(1, 0)
+
+    def by_blocks(self, x: Tensor, convolve: Callable[[Tensor, slice], Tensor]) -> Tensor:
+        """Convolves few leaves ``[l, N, ..]`` at a time."""
+        slices = [slice(start, start + self.block) for start in range(0, self.leaves, self.block)]
+        return torch.cat([convolve(x[block], block) for block in slices])
+
+    def diagonal(self, layer: int, block: slice) -> tuple[Tensor, Tensor]:
+        """Kernel and bias of one convolution for several leaves, each seeing its own channels."""
+        kernel, bias = self.kernels[layer][block], self.biases[layer][block]
+        leaves, first, second = kernel.shape[:3]
+        if leaves == 1:
+            return kernel[0], bias[0]
+        whole = kernel.new_zeros(leaves, first, leaves, second, _KERNEL, _KERNEL)
+        place = torch.arange(leaves, device=kernel.device)
+        whole[place, :, place] = kernel
+        return whole.reshape(leaves * first, leaves * second, _KERNEL, _KERNEL), bias.reshape(-1)
+
+
+class _Encoder(_Layers):
+    """``[L, N, pixel]`` to one ``[L, N, out]`` per output."""
+
+    def __init__(
+        self,
+        leaves: int,
+        shape: tuple[int, ...],
+        outputs: tuple[int, ...],
+        dense: int,
+        filters: tuple[int, ...],
+        stride: int,
+        activation: str,
+        output_gain: float,
+    ) -> None:
+        super().__init__(leaves, shape, filters, stride, activation)
+        self.outputs = outputs
+        for before, after in zip(self.channels[:-1], filters, strict=True):
+            self.add_kernel(before, [after], transposed=False)
+        sizes = (filters[-1] * math.prod(self.sides[-1]), dense, sum(outputs))
+        self.trunk = _Stack(leaves, sizes, self.activation, output_gain)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """One tensor per output."""
+        return self.trunk(self.by_blocks(x, self._convolve)).split(self.outputs, -1)
+
+    def _convolve(self, x: Tensor, block: slice) -> Tensor:
+        h = self.images(x, self.channels[0], self.sides[0])
+        for layer in range(len(self.kernels)):
+            h = self.activation(F.conv2d(h, *self.diagonal(layer, block), self.stride, padding=_KERNEL // 2))
+        return self.vectors(h, len(x))
+
+
+class _Decoder(_Layers):
+    """``[L, N, in]`` to one ``[L, N, out]`` per output."""
+
+    def __init__(
+        self,
+        leaves: int,
+        inputs: int,
+        outputs: tuple[int, ...],
+        shape: tuple[int, ...],
+        filters: tuple[int, ...],
+        stride: int,
+        activation: str,
+        output_gain: float,
+    ) -> None:
+        super().__init__(leaves, shape, filters, stride, activation)
+        pixels = math.prod(shape)
+        for size in outputs:
+            if size % pixels:
+                raise ValueError(
+                    f"an output of the network 'conv' has the size {size}; a multiple of the patch's {pixels} pixels "
+                    "is needed"
+                )
+        self.values = [size // pixels for size in outputs]  # of each pixel
+        self.dense = _Stack(leaves, (inputs, filters[-1] * math.prod(self.sides[-1])), self.activation, 1.0)
+        for before, after in zip(filters[:0:-1], filters[-2::-1], strict=True):
+            self.add_kernel(before, [after], transposed=True)
+        self.add_kernel(filters[0], [shape[0] * value for value in self.values], transposed=True, gain=output_gain)
+
+    def forward(self, z: Tensor) -> tuple[Tensor, ...]:
+        """One tensor per output."""
+        h = self.by_blocks(self.activation(self.dense(z)), self._convolve)
+        leaves, rows, _ = h.shape
+        channels, height, width = self.shape
+        heads = h.reshape(leaves, rows, channels * sum(self.values), height, width).split(
+            [channels * value for value in self.values], 2
+        )
+        results = []
+        for head, value in zip(heads, self.values, strict=True):  # channel c * values + v is value v of channel c
+            head = head.reshape(leaves, rows, channels, value, height, width).movedim(3, -1)
+            results.append(head.reshape(leaves, rows, channels * height * width * value))
+        return tuple(results)
+
+    def _convolve(self, x: Tensor, block: slice) -> Tensor:
+        h = self.images(x, self.channels[-1], self.sides[-1])
+        for layer in range(len(self.kernels)):
+            small, large = self.sides[-1 - layer], self.sides[-2 - layer]
+            more = [to - (of - 1) * self.stride - 1 for of, to in zip(small, large, strict=True)]
+            kernel, bias = self.diagonal(layer, block)
+            h = F.conv_transpose2d(h, kernel, bias, self.stride, _KERNEL // 2, more)
+            if layer + 1 < len(self.kernels):
+                h = self.activation(h)
+        return self.vectors(h, len(x))

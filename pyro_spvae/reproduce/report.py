@@ -1,0 +1,232 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Gathers finished experiments: Markdown tables of our numbers beside the papers', and plots."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_spvae.checkpoint import atomic_write
+from pyro_spvae.reproduce.published import TABLE_1, Cell
+from pyro_spvae.reproduce.run import RECORD
+from pyro_spvae.training.config import read_json
+from pyro_spvae.training.run_folder import RunFolder
+
+REPORT = "report.md"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """
+    A finished experiment.
+
+    :ivar Path path: its run folder.
+    :ivar str table: what it belongs to.
+    :ivar dict experiment: what was run.
+    :ivar str command: what runs it again.
+    :ivar dict results: content of ``results.json``.
+    :ivar list metrics: lines of ``metrics.jsonl``.
+    """
+
+    path: Path
+    table: str
+    experiment: dict[str, Any]
+    command: str
+    results: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, path: Path) -> Finished:
+        """
+        :raises ValueError: if a file cannot be read.
+        """
+        record, results = (read_json(path / name) for name in (RECORD, "results.json"))
+        metrics = RunFolder(path).read_metrics()
+        if not isinstance(record, dict) or not isinstance(results, dict):
+            raise ValueError(f"the files {RECORD} and results.json of {path} hold no objects; run the experiment again")
+        try:
+            return cls(path, record["table"], record["experiment"], record["command"], results, metrics)
+        except KeyError as error:
+            raise ValueError(f"the file {path / RECORD} lacks {error}; run the experiment again") from None
+
+    @property
+    def model(self) -> str:
+        """Name of the model."""
+        return str(self.experiment["model"])
+
+    @property
+    def published(self) -> Cell | None:
+        """What Table 1 has for it, if its protocol compares."""
+        named = (self.experiment.get("data"), self.experiment.get("pixels"), self.experiment.get("model"))
+        if self.experiment.get("protocol") != "paper" or self.experiment.get("latent_dim") is not None:
+            return None
+        return TABLE_1.get(named)  # type: ignore[arg-type]
+
+    @property
+    def how(self) -> str:
+        """Protocol, budget, recipe and what else is not usual."""
+        parts = [
+            f"{name} {self.experiment[name]}" for name in ("protocol", "budget", "recipe") if name in self.experiment
+        ]
+        if self.experiment.get("layers", 2) != 2:
+            parts.append(f"{self.experiment['layers']} hidden layers")
+        if self.experiment.get("fraction", 1) != 1:
+            parts.append(f"fraction {self.experiment['fraction']:g}")
+        return ", ".join([*parts, f"seed {self.experiment['seed']}"])
+
+
+def finished(out: str | os.PathLike[str]) -> list[Finished]:
+    """
+    The finished experiments in a folder, in the order of their paths.
+
+    :raises ValueError: if the folder holds none.
+    """
+    paths = sorted(path.parent for path in Path(out).glob(f"*/*/{RECORD}"))
+    if not paths:
+        raise ValueError(f"the folder {os.fspath(out)} holds no finished experiments; run one by pyro-spvae reproduce")
+    return [Finished.read(path) for path in paths if (path / "results.json").exists()]
+
+
+def beside_paper(path: Path) -> Iterator[str]:
+    """Lines about one experiment, ours beside the paper's."""
+    run = Finished.read(path)
+    results, cell = run.results, run.published
+    yield f"{'':28}{'ours':>22}  {'paper':>10}"
+    rows = [
+        (
+            f"log-likelihood (nats, {results['samples']:,})",
+            _with_error(results),
+            None if cell is None else f"{cell.log_likelihood:.1f}",
+        ),
+        (
+            "bound, 5 samples",
+            f"{results['elbo']:.2f}",
+            None if cell is None or cell.bound is None else f"{cell.bound:.1f}",
+        ),
+        ("parameters", f"{results['parameters']:,}", None if cell is None else f"{cell.parameters:,}k"),
+        ("steps", f"{results['steps']:,}", None if cell is None or cell.steps is None else f"{cell.steps:,}"),
+    ]
+    if run.experiment.get("protocol") == "clean" and results["bits_per_dim"] is not None:
+        rows.append(("bits/dim", f"{results['bits_per_dim']:.3f}", None))
+    for name, ours, theirs in rows:
+        yield f"{name:28}{ours:>22}  {theirs or '-':>10}"
+    yield f"{'protocol':28}{run.how}; {results['rows']:,} test images"
+    if cell is not None and cell.note:
+        yield f"{'note on the paper':28}{cell.note}"
+    yield f"{'again by':28}{run.command}"
+
+
+def write_report(out: str | os.PathLike[str], report: Callable[[str], None] = lambda line: None) -> Path:
+    """
+    Writes ``report.md`` and its pictures into the folder of the experiments, and prints the tables.
+
+    :param out: folder of all experiments.
+    :param callable report: takes the lines.
+    :returns: the file.
+    :raises ValueError: if there is no finished experiment, or a file cannot be written.
+    """
+    from pyro_spvae.reproduce import plots
+
+    folder = Path(out)
+    runs = finished(folder)
+    lines = ["# Experiments of the papers, ours beside theirs", ""]
+    for title, table in _sections(runs):
+        lines += [f"## {title}", "", *table, ""]
+    lines += [*_race(folder)]
+    for line in lines:
+        report(line)
+    pictures = plots.draw(folder, runs)
+    lines += ["## Pictures", "", *[f"![{name}]({path.name})" for name, path in pictures.items()], ""]
+    lines += ["## Commands", "", "```bash", *[run.command for run in runs], "```", ""]
+    text = "\n".join(lines)
+    atomic_write(folder / REPORT, lambda file: file.write(text.encode()))
+    report(f"written to  {folder / REPORT}" + "".join(f", {path.name}" for path in pictures.values()))
+    return folder / REPORT
+
+
+def _sections(runs: list[Finished]) -> Iterator[tuple[str, list[str]]]:
+    tables = {
+        "spvae-table1": "SPVAE, Table 1: test log-likelihood, nats an image, higher is better",
+        "spvae-figure2": "SPVAE, Figure 2: five-sample test bound against the part of the training images",
+        "spvae-figure3": "SPVAE, Figure 3: latent spaces",
+        "poster": "Poster: binary MNIST, nats an image",
+    }
+    for table, title in tables.items():
+        chosen = [run for run in runs if run.table == table]
+        if chosen:
+            yield title, _figure_2(chosen) if table == "spvae-figure2" else _table(chosen)
+
+
+def _table(runs: list[Finished]) -> list[str]:
+    lines = [
+        "| data | pixels | model | ours | samples | paper | bound, 5 samples: ours | paper | parameters: ours | paper "
+        "| steps | training seconds | how |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        results, cell = run.results, run.published
+        cells = (
+            run.experiment.get("data", "mnist"),
+            run.experiment.get("pixels", "binary"),
+            run.model,
+            _with_error(results),
+            f"{results['samples']:,}",
+            "" if cell is None else f"{cell.log_likelihood:.1f}" + ("*" if cell.note else ""),
+            f"{results['elbo']:.1f}",
+            "" if cell is None or cell.bound is None else f"{cell.bound:.1f}",
+            f"{results['parameters']:,}",
+            "" if cell is None else f"{cell.parameters:,}k",
+            f"{results['steps']:,}",
+            f"{results['train_seconds']:.0f}",
+            run.how,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    notes = {f"{run.published.note}" for run in runs if run.published is not None and run.published.note}
+    return lines + ["", *[f"\\* {note}" for note in sorted(notes)]] if notes else lines
+
+
+def _figure_2(runs: list[Finished]) -> list[str]:
+    from pyro_spvae.reproduce.published import figure_2
+
+    lines = [
+        "| data | pixels | fraction | model | ours | paper, read off | parameters | how |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for run in sorted(
+        runs, key=lambda run: (run.experiment["data"], run.experiment["pixels"], run.experiment["fraction"])
+    ):
+        experiment = run.experiment
+        curve = figure_2(experiment["data"], experiment["pixels"], experiment["model"])
+        theirs = curve.get(experiment["fraction"])
+        if experiment["fraction"] == 1:  # the last point of the page is the entry of Table 1
+            cell = TABLE_1[experiment["data"], experiment["pixels"], experiment["model"]]
+            theirs = cell.bound
+        cells = (
+            experiment["data"],
+            experiment["pixels"],
+            f"{experiment['fraction']:g}",
+            run.model,
+            f"{run.results['elbo']:.1f}",
+            "" if theirs is None else f"{theirs:.0f}",
+            f"{run.results['parameters']:,}",
+            run.how,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _race(folder: Path) -> list[str]:
+    lines = []
+    for path in sorted(folder.glob("spvae-time/*/race.json")):
+        race = read_json(path)
+        lines += [f"## Time: {path.parent.name}", "", *race["lines"], ""]
+    return lines
+
+
+def _with_error(results: dict[str, Any]) -> str:
+    error = results["standard_error"]
+    return f"{results['log_likelihood']:.2f}" + ("" if error is None else f" \u00b1 {error:.2f}")

@@ -1,0 +1,170 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Weights shared by regions that are translations of each other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, quad_tree, random_binary_tree
+from pyro_spvae.circuits.evaluation import evaluate, upward
+from pyro_spvae.circuits.tying import shape_classes
+
+from .options import content, relative
+
+GRAPHS = {
+    "grid": poon_domingos((4, 4), 1),
+    "ragged grid": poon_domingos((5, 7), 2),
+    "two deltas": poon_domingos((4, 4), [2, 1]),
+    "three axes": poon_domingos((2, 3, 2), 1),
+    "quad tree": quad_tree((4, 6)),
+    "random trees": random_binary_tree(8, 2, 6, seed=1),
+    "random trees of an image": random_binary_tree((3, 3), 3, 5, seed=2),
+    # two alike regions, 8 and 9, whose partitions are written in different orders and directions
+    "orders": RegionGraph(
+        (6,),
+        [[0], [1], [2], [3], [4], [5]],
+        [
+            (6, 0, 1), (7, 1, 2), (8, 6, 2), (8, 0, 7),
+            (10, 4, 5), (11, 3, 4), (9, 10, 3), (9, 5, 11), (12, 9, 8),
+        ],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+class TestClasses:
+    @pytest.fixture
+    def graph(self, name):
+        return GRAPHS[name]
+
+    def test_are_the_regions_that_are_translations_with_all_below_them(self, graph):
+        classes = shape_classes(graph)
+        assert len(classes) == graph.num_regions
+        contents = [content(graph, region) for region in range(graph.num_regions)]
+        for one in range(graph.num_regions):
+            for other in range(one):
+                assert (classes[one] == classes[other]) == (contents[one] == contents[other])
+
+    @pytest.mark.parametrize(("units", "leaves"), [(2, 2), (3, 2), (2, 3)])
+    def test_a_shared_weight_is_that_of_the_translated_product(self, graph, units, leaves):
+        circuit = Circuit(graph, units, leaves, tie="shape")
+        nodes = [(cell, i) for cell in range(graph.num_leaf_regions) for i in range(leaves)]
+        shared = 0
+        for layer in circuit.layers:
+            left, right = (rows.view(layer.num_regions, -1).tolist() for rows in (layer.left, layer.right))
+            products = {}
+            for place, region in enumerate(layer.regions):
+                pairs = zip(left[place], right[place], strict=True)
+                own = [[(relative(graph, nodes[row][0], region), nodes[row][1]) for row in pair] for pair in pairs]
+                number = place if layer.classes is None else int(layer.classes[place])
+                assert products.setdefault(number, own) == own
+                nodes += [(region, unit) for unit in range(layer.num_sums)]
+            shared += layer.num_regions - len(products)
+            assert len(products) == len(layer.logits)
+        assert shared == graph.num_regions - graph.num_leaf_regions - len(
+            {content(graph, region) for region in range(graph.num_leaf_regions, graph.num_regions)}
+        )
+
+    @pytest.mark.parametrize("weights", ["full", "cp"])
+    @pytest.mark.parametrize("units", [2, 6])
+    def test_translated_leaf_values_give_equal_sums(self, graph, units, weights):
+        """Every region computes the same function of its leaves as those alike: here with leaves given by shape."""
+        circuit = Circuit(graph, units, tie="shape", weights=weights)
+        classes = shape_classes(graph)
+        leaf = torch.randn(len(set(classes)), units)[classes[: graph.num_leaf_regions]].reshape(1, -1)
+        rows, _ = upward(leaf, circuit.layers, [layer.log_factors() for layer in circuit.layers])
+        regions = [*range(graph.num_leaf_regions), *(region for layer in circuit.layers for region in layer.regions)]
+        first = {region: place * units for place, region in enumerate(regions)}  # the root, of one sum, is last
+        values = {region: rows[start : start + units, 0] for region, start in first.items()}
+        for one in range(graph.num_regions):
+            for other in range(one):
+                if classes[one] == classes[other]:
+                    torch.testing.assert_close(values[one], values[other], rtol=1e-13, atol=1e-13)
+                elif not graph.is_leaf(one) and graph.is_leaf(one) == graph.is_leaf(other):
+                    assert not torch.allclose(values[one][:1], values[other][:1])
+
+
+@pytest.mark.parametrize("weights", ["full", "cp"])
+def test_rectangles_of_a_grid(weights):
+    """By hand: 15 shapes of more than one cell; h x w has h + w - 2 partitions, two sums of four products each."""
+    circuit = Circuit(poon_domingos((4, 4), 1), units=2, tie="shape", weights=weights)
+    one_partition = 4 if weights == "full" else 1 + 2 + 2
+    shapes = [(h, w) for h in range(1, 5) for w in range(1, 5) if (h, w) != (1, 1)]
+    assert len(shapes) == 15 and sum(layer.num_classes for layer in circuit.layers) == 15
+    number = sum((h + w - 2) * one_partition * (1 if (h, w) == (4, 4) else 2) for h, w in shapes)
+    assert sum(parameter.numel() for parameter in circuit.parameters()) == circuit.num_weights == number
+    assert number == {"full": 360, "cp": 450}[weights]
+    by_shape = {}
+    for layer, log_weights in zip(circuit.layers, circuit.log_weights(), strict=True):
+        for region, own in zip(layer.regions, log_weights, strict=True):
+            shape = relative(circuit.regions, region, region)
+            assert torch.equal(by_shape.setdefault(shape, own), own)
+    assert len(by_shape) == 15
+    of_a_size = [own for own in by_shape.values() if own.shape == by_shape[frozenset([(0, 0), (0, 1)])].shape]
+    assert len(of_a_size) == 2 and not torch.equal(*of_a_size)
+
+
+@pytest.mark.parametrize("weights", ["full", "cp"])
+@pytest.mark.parametrize("units", [2, 6])
+def test_gradients_are_added_up_over_the_regions(units, weights):
+    graph = poon_domingos((3, 3), 1)
+    tied, free = (Circuit(graph, units, tie=tie, weights=weights) for tie in ("shape", "none"))
+    with torch.no_grad():
+        for one, other in zip(tied.layers, free.layers, strict=True):
+            for shared, own in zip(one.parameters(), other.parameters(), strict=True):
+                own.copy_(shared if one.classes is None else shared[one.classes])
+    leaf = torch.randn(5, tied.num_leaves)
+    torch.testing.assert_close(tied(leaf), free(leaf), rtol=1e-13, atol=1e-13)
+    tied(leaf).sum().backward()
+    free(leaf).sum().backward()
+    for one, other in zip(tied.layers, free.layers, strict=True):
+        for shared, own in zip(one.parameters(), other.parameters(), strict=True):
+            expected = own.grad
+            if one.classes is not None:
+                expected = torch.zeros_like(shared).index_add_(0, one.classes, own.grad)
+            torch.testing.assert_close(shared.grad, expected, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("shape", "leaf_scopes", "partitions"),
+    [
+        # 0 1 2 is cut after 0, and 3 4 5 before 5
+        (6, [[0], [1, 2], [3, 4], [5]], [(4, 0, 1), (5, 2, 3), (6, 4, 5)]),
+        # cut alike, but only the first has its part of two taken apart
+        (6, [[0], [1], [2], [3], [4, 5]], [(5, 1, 2), (6, 0, 5), (7, 3, 4), (8, 6, 7)]),
+        # 0 1 2 has one of the partitions of 3 4 5
+        (6, [[0], [1, 2], [3], [4, 5], [3, 4], [5]], [(6, 0, 1), (7, 2, 3), (7, 4, 5), (8, 6, 7)]),
+        # of two partitions each only the first are alike: 0 | 123, 01 | 23 and 4 | 567, 456 | 7
+        (
+            8,
+            [[0], [1, 2, 3], [0, 1], [2, 3], [4], [5, 6, 7], [4, 5, 6], [7]],
+            [(8, 0, 1), (8, 2, 3), (9, 4, 5), (9, 6, 7), (10, 8, 9)],
+        ),
+        # neighbours in the numbering, the second pair across two rows
+        ((2, 3), [[0], [1], [2], [3], [4], [5]], [(6, 0, 1), (7, 2, 3), (8, 4, 5), (9, 6, 7), (10, 9, 8)]),
+    ],
+)
+def test_what_differs_is_not_shared(shape, leaf_scopes, partitions):
+    graph = RegionGraph(shape, leaf_scopes, partitions)
+    circuit = Circuit(graph, 2, tie="shape")
+    level = [region for region in graph.levels[0] if len(graph.scope(region)) > 1]
+    alike = shape_classes(graph)
+    if shape != (2, 3):
+        assert circuit.num_weights == graph.counts(2)["weights"]
+        assert all(layer.classes is None for layer in circuit.layers)
+    else:  # 0 1 and 4 5 are alike, 2 3 is not
+        one, other, third = (next(r for r in level if graph.scope(r) == scope) for scope in ((0, 1), (4, 5), (2, 3)))
+        assert alike[one] == alike[other] != alike[third]
+        assert circuit.num_weights == graph.counts(2)["weights"] - 2 * 4
+
+
+def test_one_set_of_weights_counts_the_trees_of_both_regions():
+    """The derivative in the shared log-weights is the number of times that the tree takes their products."""
+    circuit = Circuit(GRAPHS["orders"], 2, tie="shape")
+    leaf = torch.randn(3, circuit.num_leaves)
+    weights = [layer.log_weights().detach().requires_grad_() for layer in circuit.layers]
+    counts = torch.autograd.grad(evaluate(leaf, circuit.layers, weights).sum(), weights)
+    for own, posterior in zip(counts, circuit.sum_posterior(leaf), strict=True):
+        torch.testing.assert_close(own, posterior.sum(0), rtol=1e-10, atol=1e-13)

@@ -1,0 +1,140 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Experiments of the papers: their sizes are the papers', their options what the protocols say."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+
+import pytest
+
+from pyro_spvae import poon_domingos
+from pyro_spvae.reproduce.poster import MODELS, PosterExperiment
+from pyro_spvae.reproduce.published import FIGURE_2, POSTER, TABLE_1, figure_2
+from pyro_spvae.reproduce.run import command_line
+from pyro_spvae.reproduce.sizes import parameters, size_table
+from pyro_spvae.reproduce.spvae import Experiment
+from pyro_spvae.training.config import TrainConfig
+from tests.cli_cases import invoke
+
+EXACT = {
+    ("mnist", "continuous", "spvae"): 413_352,
+    ("mnist", "discrete", "spvae"): 310_024,
+    ("mnist", "continuous", "vae"): 1_545_168,
+    ("mnist", "continuous", "conv-vae"): 894_962,
+    ("mnist", "continuous", "conv-spvae"): 1_259_048,
+}
+
+
+@pytest.mark.parametrize("cell", TABLE_1, ids="-".join)
+class TestTable1:
+    def test_has_the_papers_number_of_parameters(self, cell):
+        count = parameters(Experiment(*cell, recipe="tuned"))
+        assert count == parameters(Experiment(*cell, recipe="paper"))
+        assert count == EXACT.get(cell, count)
+        # the page cuts or rounds to thousands
+        assert TABLE_1[cell].parameters in (count // 1000, round(count / 1000))
+
+    def test_the_best_recipe_has_no_more(self, cell):
+        count = parameters(Experiment(*cell, recipe="best"))
+        theirs = parameters(Experiment(*cell, recipe="paper"))
+        assert 0.95 * theirs < count <= theirs
+
+    def test_protocols_differ_in_the_values_that_are_modelled(self, cell):
+        named = {"continuous": ("paper", "dequantize"), "discrete": ("paper-discrete", "integers")}[cell[1]]
+        for protocol, preprocess in zip(("paper", "clean"), named, strict=True):
+            assert Experiment(*cell, protocol=protocol).configuration().preprocess == preprocess
+
+    def test_all_of_it_is_the_papers_protocol(self, cell):
+        config = Experiment(*cell, recipe="paper").configuration()
+        assert (config.particles, config.samples, config.batch_size, config.validate_every) == (5, 5000, 128, 128)
+        assert (config.patience, config.schedule, config.optimiser) == (11, "constant", "adam")
+        assert config.lr == (0.01 if "spvae" in cell[2] else 0.001)
+        assert "precision" in config.guide and "output_gain=1" in config.network
+        assert config.likelihood.partition("(")[0] == ("normal" if cell[1] == "continuous" else "binomial")
+        assert config.grey == (cell[0] != "mnist")
+
+
+def test_names_of_run_folders_differ():
+    experiments = [
+        Experiment(*cell, budget, protocol, recipe)
+        for cell in TABLE_1
+        for budget in ("paper", "small")
+        for protocol in ("paper", "clean")
+        for recipe in ("best", "tuned", "paper")
+    ]
+    plain = Experiment()
+    changes = ({"seed": 1}, {"layers": 3}, {"fraction": 0.1}, {"fraction": 0.01}, {"latent_dim": 2})
+    experiments += [dataclasses.replace(plain, **change) for change in changes]
+    assert len({experiment.name for experiment in experiments}) == len(experiments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model": "gan"}, "model is 'gan'; known are spvae, vae, conv-spvae, conv-vae"),
+        ({"data": "digits"}, "data is 'digits'; known are mnist, svhn, cifar10"),
+        ({"fraction": 0.0}, "fraction is 0.0; a number above 0 and at most 1 is needed"),
+        ({"layers": 4}, "layers is 4; 2 is accepted, and 3 for models without convolutions"),
+        ({"layers": 3, "model": "conv-vae"}, "layers is 3; 2 is accepted"),
+    ],
+)
+def test_refuses(change, message):
+    with pytest.raises(ValueError) as error:
+        Experiment(**change)
+    assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        Experiment(),
+        Experiment(pixels="discrete", model="vae", budget="small", protocol="clean", recipe="paper", layers=3, seed=4),
+    ],
+)
+def test_the_command_that_is_reported_runs_the_experiment(experiment, tiny_mnist):
+    command = command_line("spvae-table1", experiment)
+    program, *arguments = shlex.split(command)
+    assert program == "pyro-spvae"
+    result = invoke(*arguments, "--dry-run", "--data-dir", tiny_mnist)
+    assert result.exit_code == 0, result.output
+    assert f"--- spvae-table1: {experiment.name} ---" in result.output
+
+
+def test_figure_2_runs_from_the_front_of_the_curve():
+    assert figure_2("mnist", "continuous", "spvae")[0.01] == 2160
+    assert max(figure_2("mnist", "discrete", "spvae")) == 0.4
+    for curve in FIGURE_2:
+        values = list(figure_2(*curve).values())
+        assert values[-1] > values[0]  # more data, higher bound
+
+
+def test_table_2_lists_every_cell_of_a_data_set():
+    lines = list(size_table("mnist"))
+    assert len(lines) == 2 + 8
+    assert "| mnist | continuous | spvae | 25 | 30 | 413,352 | 413k |" in lines
+    assert "| mnist | continuous | conv-vae | 200 | 64 | 894,962 | 894k |" in lines
+
+
+class TestPoster:
+    @pytest.mark.parametrize("name", ["spn", "spvae"])
+    def test_counts(self, name):
+        counts = poon_domingos((28, 28), POSTER[name]["deltas"]).counts(units=2)
+        assert counts["leaves"] == POSTER[name]["leaves"]
+        assert counts["products"] == POSTER[name]["products"]
+        assert counts["sums"] + 1 == POSTER[name]["sums"]  # the poster counts the root as two
+
+    def test_the_vae_is_as_large_as_all_leaves_together(self):
+        leaf = PosterExperiment("spvae").configuration()
+        vae = PosterExperiment("vae").configuration()
+        assert vae.latent_dim == POSTER["spvae"]["leaves"] * leaf.latent_dim
+        assert vae.hidden[0] == POSTER["spvae"]["leaves"] * leaf.hidden[0]
+
+    @pytest.mark.parametrize("model", MODELS)
+    def test_configures(self, model):
+        assert isinstance(PosterExperiment(model).configuration(), TrainConfig)
+
+    def test_refuses_other_models(self):
+        with pytest.raises(ValueError, match="model is 'gan'; known are spn, spvae, vae"):
+            PosterExperiment("gan")
