@@ -30,7 +30,8 @@ class MixedGuide(LeafGuide):
         super().__init__()
         for part in parts:
             check_part("an entry of parts", part, LeafGuide)
-        self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]  # gives the parts its context, which a plain list would not
+        # unlike a plain list it hands on Pyro's context to the parts
+        self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]
         self.counts = tuple(counts) if counts is not None else (1,) * len(parts)
 
     def build(self, leaves: int, pixels: int, latent_dim: int, **more: Any) -> None:

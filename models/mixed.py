@@ -47,7 +47,8 @@ class MixedLeaf(LeafModel):
         if len(sizes) > 1:
             raise ValueError(f"parts have latent variables of the sizes {sorted(sizes)}; one size for all is needed")
         self.latent_dim = max(sizes, default=0)
-        self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]  # gives the parts its context, which a plain list would not
+        # unlike a plain list it hands on Pyro's context to the parts
+        self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]
         self.counts = tuple(counts) if counts is not None else (1,) * len(parts)
         leaf_index(self.counts, len(parts), sum(map(_as_int, self.counts)))
 

@@ -97,6 +97,6 @@ def _check_same(folder: RunFolder, config: TrainConfig) -> None:
             continue  # resolved from the data, or free to change
         if found[name] != value:
             raise ValueError(
-                f"the run {folder.path} has {name} {found[name]!r}, but {value!r} is asked for; choose another --out, or "
-                "--overwrite it"
+                f"the run {folder.path} has {name} {found[name]!r}, but {value!r} is asked for; choose another --out, "
+                "or --overwrite it"
             )

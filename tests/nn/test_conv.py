@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Stacked convolutional networks equal one ordinary network per leaf, know how patches lie, and have the paper's sizes."""
+"""Stacked convolutional networks equal one network per leaf, know how patches lie, and have the paper's sizes."""
 
 from __future__ import annotations
 
