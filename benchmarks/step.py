@@ -86,7 +86,7 @@ def measure() -> list[dict[str, Any]]:
         torch.set_num_threads(threads)
 
 
-class _Lean:
+class Lean:
     """The settings of the trainer."""
 
     def __enter__(self) -> None:
@@ -124,13 +124,13 @@ def _contenders(x: Tensor) -> dict[str, tuple[Callable[[], object], Callable[[],
         optimiser.step()
         return loss.item()
 
-    with _Lean():
+    with Lean():
         trained = paper_model()
         trainer = Trainer(trained, x, x, FitConfig(lr=1e-3, particles=PARTICLES))
 
     steps: dict[str, tuple[Callable[[], object], Callable[[], Any]]] = {
-        TWIN: (twin_step, _Lean),
-        TRAINER: (lambda: trainer.train_step(x), _Lean),
+        TWIN: (twin_step, Lean),
+        TRAINER: (lambda: trainer.train_step(x), Lean),
     }
     svi_model = paper_model()
     svi = SVI(svi_model.model, svi_model.guide, pyro.optim.ClippedAdam({"lr": 1e-5}), CircuitELBO(PARTICLES))
@@ -142,12 +142,12 @@ def _contenders(x: Tensor) -> dict[str, tuple[Callable[[], object], Callable[[],
         original.circuit.zero_grad()
         original.circuit(leaf.detach().requires_grad_()).sum().backward()
 
-    steps[CIRCUIT] = (circuit_step, _Lean)
+    steps[CIRCUIT] = (circuit_step, Lean)
     return steps
 
 
 def _check_same(spvae: SPVAE, twin: Twin, x: Tensor) -> None:
-    with _Lean():
+    with Lean():
         torch.manual_seed(1)
         ours = CircuitELBO(PARTICLES)(spvae.model, spvae.guide)(x).item()
     torch.manual_seed(1)

@@ -7,8 +7,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pyro_spvae.data import DataSet, Rows, Values
@@ -144,3 +146,39 @@ def test_held_values_are_those_that_are_read() -> None:
     held = data.cached(10**6)
     for split in ("train", "validation", "test"):
         assert torch.equal(getattr(held, split)[:], getattr(data, split)[:])
+
+
+class TestThinned:
+    def test_smaller_parts_lie_in_larger_ones_and_other_splits_stay(self):
+        rows = torch.arange(100.0).reshape(100, 1, 1, 1).expand(100, 1, 2, 2)
+        data = DataSet("numbers", rows, rows[:7], rows[:5], Values(low=0, high=99))
+        few, more = (set(data.thinned(part, seed=3).train[:][:, 0, 0, 0].tolist()) for part in (0.1, 0.45))
+        assert len(few) == 10 and len(more) == 45 and few < more
+        assert few != set(data.thinned(0.1, seed=4).train[:][:, 0, 0, 0].tolist())
+        assert len(data.thinned(0.1).validation) == 7 and len(data.thinned(0.1).test) == 5
+        assert data.thinned(1.0) is data and len(data.thinned(1e-9).train) == 1
+
+    @pytest.mark.parametrize("fraction", [0.0, -1.0, 1.5, float("nan")])
+    def test_refuses(self, fraction):
+        rows = torch.zeros(4, 1, 2, 2)
+        with pytest.raises(ValueError, match="a number above 0 and at most 1 is needed"):
+            DataSet("blank", rows, rows, rows, Values(low=0, high=1)).thinned(fraction)
+
+
+class TestInGrey:
+    def test_is_pillows_luma(self):
+        images = torch.randint(0, 256, (9, 3, 5, 4), dtype=torch.uint8)
+        grey = DataSet("colour", images, images[:3], images[3:5], Values.grey_levels(256)).in_grey()
+        assert grey.event_shape == (1, 5, 4) and grey.values == Values.grey_levels(256)
+        for image, mine in zip(images, grey.train[:], strict=True):
+            pillow = Image.fromarray(image.permute(1, 2, 0).numpy(), "RGB").convert("L")
+            assert (torch.from_numpy(np.array(pillow)) == mine[0]).all()
+        assert torch.equal(grey.test[:], grey.train[:][3:5])
+
+    def test_grey_images_stay_and_tables_are_refused(self):
+        images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
+        data = DataSet("grey", images, images, images, Values.grey_levels(256))
+        assert data.in_grey() is data
+        table = torch.zeros(4, 3)
+        with pytest.raises(ValueError, match="grey is asked for, but the data set 'table' has rows of shape \\[3\\]"):
+            DataSet("table", table, table, table, Values(low=0, high=1)).in_grey()

@@ -146,3 +146,12 @@ def test_an_image_of_one_value_is_black_before_the_noise() -> None:
 def test_refusals(name: str, values: Values, message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}"):
         preprocessing(name, values, "x")
+
+
+def test_the_papers_discrete_images_are_scaled_one_by_one_to_256_levels() -> None:
+    x = torch.tensor([[0, 100, 50, 200], [10, 10, 10, 10], [0, 1, 3, 4]]).reshape(3, 1, 2, 2)
+    y = read("paper-discrete", x, Values.grey_levels(256))
+    expected = torch.tensor([[0, 128, 64, 255], [0, 0, 0, 0], [0, 64, 191, 255]]).reshape(3, 1, 2, 2)
+    assert (y == expected).all()
+    step = preprocessing("paper-discrete", Values.grey_levels(256))
+    assert step is not None and step.values == Values.grey_levels(256) and not step.draws_anew

@@ -204,3 +204,20 @@ class TestNetworkOfAPart:
             Network().bind(leaves=1, inputs=1, outputs=(1,))
         with pytest.raises(NotImplementedError, match="^Network must define forward"):
             Network()(torch.zeros(1, 1))
+
+
+class TestSkip:
+    @pytest.mark.parametrize("networks", ["separate", "shared"])
+    def test_adds_a_linear_map_of_the_input(self, networks):
+        plain = MLP((5,), networks=networks).bind(leaves=2, inputs=3, outputs=(4, 1))
+        skip = MLP((5,), networks=networks, skip=True).bind(leaves=2, inputs=3, outputs=(4, 1))
+        skip.load_state_dict(plain.state_dict(), strict=False)
+        x = torch.randn(7, 2, 3)
+        linear = torch.cat([torch.einsum("nli,lio->nlo", x, stack.skip) for stack in skip.stacks], -1)
+        torch.testing.assert_close(torch.cat(skip(x), -1), torch.cat(plain(x), -1) + linear)
+        more = sum(p.numel() for p in skip.parameters()) - sum(p.numel() for p in plain.parameters())
+        assert more == 2 * 3 * 5
+
+    def test_refuses_other_values(self):
+        with pytest.raises(ValueError, match="skip is 1; True or False is needed"):
+            MLP(skip=1)

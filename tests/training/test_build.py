@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_spvae import random_binary_tree
+from pyro_spvae import poon_domingos, random_binary_tree
 from pyro_spvae.data import DataSet, Values, load_data
 from pyro_spvae.guides import NoLatents
 from pyro_spvae.likelihoods import Normal
@@ -292,3 +292,40 @@ def test_images_are_trained_on_with_leaf_regions_of_unequal_sizes(structure, cha
     if structure == "random-binary-tree":
         assert spvae.circuit.regions == random_binary_tree((5, 3), 2, 4, seed=0) and sizes == {3, 4}
     assert {"samples.png", "reconstructions.png"} <= {path.name for path in (tmp_path / "run" / "figures").iterdir()}
+
+
+class TestKinds:
+    def test_two_kinds_of_leaves_take_turns(self):
+        data = images(side=8)
+        config = resolve(dataclasses.replace(TINY, leaf="vae+factorized", units=4, delta=4), data)
+        spvae = build_model(config, data)
+        assert [type(part).__name__ for part in spvae.leaf.parts] == ["VAE", "FactorizedLeaf"]
+        assert [type(part).__name__ for part in spvae.leaf_guide.parts] == ["NormalGuide", "NoLatents"]
+        assert [index[:4].tolist() for index in spvae.leaf.index] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+    def test_they_must_fill_a_region(self):
+        data = images(side=8)
+        config = resolve(dataclasses.replace(TINY, leaf="vae+factorized", units=3, delta=4), data)
+        with pytest.raises(ValueError, match="2 kinds, but there are 3 leaves a region; a multiple of 2 is needed"):
+            build_model(config, data)
+
+
+def test_sum_weights_are_tied_and_factored():
+    data = images(side=8)
+    sizes = {}
+    for tie, weights in (("none", "full"), ("shape", "full"), ("none", "cp"), ("shape", "cp")):
+        config = resolve(dataclasses.replace(TINY, delta=2, units=3, tie=tie, weights=weights), data)
+        circuit = build_model(config, data).circuit
+        assert (circuit.tie, circuit.weights) == (tie, weights)
+        sizes[tie, weights] = sum(parameter.numel() for parameter in circuit.parameters())
+    assert sizes["shape", "cp"] < min(sizes["shape", "full"], sizes["none", "cp"])
+    assert max(sizes["shape", "full"], sizes["none", "cp"]) < sizes["none", "full"]
+
+
+def test_several_deltas():
+    data = images(side=8)
+    config = resolve(dataclasses.replace(TINY, delta=[4, 2]), data)
+    assert build_regions(config, data) == poon_domingos((8, 8), [4, 2])
+    quad = resolve(dataclasses.replace(TINY, structure="quad-tree", delta=[4, 2]), data)
+    with pytest.raises(ValueError, match="delta is \\[4, 2\\], but the structure quad-tree takes one; give one side"):
+        build_regions(quad, data)

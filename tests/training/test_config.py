@@ -158,3 +158,18 @@ def test_whatever_a_file_holds_only_a_refusal_leaves_the_reader(tmp_path_factory
     path.write_bytes(content)
     with pytest.raises(ValueError, match="fuzz.json"):
         read_config(path)
+
+
+class TestDelta:
+    @pytest.mark.parametrize(
+        ("value", "kept"), [(4, 4), ([4], 4), ([4, 1], (4, 1)), ((7, 2, 1), (7, 2, 1)), (None, None)]
+    )
+    def test_is_a_side_or_several(self, value, kept):
+        config = TrainConfig(delta=value)
+        assert config.delta == kept
+        assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+    @pytest.mark.parametrize("value", [0, True, 1.0, "4", [4, 0], [1.5]])
+    def test_refuses(self, value):
+        with pytest.raises(ValueError, match="^delta is "):
+            TrainConfig(delta=value)

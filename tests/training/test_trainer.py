@@ -13,14 +13,17 @@ import pytest
 import torch
 from pyro.infer.util import is_validation_enabled
 
+from pyro_spvae import poon_domingos
 from pyro_spvae.data import DataSet, Values
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import TERMS
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
+from tests.helpers import small_spvae
 from tests.training.cases import TINY, images, table
 
 
@@ -410,3 +413,20 @@ def test_a_second_signal_acts_at_once(make):
         assert interruption.asked
         signal.raise_signal(signal.SIGINT)
     assert not isinstance(caught.value, Interrupted)
+
+
+def test_training_in_turns_is_training_at_one_go():
+    torch.set_default_dtype(torch.float32)
+    x = torch.rand(40, 1, 4, 4)
+    states = []
+    for turns in (None, 3):
+        torch.manual_seed(0)
+        spvae = small_spvae(poon_domingos((4, 4), delta=2))
+        trainer = Trainer(spvae, x, x[:8], FitConfig(epochs=3, batch_size=16, lr=0.01))
+        while not trainer.finished:
+            before = trainer.step
+            trainer.run(turns)
+            assert turns is None or trainer.step - before <= turns
+        assert trainer.step_seconds > 0
+        states.append(spvae.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
