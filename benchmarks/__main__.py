@@ -11,7 +11,7 @@ from pathlib import Path
 import pyro
 import torch
 
-from benchmarks import circuit, data, evaluate, leaves, processes, step
+from benchmarks import circuit, convolution, data, evaluate, leaves, processes, step
 
 TEXT = """# Speed
 
@@ -59,6 +59,12 @@ Forward and backward to weights and leaf log-densities, batch 128. The loop eval
 by region, as published implementations do.
 
 {circuit}
+
+## Convolutions
+
+Forward and backward of encoders and decoders with a leaf axis. The contenders use the same parameters.
+
+{convolution}
 """
 
 
@@ -76,6 +82,7 @@ def main() -> None:
         data=data.main(),
         processes=processes.main(),
         circuit=circuit.table(circuit.main()),
+        convolution=convolution.table(convolution.main()),
     )
     Path(__file__).with_name("README.md").write_text(text, encoding="utf-8")
 

@@ -12,6 +12,8 @@ import pyro
 import torch
 
 from pyro_spvae.cli.app import app
+from pyro_spvae.cli.reproduce import group
+from pyro_spvae.cli.reproduce import table_1 as reproduce
 from pyro_spvae.cli.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -37,7 +39,7 @@ def test_snippet():
 
 def test_fitting_saving_and_loading(tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float32)
-    (snippet,) = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    snippet, _ = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
     exec(compile(snippet, "README.md", "exec"), scope)
@@ -46,12 +48,32 @@ def test_fitting_saving_and_loading(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "holes" / "best.pt").is_file()
 
 
+def test_other_circuits_and_leaves():
+    torch.set_default_dtype(torch.float32)
+    _, snippet = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    scope: dict = {}
+    exec(compile(snippet, "README.md", "exec"), scope)
+    x, left = scope["x"], scope["left"]
+    assert scope["spn"].log_prob(x[:4]).shape == (4,)
+    assert torch.equal(scope["spn"].mpe(x[:4], left).x[..., :4], x[:4][..., :4])
+    for name in ("mixed", "conv"):
+        spvae = scope[name]
+        assert spvae.log_likelihood(x[:4], num_samples=5).isfinite().all()
+    assert scope["learned"].log_likelihood(scope["table"][:4], num_samples=5).isfinite().all()
+
+
+def test_experiments_exist():
+    names = {command.name for command in group.registered_commands}
+    assert set(re.findall(r"pyro-spvae reproduce ([\w-]+)", README)) == names
+
+
 def test_commands_exist():
-    names = {command.name or command.callback.__name__ for command in app.registered_commands}
+    names = {"reproduce"} | {command.name or command.callback.__name__ for command in app.registered_commands}
     shown = set(re.findall(r"pyro[-_]spvae (\w+)", README)) - {"import"}
     assert shown <= names and names - {"reconstruct", "sample", "demo"} <= shown
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README))
-    known = {option.replace("_", "-") for option in inspect.signature(train).parameters}
+    functions = (train, reproduce)
+    known = {option.replace("_", "-") for function in functions for option in inspect.signature(function).parameters}
     verbs = {"observed", "means", "config-settings"}
     launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}
     assert options <= known | verbs | launcher | {"help"}, options - known - verbs - launcher

@@ -19,6 +19,8 @@ from pyro_spvae.nn.part import is_positive
 _KERNEL = 3
 _CHANNELS = 16  # of a convolution (times the stride) below which the processor is not busy; measured
 
+_Convolutions = list[tuple[Tensor, Tensor]]  # kernel and bias of each layer, of one block of leaves
+
 
 class Conv(Network):
     """
@@ -151,21 +153,15 @@ class _Layers(nn.Module):
         """The reverse of :meth:`images`."""
         return h.reshape(len(h), leaves, h.size(1) // leaves * h.size(2) * h.size(3)).movedim(1, 0)
 
-    def by_blocks(self, x: Tensor, convolve: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    def by_blocks(self, x: Tensor, convolve: Callable[[Tensor, _Convolutions], Tensor]) -> Tensor:
         """Convolves few leaves ``[l, N, ..]`` at a time."""
-        slices = [slice(start, start + self.block) for start in range(0, self.leaves, self.block)]
-        return torch.cat([convolve(x[block], block) for block in slices])
-
-    def diagonal(self, layer: int, block: slice) -> tuple[Tensor, Tensor]:
-        """Kernel and bias of one convolution for several leaves, each seeing its own channels."""
-        kernel, bias = self.kernels[layer][block], self.biases[layer][block]
-        leaves, first, second = kernel.shape[:3]
-        if leaves == 1:
-            return kernel[0], bias[0]
-        whole = kernel.new_zeros(leaves, first, leaves, second, _KERNEL, _KERNEL)
-        place = torch.arange(leaves, device=kernel.device)
-        whole[place, :, place] = kernel
-        return whole.reshape(leaves * first, leaves * second, _KERNEL, _KERNEL), bias.reshape(-1)
+        # split, not slices: the gradient of a slice is as large as all of x, for each of the blocks
+        layers = [
+            zip(kernel.split(self.block), bias.split(self.block), strict=True)
+            for kernel, bias in zip(self.kernels, self.biases, strict=True)
+        ]
+        blocks = zip(x.split(self.block), *layers, strict=True)
+        return torch.cat([convolve(part, [_diagonal(*pair) for pair in pairs]) for part, *pairs in blocks])
 
 
 class _Encoder(_Layers):
@@ -193,10 +189,10 @@ class _Encoder(_Layers):
         """One tensor per output."""
         return self.trunk(self.by_blocks(x, self._convolve)).split(self.outputs, -1)
 
-    def _convolve(self, x: Tensor, block: slice) -> Tensor:
+    def _convolve(self, x: Tensor, convolutions: _Convolutions) -> Tensor:
         h = self.images(x, self.channels[0], self.sides[0])
-        for layer in range(len(self.kernels)):
-            h = self.activation(F.conv2d(h, *self.diagonal(layer, block), self.stride, padding=_KERNEL // 2))
+        for kernel, bias in convolutions:
+            h = self.activation(F.conv2d(h, kernel, bias, self.stride, padding=_KERNEL // 2))
         return self.vectors(h, len(x))
 
 
@@ -242,13 +238,26 @@ class _Decoder(_Layers):
             results.append(head.reshape(leaves, rows, channels * height * width * value))
         return tuple(results)
 
-    def _convolve(self, x: Tensor, block: slice) -> Tensor:
+    def _convolve(self, x: Tensor, convolutions: _Convolutions) -> Tensor:
         h = self.images(x, self.channels[-1], self.sides[-1])
-        for layer in range(len(self.kernels)):
-            small, large = self.sides[-1 - layer], self.sides[-2 - layer]
-            more = [to - (of - 1) * self.stride - 1 for of, to in zip(small, large, strict=True)]
-            kernel, bias = self.diagonal(layer, block)
-            h = F.conv_transpose2d(h, kernel, bias, self.stride, _KERNEL // 2, more)
+        for layer, (kernel, bias) in enumerate(convolutions):
+            if self.stride == 1:  # the same as convolution with the kernel turned over, which is faster
+                h = F.conv2d(h, kernel.transpose(0, 1).flip(2, 3), bias, padding=_KERNEL // 2)
+            else:
+                small, large = self.sides[-1 - layer], self.sides[-2 - layer]
+                more = [to - (of - 1) * self.stride - 1 for of, to in zip(small, large, strict=True)]
+                h = F.conv_transpose2d(h, kernel, bias, self.stride, _KERNEL // 2, more)
             if layer + 1 < len(self.kernels):
                 h = self.activation(h)
         return self.vectors(h, len(x))
+
+
+def _diagonal(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Kernel and bias of one convolution for several leaves, each seeing its own channels."""
+    leaves, first, second = kernel.shape[:3]
+    if leaves == 1:
+        return kernel[0], bias[0]
+    whole = kernel.new_zeros(leaves, first, leaves, second, _KERNEL, _KERNEL)
+    place = torch.arange(leaves, device=kernel.device)
+    whole[place, :, place] = kernel
+    return whole.reshape(leaves * first, leaves * second, _KERNEL, _KERNEL), bias.reshape(-1)

@@ -36,11 +36,20 @@ class TestDependence:
         found = dependence(x.unsqueeze(1))
         torch.testing.assert_close(found, (phi**2 - 1 / 400) * (1 - torch.eye(2)))
 
+    def test_is_the_sum_over_all_pairs_of_features(self):
+        x = block("squared", 5000, 2, seed=0)
+        features, _ = _features(x)
+        terms = [torch.corrcoef(torch.stack([f[:, 0], g[:, 1]]))[0, 1] ** 2 for f in features for g in features]
+        large = [term - 1 / 5000 for term in terms if term > 0.02]
+        assert max(term for term in terms if term <= 0.02) < 0.002 and terms[3] > 0.5, "of the square and the line"
+        torch.testing.assert_close(dependence(x.unsqueeze(1))[0, 1], torch.stack(large).sum())
+
     def test_does_not_change_under_increasing_maps(self):
         x = planted("normal", 0)[0]
         mapped = torch.where(torch.arange(12) % 2 == 0, x.exp(), x**3)
         torch.testing.assert_close(dependence(mapped.unsqueeze(1)), dependence(x.unsqueeze(1)), rtol=0, atol=0)
-        torch.testing.assert_close(dependence(-x.unsqueeze(1)), dependence(x.unsqueeze(1)))
+        for given in (x, planted("counts", 0)[0]):  # nor under decreasing ones, also where there are ties
+            torch.testing.assert_close(dependence(-given.unsqueeze(1)), dependence(given.unsqueeze(1)))
 
     @pytest.mark.parametrize("rows", [40, 1000])
     def test_of_independent_columns_is_zero(self, rows):
