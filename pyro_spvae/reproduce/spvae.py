@@ -199,7 +199,7 @@ class Experiment:
             "schedule": "cosine",
             "gradient": "dreg",
             "validate_every": _VALIDATE_EVERY,
-            "patience": _NEVER,
+            "patience": _STRIKES if self.figure == 2 else _NEVER,  # few images are overfitted long before the end
             "epochs": max(1, round(steps / batches)),
         }
 
