@@ -90,6 +90,14 @@ def test_a_folder_of_another_configuration_is_refused(done, tiny_mnist, tmp_path
     assert "has lr 0.5, but 0.001 is asked for" in result.output
 
 
+def test_points_of_figure_2_stand_beside_the_papers_curve(done):
+    _, printed = done
+    bounds = [line.split()[-1] for line in printed["figure2"].splitlines() if line.startswith("bound, 5 samples")]
+    assert bounds == ["2703.0", "2098.0", "2762.6", "2470.5"]  # at 0.1 read off, at 1 Table 1's
+    likelihoods = [line.split()[-1] for line in printed["figure2"].splitlines() if line.startswith("log-likelihood")]
+    assert likelihoods == ["-", "-", "2819.2", "2598.1"]  # which Figure 2 does not have
+
+
 class TestReport:
     def test_has_every_experiment_with_its_command(self, done):
         out, _ = done
