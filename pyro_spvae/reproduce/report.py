@@ -74,7 +74,7 @@ class Finished:
         if self.published is not None or self.experiment.get("fraction", 1) == 1:
             return None if self.published is None else self.published.bound
         named = (self.experiment[name] for name in ("data", "pixels", "model"))
-        return figure_2(*named).get(self.experiment["fraction"])  # type: ignore[arg-type]
+        return figure_2(*named).get(self.experiment["fraction"])
 
     @property
     def how(self) -> str:
