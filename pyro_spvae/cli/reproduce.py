@@ -112,7 +112,7 @@ def figure_2(
     pixels: _Pixels = "continuous",
     models: Annotated[str, option("Models, comma-separated.", _WHAT)] = "spvae,vae",
     budget: _Budget = "paper",
-    recipe: _Recipe = "best",
+    recipe: _Recipe = "paper",
     seed: _Seed = 0,
     data_dir: _DataDir = None,
     out: _Out = _DEFAULT_OUT,
@@ -123,6 +123,8 @@ def figure_2(
 ) -> None:
     """
     Figure 2 of the SPVAE paper: five-sample test bound against the part of the training images that is used.
+
+    The paper's recipe is the default: on few images the others overfit sooner.
     """
     runs = []
     for fraction in _numbers("fractions", fractions):
