@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_spvae.guides.leaf import LeafGuide
 from pyro_spvae.guides.no_latents import NoLatents
 from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
-from pyro_spvae.nn.mixture import leaf_index
+from pyro_spvae.nn.mixture import check_counts, leaf_index
 from pyro_spvae.nn.part import check_part
 
 
@@ -32,27 +32,28 @@ class MixedGuide(LeafGuide):
             check_part("an entry of parts", part, LeafGuide)
         # unlike a plain list it hands on Pyro's context to the parts
         self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]
-        self.counts = tuple(counts) if counts is not None else (1,) * len(parts)
+        self.counts = check_counts(counts, len(parts))
 
     def build(self, leaves: int, pixels: int, latent_dim: int, **more: Any) -> None:
         """Binds the parts."""
-        self.index = leaf_index(self.counts, len(self.parts), leaves)
+        for place, index in enumerate(leaf_index(self.counts, leaves)):
+            self.register_buffer(f"index_{place}", index, persistent=False)  # moves to the module's device
         for part, index in zip(self.parts, self.index, strict=True):
-            sizes: dict[str, Any] = {"leaves": len(index), "pixels": pixels, **more}
-            part.bind(**sizes, **({} if isinstance(part, NoLatents) else {"latent_dim": latent_dim}))
+            part.bind(leaves=len(index), pixels=pixels, latent_dim=latent_dim, **more)
 
     def encode(self, x: Tensor) -> tuple[Any, ...]:
         """What each part needs to know of its leaves' features."""
-        return tuple(
-            part.encode(x.index_select(-2, index.to(x.device)))
-            for part, index in zip(self.parts, self.index, strict=True)
-        )
+        return tuple(part.encode(x.index_select(-2, index)) for part, index in zip(self.parts, self.index, strict=True))
 
     def forward(self, encoding: tuple[Any, ...]) -> None:
         """States the latent sites of the parts."""
         for place, (part, index, known) in enumerate(zip(self.parts, self.index, encoding, strict=True)):
             if isinstance(part, NoLatents):
                 continue
-            device = next(part.parameters()).device
-            with SomeLeavesMessenger(index.to(device), self.sizes["leaves"], f"_{place}" if place else ""):
+            with SomeLeavesMessenger(index, self.sizes["leaves"], f"_{place}" if place else ""):
                 part(known)
+
+    @property
+    def index(self) -> list[Tensor]:
+        """Numbers of the leaves of each part."""
+        return [getattr(self, f"index_{place}") for place in range(len(self.counts))]

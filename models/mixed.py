@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pyro_spvae.distributions.joined import JoinedLeaves
 from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
 from pyro_spvae.models.leaf import LeafModel
-from pyro_spvae.nn.mixture import leaf_index
+from pyro_spvae.nn.mixture import check_counts, leaf_index
 from pyro_spvae.nn.part import check_part
 
 
@@ -49,19 +49,19 @@ class MixedLeaf(LeafModel):
         self.latent_dim = max(sizes, default=0)
         # unlike a plain list it hands on Pyro's context to the parts
         self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]
-        self.counts = tuple(counts) if counts is not None else (1,) * len(parts)
-        leaf_index(self.counts, len(parts), sum(map(_as_int, self.counts)))
+        self.counts = check_counts(counts, len(parts))
 
     def build(self, leaves: int, pixels: int, **more: Any) -> None:
         """Binds the parts."""
-        self.index = leaf_index(self.counts, len(self.parts), leaves)
+        for place, index in enumerate(leaf_index(self.counts, leaves)):
+            self.register_buffer(f"index_{place}", index, persistent=False)  # moves to the module's device
         for part, index in zip(self.parts, self.index, strict=True):
             part.bind(leaves=len(index), pixels=pixels, **more)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States the latent sites of the parts, and ``x`` of all leaves."""
         observations = []
-        for place, (part, index) in enumerate(self._placed(x)):
+        for place, (part, index) in enumerate(zip(self.parts, self.index, strict=True)):
             some = SomeLeavesMessenger(index, self.sizes["leaves"], f"_{place}" if place else "")
             with some:
                 part(None if x is None else x.index_select(-2, index), _some(mask, index, self.sizes["leaves"]))
@@ -70,29 +70,23 @@ class MixedLeaf(LeafModel):
         return pyro.sample("x", JoinedLeaves(observations), obs=x)
 
     def features(self, x: Tensor) -> Tensor:
-        """What each part's own leaf sees."""
-        return self._by_part(x, lambda part, own: part.features(own))
+        """What each part's own leaves see."""
+        result = torch.empty_like(x)
+        for part, index in zip(self.parts, self.index, strict=True):
+            result = result.index_copy(-2, index, part.features(x.index_select(-2, index)))
+        return result
 
     def check(self, x: Tensor, mask: Tensor) -> None:
-        for part, index in self._placed(x):
+        for part, index in zip(self.parts, self.index, strict=True):
             part.check(x.index_select(-2, index), mask.index_select(-2, index))
 
-    def _placed(self, like: Tensor | None) -> list[tuple[Any, Tensor]]:
-        device = next(self.parameters()).device if like is None else like.device
-        return [(part, index.to(device)) for part, index in zip(self.parts, self.index, strict=True)]
-
-    def _by_part(self, x: Tensor, function: Any) -> Tensor:
-        result = torch.empty_like(x)
-        for part, index in self._placed(x):
-            result = result.index_copy(-2, index, function(part, x.index_select(-2, index)))
-        return result
+    @property
+    def index(self) -> list[Tensor]:
+        """Numbers of the leaves of each part."""
+        return [getattr(self, f"index_{place}") for place in range(len(self.counts))]
 
 
 def _some(mask: Tensor | None, index: Tensor, leaves: int) -> Tensor | None:
     if mask is None or mask.dim() < 2 or mask.size(-2) != leaves:
         return mask  # the same for all leaves
     return mask.index_select(-2, index)
-
-
-def _as_int(value: Any) -> int:
-    return value if isinstance(value, int) else 0

@@ -28,12 +28,10 @@ _CLASSES = {
     "leaf": {
         "vae": "pyro_spvae.models.vae:VAE",
         "factorized": "pyro_spvae.models.factorized:FactorizedLeaf",
-        "mixed": "pyro_spvae.models.mixed:MixedLeaf",
     },
     "guide": {
         "normal": "pyro_spvae.guides.normal:NormalGuide",
         "none": "pyro_spvae.guides.no_latents:NoLatents",
-        "mixed": "pyro_spvae.guides.mixed:MixedGuide",
     },
     "prior": {"standard-normal": "pyro_spvae.priors:StandardNormal"},
     "likelihood": {

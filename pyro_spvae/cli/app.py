@@ -24,8 +24,7 @@ class _Commands(TyperGroup):
         return super().parse_args(ctx, args or ["--help"])
 
     def list_commands(self, ctx: Any) -> list[str]:
-        order = ["train", "evaluate", "sample", "reconstruct", "impute", "interpolate", "embed", "info", "reproduce"]
-        order.append("demo")
+        order = "train evaluate sample reconstruct impute interpolate embed info reproduce demo".split()
         return sorted(super().list_commands(ctx), key=lambda name: order.index(name) if name in order else len(order))
 
     def main(

@@ -33,7 +33,7 @@ def race(
 ) -> dict[str, Any]:
     """
     Trains ``spvae`` and ``vae`` by turns of 128 batches and scores the test images after each; the SPVAE only takes
-    its turn while it is not ahead.
+    its turn while it is not ahead. Early stopping is that of the configurations, on the test bound.
 
     The VAE's final value is its best five-sample test bound, and its time that of reaching it. The SPVAE's time is that
     of its first five-sample test bound above this value; also above the VAE's final log-likelihood with the samples of
@@ -107,7 +107,7 @@ def _trainers(jobs: dict[str, Job], progress: bool, report: Report) -> dict[str,
             job.spvae,
             job.data.train,
             job.data.test,
-            dataclasses.replace(job.config, validate_every=_TURN, patience=10**9),
+            dataclasses.replace(job.config, validate_every=_TURN),
             progress=progress,
             report=lambda line, name=name: report(f"{name:6}{line}"),  # type: ignore[misc]
         )

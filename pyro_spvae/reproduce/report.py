@@ -108,7 +108,7 @@ def beside_paper(path: Path) -> Iterator[str]:
     yield f"{'':28}{'ours':>22}  {'paper':>10}"
     rows = [
         (
-            f"log-likelihood (nats, {results['samples']:,})",
+            f"log-likelihood (nats, {_samples(results)})",
             _with_error(results),
             None if cell is None else f"{cell.log_likelihood:.1f}",
         ),
@@ -180,7 +180,7 @@ def _table(runs: list[Finished]) -> list[str]:
             run.experiment.get("pixels", "binary"),
             run.model,
             _with_error(results),
-            f"{results['samples']:,}",
+            _samples(results),
             "" if cell is None else f"{cell.log_likelihood:.1f}" + ("*" if cell.note else ""),
             f"{results['elbo']:.1f}",
             "" if cell is None or cell.bound is None else f"{cell.bound:.1f}",
@@ -225,6 +225,11 @@ def _race(folder: Path) -> list[str]:
         race = read_json(path)
         lines += [f"## Time: {path.parent.name}", "", *race["lines"], ""]
     return lines
+
+
+def _samples(results: dict[str, Any]) -> str:
+    """Importance samples of the log-likelihood; where nothing is latent none are drawn."""
+    return f"{results['samples']:,}" if results["samples"] else "exact"
 
 
 def _with_error(results: dict[str, Any]) -> str:

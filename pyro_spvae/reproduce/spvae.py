@@ -61,8 +61,8 @@ class Experiment:
         falls to 0. ``best``: what did best in our trials. For ``spvae`` and the discrete ``vae``, networks with a
         shared trunk and a linear skip from input to output, as wide as the paper's number of parameters allows, and in
         the ``spvae`` of continuous pixels four leaves and sums a region instead of two; for the continuous ``vae`` the
-        recipe ``paper``; for others ``tuned``. All train on all images in a
-        proper shuffle, where the authors' released code saw the first 17,384 only.
+        recipe ``paper``; for others ``tuned``. All train on all images in a proper shuffle, where the authors' released
+        code saw the first 17,384 only.
     :ivar float fraction: part of the training images.
     :ivar int layers: hidden layers; 3 is the paper's control of depth.
     :ivar int latent_dim: another latent size than the table's.

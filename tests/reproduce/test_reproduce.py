@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import pytest
+import torch
 
 from pyro_spvae.reproduce import spvae as experiments
-from pyro_spvae.reproduce.race import summarise
+from pyro_spvae.reproduce.race import _trainers, summarise
 from pyro_spvae.reproduce.report import Finished, finished, write_report
+from pyro_spvae.training.job import set_up
 from tests.cli_cases import invoke
 
 
@@ -154,6 +157,24 @@ class TestRace:
         assert len(race["curves"]["vae"]) >= 1 and race["lines"][2] in output
         seconds = [point["seconds"] for point in race["curves"]["spvae"]]
         assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_the_race_stops_early_as_the_recipe_does(tiny_mnist, tmp_path):
+    """The paper's recipe has 400 epochs and ends by patience."""
+    output = reproduce("spvae-time", "--recipe", "paper", "--dry-run", "--data-dir", tiny_mnist, "--out", tmp_path)
+    assert output.count('"patience": 11') == 2 and not list(tmp_path.iterdir())
+    configs = {name: experiments.Experiment(model=name, recipe="paper").configuration() for name in ("spvae", "vae")}
+    jobs = {
+        name: set_up(dataclasses.replace(config, data_dir=str(tiny_mnist)), torch.device("cpu"), False)
+        for name, config in configs.items()
+    }
+    assert [t.config.patience for t in _trainers(jobs, False, print).values()] == [11, 11]
+
+
+def test_what_is_exact_has_no_samples(tiny_mnist, tmp_path):
+    output = reproduce("poster", "--model", "spn", "--budget", "small", "--data-dir", tiny_mnist, "--out", tmp_path)
+    assert "log-likelihood (nats, exact)" in output
+    assert "| exact |" in write_report(tmp_path).read_text()
 
 
 def test_figure_3_draws_the_latent_spaces(tiny_mnist, tmp_path):
