@@ -11,7 +11,7 @@ from pathlib import Path
 import pyro
 import torch
 
-from benchmarks import circuit, convolution, data, evaluate, leaves, processes, step
+from benchmarks import circuit, convolution, data, evaluate, leaves, priors, processes, step
 
 TEXT = """# Speed
 
@@ -33,6 +33,14 @@ Sizes of Table 1 for MNIST (`--recipe tuned`). The SPVAE paper says that an SPVA
 code, run on two cores, took 2.7 times as long for the first pair.
 
 {leaves}
+
+## Priors
+
+The VAE of the VampPrior paper for MNIST. The twin ([vamp_twin.py](vamp_twin.py)) computes the same loss from the same
+seed in plain torch, in a lean form and in the usual one, where pseudo-inputs are a layer for one-hot inputs and the
+prior's density is a sum over a tensor of all differences.
+
+{priors}
 
 ## Log-likelihoods
 
@@ -77,6 +85,7 @@ def main() -> None:
         torch=torch.__version__,
         pyro=pyro.__version__,
         leaves=leaves.main(),
+        priors=priors.main(),
         step=step.main(),
         evaluate=evaluate.main(),
         data=data.main(),

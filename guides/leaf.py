@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
 
@@ -40,6 +41,19 @@ class LeafGuide(Part, PyroModule):
         :param Tensor x: features of the patches ``[data, leaf, pixel]``; missing pixels are 0.
         """
         return x
+
+    def posterior(self, x: Tensor) -> TorchDistribution:
+        """
+        The distribution of the latent variable that has the leaf's prior given features alone, which a
+        :class:`~pyro_spvae.priors.VampPrior` is a mixture of.
+
+        :param Tensor x: features ``[.., leaf, pixel]``.
+        :raises ValueError: if the guide has no such encoder.
+        """
+        raise ValueError(
+            f"the guide {type(self).__name__} has no encoder that a VampPrior could use; define posterior(self, x), or "
+            "choose another prior"
+        )
 
     def forward(self, encoding: Any) -> None:
         """

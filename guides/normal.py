@@ -27,8 +27,9 @@ class NormalGuide(LeafGuide):
     :param str networks: ``"separate"`` mean and scale networks (the paper's form, default), or ``"shared"`` trunk, two
         heads.
     :param str scale: how the standard deviation is parameterised, see :func:`pyro_spvae.nn.positive_scale`:
-        ``"softplus"``, or ``"precision"`` as in the paper's code (no wider than the standard normal prior).
-    :param float min_scale: smallest standard deviation; 1e-3 by default, none for ``"precision"``.
+        ``"softplus"``, ``"precision"`` as in the SPVAE paper's code (no wider than the standard normal prior),
+        ``"logvar"`` as in the VampPrior paper's, or ``"exp"``.
+    :param float min_scale: smallest standard deviation; 1e-3 by default for ``"softplus"``, else none.
     :param Network encoder: from the features of a patch to mean and scale; by default an
         :class:`~pyro_spvae.nn.MLP` of ``hidden_dims``, ``activation`` and ``networks``.
     :raises ValueError: for options out of range, or if both an encoder and options of the default one are given.
@@ -59,6 +60,10 @@ class NormalGuide(LeafGuide):
         """The distribution of ``z`` for features ``x [.., leaf, pixel]``."""
         loc, raw_scale = self.encoder(x)
         return LeafNormal(loc, positive_scale(raw_scale, self.scale, self.min_scale))
+
+    def posterior(self, x: Tensor) -> LeafNormal:
+        """The distribution of ``z``."""
+        return self.encode(x)
 
     def forward(self, encoding: LeafNormal) -> None:
         """States ``z``."""

@@ -4,10 +4,22 @@
 
 from pyro_spvae.models.embedding import Embedding
 from pyro_spvae.models.factorized import FactorizedLeaf
-from pyro_spvae.models.leaf import LeafModel
+from pyro_spvae.models.hvae import HVAE
+from pyro_spvae.models.leaf import LatentLeaf, LeafModel
 from pyro_spvae.models.mixed import MixedLeaf
 from pyro_spvae.models.spn import SPN, Explanation
 from pyro_spvae.models.spvae import SPVAE
 from pyro_spvae.models.vae import VAE
 
-__all__ = ["SPN", "SPVAE", "VAE", "Embedding", "Explanation", "FactorizedLeaf", "LeafModel", "MixedLeaf"]
+__all__ = [
+    "HVAE",
+    "SPN",
+    "SPVAE",
+    "VAE",
+    "Embedding",
+    "Explanation",
+    "FactorizedLeaf",
+    "LatentLeaf",
+    "LeafModel",
+    "MixedLeaf",
+]

@@ -27,6 +27,7 @@ class FactorizedLeaf(LeafModel):
     """
 
     latent_dim = 0
+    guide_name = "none"
 
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()

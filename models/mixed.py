@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -13,6 +13,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_spvae.distributions.joined import JoinedLeaves
+from pyro_spvae.guides.leaf import LeafGuide
 from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
 from pyro_spvae.models.leaf import LeafModel
 from pyro_spvae.nn.mixture import check_counts, leaf_index
@@ -43,10 +44,13 @@ class MixedLeaf(LeafModel):
         super().__init__()
         for part in parts:
             check_part("an entry of parts", part, LeafModel)
-        sizes = {part.latent_dim for part in parts if part.latent_dim}
-        if len(sizes) > 1:
-            raise ValueError(f"parts have latent variables of the sizes {sorted(sizes)}; one size for all is needed")
-        self.latent_dim = max(sizes, default=0)
+        self._guide_sizes: dict[str, int] = {}
+        for part in parts:
+            for name, size in part.guide_sizes.items():
+                if self._guide_sizes.setdefault(name, size) != size:
+                    sizes = sorted({size, self._guide_sizes[name]})
+                    raise ValueError(f"parts have latent variables of the sizes {sizes}; one size for all is needed")
+        self.latent_dim = self._guide_sizes.get("latent_dim", 0)
         # unlike a plain list it hands on Pyro's context to the parts
         self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]
         self.counts = check_counts(counts, len(parts))
@@ -57,6 +61,29 @@ class MixedLeaf(LeafModel):
             self.register_buffer(f"index_{place}", index, persistent=False)  # moves to the module's device
         for part, index in zip(self.parts, self.index, strict=True):
             part.bind(leaves=len(index), pixels=pixels, **more)
+
+    @property
+    def guide_sizes(self) -> dict[str, int]:
+        """Those of all parts."""
+        return self._guide_sizes
+
+    @property
+    def wanted_rows(self) -> int:  # type: ignore[override]
+        """The most that any part wants."""
+        return max(part.wanted_rows for part in self.parts)
+
+    def connect(self, guide: LeafGuide, patches: Callable[[Tensor], Tensor], mask: Tensor | None) -> None:
+        """Shows each part its own guide and leaves."""
+        guides = getattr(guide, "parts", None)
+        if guides is None:  # a guide of a user's own, which is not made of parts
+            return
+        for part, own, index in zip(self.parts, guides, self.index, strict=True):
+            part.connect(own, _Patches(patches, index), _some(mask, index, self.sizes["leaves"]))
+
+    def initialise(self, features: Tensor) -> None:
+        """Shows each part the features of its own leaves."""
+        for part, index in zip(self.parts, self.index, strict=True):
+            part.initialise(features.index_select(-2, index))
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States the latent sites of the parts, and ``x`` of all leaves."""
@@ -84,6 +111,16 @@ class MixedLeaf(LeafModel):
     def index(self) -> list[Tensor]:
         """Numbers of the leaves of each part."""
         return [getattr(self, f"index_{place}") for place in range(len(self.counts))]
+
+
+class _Patches:
+    """Patches of some leaves."""
+
+    def __init__(self, patches: Callable[[Tensor], Tensor], index: Tensor) -> None:
+        self.patches, self.index = patches, index
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.patches(x).index_select(-2, self.index)
 
 
 def _some(mask: Tensor | None, index: Tensor, leaves: int) -> Tensor | None:

@@ -17,6 +17,8 @@ from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import collapse_tree, renyi_mean
 from pyro_spvae.infer.leaf_terms import LEAF_PLATE, PARTICLE_PLATE, LeafTermCollector
 from pyro_spvae.infer.local_param import LocalParamMessenger
+from pyro_spvae.models.decoding import DrawMessenger
+from pyro_spvae.nn.mode import in_mode
 from pyro_spvae.nn.part import is_positive
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class LeafDraws:
     def make(spvae: SPVAE, x: Tensor, observed: Tensor | None, num_particles: int) -> LeafDraws:
         """Runs guide and model once, all particles together (one, if nothing is latent); data have been checked."""
         num_particles = num_particles if spvae.has_latents else 1
-        with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
+        with torch.no_grad(), in_mode(spvae, training=False), pyro.validation_enabled(False), LocalParamMessenger():
             guide_trace: Any = poutine.trace(_particles(spvae.guide, num_particles)).get_trace(x, observed)
             model = collapse_tree(poutine.replay(_particles(spvae.model, num_particles), trace=guide_trace))
             model_trace: Any = poutine.trace(model).get_trace(x, observed)
@@ -116,9 +118,37 @@ class TreePosterior:
                     pyro.sample(name, dist.Delta(chosen, event_dim=event_dim))
 
 
+def draw_means(spvae: SPVAE, x: Tensor, observed: Tensor | None, num_particles: int) -> dict[str, Tensor | None]:
+    """
+    Means of the guide's latent sites, each given the guide's draws of the sites before it.
+
+    :param int num_particles: number of draws.
+    :returns: ``[particle, data, leaf, *event]`` by site, the same for all particles where nothing is drawn before it;
+        ``None`` where the distribution of a site has no mean, or none that is finite.
+    """
+    with torch.no_grad(), in_mode(spvae, training=False), pyro.validation_enabled(False), LocalParamMessenger():
+        trace: Any = poutine.trace(_particles(spvae.guide, num_particles)).get_trace(x, observed)
+    means: dict[str, Tensor | None] = {}
+    for name, site in trace.nodes.items():
+        inside = any(frame.name == LEAF_PLATE for frame in site.get("cond_indep_stack", ()))
+        if site["type"] == "sample" and not site["is_observed"] and inside:
+            try:
+                mean = site["fn"].mean
+            except (NotImplementedError, AttributeError):
+                mean = None
+            means[name] = None if mean is None or not bool(mean.isfinite().all()) else mean
+    return means
+
+
 def prior_sites(spvae: SPVAE, num_particles: int, rows: int) -> dict[str, Any]:
     """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``."""
-    with torch.no_grad(), pyro.validation_enabled(False), LocalParamMessenger():
+    with (
+        torch.no_grad(),
+        in_mode(spvae, training=False),
+        pyro.validation_enabled(False),
+        LocalParamMessenger(),
+        DrawMessenger(skip=True),
+    ):
         model = _particles(collapse_tree(spvae.model), num_particles)
         trace: Any = poutine.trace(model).get_trace(num=rows)
     return dict(trace.nodes)

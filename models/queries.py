@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,11 +14,14 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_spvae.circuits import Circuit
+from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.infer import log_likelihood
 from pyro_spvae.infer.local_param import LocalParamMessenger
+from pyro_spvae.models.decoding import DrawMessenger
 from pyro_spvae.models.embedding import Embedding
 from pyro_spvae.models.posterior import LeafDraws, TreePosterior
 from pyro_spvae.nn import LeafView
+from pyro_spvae.nn.mode import in_mode
 from pyro_spvae.nn.part import is_positive
 
 if TYPE_CHECKING:
@@ -29,7 +32,12 @@ _EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are sm
 
 
 class Queries:
-    """The part of :class:`~pyro_spvae.models.SPVAE` that answers questions about data."""
+    """
+    The part of :class:`~pyro_spvae.models.SPVAE` that answers questions about data.
+
+    The model is in evaluation mode for each answer. Where leaves are autoregressive, the likelihood's means are those
+    of each pixel given a draw of the pixels before it, and a leaf region is either seen or missing as a whole.
+    """
 
     if TYPE_CHECKING:
         circuit: Circuit
@@ -74,7 +82,7 @@ class Queries:
         :returns: nats, ``[data]``, higher is better.
         """
         self.check(x, observed)
-        with _quiet():
+        with _quiet(self):
             return log_likelihood(
                 self.model,
                 self.guide,
@@ -86,17 +94,18 @@ class Queries:
             )
 
     @torch.no_grad()
-    def sample(self, num: int = 1, *, means: bool = False) -> Tensor:
+    def sample(self, num: int = 1, *, means: bool = False, progress: bool = False) -> Tensor:
         """
         Draws data from the model.
 
         :param int num: how many.
         :param bool means: return the likelihood's means instead of draws (of the same trees and latent variables' law).
+        :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num, *event_shape]``.
         """
         _check_positive("num", num)
         blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
-        return torch.cat([self._generate(block, None, means) for block in blocks])
+        return torch.cat([self._generate(block, None, means, progress) for block in blocks])
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
@@ -116,6 +125,7 @@ class Queries:
         *,
         num_particles: int = 100,
         means: bool = False,
+        progress: bool = False,
     ) -> Tensor:
         """
         Draws the missing entries given the seen ones.
@@ -125,14 +135,21 @@ class Queries:
         :param int num_samples: completions of each datum.
         :param int num_particles: importance samples of each leaf that latent variables are drawn from.
         :param bool means: fill with the likelihood's means instead of draws.
+        :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
         """
         _check_positive("num_samples", num_samples)
-        filled = self._complete(x, observed, num_samples, num_particles, means)
+        filled = self._complete(x, observed, num_samples, num_particles, means, progress)
         return torch.where(observed, x.to(filled.dtype), filled)
 
     def _complete(
-        self, x: Tensor, observed: Tensor | None, num_samples: int, num_particles: int, means: bool
+        self,
+        x: Tensor,
+        observed: Tensor | None,
+        num_samples: int,
+        num_particles: int,
+        means: bool,
+        progress: bool = False,
     ) -> Tensor:
         """Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time."""
         self.check(x, observed)
@@ -140,18 +157,19 @@ class Queries:
         blocks = []
         for block, seen in self._blocks(x, observed, num_particles):
             posterior = self.posterior(block, seen, num_particles)
-            blocks.append(torch.stack([self._generate(len(block), posterior, means) for _ in range(num_samples)]))
+            drawn = [self._generate(len(block), posterior, means, progress) for _ in range(num_samples)]
+            blocks.append(torch.stack(drawn))
         return torch.cat(blocks, 1)
 
-    def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool) -> Tensor:
-        with _quiet():
+    def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool, progress: bool) -> Tensor:
+        with _quiet(self), DrawMessenger(progress=progress):
             model: Callable[..., Tensor] = self.model
             if posterior is not None:
                 model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())
             trace: Any = poutine.trace(model).get_trace(num=num)
-        if not means:
-            return trace.nodes["_RETURN"]["value"]
-        patches = trace.nodes["x"]["fn"].mean
+            if not means:
+                return trace.nodes["_RETURN"]["value"]
+            patches = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
         return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)
 
     @torch.no_grad()
@@ -225,16 +243,26 @@ class Queries:
             for t in torch.linspace(0, 1, steps).tolist():
                 tree, _ = self.circuit.mpe(torch.lerp(leaf, other_leaf, t))
                 latents = {name: torch.lerp(mean, other_means[name], t) for name, mean in means.items()}
-                points.append(self._decode(tree, latents))
+                with _rewound(first.device):  # autoregressive leaves draw pixels; all points see the same noise
+                    points.append(self.decode(tree, latents))
             blocks.append(torch.stack(points))
         return torch.cat(blocks, 1)
 
-    def _decode(self, tree: Tensor, latents: dict[str, Tensor]) -> Tensor:
-        """The likelihood's means of selected leaves ``bool [data, leaf]`` given all latent variables."""
+    @torch.no_grad()
+    def decode(self, tree: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
+        """
+        The likelihood's means given tree and latent variables.
+
+        :param Tensor tree: selected leaves of an induced tree, ``bool [data, leaf]``.
+        :param dict latents: values of latent sites of all leaves, ``[data, leaf, *event]``; sites that are left out are
+            drawn from the model given the others.
+        :returns: ``[data, *event_shape]``.
+        """
         given = {**latents, "tree": tree.unsqueeze(-2)}
-        with _quiet():
+        with _quiet(self):
             trace: Any = poutine.trace(poutine.condition(self.model, data=given)).get_trace(num=len(tree))
-        return self.view.assemble(tree, trace.nodes["x"]["fn"].mean)
+            means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+        return self.view.assemble(tree, means)
 
     def _blocks(self, x: Tensor, observed: Tensor | None, num_particles: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Data and their masks, few at a time."""
@@ -260,9 +288,9 @@ def _rewound(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(spvae: Queries) -> Iterator[None]:
     """Evaluation of data that has been checked already: no validation, no record in the parameter store."""
-    with pyro.validation_enabled(False), LocalParamMessenger():
+    with in_mode(spvae, training=False), pyro.validation_enabled(False), LocalParamMessenger():
         yield
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.distributions import InducedTree
-from pyro_spvae.guides import LeafGuide, NoLatents, NormalGuide
+from pyro_spvae.guides import LeafGuide, NoLatents
 from pyro_spvae.infer import sample_tree
 from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
 from pyro_spvae.likelihoods import Likelihood, Normal
@@ -30,6 +30,7 @@ from pyro_spvae.models.vae import VAE
 from pyro_spvae.nn import LeafView, memoized
 from pyro_spvae.nn.part import check_part, is_positive
 from pyro_spvae.priors import Prior
+from pyro_spvae.registry import make
 
 
 class SPVAE(Queries, Storage, PyroModule):
@@ -57,8 +58,7 @@ class SPVAE(Queries, Storage, PyroModule):
     :param LeafModel leaf: the generative program of a leaf. By default a :class:`~pyro_spvae.models.VAE` made of
         ``likelihood``, ``latent_dim``, ``hidden_dims`` and ``prior``.
     :param LeafGuide guide: the inference program of a leaf; by default a
-        :class:`~pyro_spvae.guides.NormalGuide` with ``hidden_dims``, or :class:`~pyro_spvae.guides.NoLatents` for a
-        leaf without latent variables.
+        :class:`~pyro_spvae.guides.NormalGuide` with ``hidden_dims``, or what the leaf's class names.
     :param int latent_dim: latent size of the default leaf, 8.
     :param Sequence[int] hidden_dims: hidden layers of the default leaf and guide, (32, 32).
     :param Likelihood likelihood: of the default leaf; ``Normal()`` by default.
@@ -131,14 +131,15 @@ class SPVAE(Queries, Storage, PyroModule):
         self.leaf = leaf.bind(**sizes)
         self.has_latents: bool = leaf.latent_dim != 0
         if guide is None:
-            guide = NormalGuide((32, 32) if hidden_dims is None else hidden_dims) if self.has_latents else NoLatents()
+            guide = make("guide", leaf.guide_name, hidden_dims=(32, 32) if hidden_dims is None else hidden_dims)
         if isinstance(guide, NoLatents) == self.has_latents:
             has, accepted = ("has", "one that states them") if self.has_latents else ("has no", "NoLatents")
             raise ValueError(
                 f"guide is a {type(guide).__name__}, but the leaf {type(leaf).__name__} {has} latent variables; "
                 f"accepted is {accepted}"
             )
-        self.leaf_guide = guide.bind(**sizes, **({"latent_dim": leaf.latent_dim} if self.has_latents else {}))
+        self.leaf_guide = guide.bind(**sizes, **leaf.guide_sizes)
+        leaf.connect(guide, self.view.patches, self.view.mask)
 
     @pyro_method
     def model(
@@ -228,6 +229,23 @@ class SPVAE(Queries, Storage, PyroModule):
         from pyro_spvae.training.fit import fit
 
         return fit(self, x, validation, observed=observed, out=out, progress=progress, report=report, **options)
+
+    @property
+    def wanted_rows(self) -> int:
+        """How many training rows :meth:`initialise` still has to see: not 0 for priors that start from data."""
+        return self.leaf.wanted_rows
+
+    def initialise(self, x: Tensor, observed: Tensor | None = None) -> None:
+        """
+        Shows training data to parts that start from them, such as ``VampPrior(500, init="data")``; others stay as they
+        are. ``fit`` and ``pyro-spvae train`` do this by themselves.
+
+        :param Tensor x: at least :attr:`wanted_rows` data ``[data, *event_shape]``; as many of them are drawn at random.
+        :param Tensor observed: as in :meth:`model`; entries that are not seen become 0.
+        :raises ValueError: if there are fewer.
+        """
+        if self.wanted_rows:
+            self.leaf.initialise(self.prepare(x, observed).features)
 
     @contextmanager
     def _on_tree(self, selected: Tensor | None, batch: LeafBatch | None) -> Iterator[None]:

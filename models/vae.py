@@ -10,14 +10,15 @@ import pyro
 from torch import Tensor
 
 from pyro_spvae.likelihoods import Likelihood
-from pyro_spvae.models.leaf import LeafModel
+from pyro_spvae.models.decoding import decode
+from pyro_spvae.models.leaf import LatentLeaf
 from pyro_spvae.nn import Network
 from pyro_spvae.nn.mlp import network_or_mlp
 from pyro_spvae.nn.part import check_part, is_positive
 from pyro_spvae.priors import Prior, StandardNormal
 
 
-class VAE(LeafModel):
+class VAE(LatentLeaf):
     r"""
     :math:`p(x, z) = p(z)\, p(x \mid f(z))` for every leaf: a prior, a decoder network and a likelihood.
 
@@ -60,18 +61,11 @@ class VAE(LeafModel):
 
     def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
         """Binds prior, likelihood and decoder."""
-        self.prior.bind(leaves=leaves, latent_dim=self.latent_dim)
+        self.prior.bind(leaves=leaves, latent_dim=self.latent_dim, pixels=pixels)
         self.likelihood.bind(leaves=leaves, pixels=pixels)
         self.decoder.bind(leaves=leaves, inputs=self.latent_dim, outputs=self.likelihood.heads, output_shape=patch)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z`` and ``x``."""
-        z = pyro.sample("z", self.prior())
-        return pyro.sample("x", self.likelihood(self.decoder(z), mask), obs=x)
-
-    def features(self, x: Tensor) -> Tensor:
-        """Patches brought to about [0, 1] by the likelihood."""
-        return self.likelihood.features(x)
-
-    def check(self, x: Tensor, mask: Tensor) -> None:
-        self.likelihood.check(x, mask)
+        z = self.draw_latent("z", self.prior(), self.latent_dim)
+        return pyro.sample("x", decode(self.decoder, self.likelihood, (z,), mask), obs=x)

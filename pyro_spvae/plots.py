@@ -23,17 +23,21 @@ _LINE = (0.35, 0.55, 0.8)  # red, green, blue
 _MISSING = (0.98, 0.78, 0.62)  # likewise a colour that grey images lack
 
 
-def image_grid(images: Tensor, low: float = 0.0, high: float = 1.0, title: str | None = None) -> Figure:
+def image_grid(
+    images: Tensor, low: float = 0.0, high: float = 1.0, title: str | None = None, columns: int | None = None
+) -> Figure:
     """
-    Images in a grid about as high as it is wide, row by row, with blue lines between them.
+    Images in a grid, row by row, with blue lines between them.
 
     :param Tensor images: ``[N, C, H, W]``: grey with one channel, colour with three, else the channels side by side.
     :param float low: value drawn black.
     :param float high: value drawn white.
     :param str title: heading.
+    :param int columns: images of a row; by default the grid is about as high as it is wide.
     """
     height, width = images.shape[-2:]
-    columns = min(len(images), max(1, round(math.sqrt(len(images) * height / width))))
+    if columns is None:
+        columns = min(len(images), max(1, round(math.sqrt(len(images) * height / width))))
     mosaic = _mosaic(images, columns, low, high)
     figure = new_figure(4.0, 4.0 * mosaic.size(0) / mosaic.size(1) + (0.3 if title else 0))
     _show(figure.add_subplot(), mosaic, title)

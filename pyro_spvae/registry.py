@@ -4,7 +4,8 @@
 Names of parts, shared by the command line, configurations and saved models. Importing this does not import torch.
 
 A part is written as a name or as ``package.module:Class``, with options in brackets: ``normal``,
-``normal(min_scale=0.01)``, ``my_priors:Mixture(components=10)``. Naming a class of one's own imports its module.
+``normal(min_scale=0.01)``, ``my_priors:Mixture(components=10)``; an option that is a network is written alike, with
+``_`` for ``-``: ``hierarchical(second=joint(first=gated_conv(layers=small)))``. Naming a class of one's own imports its module.
 """
 
 from __future__ import annotations
@@ -27,20 +28,34 @@ _BASES = {
 _CLASSES = {
     "leaf": {
         "vae": "pyro_spvae.models.vae:VAE",
+        "hvae": "pyro_spvae.models.hvae:HVAE",
         "factorized": "pyro_spvae.models.factorized:FactorizedLeaf",
     },
     "guide": {
         "normal": "pyro_spvae.guides.normal:NormalGuide",
+        "hierarchical": "pyro_spvae.guides.hierarchical:HierarchicalGuide",
         "none": "pyro_spvae.guides.no_latents:NoLatents",
     },
-    "prior": {"standard-normal": "pyro_spvae.priors:StandardNormal"},
+    "prior": {
+        "standard-normal": "pyro_spvae.priors:StandardNormal",
+        "mixture-of-gaussians": "pyro_spvae.priors:MixtureOfGaussians",
+        "vamp": "pyro_spvae.priors:VampPrior",
+    },
     "likelihood": {
         "bernoulli": "pyro_spvae.likelihoods:Bernoulli",
         "binomial": "pyro_spvae.likelihoods:Binomial",
         "categorical": "pyro_spvae.likelihoods:Categorical",
+        "discretized-logistic": "pyro_spvae.likelihoods:DiscretizedLogistic",
         "normal": "pyro_spvae.likelihoods:Normal",
     },
-    "network": {"mlp": "pyro_spvae.nn.mlp:MLP", "conv": "pyro_spvae.nn.conv:Conv"},
+    "network": {
+        "mlp": "pyro_spvae.nn.mlp:MLP",
+        "joint": "pyro_spvae.nn.joint:Joint",
+        "joint": "pyro_spvae.nn.joint:Joint",
+        "conv": "pyro_spvae.nn.conv:Conv",
+        "gated-conv": "pyro_spvae.nn.gated_conv:GatedConv",
+        "pixelcnn": "pyro_spvae.nn.pixelcnn:PixelCNN",
+    },
 }
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -62,6 +77,8 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"{kind} is {text!r}; the name of a {kind} is needed")
     name, bracket, rest = text.strip().partition("(")
     name = name.strip()
+    if name.replace("_", "-") in _classes(kind):  # a hyphen is no part of a word inside of brackets
+        name = name.replace("_", "-")
     if name not in _classes(kind) and not _PATH.fullmatch(name):
         near = difflib.get_close_matches(name, names(kind), 1)
         hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names(kind))}, or package.module:Class"
@@ -85,8 +102,16 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _value(node: ast.expr) -> Any:
-    """A literal; a bare word is a text, since shells take quotes away."""
-    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
+    """
+    A literal; a bare word is a text, since shells take quotes away, and so is a network, ``joint(first=conv(..))``.
+    """
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        name = node.func.id
+        if name in _CLASSES["network"] or name.replace("_", "-") in _CLASSES["network"]:
+            return ast.unparse(node)
+    if isinstance(node, ast.Name):
+        return node.id
+    return ast.literal_eval(node)
 
 
 def make(kind: str, text: str, **defaults: Any) -> Any:
@@ -101,8 +126,18 @@ def make(kind: str, text: str, **defaults: Any) -> Any:
     name, options = parse(kind, text)
     cls = find(kind, name)
     taken = _taken(cls)[0]
+    for key in _networks(cls):
+        if isinstance(options.get(key), str):
+            options[key] = make("network", options[key])
     usable = {key: value for key, value in defaults.items() if key in taken and key not in options}
     return _call(kind, name, cls, usable | options)
+
+
+def _networks(cls: type) -> list[str]:
+    """Names of the options of a class that are networks."""
+    from pyro_spvae.nn.part import constructor_parameters
+
+    return [p.name for p in constructor_parameters(cls) if "Network" in str(p.annotation).split(" | ")]
 
 
 def find(kind: str, name: str) -> type:

@@ -27,7 +27,8 @@ from pyro_spvae.training.run import open_run
 from tests.cli_cases import FILES, QUICK, invoke, python, train, write_files
 from tests.training.test_resume import assert_same, outcome
 
-PICTURES = {"learning_curve.png", "samples.png", "means.png", "reconstructions.png"}
+ALWAYS = {"learning_curve.png", "log_likelihoods.png"}
+PICTURES = ALWAYS | {"samples.png", "means.png", "reconstructions.png"}
 METRICS = {
     "epoch": int,
     "step": int,
@@ -58,7 +59,7 @@ def reevaluated(run):
     """Figures of the best checkpoint in a model made anew from what the folder holds."""
     opened = open_run(run)
     config = opened.config
-    figures, _ = evaluate_rows(
+    found = evaluate_rows(
         opened.spvae,
         opened.data().test,
         elbo=build_objective(config),
@@ -66,7 +67,7 @@ def reevaluated(run):
         chunk_size=config.chunk_size,
         seed=config.seed,
     )
-    return figures
+    return found.results
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +147,12 @@ class TestTrain:
         error = f"{results['log_likelihood']:.2f} +- {results['standard_error']:.2f} nats (250 rows, 10 samples)"
         assert f"log-likelihood {error}, {results['bits_per_dim']:.3f} bits/dim" in lines[-2]
         assert str(run) in lines[-1]
+        assert lines[-3] == (
+            f"latent z    KL {results['kl']['z']:.2f} = cross-entropy {results['cross_entropy']['z']:.2f} - entropy "
+            f"{results['entropy']['z']:.2f} nats, {results['active_units']['z']} active unit"
+        ) + ("" if results["active_units"]["z"] == 1 else "s")
+        (pictures,) = (line for line in lines if line.startswith("pictures"))
+        assert all(name in pictures for name in PICTURES) and pictures.endswith(str(run / "figures"))
         text = printed.stdout
         assert f"{results['parameters']:,} parameters" in text and "likelihood  " in text and "leaf_regions" in text
 
@@ -165,7 +172,7 @@ class TestTrain:
         config, metrics, results = read(run)
         assert {path.name for path in run.iterdir()} == FILES
         images = name not in ("table.npy", "column.npy")
-        assert {path.name for path in (run / "figures").iterdir()} == (PICTURES if images else {"learning_curve.png"})
+        assert {path.name for path in (run / "figures").iterdir()} == (PICTURES if images else ALWAYS)
         assert (config["structure"], config["likelihood"], len(metrics)) == (structure, "normal", 2)
         assert reevaluated(run)["log_likelihood"] == results["log_likelihood"]
         if bits is None:

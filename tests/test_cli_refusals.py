@@ -36,7 +36,8 @@ class TestRefusals:
             ),
             (
                 ["digits", "--likelihood", "gauss"],
-                "likelihood is 'gauss'; known are bernoulli, binomial, categorical, normal, or package.module:Class",
+                "likelihood is 'gauss'; known are bernoulli, binomial, categorical, discretized-logistic, normal, or "
+                "package.module:Class",
             ),
             (["digits", "--structure", "whole", "--delta", 2], "delta is 2, but the structure whole has no cells"),
             (["digits", "--seed", "-1"], "seed is -1; an integer of at least 0"),

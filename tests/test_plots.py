@@ -33,6 +33,11 @@ def test_a_grid_is_row_by_row():
     assert np.allclose(line, line[0]) and np.allclose(picture[:, 2], line[0])
 
 
+def test_a_grid_of_so_many_columns():
+    (picture,) = shown(plots.image_grid(flat_images(GREY), columns=4))
+    assert picture.shape == (3, 11, 3) and np.allclose(picture[:, 9:], 1.0)
+
+
 def test_an_unfilled_grid_and_a_single_image():
     (picture,) = shown(plots.image_grid(flat_images([0.0, 0.5, 1.0])))
     assert np.allclose(picture[4:, :2], 1.0) and np.allclose(picture[4:, 2:], 1.0)  # the third image is white

@@ -39,7 +39,7 @@ def test_snippet():
 
 def test_fitting_saving_and_loading(tmp_path, monkeypatch):
     torch.set_default_dtype(torch.float32)
-    snippet, _ = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    snippet, *_ = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
     scope: dict = {}
     exec(compile(snippet, "README.md", "exec"), scope)
@@ -50,7 +50,7 @@ def test_fitting_saving_and_loading(tmp_path, monkeypatch):
 
 def test_other_circuits_and_leaves():
     torch.set_default_dtype(torch.float32)
-    _, snippet = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    _, snippet, _ = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
     scope: dict = {}
     exec(compile(snippet, "README.md", "exec"), scope)
     x, left = scope["x"], scope["left"]
@@ -60,6 +60,17 @@ def test_other_circuits_and_leaves():
         spvae = scope[name]
         assert spvae.log_likelihood(x[:4], num_samples=5).isfinite().all()
     assert scope["learned"].log_likelihood(scope["table"][:4], num_samples=5).isfinite().all()
+
+
+def test_priors_hierarchies_and_autoregressive_leaves():
+    torch.set_default_dtype(torch.float32)
+    *_, snippet = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
+    scope: dict = {}
+    exec(compile(snippet, "README.md", "exec"), scope)
+    assert scope["z"].shape == (200, 1, 8)
+    for name in ("vae", "mog", "data", "two", "pixel"):
+        assert scope[name].log_likelihood(scope["x"][:3], num_samples=5).isfinite().all()
+        assert scope[name].sample(2).shape == (2, 1, 8, 8)
 
 
 def test_experiments_exist():

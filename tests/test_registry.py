@@ -20,17 +20,17 @@ from pyro_spvae import registry
 from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
 from pyro_spvae.models import VAE, LeafModel
-from pyro_spvae.nn import MLP, Conv, Network, Part
+from pyro_spvae.nn import MLP, Conv, GatedConv, Joint, Network, Part
 from pyro_spvae.priors import Prior, StandardNormal
 from pyro_spvae.registry import build, describe, make, names, parse
 from tests.models import own_parts
 
 KINDS = {
-    "leaf": ("vae", "factorized"),
-    "guide": ("normal", "none"),
-    "prior": ("standard-normal",),
-    "likelihood": ("bernoulli", "binomial", "categorical", "normal"),
-    "network": ("mlp", "conv"),
+    "leaf": ("vae", "hvae", "factorized"),
+    "guide": ("normal", "hierarchical", "none"),
+    "prior": ("standard-normal", "mixture-of-gaussians", "vamp"),
+    "likelihood": ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal"),
+    "network": ("mlp", "joint", "conv", "gated-conv", "pixelcnn"),
 }
 OWN = "tests.models.own_parts"
 
@@ -71,6 +71,7 @@ class TestParse:
             ("normal(min_scale=0.01, scale='precision')", ("normal", {"min_scale": 0.01, "scale": "precision"})),
             ("normal(scale=precision)", ("normal", {"scale": "precision"})),  # shells take quotes away
             ("a.b_2:C.D(n=-3, none=None, flag=True)", ("a.b_2:C.D", {"n": -3, "none": None, "flag": True})),
+            ("normal(encoder=gated_conv(layers=small))", ("normal", {"encoder": "gated_conv(layers=small)"})),
             ("a:C(sizes=(1, [2, 'x)(']),)", ("a:C", {"sizes": (1, [2, "x)("])})),
         ],
     )
@@ -81,9 +82,9 @@ class TestParse:
         ("text", "message"),
         [
             ("norml", "guide is 'norml'; did you mean normal?"),
-            ("", "guide is ''; known are normal, none, or package.module:Class"),
-            ("bernoulli", "guide is 'bernoulli'; known are normal, none, or package.module:Class"),
-            ("a.b", "guide is 'a.b'; known are normal, none, or package.module:Class"),
+            ("", "guide is ''; known are normal, hierarchical, none, or package.module:Class"),
+            ("bernoulli", "guide is 'bernoulli'; known are normal, hierarchical, none, or package.module:Class"),
+            ("a.b", "guide is 'a.b'; known are normal, hierarchical, none, or package.module:Class"),
             ("a:b:C", "guide is 'a:b:C'; known are"),
             (":C", "guide is ':C'; known are"),
             ("../a:C", "guide is '../a:C'; known are"),
@@ -256,6 +257,7 @@ class TestDescriptions:
             "networks": "separate",
             "output_gain": 0.1,
             "skip": False,
+            "init": "truncated",
         }
 
     def test_bound_parts_are_described_alike(self):
@@ -362,3 +364,13 @@ class TestDescriptions:
                 assert str(error) and "\n" not in str(error)
             else:
                 assert isinstance(part, LeafModel)
+
+
+def test_networks_in_parts_are_made_of_their_texts():
+    guide = make("guide", "hierarchical(second=joint(hidden_dims=(5, 4), first=gated_conv(layers=small, heads=False)))")
+    assert type(guide.second) is Joint and guide.second.hidden_dims == (5, 4)
+    assert type(guide.second.first) is GatedConv and guide.second.first.layers == "small"
+    with pytest.raises(ValueError, match="^network is 'mpl'; did you mean mlp"):
+        make("guide", "normal(encoder='mpl')")
+    with pytest.raises(ValueError, match=r"^guide is 'normal\(encoder=eval\(1\)\)'; options in brackets are written"):
+        make("guide", "normal(encoder=eval(1))")

@@ -104,7 +104,8 @@ def evaluate(
     All in nats per row, higher is better for log-likelihood and elbo; bits/dim,
     lower is better, for images of grey levels. With the run's own options the
     figures are those of its results.json. Writes .json, .npz (a value for each
-    row) and a histogram. Several processes share the rows:
+    row, and for each latent dimension how much it varies with the data) and a
+    histogram. Several processes share the rows:
     torchrun --nproc-per-node 2 -m pyro_spvae evaluate RUN
     """
     from pyro_spvae.verbs.evaluate import evaluate as verb
@@ -144,7 +145,7 @@ def sample(
     """
     from pyro_spvae.verbs.sample import sample as verb
 
-    verb(run, num=num, means=means, seed=seed, device=device, out=out, report=say)
+    verb(run, num=num, means=means, seed=seed, device=device, out=out, progress=sys.stderr.isatty(), report=say)
 
 
 @command
@@ -220,6 +221,7 @@ def impute(
         seed=seed,
         device=device,
         out=out,
+        progress=sys.stderr.isatty(),
         report=say,
     )
 

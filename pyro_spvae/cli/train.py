@@ -14,12 +14,13 @@ import typer
 
 from pyro_spvae.cli.app import command, option, say
 from pyro_spvae.registry import names
-from pyro_spvae.training.config import TrainConfig, choices, options, read_config
+from pyro_spvae.training.config import TrainConfig, options, read_config
+from pyro_spvae.training.option_values import choices
 
 _RUN = "Run"
 _ALIASES = {"optimiser": ("--optimiser", "--optimizer")}
 _LISTS = {"hidden": "32,32", "delta": "4,1"}
-_PARTS = ("leaf", "guide", "prior", "likelihood", "network")
+_PARTS = {kind: kind for kind in ("leaf", "guide", "prior", "likelihood", "network")} | {"decoder": "network"}
 
 
 def train(
@@ -112,7 +113,7 @@ def _annotation(field: dataclasses.Field[Any], kind: Any) -> Any:
         text += "" if all(name in text for name in known) else f" One of {', '.join(known)}."
     elif field.name in _PARTS:
         settings["metavar"] = "NAME"
-        text += f" One of {', '.join(names(field.name))}, or package.module:Class; options in brackets."
+        text += f" One of {', '.join(names(_PARTS[field.name]))}, or package.module:Class; options in brackets."
     elif get_origin(kind) is tuple:
         kind, settings["metavar"] = str, "SIZES"
     elif kind is bool:

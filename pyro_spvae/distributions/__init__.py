@@ -2,10 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distributions that Pyro and torch lack, and lean ones for leaves."""
 
+from pyro_spvae.distributions.autoregressive import LeafAutoregressive
 from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.binomial import LeafBinomial
 from pyro_spvae.distributions.categorical import LeafCategorical
+from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
 from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
+from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
 
-__all__ = ["InducedTree", "LeafBernoulli", "LeafBinomial", "LeafCategorical", "LeafNormal", "LeafStandardNormal"]
+__all__ = [
+    "InducedTree",
+    "LeafAutoregressive",
+    "LeafBernoulli",
+    "LeafBinomial",
+    "LeafCategorical",
+    "LeafDiscretizedLogistic",
+    "LeafNormal",
+    "LeafNormalMixture",
+    "LeafStandardNormal",
+]

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Self
 
+from pyro_spvae.distributions.autoregressive import pixel_means
+
 
 class SomeLeaves(TorchDistribution):
     r"""
@@ -49,6 +51,10 @@ class SomeLeaves(TorchDistribution):
         """Mean, 0 for the other leaves."""
         return self._scatter(self.base.mean, self.event_dim)
 
+    def conditional_mean(self, value: Tensor) -> Tensor:
+        """Means of pixels given the values of those before, where they depend on them; 0 for the other leaves."""
+        return self._scatter(pixel_means(self.base, self.gather(value)), self.event_dim)
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``sample_shape + [.., leaf] + event_shape``."""
         return self._scatter(self.base.rsample(torch.Size(sample_shape)), self.event_dim)
@@ -61,6 +67,10 @@ class SomeLeaves(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Nats, ``[.., leaf]``."""
         return self._scatter(self.base.log_prob(self.gather(value)), 0)
+
+    def entropy(self) -> Tensor:
+        """Nats, ``[.., leaf]``; 0 for the other leaves."""
+        return self._scatter(self.base.entropy(), 0)
 
     def gather(self, value: Tensor) -> Tensor:
         """The leaves meant, of a value of all of them."""
@@ -104,6 +114,10 @@ class JoinedLeaves(TorchDistribution):
     def mean(self) -> Tensor:
         """Mean, ``[.., leaf] + event_shape``."""
         return self._added([part.mean for part in self.parts])
+
+    def conditional_mean(self, value: Tensor) -> Tensor:
+        """Means of pixels given the values of those before, where they depend on them."""
+        return self._added([part.conditional_mean(value) for part in self.parts])
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``sample_shape + [.., leaf] + event_shape``."""

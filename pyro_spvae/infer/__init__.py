@@ -8,7 +8,9 @@ from pyro_spvae.infer.circuit_elbo import CircuitELBO, CircuitELBOModule
 from pyro_spvae.infer.collapse import CollapseTreeMessenger, collapse_tree, sample_tree
 from pyro_spvae.infer.em import ExpectedStatistics, expected_counts
 from pyro_spvae.infer.estimators import leave_one_out, renyi_mean
+from pyro_spvae.infer.latent_terms import LatentTerms
 from pyro_spvae.infer.log_likelihood import log_likelihood
+from pyro_spvae.infer.single_leaf import SingleLeafELBO
 
 __all__ = [
     "AnnealMessenger",
@@ -17,6 +19,8 @@ __all__ = [
     "CircuitELBOModule",
     "CollapseTreeMessenger",
     "ExpectedStatistics",
+    "LatentTerms",
+    "SingleLeafELBO",
     "anneal",
     "bound_terms",
     "collapse_tree",

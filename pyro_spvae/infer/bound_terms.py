@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.infer.circuit_elbo import CircuitELBO, leaf_posterior, push_up
+from pyro_spvae.infer.latent_terms import LatentTermCollector, LatentTerms
 
 
 class BoundTerms(NamedTuple):
     r"""
-    Terms of eq. (7) of the SPVAE paper for every datum, in nats, ``[data]`` each.
+    Terms of eq. (7) of the SPVAE paper for every datum, in nats, ``[data]``.
 
     With leaf ELBOs :math:`L_l` and the exact leaf posterior :math:`r_l` under them,
     ``elbo = reconstruction - latent_kl - tree_kl`` holds exactly.
@@ -23,12 +24,15 @@ class BoundTerms(NamedTuple):
     :ivar Tensor reconstruction: :math:`\sum_l r_l\, E_q \log p(x_l \mid z_l)`.
     :ivar Tensor latent_kl: :math:`\sum_l r_l\, KL(q(z_l \mid x_l) \| p(z_l))`, estimated by sampling.
     :ivar Tensor tree_kl: divergence of the posterior over trees from the prior over trees.
+    :ivar dict latents: ``latent_kl`` by sites, as entropies and cross-entropies, see
+        :class:`~pyro_spvae.infer.LatentTerms`; their divergences add up to it.
     """
 
     elbo: Tensor
     reconstruction: Tensor
     latent_kl: Tensor
     tree_kl: Tensor
+    latents: dict[str, LatentTerms]
 
 
 def bound_terms(model: Any, guide: Any, *args: Any, num_particles: int = 1, **kwargs: Any) -> BoundTerms:
@@ -40,7 +44,9 @@ def bound_terms(model: Any, guide: Any, *args: Any, num_particles: int = 1, **kw
     :raises ValueError: if no leaf site is observed, or sites outside the leaf plate belong to the bound too.
     """
     with torch.no_grad():
-        terms = CircuitELBO(num_particles=num_particles, alpha=1.0).terms(model, guide, args, kwargs)
+        collector = LatentTermCollector(joint_particles=num_particles == 1)
+        elbo = CircuitELBO(num_particles=num_particles, alpha=1.0)
+        terms = elbo.terms(model, guide, args, kwargs, collector=collector)
         if terms.observed is None or terms.outside is not None or terms.tree is None:
             raise ValueError("bound_terms needs a model whose only sites are a tree, latent and observed leaf sites")
         leaf = terms.log_weight.mean(0)  # leaf ELBOs [B, L]
@@ -49,4 +55,5 @@ def bound_terms(model: Any, guide: Any, *args: Any, num_particles: int = 1, **kw
         posterior = leaf_posterior(terms, leaf)
         latent_kl = (posterior * (seen - leaf)).sum(-1)
         tree_kl = (posterior * leaf).sum(-1) - root
-        return BoundTerms(root, (posterior * seen).sum(-1), latent_kl, tree_kl)
+        latents = collector.latent_terms(posterior)
+        return BoundTerms(root, (posterior * seen).sum(-1), latent_kl, tree_kl, latents)

@@ -146,15 +146,25 @@ class CircuitELBO(ELBO):
             loss.backward(retain_graph=self.retain_graph)
         return torch_item(loss)
 
-    def terms(self, model: Any, guide: Any, args: Any, kwargs: Any, path: PathGradients | None = None) -> LeafTerms:
+    def terms(
+        self,
+        model: Any,
+        guide: Any,
+        args: Any,
+        kwargs: Any,
+        path: PathGradients | None = None,
+        collector: LeafTermCollector | None = None,
+    ) -> LeafTerms:
         """
         Runs guide and model and sorts their sites, see :class:`~pyro_spvae.infer.leaf_terms.LeafTerms`.
 
         :param tuple args: arguments of both programs.
         :param dict kwargs: keyword arguments of both programs.
         :param PathGradients path: makes the gradients doubly reparameterised.
+        :param LeafTermCollector collector: one of a subclass, which sees the sites.
         """
-        collector = LeafTermCollector(joint_particles=self.reduce == "root" or self.num_particles == 1)
+        if collector is None:
+            collector = LeafTermCollector(joint_particles=self.reduce == "root" or self.num_particles == 1)
         vectorized = self.vectorize_particles or self.num_particles == 1
         wrap = self._vectorized_num_particles if vectorized else _unwrapped
         parts = []

@@ -85,13 +85,15 @@ class LeafTermCollector:
                 continue
             if not site["is_observed"] and name not in guide_sites:
                 raise ValueError(f"CircuitELBO: the model's latent site '{name}' is not in the guide; add it there")
-            log_prob = _log_prob(site, _density(site))
+            log_prob = counted(site, _density(site))
             plates = _plates(site)
             if LEAF_PLATE in plates:
                 scales.add(_plate_scale(site))
                 log_weight = _add(log_weight, log_prob)
                 if site["is_observed"]:
                     observed = _add(observed, log_prob)
+                else:
+                    self.see_model(name, site, log_prob)
             elif DATA_PLATE in plates:
                 self._check_outside(name, site)
                 outside = _add(outside, log_prob.squeeze(-1))
@@ -103,12 +105,13 @@ class LeafTermCollector:
             if site["is_observed"] and not site["infer"].get("is_auxiliary"):
                 continue
             density = _density(site) if guide_log_prob is None else guide_log_prob(name, site)
-            log_prob = _log_prob(site, density)
+            log_prob = counted(site, density)
             plates = _plates(site)
             if LEAF_PLATE in plates:
                 scales.add(_plate_scale(site))
                 guide_scales.add(float(site["scale"]) / _plate_scale(site))
                 log_weight = _add(log_weight, -log_prob)
+                self.see_guide(name, site, log_prob)
                 if not site["fn"].has_rsample:  # the score of what was drawn, however much it counts in the weight
                     score = _add(score, scale_and_mask(density, 1.0, site["mask"]))
             elif DATA_PLATE in plates:
@@ -142,6 +145,12 @@ class LeafTermCollector:
             latent=bool(guide_sites),
         )
 
+    def see_model(self, name: str, site: Any, log_prob: Tensor) -> None:
+        r"""Shown the model's latent sites inside the leaf plate, with :math:`\log p` as it counts; to be overridden."""
+
+    def see_guide(self, name: str, site: Any, log_prob: Tensor) -> None:
+        r"""Shown the guide's sites inside the leaf plate, with :math:`\log q` as it counts; to be overridden."""
+
     def _find_tree(
         self, model_sites: dict[str, Any], guide_sites: dict[str, Any]
     ) -> tuple[InducedTree | None, Tensor | None, Tensor | None]:
@@ -162,7 +171,7 @@ class LeafTermCollector:
             )
         if "collapsed" in site["infer"]:
             return site["infer"]["collapsed"], None, None
-        log_prob = _log_prob(site, _density(site))
+        log_prob = counted(site, _density(site))
         return None, site["value"].bool().squeeze(-2), log_prob.squeeze(-1)
 
     def _check_outside(self, name: str, site: Any) -> None:
@@ -179,6 +188,16 @@ class LeafTermCollector:
                 f"CircuitELBO: the latent site '{name}' lies outside the plate '{DATA_PLATE}', where it would turn the "
                 "bound of each datum into one of the whole batch; make it a parameter"
             )
+
+
+def counted(site: Any, value: Tensor) -> Tensor:
+    """
+    A value of a site ``[.., data, leaf]``, such as its log-density, under the site's mask and the user's scale, but not
+    the plates' scale, which acts outside the logarithm.
+    """
+    plate_scale = _plate_scale(site)
+    scale = site["scale"] if plate_scale == 1.0 else site["scale"] / plate_scale
+    return scale_and_mask(value, scale, site["mask"])
 
 
 def _sample_sites(trace: Any) -> dict[str, Any]:
@@ -214,13 +233,6 @@ def _density(site: Any) -> Tensor:
     if "unscaled_log_prob" in site:
         return site["unscaled_log_prob"]
     return site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-
-
-def _log_prob(site: Any, log_prob: Tensor) -> Tensor:
-    """Applies the site's mask and the user's scale, but not the plates' (which acts outside the logarithm)."""
-    plate_scale = _plate_scale(site)
-    scale = site["scale"] if plate_scale == 1.0 else site["scale"] / plate_scale
-    return scale_and_mask(log_prob, scale, site["mask"])
 
 
 def _add(total: Tensor | None, term: Tensor) -> Tensor:

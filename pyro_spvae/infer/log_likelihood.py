@@ -60,7 +60,11 @@ def log_likelihood(
     chunk_size = min(chunk_size, max(_LEAST_PAIRS, _CACHED_VALUES // max(1, x[0].numel())))
     rows = max(1, min(len(x), chunk_size // num_samples))
     results = []
-    with torch.no_grad(), tqdm(total=len(x), desc="log-likelihood", unit="datum", disable=not progress) as bar:
+    with (
+        torch.no_grad(),
+        memoize(),
+        tqdm(total=len(x), desc="log-likelihood", unit="datum", disable=not progress) as bar,
+    ):
         start = 0
         while start < len(x):
             block = slice(start, start + rows)
@@ -82,7 +86,7 @@ def _block(
     sizes = [num_samples // chunks + (i < num_samples % chunks) for i in range(chunks)]  # equal to within one
     total: Tensor | None = None
     terms: LeafTerms | None = None
-    with memoize():
+    with memoize(data=True):  # priors are kept from block to block
         for size in sizes:
             terms = CircuitELBO(num_particles=size).terms(model, guide, (x,), kwargs)
             if not terms.latent:

@@ -49,4 +49,12 @@ class PseudoPriorMessenger(Messenger):
             self.guide()
         if name not in tracer.trace.nodes:
             raise ValueError(f"the leaf model's latent site '{name}' is not in the leaf guide; add it there")
+        for before, site in tracer.trace.nodes.items():
+            if before == name:
+                break
+            if site["type"] == "sample" and not site["is_observed"]:
+                raise ValueError(
+                    f"the leaf guide draws '{before}' before '{name}', the leaf model after it; with a tree that is "
+                    "sampled both need one order: use CircuitELBO, which sums the tree out, or another guide"
+                )
         return tracer.trace.nodes[name]["fn"]

@@ -9,6 +9,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.distributions.joined import SomeLeaves
 
 
@@ -37,7 +38,8 @@ class SomeLeavesMessenger(Messenger):
         if msg["name"] == "x":
             self.observation = fn
             if msg["value"] is None:
-                msg["value"] = msg["fn"].mean  # nobody sees it: the value is drawn where all leaves are joined
+                law = msg["fn"]  # nobody sees the value: it is drawn where all leaves are joined
+                msg["value"] = law.undrawn() if isinstance(law, LeafAutoregressive) else law.mean
             msg["done"] = msg["stop"] = True
             return
         msg["name"] += self.suffix

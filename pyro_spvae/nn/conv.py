@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_spvae.nn.mlp import ACTIVATIONS, _Stack, check_activation, check_output_gain
+from pyro_spvae.nn.leaf_conv import block_diagonal
+from pyro_spvae.nn.mlp import ACTIVATIONS, Stack, check_activation, check_output_gain
 from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.part import is_positive
 
@@ -183,7 +184,7 @@ class _Encoder(_Layers):
         for before, after in zip(self.channels[:-1], filters, strict=True):
             self.add_kernel(before, [after], transposed=False)
         sizes = (filters[-1] * math.prod(self.sides[-1]), dense, sum(outputs))
-        self.trunk = _Stack(leaves, sizes, self.activation, output_gain)
+        self.trunk = Stack(leaves, sizes, activation, output_gain, heads=outputs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One tensor per output."""
@@ -219,7 +220,7 @@ class _Decoder(_Layers):
                     "is needed"
                 )
         self.values = [size // pixels for size in outputs]  # of each pixel
-        self.dense = _Stack(leaves, (inputs, filters[-1] * math.prod(self.sides[-1])), self.activation, 1.0)
+        self.dense = Stack(leaves, (inputs, filters[-1] * math.prod(self.sides[-1])), activation)
         for before, after in zip(filters[:0:-1], filters[-2::-1], strict=True):
             self.add_kernel(before, [after], transposed=True)
         self.add_kernel(filters[0], [shape[0] * value for value in self.values], transposed=True, gain=output_gain)
@@ -254,10 +255,4 @@ class _Decoder(_Layers):
 
 def _diagonal(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """Kernel and bias of one convolution for several leaves, each seeing its own channels."""
-    leaves, first, second = kernel.shape[:3]
-    if leaves == 1:
-        return kernel[0], bias[0]
-    whole = kernel.new_zeros(leaves, first, leaves, second, _KERNEL, _KERNEL)
-    place = torch.arange(leaves, device=kernel.device)
-    whole[place, :, place] = kernel
-    return whole.reshape(leaves * first, leaves * second, _KERNEL, _KERNEL), bias.reshape(-1)
+    return block_diagonal(kernel), bias.reshape(-1)

@@ -59,6 +59,11 @@ class LeafView(nn.Module):
         patches = patches.transpose(0, 1).unsqueeze(1).expand(-1, self.leaves, -1, -1)  # [cell, leaves, N, P]
         return patches.reshape(cells * self.leaves, *lead, pixels).movedim(0, -2)
 
+    def patches(self, x: Tensor) -> Tensor:
+        """The same with zeros in the place of padding."""
+        patches = self(x)
+        return patches if self.mask is None else torch.where(self.mask, patches, 0.0)
+
     def assemble(self, tree: Tensor, patches: Tensor) -> Tensor:
         """
         The array made of the selected leaves' patches; the leaves of an induced tree tile the array.

@@ -11,11 +11,13 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-_memory: ContextVar[dict[Any, tuple[Any, Any]] | None] = ContextVar("pyro_spvae_memo", default=None)
+_Calls = dict[Any, tuple[Any, Any]]
+# what is known of calls with arguments, and of calls without any
+_memory: ContextVar[tuple[_Calls, _Calls] | None] = ContextVar("pyro_spvae_memo", default=None)
 
 
 @contextmanager
-def memoize(fresh: bool = False) -> Iterator[None]:
+def memoize(fresh: bool = False, data: bool = False) -> Iterator[None]:
     """
     Within the block each method marked :func:`memoized` runs once per object and (identical) arguments.
 
@@ -24,11 +26,15 @@ def memoize(fresh: bool = False) -> Iterator[None]:
     another one shares its memory.
 
     :param bool fresh: forget, for the length of this block, what blocks around it know.
+    :param bool data: forget it, but for methods without arguments, whose results depend on parameters alone (the
+        components of a VampPrior): those last as long as the block around this one.
     """
-    if not fresh and _memory.get() is not None:
+    known = _memory.get()
+    if known is not None and not fresh and not data:
         yield
         return
-    token = _memory.set({})
+    lasting: _Calls = {} if known is None or fresh else known[1]
+    token = _memory.set(({}, lasting))
     try:
         yield
     finally:
@@ -40,9 +46,10 @@ def memoized(method: _F) -> _F:
 
     @functools.wraps(method)
     def wrapper(self: Any, *args: Any) -> Any:
-        memory = _memory.get()
-        if memory is None:
+        known = _memory.get()
+        if known is None:
             return method(self, *args)
+        memory = known[0] if args else known[1]
         key = (id(self), method.__qualname__, *map(id, args))
         if key not in memory:
             # holding self and the arguments keeps their ids from being given to other objects

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "tanh": torch.tanh,
 }
+GATED = "gated"
 NETWORKS = ("separate", "shared")
+INITS = ("truncated", "he", "glorot")
 
 
 class MLP(Network):
@@ -34,14 +36,21 @@ class MLP(Network):
     ``networks="separate"`` each output has a network of its own (mean and scale networks, the form of the SPVAE paper);
     with ``"shared"`` all outputs are linear heads on one trunk, with fewer parameters.
 
-    Weights are ``[leaf, in, out]`` and the computation is leaf-first (``torch.baddbmm``). Weights start as truncated
-    normals of variance ``2 / in``, biases at zero, as in the paper's code; those of the outputs are scaled by
-    ``output_gain``, so that a new guide is close to the prior and no new decoder is certain of anything.
+    With ``activation="gated"`` (Dauphin et al. 2017; the VampPrior paper) a hidden layer is
+    :math:`(h_i W + b) \odot \mathrm{sigmoid}(h_i V + c)`, with twice the parameters.
+
+    Weights are ``[leaf, in, out]`` and the computation is leaf-first (``torch.baddbmm``). Those of the outputs are
+    scaled by ``output_gain`` at the start, so that a new guide is close to the prior and no new decoder is certain of
+    anything.
 
     :param Sequence[int] hidden_dims: sizes of the hidden layers, may be empty.
-    :param str activation: one of ``softplus relu leaky_relu elu silu tanh``.
+    :param str activation: one of ``softplus relu leaky_relu elu silu tanh gated``.
     :param str networks: ``separate`` or ``shared``.
-    :param float output_gain: factor of the outputs' initial weights; 1 is the paper's.
+    :param float output_gain: factor of the outputs' initial weights; 1 is the papers'.
+    :param str init: how weights and biases start. ``"truncated"``: truncated normals of variance ``2 / in`` and zero,
+        as in the SPVAE paper's code; ``"he"``: normals of variance ``2 / in`` and uniform within ``1 / sqrt(in)``, as in
+        the VampPrior paper's code; ``"glorot"``: uniform of variance ``2 / (in + out)`` and zero, as that paper says
+        and as Burda et al. 2016.
     :param bool skip: add to each output a linear map of the input, :math:`x_l S_l`, so that the layers have only to
         learn what is not linear.
     :raises ValueError: for options out of range.
@@ -54,10 +63,14 @@ class MLP(Network):
         networks: str = "separate",
         output_gain: float = 0.1,
         skip: bool = False,
+        init: str = "truncated",
     ) -> None:
         super().__init__()
-        _check(hidden_dims, networks)
-        check_activation(activation)
+        check_hidden_dims(hidden_dims)
+        if networks not in NETWORKS:
+            raise ValueError(f"networks is {networks!r}; known are {', '.join(NETWORKS)}")
+        check_activation(activation, gated=True)
+        check_init(init)
         check_output_gain(output_gain)
         if not isinstance(skip, bool):
             raise ValueError(f"skip is {skip!r}; True or False is needed")
@@ -66,17 +79,20 @@ class MLP(Network):
         self.networks = networks
         self.output_gain = float(output_gain)
         self.skip = skip
+        self.init = init
 
     def build(self, leaves: int, inputs: int, outputs: tuple[int, ...]) -> None:
         """Makes the weights."""
         targets = [(size,) for size in outputs] if self.networks == "separate" else [outputs]
         self.stacks = nn.ModuleList(
-            _Stack(
+            Stack(
                 leaves,
                 (inputs, *self.hidden_dims, sum(target)),
-                ACTIVATIONS[self.activation],
+                self.activation,
                 self.output_gain,
                 self.skip,
+                self.init,
+                heads=target,
             )
             for target in targets
         )
@@ -86,41 +102,60 @@ class MLP(Network):
         :param Tensor x: ``[.., leaf, in]``.
         :returns: one tensor ``[.., leaf, out]`` per output.
         """
-        leaves, outputs = self.sizes["leaves"], self.sizes["outputs"]
-        lead = x.shape[:-2]
-        h = x.movedim(-2, 0).reshape(leaves, -1, x.size(-1))  # [L, N, in]
-        results = [stack(h).reshape(leaves, *lead, -1).movedim(0, -2) for stack in self.stacks]
+        results = apply(self.stacks, x)
         if self.networks == "shared":
-            return tuple(results[0].split(outputs, -1))
+            return tuple(results[0].split(self.sizes["outputs"], -1))
         return tuple(results)
 
     def extra_repr(self) -> str:
         return f"hidden_dims={self.hidden_dims}, activation={self.activation}, networks={self.networks}"
 
 
-class _Stack(nn.Module):
-    """Layers of one network per leaf, ``[L, N, in] -> [L, N, out]``."""
+class Stack(nn.Module):
+    """
+    Layers of one network per leaf, ``[L, N, in] -> [L, N, out]``, with an activation between them.
+
+    :param Sequence[int] sizes: of the input, the hidden layers and the output.
+    :param str activation: name of an activation, or ``"gated"``.
+    :param bool hidden: whether the last layer is a hidden one, with an activation of its own.
+    :param Sequence[int] heads: sizes of the outputs that the last layer holds side by side; one by default.
+    """
 
     def __init__(
         self,
         leaves: int,
         sizes: Sequence[int],
-        activation: Callable[[Tensor], Tensor],
-        output_gain: float,
+        activation: str,
+        output_gain: float = 1.0,
         skip: bool = False,
+        init: str = "truncated",
+        hidden: bool = False,
+        heads: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.activation = activation
+        self.hidden = hidden
+        self.blocks: list[tuple[int, ...]] = []
+        self.activation: Callable[[Tensor], Tensor] = F.glu if activation == GATED else ACTIVATIONS[activation]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-            gain = output_gain if len(self.weights) == len(sizes) - 2 else 1.0
-            self.weights.append(_weight(leaves, fan_in, fan_out, gain))
-            self.biases.append(nn.Parameter(torch.zeros(leaves, 1, fan_out)))
-        self.skip = _weight(leaves, sizes[0], sizes[-1], output_gain) if skip else None
+            is_last = len(self.weights) == len(sizes) - 2 and not hidden
+            gates = 1 + (activation == GATED and not is_last)  # values and gates side by side
+            gain = output_gain if is_last else 1.0
+            self.weights.append(_weight(leaves, fan_in, fan_out, gain, init, gates))
+            self.biases.append(_bias(leaves, fan_in, gates * fan_out, gain, init))
+            self.blocks.append((fan_out,) * gates if not is_last or heads is None else tuple(heads))
+        self.skip = _weight(leaves, sizes[0], sizes[-1], output_gain, init) if skip else None
+
+    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Values, gates and heads are tensors of their own; by name the axis and the sizes along it."""
+        named = {f"{kind}.{i}": (2, sizes) for kind in ("weights", "biases") for i, sizes in enumerate(self.blocks)}
+        if self.skip is not None:
+            named["skip"] = (2, self.blocks[-1])
+        return {name: block for name, block in named.items() if len(block[1]) > 1}
 
     def forward(self, x: Tensor) -> Tensor:
-        h, last = x, len(self.weights) - 1
+        h, last = x, len(self.weights) - (not self.hidden)
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             h = torch.baddbmm(bias, h, weight)
             if i < last:
@@ -128,12 +163,32 @@ class _Stack(nn.Module):
         return h if self.skip is None else torch.baddbmm(h, x, self.skip)
 
 
-def _weight(leaves: int, fan_in: int, fan_out: int, gain: float) -> nn.Parameter:
-    """Truncated normals of variance ``2 gain^2 / in``, ``[leaf, in, out]``."""
-    weight = torch.empty(leaves, fan_in, fan_out)
-    std = gain * math.sqrt(1.3 * 2 / fan_in)  # 1.3 makes up for the variance that truncation at two std takes away
-    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+def apply(stacks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
+    """Outputs ``[.., leaf, out]`` of stacks for the same input ``[.., leaf, in]``."""
+    leaves, lead = x.size(-2), x.shape[:-2]
+    h = x.movedim(-2, 0).reshape(leaves, -1, x.size(-1))  # [L, N, in]
+    return [stack(h).reshape(leaves, *lead, -1).movedim(0, -2) for stack in stacks]
+
+
+def _weight(leaves: int, fan_in: int, fan_out: int, gain: float, init: str, blocks: int = 1) -> nn.Parameter:
+    """``[leaf, in, blocks * out]``; the blocks' fans are their own."""
+    weight = torch.empty(leaves, fan_in, blocks * fan_out)
+    if init == "truncated":
+        std = gain * math.sqrt(1.3 * 2 / fan_in)  # 1.3 makes up for the variance that truncation at two std takes away
+        nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+    elif init == "he":
+        nn.init.normal_(weight, std=gain * math.sqrt(2 / fan_in))
+    else:
+        bound = gain * math.sqrt(6 / (fan_in + fan_out))
+        nn.init.uniform_(weight, -bound, bound)
     return nn.Parameter(weight)
+
+
+def _bias(leaves: int, fan_in: int, fan_out: int, gain: float, init: str) -> nn.Parameter:
+    bias = torch.zeros(leaves, 1, fan_out)
+    if init == "he":
+        nn.init.uniform_(bias, -gain / math.sqrt(fan_in), gain / math.sqrt(fan_in))
+    return nn.Parameter(bias)
 
 
 def network_or_mlp(
@@ -160,12 +215,22 @@ def network_or_mlp(
     return network
 
 
-def check_activation(activation: Any) -> None:
+def check_activation(activation: Any, gated: bool = False) -> None:
     """
+    :param bool gated: whether layers may be gated.
     :raises ValueError: if there is no such activation.
     """
-    if not isinstance(activation, str) or activation not in ACTIVATIONS:
-        raise ValueError(f"activation is {activation!r}; known are {', '.join(ACTIVATIONS)}")
+    known = [*ACTIVATIONS, GATED] if gated else [*ACTIVATIONS]
+    if activation not in known:
+        raise ValueError(f"activation is {activation!r}; known are {', '.join(known)}")
+
+
+def check_init(init: Any) -> None:
+    """
+    :raises ValueError: if there is no such initialisation.
+    """
+    if init not in INITS:
+        raise ValueError(f"init is {init!r}; known are {', '.join(INITS)}")
 
 
 def check_output_gain(output_gain: Any) -> None:
@@ -177,11 +242,11 @@ def check_output_gain(output_gain: Any) -> None:
         raise ValueError(f"output_gain is {output_gain!r}; a positive number is needed")
 
 
-def _check(hidden_dims: Any, networks: Any) -> None:
-    """Raises a ValueError in one sentence for options that :class:`MLP` does not take."""
+def check_hidden_dims(hidden_dims: Any) -> None:
+    """
+    :raises ValueError: if it is no sequence of positive integers.
+    """
     if not isinstance(hidden_dims, Sequence) or isinstance(hidden_dims, str):
         raise ValueError(f"hidden_dims is {hidden_dims!r}; a sequence of positive integers is needed, such as (32, 32)")
     if not all(map(is_positive, hidden_dims)):
         raise ValueError(f"hidden_dims is {tuple(hidden_dims)!r}; positive integers are needed")
-    if networks not in NETWORKS:
-        raise ValueError(f"networks is {networks!r}; known are {', '.join(NETWORKS)}")

@@ -19,6 +19,10 @@ class Network(Part, nn.Module):
     decoder the second, each the channels, height and width of a patch, or ``None`` where patches are not equal
     rectangles.
 
+    :cvar bool autoregressive: whether the outputs for a pixel depend on the pixels before it, as those of a
+        :class:`~pyro_spvae.nn.PixelCNN` do. Such a decoder is called with what its ``context`` returned and the pixels'
+        features.
+
     Example::
 
         class Affine(Network):
@@ -28,6 +32,8 @@ class Network(Part, nn.Module):
             def forward(self, x):
                 return tuple(torch.einsum("...li,lio->...lo", x, weight) for weight in self.weights)
     """
+
+    autoregressive: bool = False
 
     def build(self, leaves: int, inputs: int, outputs: tuple[int, ...]) -> None:
         """

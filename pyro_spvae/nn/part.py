@@ -37,7 +37,8 @@ class Part:
         Fixes the sizes and makes the parameters.
 
         :param sizes: at least the sizes that the part's ``build`` needs: ``leaves``, ``latent_dim``, ``pixels``,
-            ``inputs``; ``outputs``, which is a tuple of sizes; and ``patch``, ``input_shape``, ``output_shape``, which
+            ``inputs``, a size or, for networks of several inputs, a tuple of sizes; ``outputs``, a tuple of sizes; and
+            ``patch``, ``input_shape``, ``output_shape``, which
             are the channels, height and width of every leaf region, or ``None`` where leaf regions are not equal
             rectangles.
         :returns: the part itself.
@@ -48,7 +49,7 @@ class Part:
             bound = ", ".join(f"{key}={value}" for key, value in self._sizes.items())
             raise ValueError(f"this {name} is bound already ({bound}); construct another one for another model")
         for key, value in sizes.items():
-            if key == "outputs":
+            if key == "outputs" or (key == "inputs" and isinstance(value, tuple)):
                 if not isinstance(value, tuple) or not value or not all(map(is_positive, value)):
                     raise ValueError(f"{key} of {name} is {value!r}; a tuple of positive integers is needed")
             elif key in _SHAPES:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pyro_spvae.checkpoint import atomic_write
-from pyro_spvae.reproduce.published import TABLE_1, Cell, figure_2
+from pyro_spvae.reproduce.published import TABLE_1, VAMP, Cell, figure_2
 from pyro_spvae.reproduce.run import RECORD
+from pyro_spvae.reproduce.vamp_report import vamp_lines, vamp_table
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.run_folder import RunFolder
 
@@ -57,6 +58,14 @@ class Finished:
     def model(self) -> str:
         """Name of the model."""
         return str(self.experiment["model"])
+
+    @property
+    def published_score(self) -> str | None:
+        """The log-likelihood that a paper prints for it, in the paper's units."""
+        if self.table == "vampprior":
+            value = VAMP.get(tuple(self.experiment[name] for name in ("data", "model", "prior")))
+            return None if value is None or self.experiment["components"] is not None else f"{value:.2f}"
+        return None if self.published is None else f"{self.published.log_likelihood:.1f}"
 
     @property
     def published(self) -> Cell | None:
@@ -110,13 +119,15 @@ def beside_paper(path: Path) -> Iterator[str]:
         (
             f"log-likelihood (nats, {_samples(results)})",
             _with_error(results),
-            None if cell is None else f"{cell.log_likelihood:.1f}",
+            run.published_score,
         ),
-        ("bound, 5 samples", f"{results['elbo']:.2f}", None if bound is None else f"{bound:.1f}"),
+        (_bound(run), f"{results['elbo']:.2f}", None if bound is None else f"{bound:.1f}"),
         ("parameters", f"{results['parameters']:,}", None if cell is None else f"{cell.parameters:,}k"),
         ("steps", f"{results['steps']:,}", None if cell is None or cell.steps is None else f"{cell.steps:,}"),
     ]
-    if run.experiment.get("protocol") == "clean" and results["bits_per_dim"] is not None:
+    if run.table == "vampprior":
+        rows += vamp_lines(results)
+    if _in_bits(run) and results["bits_per_dim"] is not None:
         rows.append(("bits/dim", f"{results['bits_per_dim']:.3f}", None))
     for name, ours, theirs in rows:
         yield f"{name:28}{ours:>22}  {theirs or '-':>10}"
@@ -160,11 +171,13 @@ def _sections(runs: list[Finished]) -> Iterator[tuple[str, list[str]]]:
         "spvae-figure2": "SPVAE, Figure 2: five-sample test bound against the part of the training images",
         "spvae-figure3": "SPVAE, Figure 3: latent spaces",
         "poster": "Poster: binary MNIST, nats an image",
+        "vampprior": "VampPrior: test log-likelihood, nats an image; of Frey Faces and Histopathology bits a pixel",
     }
+    tables_of = {"spvae-figure2": _figure_2, "vampprior": vamp_table}
     for table, title in tables.items():
         chosen = [run for run in runs if run.table == table]
         if chosen:
-            yield title, _figure_2(chosen) if table == "spvae-figure2" else _table(chosen)
+            yield title, tables_of.get(table, _table)(chosen)
 
 
 def _table(runs: list[Finished]) -> list[str]:
@@ -227,11 +240,23 @@ def _race(folder: Path) -> list[str]:
     return lines
 
 
+def _bound(run: Finished) -> str:
+    """What the bound of the results is."""
+    particles = read_json(run.path / "config.json")["particles"]
+    return f"bound, {particles} sample{'s' if particles > 1 else ''}"
+
+
+def _in_bits(run: Finished) -> bool:
+    """Whether the paper, or the protocol, speaks of bits."""
+    return run.experiment.get("protocol") == "clean" or run.experiment.get("data") in ("frey_faces", "histopathology")
+
+
 def _samples(results: dict[str, Any]) -> str:
     """Importance samples of the log-likelihood; where nothing is latent none are drawn."""
     return f"{results['samples']:,}" if results["samples"] else "exact"
 
 
 def _with_error(results: dict[str, Any]) -> str:
+    """Mean and standard error, nats."""
     error = results["standard_error"]
     return f"{results['log_likelihood']:.2f}" + ("" if error is None else f" \u00b1 {error:.2f}")

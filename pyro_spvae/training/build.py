@@ -21,6 +21,7 @@ from pyro_spvae.guides import LeafGuide, MixedGuide, NoLatents
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.nn import Network
+from pyro_spvae.nn.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.config import Preprocessing, TrainConfig
 
@@ -43,7 +44,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - preprocess: grey levels get uniform noise and are scaled to [0, 1] where the likelihood is normal, or where there
       are more than 32 of them and none is given; everything else is left as it is;
     - likelihood: Bernoulli for binary values, Binomial for grey levels, else Normal;
-    - guide: none in the place of the default where the leaf has no latent variables.
+    - guide: in the place of the default what the leaf asks for: none where it has no latent variables.
 
     :raises ValueError: if an option does not fit the structure or the data.
     """
@@ -84,8 +85,16 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         leaves=config.units if config.leaves is None else config.leaves,
         preprocess=preprocess,
         likelihood=likelihood,
-        guide="none" if config.guide == TrainConfig.guide and not _has_latents(config.leaf) else config.guide,
+        guide=_default_guide(config.leaf) if config.guide == TrainConfig.guide else config.guide,
     )
+
+
+def _default_guide(leaf: str) -> str:
+    """What the kinds of leaves ask for; of several kinds, the first one that has latent variables."""
+    names = [
+        str(getattr(find("leaf", parse("leaf", kind)[0]), "guide_name", TrainConfig.guide)) for kind in _kinds(leaf)
+    ]
+    return next((name for name in names if name != "none"), "none")
 
 
 def _has_latents(leaf: str) -> bool:
@@ -107,10 +116,10 @@ def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
     if likelihood == "auto":
         return preprocess, "normal" if left is None else "bernoulli" if left == 2 else "binomial"
     name = parse("likelihood", likelihood)[0]
-    if name in ("binomial", "categorical") and left is None:
+    if name in ("binomial", "categorical", "discretized-logistic") and left is None:
         raise ValueError(f"likelihood is {name!r}, but {_described(data, preprocess)} continuous; accepted is 'normal'")
     if name == "bernoulli" and left != 2:
-        accepted = "'binomial', 'categorical' and 'normal'" if left else "'normal'"
+        accepted = "'binomial', 'categorical', 'discretized-logistic' and 'normal'" if left else "'normal'"
         raise ValueError(
             f"likelihood is 'bernoulli', but {_described(data, preprocess)} not only 0 and 1; accepted are {accepted}, "
             "or preprocess 'binarize'"
@@ -196,6 +205,8 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
 def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]:
     """Leaf model and guide; ``vae+factorized`` names kinds of leaves that take turns."""
     kinds = _kinds(config.leaf)
+    if config.decoder is not None:
+        _check_decoder(config, kinds)
     leaves, guides = [], []
     for kind in kinds:
         own = dataclasses.replace(config, leaf=kind)
@@ -206,11 +217,11 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
                 likelihood=build_likelihood(config, data.values),
                 latent_dim=config.latent_dim,
                 prior=make("prior", config.prior),
-                **_network("decoder", "leaf", own),
+                **_own_networks("leaf", own),
             )
         )
         with_latents = len(kinds) == 1 or _has_latents(kind)
-        guides.append(make("guide", config.guide, **_network("encoder", "guide", own)) if with_latents else NoLatents())
+        guides.append(make("guide", config.guide, **_own_networks("guide", own)) if with_latents else NoLatents())
     if len(kinds) == 1:
         return leaves[0], guides[0]
     per_region = config.units if config.leaves is None else config.leaves
@@ -234,12 +245,47 @@ def _kinds(leaf: str) -> list[str]:
     return kinds
 
 
-def _network(name: str, kind: str, config: TrainConfig) -> dict[str, Network]:
-    """The network of a leaf or guide, unless its own options describe one."""
+def _own_networks(kind: str, config: TrainConfig) -> dict[str, Network]:
+    """
+    The networks of a leaf or guide, unless its own options describe them: the encoder and decoder that are asked for;
+    between layers of latent variables a perceptron, of the same options if those are ones.
+    """
+    part, given = parse(kind, getattr(config, kind))
     options = {"hidden_dims": config.hidden, "activation": config.activation, "networks": config.networks}
-    if options.keys() & parse(kind, getattr(config, kind))[1].keys():
+    if options.keys() & given.keys():
         return {}
-    return {name: make("network", config.network, **options)}
+    cls = find(kind, part)
+    dense = config.network if parse("network", config.network)[0] == "mlp" else "mlp"
+    texts = {"encoder": config.network, "decoder": config.decoder or config.network}
+    networks = {}
+    for parameter in constructor_parameters(cls):
+        name = parameter.name
+        if name in given or name not in ("encoder", "decoder", "second", "conditional"):
+            continue
+        text = texts.get(name, dense)
+        if name in getattr(cls, "joint", ()) and parse("network", text)[0] == "mlp":
+            text = _as_joint(text)
+        networks[name] = make("network", text, **options)
+    return networks
+
+
+def _as_joint(text: str) -> str:
+    """A perceptron's text as one of several inputs."""
+    taken = {parameter.name for parameter in constructor_parameters(find("network", "joint"))}
+    options = [f"{name}={value!r}" for name, value in parse("network", text)[1].items() if name in taken]
+    return f"joint({', '.join(options)})"
+
+
+def _check_decoder(config: TrainConfig, kinds: list[str]) -> None:
+    """
+    :raises ValueError: if a decoder is named that no leaf takes.
+    """
+    described = {"hidden_dims", "activation", "networks"}  # by a leaf's own options, as another network
+    for name, options in (parse("leaf", kind) for kind in kinds):
+        taken = {parameter.name for parameter in constructor_parameters(find("leaf", name))}
+        if "decoder" in taken and not described & options.keys():
+            return
+    raise ValueError(f"decoder is {config.decoder!r}, but the leaf {config.leaf!r} takes none; leave one of them out")
 
 
 def recorded(

@@ -9,22 +9,22 @@ import difflib
 import json
 import math
 import os
-import sys
-import types
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
+
+from pyro_spvae.training.option_values import checked
 
 Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "whole"]
 Preprocessing = Literal[
     "auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper", "paper-discrete"
 ]
-Objective = Literal["iwae", "elbo", "renyi", "vr-max"]
+Objective = Literal["iwae", "elbo", "renyi", "vr-max", "trace-elbo", "trace-mean-field-elbo", "pyro-renyi-elbo"]
 Gradient = Literal["iwae", "dreg"]
 Reduce = Literal["leaf", "root"]
 Networks = Literal["separate", "shared"]
-Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh"]
-Optimiser = Literal["adam", "adamax", "adamw"]
+Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh", "gated"]
+Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad"]
 Schedule = Literal["plateau", "constant", "cosine", "linear"]
 Weights = Literal["full", "cp"]
 Tie = Literal["none", "shape"]
@@ -59,17 +59,28 @@ class FitConfig:
     """
 
     objective: Objective = _option(
-        "iwae", "Objective", "Bound of every leaf: importance weighted, ELBO, Renyi of order alpha, or largest weight."
+        "iwae",
+        "Objective",
+        "Bound of every leaf: importance weighted (iwae), elbo, renyi of order alpha, or largest weight (vr-max). For "
+        "circuits of one leaf also Pyro's trace-elbo, trace-mean-field-elbo (KL in closed form where there is one, as "
+        "between normals, else sampled, as to a mixture prior) and pyro-renyi-elbo; validation is ours.",
     )
     particles: int = _option(5, "Objective", "Importance samples of each leaf in training and validation.", least=1)
-    alpha: float | None = _option(None, "Objective", "Order of the renyi objective; 0 is iwae, 1 elbo.")
+    alpha: float | None = _option(
+        None, "Objective", "Order of the renyi objective; 0 is iwae, 1 elbo. Of pyro-renyi-elbo 0 by default."
+    )
     gradient: Gradient = _option("iwae", "Objective", "Plain, or doubly reparameterised gradients of the guide (dreg).")
     reduce: Reduce = _option(
         "leaf", "Objective", "Where importance samples are averaged: in each leaf, or at the root."
     )
     beta: float = _option(1.0, "Objective", "Weight of the latent KL in training; validation has 1.", least=0)
     warmup: int = _option(0, "Objective", "Epochs in which that weight rises linearly from 0.", least=0)
-    optimiser: Optimiser = _option("adam", "Training", "Optimiser of torch.optim.")
+    optimiser: Optimiser = _option(
+        "adam",
+        "Training",
+        "adam, adamax or adamw of torch.optim; or adam-normgrad, which divides the gradient of each parameter (of each "
+        "leaf) by its norm first.",
+    )
     lr: float = _option(0.005, "Training", "Learning rate.", above=0)
     schedule: Schedule = _option(
         "plateau",
@@ -94,25 +105,33 @@ class FitConfig:
     def __post_init__(self) -> None:
         types = _types(type(self))
         for field in dataclasses.fields(self):
-            value = _checked(field.name, getattr(self, field.name), types[field.name], field)
+            value = checked(field.name, getattr(self, field.name), types[field.name], field)
             object.__setattr__(self, field.name, value)
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed!r}; an integer from 0 to 2^63 - 1 is needed")
         if self.objective == "renyi" and self.alpha is None:
             raise ValueError("objective is 'renyi', which needs its order; give alpha")
-        if self.objective != "renyi" and self.alpha is not None:
+        if self.alpha is not None and self.objective not in ("renyi", "pyro-renyi-elbo"):
             raise ValueError(f"alpha is the order of the objective 'renyi', but objective is {self.objective!r}")
-        if self.gradient == "dreg" and self.order != 0:
+        if self.alpha == 1 and self.objective == "pyro-renyi-elbo":
+            raise ValueError("alpha is 1, which the objective 'pyro-renyi-elbo' does not take; give trace-elbo")
+        if self.gradient == "dreg" and (self.order != 0 or self.objective == "pyro-renyi-elbo"):
             raise ValueError(f"gradient is 'dreg', which needs the objective 'iwae'; objective is {self.objective!r}")
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
+        if self.clip is not None and self.optimiser == "adam-normgrad":
+            raise ValueError(
+                f"clip is {self.clip!r}, but the optimiser 'adam-normgrad' divides gradients by their norms; leave it "
+                "out"
+            )
 
     @property
     def order(self) -> float:
         """The order alpha of the leaf bounds that ``objective`` names."""
         if self.alpha is not None:
             return self.alpha
-        return {"iwae": 0.0, "elbo": 1.0, "vr-max": -math.inf}[self.objective]
+        orders = {"elbo": 1.0, "vr-max": -math.inf, "trace-elbo": 1.0, "trace-mean-field-elbo": 1.0}
+        return orders.get(self.objective, 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -197,6 +216,7 @@ class TrainConfig(FitConfig):
         "Of the pixels; auto: bernoulli for binary values, binomial up to 32 grey levels, else normal.",
     )
     network: str = _option("mlp", "Model", "Encoder and decoder networks.")
+    decoder: str | None = _option(None, "Model", "Decoder networks, where they are not those of the encoders.")
     latent_dim: int = _option(8, "Model", "Latent size of a leaf VAE.", least=1)
     hidden: tuple[int, ...] = _option(
         (32, 32), "Model", "Hidden layers of the leaf networks, comma-separated.", least=1
@@ -218,8 +238,9 @@ class TrainConfig(FitConfig):
             ":" in self.device and not (kind == "cuda" and number.isdigit())
         ):
             raise ValueError(f"device is {self.device!r}; accepted are auto, cpu, cuda, cuda:N and mps")
-        for name in ("data", "leaf", "guide", "prior", "likelihood", "network"):
-            if not getattr(self, name).strip():
+        for name in ("data", "leaf", "guide", "prior", "likelihood", "network", "decoder"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
                 raise ValueError(f"{name} is empty; a name is needed")
 
 
@@ -247,11 +268,6 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         raise ValueError(f"the file {os.fspath(path)} is no valid JSON ({reason})") from None
 
 
-def choices(kind: Any) -> tuple[str, ...] | None:
-    """The values of a ``Literal``; ``None`` for other types."""
-    return get_args(kind) if get_origin(kind) is Literal else None
-
-
 def _types(config: type) -> dict[str, Any]:
     """Types of the fields, in order."""
     hints = get_type_hints(config)
@@ -263,45 +279,3 @@ def options(config: type) -> list[tuple[dataclasses.Field[Any], Any]]:
     types = _types(config)
     pairs = [(field, types[field.name]) for field in dataclasses.fields(config)]
     return sorted(pairs, key=lambda pair: PANELS.index(pair[0].metadata["panel"]))
-
-
-def _checked(name: str, value: Any, kind: Any, field: dataclasses.Field[Any]) -> Any:
-    """The value in the field's own type, or a ValueError in one sentence."""
-    optional = get_origin(kind) in (Union, types.UnionType)
-    if optional:
-        if value is None:
-            return None
-        *kinds, kind = (part for part in get_args(kind) if part is not type(None))
-        if kinds and not isinstance(value, (list, tuple)):  # a number or several of them
-            (kind,) = kinds
-    known = choices(kind)
-    if known is not None:
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; known are {', '.join(known)}")
-        return value
-    least, above = field.metadata["least"], field.metadata["above"]
-    if get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)) or not all(_is_integer(size) and size >= least for size in value):
-            raise ValueError(f"{name} is {value!r}; positive integers are needed, such as [32, 32]")
-        return value[0] if optional and len(value) == 1 else tuple(value)
-    if kind is int:
-        if not _is_integer(value) or (least is not None and value < least):
-            wanted = {1: "a positive integer", 0: "an integer of at least 0", None: "an integer"}[least]
-            raise ValueError(f"{name} is {value!r}; {wanted} is needed")
-        return value
-    if kind is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-        if not number or (least is not None and value < least) or (above is not None and value <= above):
-            wanted = (
-                "a positive number" if above == 0 else "a number of at least 0" if least == 0 else "a finite number"
-            )
-            raise ValueError(f"{name} is {value!r}; {wanted} is needed")
-        return float(value)
-    wanted = {bool: "true or false", str: "a text"}[kind]
-    if type(value) is not kind:
-        raise ValueError(f"{name} is {value!r}; {wanted} is needed")
-    return value
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,31 +1,44 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Figures of a split: bounds, log-likelihoods, active units.
-
-Rows are evaluated in blocks. The noise of a block is a function of the seed and the block's number, and blocks are
-shared out among the processes, so that every number is the same however many processes there are.
-"""
+"""Figures of a split: bounds and what they are made of, log-likelihoods, active units."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from pyro_spvae import distributed
 from pyro_spvae.data import Rows
-from pyro_spvae.data.seeds import noise_seed
-from pyro_spvae.infer import CircuitELBO, bound_terms
+from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.lean import lean
+from pyro_spvae.training.blocks import block, by_blocks, evaluating
+from pyro_spvae.training.mean_variances import mean_variances
 
 TERMS = ("elbo", "leaf_elbo", "reconstruction", "latent_kl", "tree_kl")
 _BOUND_ROWS, _LIKELIHOOD_ROWS = 256, 16
+_ACTIVE = 0.01  # variance of means above which a unit is active, Burda et al. 2016
+
+
+class Evaluation(NamedTuple):
+    """
+    What :func:`evaluate_rows` finds.
+
+    :ivar dict results: ``rows``, ``log_likelihood`` (mean) and its ``standard_error``, ``samples`` (0 where it is
+        exact), the bounds of :func:`mean_bounds`, ``seed``; and for each latent site its ``kl``, a sum of which is
+        ``latent_kl``, as ``cross_entropy`` less ``entropy`` (see :class:`~pyro_spvae.infer.LatentTerms`), and
+        ``active_units`` (see :func:`active_units`). In nats, means over rows.
+    :ivar Tensor log_likelihood: of every row, nats, float64 ``[data]``.
+    :ivar dict dimensions: of every latent site and dimension, float64 ``[leaf, *event]``: ``mean_variance_<site>``, the
+        statistic that active units are counted by, and, where the prior is standard normal, ``dimension_kl_<site>``,
+        the dimension's part of the site's divergence in closed form, means over rows.
+    """
+
+    results: dict[str, Any]
+    log_likelihood: Tensor
+    dimensions: dict[str, Tensor]
 
 
 def mean_bounds(
@@ -37,16 +50,61 @@ def mean_bounds(
 
     Both see the same noise, so that they differ by their definition alone: for ``alpha=1`` they are equal.
     """
+    return _mean_bounds(spvae, elbo, rows, seed, observed, {})[0]
+
+
+def _mean_bounds(
+    spvae: SPVAE,
+    elbo: CircuitELBO,
+    rows: Rows | Tensor,
+    seed: int,
+    observed: Tensor | None,
+    latents: dict[str, Tensor | None],
+) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Tensor]]:
+    """
+    :func:`mean_bounds`; entropy, cross-entropy and divergence by latent site; divergences by dimension.
+
+    :param dict latents: the sites that are wanted, and of those whose divergence is a sum over dimensions zeros in
+        their shape.
+    """
+    sums = {name: zeros.clone() for name, zeros in latents.items() if zeros is not None}
 
     def terms(x: Tensor, seen: Tensor | None, block_seed: int) -> Tensor:
         arguments = (x,) if seen is None else (x, seen)
         bound = elbo.bound(spvae.model, spvae.guide, *arguments)
         torch.manual_seed(block_seed)
         parts = bound_terms(spvae.model, spvae.guide, *arguments, num_particles=elbo.num_particles)
-        return torch.stack([bound, *parts], -1)
+        sites = [parts.latents[name] for name in latents]
+        for name, total in sums.items():
+            total += parts.latents[name].dimension_kl.sum(0).to(total)  # type: ignore[union-attr]
+        columns = [bound, parts.elbo, parts.reconstruction, parts.latent_kl, parts.tree_kl]
+        return torch.stack([*columns, *(column for site in sites for column in (site.entropy, site.cross_entropy))], -1)
 
-    means = _by_blocks(spvae, rows, observed, terms, len(TERMS), _BOUND_ROWS, seed).mean(0)
-    return dict(zip(TERMS, means.tolist(), strict=True))
+    columns = len(TERMS) + 2 * len(latents)
+    means = by_blocks(spvae, rows, observed, terms, columns, _BOUND_ROWS, seed).mean(0).tolist()
+    entropy = dict(zip(latents, means[len(TERMS) :: 2], strict=True))
+    cross_entropy = dict(zip(latents, means[len(TERMS) + 1 :: 2], strict=True))
+    split = {
+        "kl": {name: cross_entropy[name] - entropy[name] for name in latents},
+        "entropy": entropy,
+        "cross_entropy": cross_entropy,
+    }
+    by_dimension = {name: distributed.total(total).cpu() / len(rows) for name, total in sums.items()}
+    return dict(zip(TERMS, means[: len(TERMS)], strict=True)), split, by_dimension
+
+
+def _latents(spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None) -> dict[str, Tensor | None]:
+    """The latent sites, see :func:`_mean_bounds`; every process knows them, whether or not it has rows."""
+
+    def zeros(by_dimension: Tensor | None) -> Tensor | None:
+        where = distributed.message_device()
+        return None if by_dimension is None else torch.zeros(by_dimension.shape[1:], dtype=torch.float64, device=where)
+
+    with evaluating(spvae):
+        x, seen = block(spvae, rows, observed, 0, 1)
+        arguments = (x,) if seen is None else (x, seen)
+        parts: BoundTerms = bound_terms(spvae.model, spvae.guide, *arguments)
+    return {name: zeros(site.dimension_kl) for name, site in parts.latents.items()}
 
 
 def log_likelihoods(
@@ -71,7 +129,7 @@ def log_likelihoods(
 
     samples = samples if spvae.has_latents else 1  # which is exact
     size = max(_LIKELIHOOD_ROWS, min(chunk_size // samples, _BOUND_ROWS))
-    return _by_blocks(spvae, rows, observed, estimate, 1, size, seed, progress).squeeze(-1)
+    return by_blocks(spvae, rows, observed, estimate, 1, size, seed, progress).squeeze(-1)
 
 
 def evaluate_rows(
@@ -84,104 +142,51 @@ def evaluate_rows(
     seed: int,
     observed: Tensor | None = None,
     progress: bool = False,
-) -> tuple[dict[str, Any], Tensor]:
+) -> Evaluation:
     """
     The figures of a split.
 
-    :returns: ``rows``, ``log_likelihood`` (mean) and its ``standard_error``, ``samples`` (0 where it is exact), the
-        bounds of :func:`mean_bounds`, ``active_units``, ``seed``; and the log-likelihood of every row. All in nats.
     :raises ValueError: if one of them is not finite.
     """
     per_datum = log_likelihoods(
         spvae, rows, samples=samples, chunk_size=chunk_size, seed=seed, observed=observed, progress=progress
     )
-    bounds = mean_bounds(spvae, elbo, rows, seed, observed)
+    bounds, latents, by_dimension = _mean_bounds(spvae, elbo, rows, seed, observed, _latents(spvae, rows, observed))
     mean = float(per_datum.mean())
-    for name, value in {"log-likelihood": mean, **bounds}.items():
+    of_sites = {f"{term} of {site}": value for term, found in latents.items() for site, value in found.items()}
+    for name, value in {"log-likelihood": mean, **bounds, **of_sites}.items():
         if not math.isfinite(value):
             raise ValueError(
                 f"the mean {name.replace('_', ' ')} is {value}; look for values far from those that the model was "
                 "trained on"
             )
+    variances = mean_variances(spvae, rows, observed, seed)
     results = {
         "rows": len(per_datum),
         "log_likelihood": mean,
         "standard_error": float(per_datum.std() / len(per_datum) ** 0.5) if len(per_datum) > 1 else None,
         "samples": samples if spvae.has_latents else 0,
         **bounds,
-        "active_units": active_units(spvae, rows, observed),
+        **latents,
+        "active_units": {name: _count(variance) for name, variance in variances.items()},
         "seed": seed,
     }
-    return results, per_datum
+    dimensions = {f"mean_variance_{name}": variance for name, variance in variances.items() if variance is not None}
+    dimensions |= {f"dimension_kl_{name}": values for name, values in by_dimension.items()}
+    return Evaluation(results, per_datum, dimensions)
 
 
-def active_units(spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None = None) -> int | None:
-    r"""
-    Number of latent dimensions of all leaves whose posterior mean varies with the data,
-    :math:`\mathrm{Var}_x(E_q[z \mid x]) > 0.01` (Burda et al. 2016), every leaf encoding every datum.
-
-    :returns: the count, 0 where nothing is latent, or ``None`` for a single row, or where what the guide's ``encode``
-        returns has no mean.
+def active_units(
+    spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None = None, seed: int = 0
+) -> dict[str, int | None]:
     """
-    if not spvae.has_latents:
-        return 0
-    if len(rows) < 2:
-        return None
-    with lean(), torch.no_grad():
-        encoding = spvae.leaf_guide.encode(spvae.prepare(*_block(spvae, rows, observed, 0, 1)).features)
-        if not isinstance(encoding, torch.distributions.Distribution):
-            return None
-        shift = encoding.mean.cpu().double()  # [1, leaf, latent]; keeps the sums of squares small
-        sums = torch.zeros(2, *shift.shape[1:], dtype=torch.float64, device=distributed.message_device())
-        for start in _shared_starts(len(rows), _BOUND_ROWS):
-            batch = spvae.prepare(*_block(spvae, rows, observed, start, start + _BOUND_ROWS))
-            means = spvae.leaf_guide.encode(batch.features).mean.cpu().double() - shift
-            sums += torch.stack([means.sum(0), means.square().sum(0)]).to(sums)
-        first, second = distributed.total(sums) / len(rows)
-    variance = (second - first.square()) * len(rows) / (len(rows) - 1)
-    return int((variance > 0.01).sum())
+    Number of active dimensions of every latent site, over all leaves, each of which encodes every datum: those whose
+    :func:`~pyro_spvae.training.mean_variances.mean_variances` are above 0.01.
+
+    :returns: by site, empty where nothing is latent; ``None`` for a single row, and where a site has no mean.
+    """
+    return {name: _count(variance) for name, variance in mean_variances(spvae, rows, observed, seed).items()}
 
 
-def _by_blocks(
-    spvae: SPVAE,
-    rows: Rows | Tensor,
-    observed: Tensor | None,
-    compute: Callable[[Tensor, Tensor | None, int], Tensor],
-    columns: int,
-    size: int,
-    seed: int,
-    progress: bool = False,
-) -> Tensor:
-    """Results ``[data, columns]`` of all rows, computed by blocks in all processes; leaves torch's generators alone."""
-    where, _ = _place(spvae)
-    results = torch.zeros(len(rows), columns, dtype=torch.float64, device=distributed.message_device())
-    bar = tqdm(total=len(rows), desc="log-likelihood", unit="row", disable=not (progress and distributed.is_main()))
-    with bar, lean(), torch.no_grad(), torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
-        for start in _shared_starts(len(rows), size):
-            block_seed = noise_seed(seed, start // size, stream=3)
-            torch.manual_seed(block_seed)
-            x, seen = _block(spvae, rows, observed, start, start + size)
-            results[start : start + size] = compute(x, seen, block_seed).to(results)
-            bar.update(min(len(x) * distributed.world(), len(rows) - bar.n))
-    return distributed.total(results).cpu()
-
-
-def _shared_starts(rows: int, size: int) -> range:
-    """First rows of the blocks that this process computes."""
-    return range(distributed.rank() * size, rows, distributed.world() * size)
-
-
-def _block(
-    spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None, start: int, stop: int
-) -> tuple[Tensor, Tensor | None]:
-    """Rows and their mask as the model takes them."""
-    where, dtype = _place(spvae)
-    x = rows[start:stop].to(where, dtype)
-    if observed is None:
-        return x, None
-    return x, (observed.expand(len(rows), *x.shape[1:])[start:stop]).to(where)
-
-
-def _place(spvae: SPVAE) -> tuple[torch.device, torch.dtype]:
-    parameter = next(spvae.parameters())
-    return parameter.device, parameter.dtype
+def _count(variance: Tensor | None) -> int | None:
+    return None if variance is None else int((variance > _ACTIVE).sum())

@@ -16,6 +16,7 @@ from pyro_spvae.data import DataSet, Rows, Values
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 
@@ -65,6 +66,7 @@ def fit(
     for rows, mask in ((x, observed), (validation, validation_observed)):
         if rows is not None:
             _check(spvae, rows, mask)
+    check_objective(config, spvae, x)
     if observed is not None:
         observed = observed.expand(x.shape)
     if validation_observed is not None and validation is not None:

@@ -18,6 +18,7 @@ from pyro_spvae.data import DATA_SETS, DataSet
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.objective import check_objective
 
 _LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
 
@@ -73,6 +74,7 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
     dtype = getattr(torch, config.precision)
     for rows in (data.train, data.validation, data.test):
         spvae.check(rows[: min(len(rows), 1024)].to(dtype))  # the values themselves were checked when they were read
+    check_objective(config, spvae, data.train)
     record = {
         "name": raw.name,
         "rows": {"train": len(data.train), "validation": len(raw.validation), "test": len(raw.test)},

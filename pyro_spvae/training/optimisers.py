@@ -4,17 +4,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from pyro_spvae.training.adam_normgrad import AdamNormGrad, norm_groups
 from pyro_spvae.training.config import FitConfig
 
 
-def build_optimiser(config: FitConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """The optimiser of a configuration; fused where torch has that: one pass over all parameters instead of ten."""
+def build_optimiser(config: FitConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """
+    The optimiser of a configuration for all parameters of a model; fused where torch has that: one pass over all
+    parameters instead of ten.
+    """
+    if config.optimiser == "adam-normgrad":
+        return AdamNormGrad(norm_groups(model), lr=config.lr, fused=True)
+    parameters = model.parameters()
     if config.optimiser == "adamax":
         return torch.optim.Adamax(parameters, lr=config.lr)
     if config.optimiser == "adamw":

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pyro_spvae import distributed
 from pyro_spvae.data import DATA_SETS
@@ -51,7 +52,8 @@ def train(
     :param bool download: whether a missing data set may be downloaded.
     :param bool overwrite: replace a run that is in the folder.
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
-        test split), ``bits_per_dim``, the ELBO's terms, ``parameters``, seconds, versions.
+        test split), ``bits_per_dim``, the ELBO's terms, entropy and cross-entropy and active units of latent sites,
+        ``parameters``, seconds, versions.
     :raises ValueError: if the configuration does not fit the data, the folder exists, or a number is not finite. In the
         last case the folder keeps the checkpoints, if there are any, and is removed otherwise.
     :raises Interrupted: when it was stopped by SIGINT or SIGTERM, with everything saved for :func:`resume`.
@@ -147,9 +149,10 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
             f"trained     {trainer.epoch} epochs, best validation bound {trainer.best:.2f} nats "
             f"in epoch {trainer.best_epoch}"
         )
-        results = _results(job, trainer, progress)
+        results, log_likelihood = _results(job, trainer, progress)
         if distributed.is_main():
-            write_pictures(job.spvae, job.data, folder, trainer.metrics, loggers, trainer.step)
+            names = write_pictures(job.spvae, job.data, folder, trainer.metrics, loggers, trainer.step, log_likelihood)
+            report(f"pictures    {', '.join(names)} in {folder.figures}")
             folder.write_json("results.json", results)
         distributed.barrier()
     except Exception:
@@ -159,6 +162,8 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
     finally:
         for logger in loggers:
             logger.close()
+    for line in latent_lines(results):
+        report(line)
     report(summary(results))
     report(f"written to  {folder.path}")
     return results
@@ -183,9 +188,10 @@ def _changed(config: TrainConfig, changes: dict[str, Any], folder: RunFolder) ->
     return TrainConfig.from_dict(values, "")
 
 
-def _results(job: Job, trainer: Trainer, progress: bool) -> dict[str, Any]:
+def _results(job: Job, trainer: Trainer, progress: bool) -> tuple[dict[str, Any], Tensor]:
+    """What ``results.json`` holds, and the log-likelihood of every test row."""
     config, start = job.config, time.perf_counter()
-    figures, _ = evaluate_rows(
+    figures, log_likelihood, _ = evaluate_rows(
         job.spvae,
         job.data.test,
         elbo=build_objective(config),
@@ -194,7 +200,7 @@ def _results(job: Job, trainer: Trainer, progress: bool) -> dict[str, Any]:
         seed=config.seed,
         progress=progress,
     )
-    return {
+    results = {
         "data": job.raw.name,
         "split": "test",
         **figures,
@@ -208,6 +214,7 @@ def _results(job: Job, trainer: Trainer, progress: bool) -> dict[str, Any]:
         "device": str(trainer.device),
         "versions": versions(),
     }
+    return results, log_likelihood
 
 
 @contextmanager
@@ -239,3 +246,14 @@ def summary(results: dict[str, Any]) -> str:
     line += f" nats ({results['rows']:,} rows, {exactness})"
     bits = results["bits_per_dim"]
     return line if bits is None else line + f", {bits:.3f} bits/dim"
+
+
+def latent_lines(results: dict[str, Any]) -> list[str]:
+    """A line about each latent site of a split."""
+    lines = []
+    for site, kl in results["kl"].items():
+        line = f"{'latent ' + site:<12}KL {kl:.2f} = cross-entropy {results['cross_entropy'][site]:.2f}"
+        line += f" - entropy {results['entropy'][site]:.2f} nats"
+        active = results["active_units"][site]
+        lines.append(line if active is None else f"{line}, {active} active unit{'' if active == 1 else 's'}")
+    return lines

@@ -18,13 +18,14 @@ from pyro_spvae.data import Rows
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.infer import anneal
 from pyro_spvae.models import SPVAE
+from pyro_spvae.nn.mode import in_mode
 from pyro_spvae.training.batches import Batches
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import mean_bounds
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.lean import lean
 from pyro_spvae.training.logger import Logger
-from pyro_spvae.training.objective import build_objective
+from pyro_spvae.training.objective import build_loss, build_objective
 from pyro_spvae.training.optimisers import Schedule, build_optimiser
 from pyro_spvae.training.run_folder import RunFolder
 
@@ -37,7 +38,7 @@ class Trainer:
     """
     Trains a model on rows, watching the bound on other rows.
 
-    The objective runs as a module (``CircuitELBO(...)(model, guide)``) under one torch optimiser, with Pyro's
+    The objective runs as a module (such as ``CircuitELBO(...)(model, guide)``) under one torch optimiser, with Pyro's
     validation off: the data are checked once at the start. After ``patience`` validations without a better bound
     training stops and the best parameters are restored. Order and noise of a step follow from the seed and the step's
     number, those of a validation from the seed alone, so that training continued from any saved step gives the same
@@ -84,15 +85,16 @@ class Trainer:
         self.report = report
         self.loggers = loggers
         self.how_to_resume = how_to_resume
+        _start_from(train, observed, spvae, config.seed)
         self.elbo = build_objective(config)
         self.batches = Batches(train, observed, config.batch_size, config.seed)
         self.rows = len(train)
         model, guide = anneal(spvae.model, 1.0), anneal(spvae.guide, 1.0)
         self._annealed = (model, guide)
         weighted = config.warmup > 0 or config.beta != 1
-        self.objective: nn.Module = self.elbo(*((model, guide) if weighted else (spvae.model, spvae.guide)))
+        self.objective = build_loss(config, *((model, guide) if weighted else (spvae.model, spvae.guide)))
         self.parameters = dict(spvae.named_parameters())
-        self.optimiser = build_optimiser(config, self.parameters.values())
+        self.optimiser = build_optimiser(config, spvae)
         self.schedule = Schedule(config, self.optimiser, config.epochs * len(self.batches))
         parameter = next(iter(self.parameters.values()))
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -129,7 +131,8 @@ class Trainer:
         done = self.epoch * self.rows + self.batch * self.rows // len(self.batches)
         bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not self.progress, desc="training")
         generators = [self.device] if self.device.type == "cuda" else []
-        with lean(), bar, Interruption() as interruption, torch.random.fork_rng(devices=generators):
+        mode = in_mode(self.spvae, training=True)
+        with lean(), mode, bar, Interruption() as interruption, torch.random.fork_rng(devices=generators):
             objective = distributed.share(self.objective)
             last = math.inf if max_steps is None else self.step + max_steps
             while not self.finished and self.step < last:
@@ -204,6 +207,7 @@ class Trainer:
 
     def _validate(self, bar: Any) -> None:
         start = time.perf_counter()
+        distributed.average_statistics(self.spvae)
         means = mean_bounds(self.spvae, self.elbo, self.validation, self.config.seed, self.validation_observed)
         for name, value in means.items():
             if not math.isfinite(value):
@@ -332,3 +336,16 @@ class Trainer:
             setattr(self, name, state[name])
         self.summed = list(state["summed"])
         self.metrics = metrics
+
+
+def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: SPVAE, seed: int) -> None:
+    """Shows rows drawn by the seed to a model that starts from data, such as one with a VampPrior of training data."""
+    wanted = min(spvae.wanted_rows, len(train))  # the prior itself says so if there are too few
+    if not wanted:
+        return
+    generator = torch.Generator().manual_seed(noise_seed(seed, 0, stream=7))
+    index = torch.randperm(len(train), generator=generator)[:wanted]
+    parameter = next(spvae.parameters())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(noise_seed(seed, 1, stream=7))
+        spvae.initialise(train[index].to(parameter), None if observed is None else observed[index].to(parameter.device))

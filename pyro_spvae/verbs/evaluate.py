@@ -1,20 +1,22 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""``evaluate``: log-likelihoods, bounds and active units of a split."""
+"""``evaluate``: log-likelihoods, bounds and their parts, and active units of a split."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from pyro_spvae import distributed, plots
 from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.evaluation import evaluate_rows
+from pyro_spvae.training.evaluation import Evaluation, evaluate_rows
 from pyro_spvae.training.objective import build_objective
+from pyro_spvae.training.pseudo_inputs import pseudo_input_pictures
 from pyro_spvae.training.versions import versions
 from pyro_spvae.verbs.observed import observed_name, parse_observed
 from pyro_spvae.verbs.query import Query, Report, Selection, silent, to_array
@@ -59,8 +61,11 @@ def evaluate(
     :param callable report: takes lines of text.
     :param bool progress: show a progress bar.
     :returns: what was written as JSON: ``log_likelihood`` and its ``standard_error`` (nats per row, mean over the
-        rows), the terms of :func:`pyro_spvae.training.evaluation.mean_bounds`, ``active_units``, ``bits_per_dim`` or
-        ``nats_per_seen_entry``, sizes, seed, seconds, versions. The ``.npz`` file has ``log_likelihood [row]``.
+        rows), the terms of :func:`pyro_spvae.training.evaluation.mean_bounds`, by latent site ``kl``, ``entropy``,
+        ``cross_entropy`` and ``active_units``, ``bits_per_dim`` or ``nats_per_seen_entry``, sizes, seed, seconds,
+        versions. The ``.npz`` file has ``log_likelihood [row]``, ``mean_variance_<site> [leaf, latent]`` and
+        ``dimension_kl_<site> [leaf, latent]``, see :class:`pyro_spvae.training.evaluation.Evaluation`. Pictures are a
+        histogram and, for images and a VampPrior, pseudo-inputs and what is generated from them.
     :raises ValueError: if it is no run, an option is unfit, or a figure is not finite.
     """
     start = time.perf_counter()
@@ -75,7 +80,7 @@ def evaluate(
         mask = None
         if observed is not None:
             mask = parse_observed(observed, query.run.event_shape, len(selection.rows), query.seed)
-        figures, per_row = evaluate_rows(
+        evaluation = evaluate_rows(
             query.spvae,
             selection.rows,
             elbo=build_objective(config),
@@ -85,6 +90,7 @@ def evaluate(
             observed=mask,
             progress=progress,
         )
+        figures = evaluation.results
         results = {
             "run": str(query.run.path),
             "data": selection.data.name,
@@ -99,7 +105,7 @@ def evaluate(
             "device": str(query.device),
             "versions": versions(),
         }
-        distributed.on_main(lambda: _write(query, selection, config, results, per_row))
+        distributed.on_main(lambda: _write(query, selection, config, results, evaluation))
     return results
 
 
@@ -111,7 +117,9 @@ def _per_entry(query: Query, mean: float, rows: int, mask: Tensor | None) -> dic
     return {"bits_per_dim": None, "seen_entries": seen, "nats_per_seen_entry": mean / seen}
 
 
-def _write(query: Query, selection: Selection, config: TrainConfig, results: dict[str, Any], per_row: Tensor) -> None:
+def _write(
+    query: Query, selection: Selection, config: TrainConfig, results: dict[str, Any], evaluation: Evaluation
+) -> None:
     own = query.run.config
     name = query.name(
         selection.label,
@@ -121,9 +129,13 @@ def _write(query: Query, selection: Selection, config: TrainConfig, results: dic
     )
     for line in table(results):
         query.report(line)
-    values = to_array(per_row)
+    values = to_array(evaluation.log_likelihood)
     figure = plots.histogram(values, "log-likelihood (nats)", "rows", results["standard_error"])
-    query.write(name, {"log_likelihood": values}, results, figure)
+    arrays = {"log_likelihood": values}
+    arrays |= {key: to_array(dimensions) for key, dimensions in evaluation.dimensions.items()}
+    query.write(name, arrays, results, figure)
+    for key, picture in pseudo_input_pictures(query.spvae, query.run.values).items():
+        query.write(key, figure=picture)
 
 
 def table(results: dict[str, Any]) -> list[str]:
@@ -136,9 +148,9 @@ def table(results: dict[str, Any]) -> list[str]:
         ("bound (elbo)", f"{results['elbo']:.2f}", f"nats, {results['particles']} particles as in training"),
         ("leaf elbo", f"{results['leaf_elbo']:.2f}", "nats, reconstruction less both KL"),
         ("reconstruction", f"{results['reconstruction']:.2f}", "nats"),
-        ("latent KL", f"{results['latent_kl']:.2f}", "nats"),
+        *_latent_lines(results),
         ("tree KL", f"{results['tree_kl']:.2f}", "nats"),
-        ("active units", _number(results["active_units"], 0), "latent dimensions that vary with the data"),
+        *_active_lines(results["active_units"]),
     ]
     lines = [line for line in lines if line[1]]
     width = max(len(value) for _, value, _ in lines)
@@ -148,6 +160,31 @@ def table(results: dict[str, Any]) -> list[str]:
     if results["standard_error"] is not None:
         rows[0] += f", standard error {results['standard_error']:.2f}"
     return [head, *rows]
+
+
+def _latent_lines(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The latent KL, and those of sites where there are several, as cross-entropies less entropies."""
+    of_sites = results["kl"]
+
+    def line(name: str, kl: float, sites: Iterable[str]) -> tuple[str, str, str]:
+        cross, entropy = (sum(results[term][site] for site in sites) for term in ("cross_entropy", "entropy"))
+        split = f", cross-entropy {cross:.2f} less entropy {entropy:.2f}" if of_sites else ""
+        return name, f"{kl:.2f}", f"nats{split}"
+
+    several = of_sites.items() if len(of_sites) > 1 else ()
+    return [
+        line("latent KL", results["latent_kl"], of_sites),
+        *(line(f"  of {site}", kl, [site]) for site, kl in several),
+    ]
+
+
+def _active_lines(active: dict[str, int | None]) -> list[tuple[str, str, str]]:
+    """How many latent dimensions are active, of all sites and of each where there are several."""
+    known = {site: number for site, number in active.items() if number is not None}
+    if len(known) < len(active):
+        return []
+    split = f" ({', '.join(f'{number} of {site}' for site, number in known.items())})" if len(known) > 1 else ""
+    return [("active units", str(sum(known.values())), f"latent dimensions that vary with the data{split}")]
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -28,6 +28,7 @@ def impute(
     seed: int | None = None,
     device: str | None = None,
     out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
     report: Report = silent,
 ) -> Arrays:
     """
@@ -46,6 +47,7 @@ def impute(
     :param int seed: also of random masks; the run's by default.
     :param str device: the run's by default.
     :param out: folder for the files; ``RUN/impute`` by default.
+    :param bool progress: show a progress bar where pixels are drawn one after the other.
     :param callable report: takes lines of text.
     :returns: what was written: ``original`` and the mask ``observed`` ``[row, *event]``, ``imputed``
         ``[completion, row, *event]`` in the model's units, ``low``, ``high``.
@@ -59,7 +61,7 @@ def impute(
     mask = parse_observed(observed, x.shape[1:], len(selection.rows), query.seed, first=len(x))
     mask = mask.to(x.device).expand(x.shape)
     with query.drawing():
-        imputed = query.spvae.impute(x, mask, completions, num_particles=particles, means=means)
+        imputed = query.spvae.impute(x, mask, completions, num_particles=particles, means=means, progress=progress)
     arrays = {
         "original": to_array(x),
         "observed": to_array(mask),

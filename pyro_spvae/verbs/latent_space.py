@@ -16,7 +16,9 @@ from pyro_spvae import plots
 from pyro_spvae.circuits import RegionGraph
 from pyro_spvae.data import Values
 from pyro_spvae.distributions import LeafStandardNormal
+from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.models import SPVAE
+from pyro_spvae.nn.mode import in_mode
 from pyro_spvae.training.lean import lean
 
 if TYPE_CHECKING:
@@ -113,10 +115,10 @@ def decode(spvae: SPVAE, latents: Mapping[str, Tensor]) -> Tensor:
     parameter = next(spvae.parameters())
     values = {site: value.to(parameter.device, parameter.dtype) for site, value in latents.items()}
     number = len(next(iter(values.values())))
-    with lean(), torch.no_grad():
+    with lean(), in_mode(spvae, training=False), torch.no_grad():
         model = poutine.condition(spvae.model, data=values)
         trace: Any = poutine.trace(model).get_trace(num=number)
-        means = trace.nodes["x"]["fn"].mean
+        means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
     return means.expand(number, spvae.num_leaves, means.size(-1))
 
 

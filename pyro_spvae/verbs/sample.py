@@ -18,6 +18,7 @@ def sample(
     seed: int | None = None,
     device: str | None = None,
     out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
     report: Report = silent,
 ) -> Arrays:
     """
@@ -30,6 +31,7 @@ def sample(
     :param int seed: the run's by default.
     :param str device: the run's by default.
     :param out: folder for the files; ``RUN/sample`` by default.
+    :param bool progress: show a progress bar where pixels are drawn one after the other.
     :param callable report: takes lines of text.
     :returns: what was written: ``samples`` or ``means`` ``[num, *event]`` in the model's units, ``low``, ``high``.
     :raises ValueError: if it is no run, or an option is unfit.
@@ -37,7 +39,7 @@ def sample(
     check_positive("num", num)
     query = Query.open("sample", path, seed=seed, device=device, out=out, report=report)
     with query.drawing():
-        x = query.spvae.sample(num, means=means)
+        x = query.spvae.sample(num, means=means, progress=progress)
     kind = "means" if means else "samples"
     arrays = {kind: to_array(x), **query.range()}
     figure = None

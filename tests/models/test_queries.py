@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pyro_spvae import poon_domingos, whole
-from pyro_spvae.guides import NormalGuide
+from pyro_spvae.guides import HierarchicalGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
-from pyro_spvae.models import SPVAE, VAE, Embedding, queries
+from pyro_spvae.models import HVAE, SPVAE, VAE, Embedding, queries
 from tests.circuits.oracle import enumerate_induced_trees
 from tests.helpers import small_spvae
 from tests.linear_gaussian import LinearGaussian
@@ -174,8 +174,8 @@ class TestInterpolate:
         start, end = spvae.sample(12), spvae.sample(12)
         trees = enumerate_induced_trees(spvae.circuit)
         chosen = []
-        monkey = spvae._decode
-        spvae.__dict__["_decode"] = lambda tree, latents: (chosen.append(tree), monkey(tree, latents))[1]
+        monkey = spvae.decode
+        spvae.__dict__["decode"] = lambda tree, latents: (chosen.append(tree), monkey(tree, latents))[1]
         pyro.set_rng_seed(3)
         spvae.interpolate(start, end, steps=5, num_particles=5)
         values = []
@@ -221,6 +221,17 @@ class TestInterpolate:
         }
         with pytest.raises(ValueError, match=f"^{message}$"):
             spvae.interpolate(**({"start": x, "end": x} | arguments))
+
+
+def test_decoding_draws_what_is_not_given():
+    leaf = HVAE(Normal(), latent_dim=2, hidden_dims=(3,))
+    spvae = small_spvae(leaf=leaf, guide=HierarchicalGuide(hidden_dims=(3,)))
+    tree = spvae.circuit.sample((5,))
+    z2, z1 = torch.randn(2, 5, spvae.num_leaves, 2)
+    means = leaf.likelihood(leaf.decoder(z1, z2)).mean
+    assert torch.allclose(spvae.decode(tree, {"z2": z2, "z1": z1}), spvae.view.assemble(tree, means))
+    first, second = (spvae.decode(tree, {"z2": z2}) for _ in range(2))
+    assert first.shape == (5, *spvae.event_shape) and not torch.allclose(first, second)
 
 
 def test_embed_refuses_bad_arguments():

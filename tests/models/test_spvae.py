@@ -310,7 +310,7 @@ class TestParts:
             (lambda: small_spvae(units=0), "units"),
             (lambda: NormalGuide(activation="gelu2"), "activation is 'gelu2'; known are"),
             (lambda: NormalGuide(networks="both"), "networks is 'both'; known are separate, shared"),
-            (lambda: NormalGuide(scale="exp"), "scale is 'exp'; known are softplus, precision"),
+            (lambda: NormalGuide(scale="relu"), "scale is 'relu'; known are softplus, precision, exp, logvar"),
             (lambda: Normal(mean="tanh"), "mean is 'tanh'; known are identity, sigmoid"),
             (lambda: Normal(min_scale=-1.0), "min_scale is -1.0"),
             (lambda: Binomial(0), "total_count is 0"),

@@ -117,8 +117,13 @@ def test_initial_parameters():
         ({"hidden_dims": (True,)}, r"hidden_dims is \(True,\); positive integers are needed"),
         ({"hidden_dims": 3}, r"hidden_dims is 3; a sequence of positive integers is needed, such as \(32, 32\)"),
         ({"hidden_dims": "33"}, r"hidden_dims is '33'; a sequence of positive integers is needed, such as \(32, 32\)"),
-        ({"activation": "step"}, "activation is 'step'; known are softplus, relu, leaky_relu, elu, silu, tanh"),
-        ({"activation": ["relu"]}, r"activation is \['relu'\]; known are softplus, relu, leaky_relu, elu, silu, tanh"),
+        ({"activation": "step"}, "activation is 'step'; known are softplus, relu, leaky_relu, elu, silu, tanh, gated"),
+        (
+            {"activation": ["relu"]},
+            r"activation is \['relu'\]; known are softplus, relu, leaky_relu, elu, silu, tanh, gated",
+        ),
+        ({"init": "xavier"}, "init is 'xavier'; known are truncated, he, glorot"),
+        ({"init": ["he"]}, r"init is \['he'\]; known are truncated, he, glorot"),
         ({"networks": "one"}, "networks is 'one'; known are separate, shared"),
         ({"output_gain": 0}, "output_gain is 0; a positive number is needed"),
         ({"output_gain": math.inf}, "output_gain is inf; a positive number is needed"),
@@ -221,3 +226,107 @@ class TestSkip:
     def test_refuses_other_values(self):
         with pytest.raises(ValueError, match="skip is 1; True or False is needed"):
             MLP(skip=1)
+
+
+def gated_by_hand(stack, x):
+    """One leaf after the other, as the VampPrior paper writes it: (W h + b) * sigmoid(V h + c), then a linear layer."""
+    outputs = []
+    for leaf in range(x.size(-2)):
+        h = x[..., leaf, :]
+        for weight, bias in zip(stack.weights[:-1], stack.biases[:-1], strict=True):
+            width = weight.size(-1) // 2
+            w, v = weight[leaf, :, :width], weight[leaf, :, width:]
+            b, c = bias[leaf, 0, :width], bias[leaf, 0, width:]
+            h = (h @ w + b) * torch.sigmoid(h @ v + c)
+        outputs.append(h @ stack.weights[-1][leaf] + stack.biases[-1][leaf, 0])
+    return torch.stack(outputs, -2)
+
+
+class TestGated:
+    @pytest.mark.parametrize("hidden", [(5,), (5, 6), (3, 4, 2)])
+    @pytest.mark.parametrize("networks", ["separate", "shared"])
+    def test_equals_the_formula(self, hidden, networks):
+        mlp = bound(LEAVES, INPUTS, hidden, (2, 3), activation="gated", networks=networks)
+        with torch.no_grad():
+            for parameter in mlp.parameters():
+                parameter.normal_()
+        x = torch.randn(2, 7, LEAVES, INPUTS)
+        expected = torch.cat([gated_by_hand(stack, x) for stack in mlp.stacks], -1)
+        torch.testing.assert_close(torch.cat(mlp(x), -1), expected)
+
+    def test_hidden_layers_have_twice_the_parameters_and_the_last_has_not(self):
+        mlp = bound(LEAVES, INPUTS, (5, 6), (2, 3), activation="gated", networks="shared")
+        shapes = [tuple(weight.shape) for weight in mlp.stacks[0].weights]
+        assert shapes == [(LEAVES, INPUTS, 10), (LEAVES, 5, 12), (LEAVES, 6, 5)]
+        count = 2 * (INPUTS * 5 + 5) + 2 * (5 * 6 + 6) + 6 * 5 + 5
+        assert sum(p.numel() for p in mlp.parameters()) == LEAVES * count
+
+    def test_without_hidden_layers_nothing_is_gated(self):
+        mlp = bound(LEAVES, INPUTS, (), (2,), activation="gated")
+        x = torch.randn(7, LEAVES, INPUTS)
+        stack = mlp.stacks[0]
+        expected = torch.einsum("nli,lio->nlo", x, stack.weights[0]) + stack.biases[0].squeeze(1)
+        torch.testing.assert_close(mlp(x)[0], expected)
+
+    def test_with_a_linear_map_of_the_input(self):
+        mlp = bound(LEAVES, INPUTS, (5,), (2,), activation="gated", skip=True)
+        x = torch.randn(7, LEAVES, INPUTS)
+        linear = torch.einsum("nli,lio->nlo", x, mlp.stacks[0].skip)
+        torch.testing.assert_close(mlp(x)[0], gated_by_hand(mlp.stacks[0], x) + linear)
+
+    @pytest.mark.parametrize("init", ["truncated", "he", "glorot"])
+    def test_values_and_gates_start_as_layers_of_their_own(self, init):
+        """Fans are those of each half, not of both together."""
+        stack = bound(8, 50, (200,), (100,), activation="gated", init=init, output_gain=0.5).stacks[0]
+        variance = 2 / (50 + 200) if init == "glorot" else 2 / 50
+        for half in stack.weights[0].split(200, -1):
+            assert half.var().item() == pytest.approx(variance, rel=0.03)
+        assert not torch.equal(*stack.weights[0].split(200, -1))
+
+    def test_is_trained_and_saved(self, tmp_path):
+        leaf = VAE(Normal(), 2, (3,), activation="gated", networks="shared")
+        guide = NormalGuide((3,), activation="gated", scale="logvar")
+        spvae = SPVAE(poon_domingos((2, 2), delta=1), leaf=leaf, guide=guide)
+        loss = CircuitELBO(2)(spvae.model, spvae.guide)(torch.randn(3, 1, 2, 2))
+        assert all(grad.abs().sum() > 0 for grad in gradients(spvae, loss).values())
+        spvae.save(tmp_path)
+        loaded = SPVAE.load(tmp_path)
+        assert loaded.leaf.decoder.activation == loaded.leaf_guide.encoder.activation == "gated"
+
+
+class TestInit:
+    """Weights of layers of 50 inputs and 200 units, and of 100 outputs scaled by the gain."""
+
+    gain = 0.5
+
+    def stack(self, init):
+        return bound(8, 50, (200,), (100,), init=init, output_gain=self.gain).stacks[0]
+
+    def test_he_is_the_vampprior_papers_code(self):
+        stack = self.stack("he")
+        for weight, bias, fan_in, factor in zip(stack.weights, stack.biases, (50, 200), (1.0, self.gain), strict=True):
+            std, limit = factor * math.sqrt(2 / fan_in), factor / math.sqrt(fan_in)
+            assert weight.std().item() == pytest.approx(std, rel=0.02)
+            assert weight.abs().max() > 3.3 * std, "normal, not truncated"
+            kurtosis = (weight**4).mean() / weight.var() ** 2
+            assert kurtosis.item() == pytest.approx(3, rel=0.1)
+            assert 0.97 * limit < bias.abs().max() <= limit
+            assert bias.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.06)
+
+    def test_glorot_is_uniform_over_both_fans(self):
+        stack = self.stack("glorot")
+        for weight, fans, factor in zip(stack.weights, (250, 300), (1.0, self.gain), strict=True):
+            limit = factor * math.sqrt(6 / fans)
+            assert 0.999 * limit < weight.abs().max() <= limit
+            assert weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.02)
+        assert not any(bias.any() for bias in stack.biases)
+
+    def test_default_is_truncated_and_the_choice_is_an_option(self):
+        assert MLP().options()["init"] == "truncated" and MLP(init="he").options()["init"] == "he"
+        again = MLP(**MLP((3,), "gated", "shared", 1.0, True, "glorot").options())
+        assert (again.activation, again.init, again.skip) == ("gated", "glorot", True)
+
+    def test_skip_starts_by_the_same_rule(self):
+        stack = bound(8, 50, (7,), (100,), init="glorot", output_gain=1.0, skip=True).stacks[0]
+        limit = math.sqrt(6 / 150)
+        assert 0.999 * limit < stack.skip.abs().max() <= limit

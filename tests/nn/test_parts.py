@@ -21,7 +21,7 @@ class Recorder(Part):
 
     def __init__(self):
         self.built = []
-        self.calls = 0
+        self.calls = self.alone = 0
 
     def build(self, leaves, pixels=1):
         if pixels == 13:
@@ -32,6 +32,11 @@ class Recorder(Part):
     def twice(self, x):
         self.calls += 1
         return 2 * x
+
+    @memoized
+    def parameters_alone(self):
+        self.alone += 1
+        return torch.zeros(1)
 
 
 class TestBind:
@@ -64,6 +69,22 @@ class TestBind:
         message = f"^outputs of Outputs is {re.escape(repr(value))}; a tuple of positive integers is needed$"
         with pytest.raises(ValueError, match=message):
             Outputs().bind(outputs=value)
+
+    def test_inputs_are_a_size_or_a_tuple_of_sizes(self):
+        class Inputs(Part):
+            def build(self, inputs):
+                self.built = inputs
+
+        for value in (3, (3,), (1, 2)):
+            assert Inputs().bind(inputs=value).built == value
+        for value in ((), (1, 0), (True,)):
+            message = f"^inputs of Inputs is {re.escape(repr(value))}; a tuple of positive integers is needed$"
+            with pytest.raises(ValueError, match=message):
+                Inputs().bind(inputs=value)
+        for value in (0, [1, 2], 1.0, None):
+            message = f"^inputs of Inputs is {re.escape(repr(value))}; a positive integer is needed$"
+            with pytest.raises(ValueError, match=message):
+                Inputs().bind(inputs=value)
 
     @pytest.mark.parametrize("name", ["patch", "input_shape", "output_shape"])
     def test_shapes_are_three_sizes_or_none(self, name):
@@ -212,6 +233,41 @@ class TestMemoize:
             assert part.twice(x) is first
         assert part.calls == 2
 
+    def test_a_block_of_data_forgets_what_has_arguments_and_keeps_what_has_none(self):
+        part, x = Recorder(), torch.ones(1)
+        with memoize():
+            first, second = part.twice(x), part.parameters_alone()
+            for _ in range(3):
+                with memoize(data=True):
+                    assert part.twice(x) is not first
+                    assert part.twice(x) is part.twice(x)
+                    assert part.parameters_alone() is second
+            assert part.twice(x) is first and part.parameters_alone() is second
+        assert (part.calls, part.alone) == (4, 1)
+
+    def test_what_a_block_of_data_learns_of_parameters_outlives_it(self):
+        part = Recorder()
+        with memoize():
+            with memoize(data=True), memoize():
+                first = part.parameters_alone()
+            with memoize(data=True):
+                assert part.parameters_alone() is first
+            assert part.parameters_alone() is first
+        assert part.parameters_alone() is not first
+
+    def test_a_block_of_data_alone_and_a_fresh_one(self):
+        part = Recorder()
+        with memoize(data=True):
+            first = part.parameters_alone()
+            with memoize(fresh=True):
+                second = part.parameters_alone()
+                with memoize(data=True):
+                    assert part.parameters_alone() is second
+            assert second is not first and part.parameters_alone() is first
+        assert part.alone == 2
+        with memoize(data=True):
+            assert part.parameters_alone() is not first
+
     def test_ids_of_temporary_arguments_are_not_confused(self):
         part = Recorder()
         with memoize():
@@ -230,6 +286,7 @@ class TestMemoize:
 class TestPositiveScale:
     def test_default_floor(self):
         assert check_scale("softplus", None) == 1e-3 and check_scale("precision", None) == 0.0
+        assert check_scale("exp", None) == check_scale("logvar", None) == 0.0
         assert check_scale("precision", 1) == 1.0
 
     raw = torch.tensor([-800.0, -30.0, -1.0, 0.0, 0.5, 30.0, 800.0], dtype=torch.float64)
@@ -244,7 +301,28 @@ class TestPositiveScale:
         expected = [max(floor, 1 / math.sqrt(1 + s * s)) for s in self.raw.tolist()]
         torch.testing.assert_close(positive_scale(self.raw, "precision", floor), torch.tensor(expected))
 
-    @pytest.mark.parametrize("kind", ["softplus", "precision"])
+    @pytest.mark.parametrize("floor", [0.0, 0.1])
+    def test_exp(self, floor):
+        expected = [max(floor, math.exp(s)) if s < 700 else math.inf for s in self.raw.tolist()]
+        torch.testing.assert_close(positive_scale(self.raw, "exp", floor), torch.tensor(expected))
+
+    @pytest.mark.parametrize("floor", [0.0, 0.1])
+    def test_logvar(self, floor):
+        """Half of a log-variance between -6 and 2, as the VampPrior paper's code has it: 0.0498 to 2.718."""
+        raw = torch.cat([self.raw, torch.tensor([-6.1, -5.9, 1.9, 2.1])])
+        expected = [max(floor, math.exp(min(max(s, -6), 2) / 2)) for s in raw.tolist()]
+        found = positive_scale(raw, "logvar", floor)
+        torch.testing.assert_close(found, torch.tensor(expected))
+        torch.testing.assert_close(found.max(), torch.tensor(math.e))
+        assert floor or float(found.min()) == pytest.approx(0.0497871, abs=1e-6)
+
+    def test_logvar_has_no_gradient_outside_its_range(self):
+        raw = torch.tensor([-7.0, -5.0, 1.0, 3.0], requires_grad=True)
+        positive_scale(raw, "logvar", 0.0).sum().backward()
+        expected = torch.tensor([0.0, math.exp(-2.5) / 2, math.exp(0.5) / 2, 0.0])
+        torch.testing.assert_close(raw.grad, expected)
+
+    @pytest.mark.parametrize("kind", ["softplus", "precision", "exp", "logvar"])
     def test_gradient(self, kind):
         raw = torch.tensor([-2.0, -0.3, 0.4, 3.0], requires_grad=True)
         assert torch.autograd.gradcheck(lambda s: positive_scale(s, kind, 0.0), raw)
@@ -252,13 +330,13 @@ class TestPositiveScale:
     @pytest.mark.parametrize(
         ("kind", "floor", "message"),
         [
-            ("exp", 0.0, "scale is 'exp'; known are softplus, precision"),
+            ("log", 0.0, "scale is 'log'; known are softplus, precision, exp, logvar"),
             ("softplus", -1.0, "min_scale is -1.0; a number of at least 0 is needed"),
             ("softplus", math.inf, "min_scale is inf; a number of at least 0 is needed"),
             ("softplus", math.nan, "min_scale is nan; a number of at least 0 is needed"),
             ("softplus", "1", "min_scale is '1'; a number of at least 0 is needed"),
             ("precision", True, "min_scale is True; a number of at least 0 is needed"),
-            (["softplus"], 1.0, r"scale is \['softplus'\]; known are softplus, precision"),
+            (["softplus"], 1.0, r"scale is \['softplus'\]; known are softplus, precision, exp, logvar"),
         ],
     )
     def test_refusals(self, kind, floor, message):
@@ -268,10 +346,12 @@ class TestPositiveScale:
 
 class TestRawScale:
     @pytest.mark.parametrize(
-        ("kind", "floor"), [("softplus", 0.0), ("softplus", 0.1), ("precision", 0.0), ("precision", 0.1)]
+        ("kind", "floor"),
+        [(kind, floor) for kind in ("softplus", "precision", "exp", "logvar") for floor in (0.0, 0.1)],
     )
     def test_is_the_inverse(self, kind, floor):
-        scale = floor + torch.linspace(0.001, 0.85, 50)
+        low = 0.051 if kind == "logvar" else 0.001
+        scale = floor + torch.linspace(low, 0.85, 50)
         raw = raw_scale(scale, kind, floor)
         torch.testing.assert_close(positive_scale(raw, kind, floor), scale)
         if kind == "softplus":
@@ -285,6 +365,12 @@ class TestRawScale:
             ("precision", 0.1, 0.0, 0.1),
             ("precision", 0.0, 0.0, 1e-6),
             ("precision", 0.0, 3.0, 1 - 1e-6),
+            ("exp", 0.1, 0.0, 0.1),
+            ("exp", 0.0, 0.0, 1e-6),
+            ("exp", 0.0, 1e6, 1e6),
+            ("logvar", 0.1, 0.0, 0.1),
+            ("logvar", 0.0, 0.0, math.exp(-3 + 5e-7)),
+            ("logvar", 0.0, 3.0, math.exp(1 - 5e-7)),
         ],
     )
     def test_goes_to_the_nearest(self, kind, floor, scale, nearest):

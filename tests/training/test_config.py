@@ -89,6 +89,7 @@ def test_choices_are_listed(name):
         ({"clip": 0}, "clip is 0; a positive number"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; a number of at least 0"),
         ({"weight_decay": 0.1}, "weight_decay belongs to the optimiser 'adamw', but optimiser is 'adam'"),
+        ({"clip": 1, "optimiser": "adam-normgrad"}, "clip is 1.0, but the optimiser 'adam-normgrad' divides gradients"),
         ({"warmup": -1}, "warmup is -1; an integer of at least 0"),
         ({"objective": "renyi", "alpha": math.nan}, "alpha is nan; a finite number"),
         ({"objective": "renyi"}, "objective is 'renyi', which needs its order; give alpha"),

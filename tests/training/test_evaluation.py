@@ -41,7 +41,7 @@ def _evaluate(spvae, rows, config, **options):
 
 def test_results_are_means_over_rows():
     spvae, data, config = _fitted(images(), samples=2000, seed=3, chunk_size=4096)
-    results, per_datum = _evaluate(spvae, data.test, config)
+    results, per_datum, _ = _evaluate(spvae, data.test, config)
     assert per_datum.dtype == torch.float64 and per_datum.shape == (10,)
     torch.manual_seed(noise_seed(3, 0, stream=3))  # ten rows are one block
     expected = spvae.log_likelihood(data.test[:], num_samples=2000, chunk_size=config.chunk_size)
@@ -64,6 +64,21 @@ def test_bounds_and_their_parts(structure):
     weighted = mean_bounds(spvae, CircuitELBO(2, alpha=0.0), data.test, 0)
     assert weighted["elbo"] > elbo["elbo"] + 1e-3, "the same noise, hence Jensen's inequality holds exactly"
     assert {**weighted, "elbo": 0} == {**elbo, "elbo": 0}
+
+
+@pytest.mark.parametrize("size", [256, 4])
+def test_latent_sites(size, monkeypatch):
+    """Divergences are what the bound has, and its dimensions add up to them, whatever the blocks."""
+    spvae, data, config = _fitted(images(), leaf="hvae", units=2, particles=200)
+    monkeypatch.setattr(evaluation, "_BOUND_ROWS", size)
+    results, _, dimensions = _evaluate(spvae, data.test, config)
+    assert results["kl"].keys() == results["active_units"].keys() == {"z2", "z1"}
+    for site, kl in results["kl"].items():
+        assert kl == pytest.approx(results["cross_entropy"][site] - results["entropy"][site], abs=1e-12)
+    assert results["latent_kl"] == pytest.approx(sum(results["kl"].values()), abs=1e-4)
+    assert dimensions.keys() == {"mean_variance_z2", "mean_variance_z1", "dimension_kl_z2"}
+    assert dimensions["dimension_kl_z2"].shape == (spvae.num_leaves, 2) and (dimensions["dimension_kl_z2"] > 0).all()
+    assert float(dimensions["dimension_kl_z2"].sum()) == pytest.approx(results["kl"]["z2"], rel=0.2)
 
 
 def test_the_noise_is_the_same_each_time_and_that_of_others_is_left_alone():
@@ -102,17 +117,17 @@ def test_marginals_of_what_was_seen():
     # a mask changes the order of sums, not what they are of
     torch.testing.assert_close(everything[1], same[1], atol=1e-4, rtol=0)
     seen[..., 2:] = False
-    half, _ = _evaluate(spvae, data.test, config, observed=seen)
+    half, *_ = _evaluate(spvae, data.test, config, observed=seen)
     assert half["log_likelihood"] > everything[0]["log_likelihood"] + 1.0, "fewer pixels to explain"
-    nothing, per_datum = _evaluate(spvae, data.test, config, observed=torch.zeros(1, 4, 4, dtype=torch.bool))
+    nothing, per_datum, _ = _evaluate(spvae, data.test, config, observed=torch.zeros(1, 4, 4, dtype=torch.bool))
     torch.testing.assert_close(per_datum, torch.zeros(10, dtype=torch.float64), atol=1e-5, rtol=0)
 
 
 def test_a_split_of_one_row_has_no_spread():
     spvae, data, config = _fitted(images())
-    results, _ = _evaluate(spvae, data.test[:1], config)
+    results, *_ = _evaluate(spvae, data.test[:1], config)
     assert results["rows"] == 1 and math.isfinite(results["log_likelihood"])
-    assert results["standard_error"] is None and results["active_units"] is None
+    assert results["standard_error"] is None and results["active_units"] == {"z": None}
 
 
 def test_active_units_are_the_latent_dimensions_that_follow_the_data():
@@ -123,14 +138,14 @@ def test_active_units_are_the_latent_dimensions_that_follow_the_data():
             weight.zero_()
         for bias in encoder.stacks[0].biases:
             bias.fill_(100.0)  # large and constant
-    assert active_units(spvae, data.test) == 0
+    assert active_units(spvae, data.test) == {"z": 0}
     with torch.no_grad():  # the first latent dimension of the first leaf becomes a function of its patch
         for weight in encoder.stacks[0].weights[:-1]:
             weight[0] = torch.randn_like(weight[0])
         for bias in encoder.stacks[0].biases:
             bias.zero_()
         encoder.stacks[0].weights[-1][0, :, 0] = 3.0
-    assert active_units(spvae, data.test) == 1
+    assert active_units(spvae, data.test) == {"z": 1}
 
 
 def test_bits_per_dim_of_dequantised_and_of_continuous_values():

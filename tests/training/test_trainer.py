@@ -17,6 +17,7 @@ from pyro_spvae import poon_domingos
 from pyro_spvae.data import DataSet, Values
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import trainer as trainer_module
+from pyro_spvae.training.adam_normgrad import AdamNormGrad
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import TERMS
@@ -313,12 +314,13 @@ def test_warm_up_changes_the_objective_and_validation_has_none(make):
     assert untrained.means == same_untrained.means
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamax", "adamw"])
+@pytest.mark.parametrize("optimiser", ["adam", "adamax", "adamw", "adam-normgrad"])
 @pytest.mark.parametrize("schedule", ["plateau", "constant", "cosine", "linear"])
 def test_optimisers_and_schedules(make, optimiser, schedule):
     trainer = make(epochs=4, batch_size=10, optimiser=optimiser, schedule=schedule, lr=0.01)
-    kind = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "adamw": torch.optim.AdamW}[optimiser]
-    assert type(trainer.optimiser) is kind
+    kinds = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "adamw": torch.optim.AdamW}
+    assert type(trainer.optimiser) is (kinds | {"adam-normgrad": AdamNormGrad})[optimiser]
+    assert len({group["lr"] for group in trainer.optimiser.param_groups}) == 1
     rates = [line["lr"] for line in trainer.run()]
     steps = [2, 4, 6, 8]
     if schedule in ("plateau", "constant"):
@@ -362,7 +364,10 @@ def test_loggers_get_every_validation(make):
 
 
 @pytest.mark.parametrize("stop_after", [1, 3, 4, 5])
-@pytest.mark.parametrize("options", [{}, {"validate_every": 3}, {"schedule": "cosine", "warmup": 2}, {"clip": 0.5}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"validate_every": 3}, {"schedule": "cosine", "warmup": 2}, {"clip": 0.5}, {"optimiser": "adam-normgrad"}],
+)
 def test_training_goes_on_bit_for_bit_from_any_step(make, stop_after, options):
     data = images(levels=4)
     options = {"likelihood": "normal", "epochs": 4, "batch_size": 7, "patience": 3, **options}  # 3 steps an epoch

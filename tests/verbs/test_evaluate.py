@@ -20,7 +20,7 @@ from tests.verbs.cases import assert_picture, load, names, rows
 
 FIGURES = {
     *("rows", "log_likelihood", "standard_error", "samples", "elbo", "leaf_elbo", "reconstruction", "latent_kl"),
-    *("tree_kl", "active_units", "seed", "bits_per_dim"),
+    *("tree_kl", "active_units", "seed", "bits_per_dim", "kl", "entropy", "cross_entropy"),
 }
 
 
@@ -58,6 +58,9 @@ def test_the_table_is_aligned_and_has_units(plain):
     head, *figures = table(results)
     assert lines[: 1 + len(figures)] == [head, *figures]
     assert head == "test of digits: 250 rows, 10 samples"
+    cross_entropy, entropy = results["cross_entropy"]["z"], results["entropy"]["z"]
+    assert figures[5].startswith("latent KL")
+    assert figures[5].endswith(f"  nats, cross-entropy {cross_entropy:.2f} less entropy {entropy:.2f}")
     error = results["standard_error"]
     assert figures[0].endswith(f"{results['log_likelihood']:.2f}  nats, standard error {error:.2f}")
     assert f"{results['bits_per_dim']:.3f}  bits" in figures[1]
@@ -69,7 +72,7 @@ def test_options_and_names(digits, tmp_path):
     results = evaluate(digits, split="validation", samples=3, particles=2, seed=1, chunk_size=100, out=tmp_path)
     assert names(tmp_path)[0] == "validation-samples-3-particles-2-seed-1.json"
     run = open_run(digits)
-    figures, values = evaluate_rows(
+    figures, values, dimensions = evaluate_rows(
         run.spvae,
         rows(digits, "validation"),
         elbo=build_objective(type(run.config)(**{**run.config.to_dict(), "particles": 2})),
@@ -78,7 +81,10 @@ def test_options_and_names(digits, tmp_path):
         seed=1,
     )
     assert {key: results[key] for key in figures} == figures
-    assert np.array_equal(load(tmp_path / "validation-samples-3-particles-2-seed-1.npz")["log_likelihood"], values)
+    written = load(tmp_path / "validation-samples-3-particles-2-seed-1.npz")
+    assert written.keys() == {"log_likelihood", "mean_variance_z", "dimension_kl_z"}
+    assert np.array_equal(written["log_likelihood"], values)
+    assert all(np.array_equal(written[name], found) for name, found in dimensions.items())
 
 
 @pytest.mark.parametrize("name", ["samples", "particles", "chunk_size"])
@@ -109,7 +115,7 @@ class TestMarginals:
         x[..., 4:] = 16 - x[..., 4:]
         mask = torch.zeros(8, 8, dtype=torch.bool)
         mask[:, :4] = True
-        figures, values = evaluate_rows(
+        figures, values, _ = evaluate_rows(
             run.spvae,
             x,
             elbo=build_objective(run.config),
@@ -148,7 +154,9 @@ def test_two_processes_find_what_one_finds(digits, plain, tmp_path):
     assert result.returncode == 0, result.stderr
     assert names(tmp_path) == ["test.json", "test.npz", "test.png"]
     assert result.stdout.splitlines() == [*table(plain[1]), *(f"written to  {tmp_path / 'test'}{end}" for end in ENDS)]
-    assert np.array_equal(*(load(out / "test.npz")["log_likelihood"] for out in (tmp_path, plain[0])))
+    found, wanted = (load(out / "test.npz") for out in (tmp_path, plain[0]))
+    assert np.array_equal(found["log_likelihood"], wanted["log_likelihood"])
+    assert found.keys() == wanted.keys() and all(np.allclose(found[name], wanted[name]) for name in wanted)
     found = json.loads((tmp_path / "test.json").read_text())
     assert found.pop("processes") == 2 and found.pop("seconds") > 0
     assert found == {key: value for key, value in plain[1].items() if key not in ("processes", "seconds")}

@@ -1,0 +1,121 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Pyro's own ELBOs for circuits of a single leaf, where there is no tree to sum over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, RenyiELBO
+from pyro.infer.util import get_dependent_plate_dims, torch_sum
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from pyro_spvae.infer.circuit_elbo import CircuitELBOModule
+from pyro_spvae.infer.collapse import CollapseTreeMessenger
+from pyro_spvae.infer.estimators import renyi_mean
+from pyro_spvae.nn import memoize
+
+
+class SingleLeafELBO(CircuitELBOModule):
+    """
+    One of Pyro's ELBOs of a model and guide whose circuit has a single leaf, as a module whose call is the loss.
+
+    Such a circuit has one induced tree, of probability 1. Its site is collapsed, so that the guide need not state it,
+    and Pyro's estimator sees a plain latent variable model: under one seed ``Trace_ELBO`` gives the loss and the
+    gradients of :class:`~pyro_spvae.infer.CircuitELBO` with ``alpha=1``, and ``RenyiELBO`` those with its own order.
+    ``TraceMeanField_ELBO`` takes KL divergences in closed form where they are registered, as between normals, and
+    samples the others, those to mixtures, without a word.
+
+    With several leaves these objectives would be wrong or none at all: the guide would have to draw the tree, of which
+    they use one draw where ``CircuitELBO`` sums over all.
+
+    :param callable model: a model, such as ``spvae.model``.
+    :param callable guide: its guide.
+    :param ELBO elbo: ``Trace_ELBO``, ``TraceMeanField_ELBO`` or ``RenyiELBO``, with ``max_plate_nesting`` of 2 if
+        particles are vectorised.
+
+    The call raises a ValueError for several leaves and for a site of the guide without ``rsample``.
+    """
+
+    elbo: Any
+
+    def __init__(self, model: Any, guide: Any, elbo: ELBO) -> None:
+        super().__init__(model, guide, elbo)  # type: ignore[arg-type]
+        # RenyiELBO has a loss for SVI only
+        loss = getattr(elbo, "differentiable_loss", None)
+        self._loss = loss if loss is not None else _DifferentiableRenyi(elbo).differentiable_loss  # type: ignore[arg-type]
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound in nats, summed over the data."""
+        model, guide = self._pair
+        name = type(self.elbo).__name__
+        with memoize():
+            return self._loss(_OneTree(name)(model), _Reparameterised(name)(guide), *args, **kwargs)
+
+    def check_guide(self, *args: Any, **kwargs: Any) -> None:
+        """
+        Runs the guide alone, to learn before training what the call would raise.
+
+        :raises ValueError: for a site without ``rsample``.
+        """
+        with memoize(), poutine.block():
+            _Reparameterised(type(self.elbo).__name__)(self._pair[1])(*args, **kwargs)
+
+
+class _DifferentiableRenyi:
+    r"""
+    The loss of Pyro's ``RenyiELBO`` as a tensor, from its own traces. With reparameterised sites autograd's gradient of
+    the bound is the one that ``RenyiELBO.loss_and_grads`` leaves behind.
+    """
+
+    def __init__(self, elbo: RenyiELBO) -> None:
+        self.elbo = elbo
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        log_weights = []
+        for model_trace, guide_trace in self.elbo._get_traces(model, guide, args, kwargs):
+            summed = get_dependent_plate_dims(model_trace.nodes.values())
+            log_weight: Any = 0.0
+            for sign, trace in ((1, model_trace), (-1, guide_trace)):
+                for site in trace.nodes.values():
+                    if site["type"] == "sample":
+                        log_weight = log_weight + sign * torch_sum(site["log_prob"], summed)
+            log_weights.append(log_weight)
+        vectorised = self.elbo.vectorize_particles and self.elbo.num_particles > 1
+        particles = log_weights[0] if vectorised else torch.stack(log_weights)
+        return -renyi_mean(particles, self.elbo.alpha).sum()
+
+
+class _OneTree(CollapseTreeMessenger):
+    """Collapses the site of a tree of a single leaf, and refuses others."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        tree = msg["infer"].get("collapsed")
+        if tree is not None and tree.event_shape[0] > 1:
+            raise ValueError(
+                f"{self.name} cannot train a circuit of {tree.event_shape[0]} leaves, whose tree the guide would have "
+                "to draw; CircuitELBO sums it out"
+            )
+
+
+class _Reparameterised(Messenger):
+    """Refuses latent sites that have no ``rsample``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample" and not msg["fn"].has_rsample:
+            raise ValueError(
+                f"{self.name} cannot train a guide whose site '{msg['name']}' has no rsample; CircuitELBO has a "
+                "gradient for it (VIMCO), with at least two particles"
+            )

@@ -1,0 +1,36 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The Bernoulli likelihood of binary pixels."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_spvae.distributions import LeafBernoulli
+from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
+
+
+class Bernoulli(Likelihood):
+    """Binary pixels, one logit each."""
+
+    accepts = "0 and 1"
+
+    def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
+        (logits,) = outputs
+        return LeafBernoulli(logits, mask=mask)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The number of ones."""
+        return torch.einsum("blp,blp->lp", weight, x.to(weight.dtype)).unsqueeze(-1)
+
+    def uniform_statistics(self) -> Tensor:
+        return torch.tensor([0.5])
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""
+        return (torch.logit(means.squeeze(-1), eps=LEAST),)
+
+    def supports(self, x: Tensor) -> Tensor:
+        return (x == 0) | (x == 1)

@@ -1,0 +1,46 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The Binomial likelihood of grey levels."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_spvae.distributions import LeafBinomial
+from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood, positive
+
+
+class Binomial(Likelihood):
+    """
+    Grey levels 0..N as a binomial count, one logit each (the discrete model of the SPVAE paper, with N = 255).
+
+    :param int total_count: N, the largest value.
+    """
+
+    def __init__(self, total_count: int = 255) -> None:
+        super().__init__()
+        self.total_count = positive("total_count", total_count)
+        self.accepts = f"the integers 0 to {total_count}"
+
+    def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
+        (logits,) = outputs
+        return LeafBinomial(self.total_count, logits, mask=mask)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The sum of levels, in units of N."""
+        return torch.einsum("blp,blp->lp", weight, x.to(weight.dtype) / self.total_count).unsqueeze(-1)
+
+    def uniform_statistics(self) -> Tensor:
+        return torch.tensor([0.5])
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""
+        return (torch.logit(means.squeeze(-1), eps=LEAST),)
+
+    def features(self, x: Tensor) -> Tensor:
+        return x / self.total_count
+
+    def supports(self, x: Tensor) -> Tensor:
+        return (x >= 0) & (x <= self.total_count) & (x == x.round())

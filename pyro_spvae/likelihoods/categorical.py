@@ -1,0 +1,52 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The Categorical likelihood of levels with a free probability each."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+
+from pyro_spvae.distributions import LeafCategorical
+from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood, positive
+from pyro_spvae.nn.simplex import away_from_zero
+
+
+class Categorical(Likelihood):
+    """
+    Levels 0..levels-1 with a free probability each, ``levels`` logits a pixel.
+
+    :param int levels: number of levels.
+    """
+
+    def __init__(self, levels: int) -> None:
+        super().__init__()
+        self.levels = positive("levels", levels)
+        self.accepts = f"the integers 0 to {levels - 1}"
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        return (self.sizes["pixels"] * self.levels,)
+
+    def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
+        (logits,) = outputs
+        return LeafCategorical(logits.unflatten(-1, (self.sizes["pixels"], self.levels)), mask=mask)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The number of times that each level occurs."""
+        counts = weight.new_zeros(*x.shape[1:], self.levels)  # [L, P, V]
+        return counts.scatter_add_(-1, x.long().movedim(0, -1), weight.movedim(0, -1))
+
+    def uniform_statistics(self) -> Tensor:
+        return torch.full((self.levels,), 1 / self.levels)
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        """Logarithms of probabilities of at least 1e-6."""
+        return (away_from_zero(means, LEAST).log().flatten(-2),)
+
+    def features(self, x: Tensor) -> Tensor:
+        return x / max(self.levels - 1, 1)
+
+    def supports(self, x: Tensor) -> Tensor:
+        return (x >= 0) & (x < self.levels) & (x == x.round())

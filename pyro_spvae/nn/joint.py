@@ -1,0 +1,126 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Networks of several inputs: a layer of its own for each, then one network on all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pyro_spvae.nn.mlp import MLP, Stack, apply, check_activation, check_hidden_dims, check_init
+from pyro_spvae.nn.network import Network
+from pyro_spvae.nn.part import check_part
+
+
+class Joint(Network):
+    r"""
+    A network of several inputs per leaf, :math:`f(x_1, .., x_n) = t([\phi_1(x_1), .., \phi_n(x_n)])`: each input has a
+    hidden layer :math:`\phi_i` of its own, and a trunk :math:`t` sees them side by side.
+
+    The form of :math:`q(z_1 \mid x, z_2)` and :math:`p(x \mid z_1, z_2)` in the VampPrior paper's code; with one input
+    it is an :class:`~pyro_spvae.nn.MLP`. It is bound with a tuple of sizes as ``inputs``.
+
+    Inputs may lack batch dimensions of others, such as that of particles: they meet after the first layer only, so what
+    is known of data alone is computed once.
+
+    :param Sequence[int] hidden_dims: units of the first layer of each input, then of the trunk's hidden layers; at least
+        one entry.
+    :param str activation: as of :class:`~pyro_spvae.nn.MLP`.
+    :param float output_gain: as of :class:`~pyro_spvae.nn.MLP`.
+    :param str init: as of :class:`~pyro_spvae.nn.MLP`.
+    :param Network first: a network of one output in the place of the first input's layer, such as
+        ``GatedConv("small", heads=False)``. If it has a ``width`` of its own, the other inputs' layers are as wide.
+    :raises ValueError: for options out of range.
+    """
+
+    def __init__(
+        self,
+        hidden_dims: Sequence[int] = (32, 32),
+        activation: str = "softplus",
+        output_gain: float = 0.1,
+        init: str = "truncated",
+        first: Network | None = None,
+    ) -> None:
+        super().__init__()
+        check_activation(activation, gated=True)
+        check_init(init)
+        if first is not None:
+            check_part("first", first, Network)
+        check_hidden_dims(hidden_dims)
+        if not hidden_dims:
+            raise ValueError("hidden_dims is empty; at least one size is needed, that of the first layer of each input")
+        self.trunk = MLP(tuple(hidden_dims)[1:], activation, "shared", output_gain, init=init)
+        self.hidden_dims = tuple(hidden_dims)
+        self.activation = activation
+        self.output_gain = float(output_gain)
+        self.init = init
+        self.first = first
+
+    def build(
+        self,
+        leaves: int,
+        inputs: int | tuple[int, ...],
+        outputs: tuple[int, ...],
+        input_shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """Makes the weights."""
+        sizes = (inputs,) if isinstance(inputs, int) else inputs
+        branches: list[Network] = []
+        width = self.hidden_dims[0]
+        if self.first is not None:
+            self.first.bind(leaves=leaves, inputs=sizes[0], outputs=(width,), input_shape=input_shape)
+            width = getattr(self.first, "width", None) or width
+            branches.append(self.first)
+        for size in sizes[len(branches) :]:
+            branches.append(_Layer(width, self.activation, self.init).bind(leaves=leaves, inputs=size))
+        self.branches = nn.ModuleList(branches)
+        self.trunk.bind(leaves=leaves, inputs=width * len(sizes), outputs=outputs)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """What the trunk sees of the first input ``[.., leaf, in]``, for :meth:`join`."""
+        (result,) = self.branches[0](x)
+        return result
+
+    def join(self, embedded: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """
+        The outputs given what :meth:`embed` returned, and the other inputs.
+
+        :param Tensor embedded: ``[.., leaf, hidden]``.
+        :param Tensor others: ``[.., leaf, in]`` each; all broadcast.
+        """
+        parts = [embedded]
+        for branch, other in zip(self.branches[1:], others, strict=True):
+            (part,) = branch(other)
+            parts.append(part)
+        shape = torch.broadcast_shapes(*(part.shape[:-1] for part in parts))
+        # leaf first in memory, as the layers of the trunk work
+        parts = [part.expand(*shape, part.size(-1)).movedim(-2, 0) for part in parts]
+        return self.trunk(torch.cat(parts, -1).movedim(0, -2))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """
+        :param Tensor inputs: ``[.., leaf, in]`` each; batch dimensions broadcast.
+        :returns: one tensor ``[.., leaf, out]`` per output.
+        """
+        first, *others = inputs
+        return self.join(self.embed(first), *others)
+
+    def extra_repr(self) -> str:
+        return f"hidden_dims={self.hidden_dims}, activation={self.activation}"
+
+
+class _Layer(Network):
+    """One hidden layer: an affine map and the activation."""
+
+    def __init__(self, width: int, activation: str, init: str) -> None:
+        super().__init__()
+        self.width, self.activation, self.init = width, activation, init
+
+    def build(self, leaves: int, inputs: int) -> None:  # type: ignore[override]
+        """Makes the weights."""
+        self.stack = Stack(leaves, (inputs, self.width), self.activation, init=self.init, hidden=True)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(apply([self.stack], x))

@@ -1,0 +1,174 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Convolutions of patches with a leaf axis, and the layers around them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+NORM_EPS = 1e-5  # added to variances, torch's default
+_CHANNELS = 16  # of a group of a convolution below which the processor is not busy; measured
+
+
+class LeafConv(nn.Module):
+    """
+    One convolution per leaf, ``[N, leaf * in, H, W] -> [N, leaf * out, H', W']``.
+
+    Kernels and biases start uniform within ``1 / sqrt(fan_in)``, as torch's own. All leaves are one grouped
+    convolution; leaves of few channels share a group whose kernel is block diagonal: more arithmetic, but at a
+    processor's pace.
+
+    :param int before: channels of each leaf's input.
+    :param int after: channels of each leaf's output.
+    :param Tensor mask: multiplies the kernels when they are used, ``[kernel, kernel]`` of 0 and 1.
+    :param int fan_in: where the input is a part of what the layer sees.
+    """
+
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        leaves: int,
+        before: int,
+        after: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = True,
+        mask: Tensor | None = None,
+        fan_in: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.leaves, self.stride, self.padding = leaves, stride, padding
+        bound = 1 / math.sqrt(before * kernel**2 if fan_in is None else fan_in)
+        self.kernel = nn.Parameter(torch.empty(leaves, after, before, kernel, kernel).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(leaves, after).uniform_(-bound, bound)) if bias else None
+        self.register_buffer("mask", mask, persistent=False)
+        most = math.ceil(_CHANNELS * stride / min(before, after))
+        self.block = max(size for size in range(1, min(leaves, most) + 1) if leaves % size == 0)
+
+    @property
+    def weight(self) -> Tensor:
+        """The kernels as they are used, ``[leaf, out, in, kernel, kernel]``."""
+        return self.kernel if self.mask is None else self.kernel * self.mask
+
+    def forward(self, x: Tensor) -> Tensor:
+        """
+        :param Tensor x: ``[N, leaf * in, H, W]``.
+        :returns: ``[N, leaf * out, H', W']``.
+        """
+        bias = None if self.bias is None else self.bias.flatten()
+        weight = block_diagonal(self.weight, self.leaves // self.block)
+        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.leaves // self.block)
+
+
+class GatedLeafConv(LeafConv):
+    r"""
+    Gated convolution, :math:`(x * W + b) \odot \mathrm{sigmoid}(x * V + c)`; parameters as of :class:`LeafConv`.
+    """
+
+    def __init__(self, leaves: int, before: int, after: int, kernel: int, stride: int, padding: int) -> None:
+        super().__init__(leaves, before, 2 * after, kernel, stride, padding)
+        self.after = after
+
+    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Values and gates are tensors of their own; by name the axis and the sizes along it."""
+        return dict.fromkeys(("kernel", "bias"), (1, (self.after, self.after)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = super().forward(x).unflatten(1, (self.leaves, -1))  # values and gates of a leaf side by side
+        return F.glu(both, 2).flatten(1, 2)
+
+
+class LeafBatchNorm(nn.Module):
+    """
+    Batch normalisation (Ioffe and Szegedy 2015) of each channel of each leaf, over rows and positions: in training by
+    the statistics of the batch, else by their running means. Factors and momentum are torch's.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, leaves: int, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(leaves, channels))
+        self.bias = nn.Parameter(torch.zeros(leaves, channels))
+        self.register_buffer("running_mean", torch.zeros(leaves, channels))
+        self.register_buffer("running_var", torch.ones(leaves, channels))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """
+        :param Tensor h: ``[N, leaf * channel, H, W]``.
+        """
+        # views of the buffers, so that what is learned of the batch stays in them
+        statistics = self.running_mean.view(-1), self.running_var.view(-1)
+        return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), self.training, eps=NORM_EPS)
+
+
+class PixelHeads(nn.Module):
+    """
+    Outputs of the size of patches or of several times it, by 1 x 1 convolution.
+
+    :param int before: channels of each leaf's input.
+    :param tuple shape: channels, height and width of a patch.
+    :param tuple outputs: sizes of the outputs.
+    :param str name: of the network, for messages.
+    :raises ValueError: if an output is no multiple of the patch.
+    """
+
+    def __init__(self, leaves: int, before: int, shape: tuple[int, ...], outputs: Sequence[int], name: str) -> None:
+        super().__init__()
+        pixels = math.prod(shape)
+        for size in outputs:
+            if size % pixels:
+                raise ValueError(
+                    f"an output of the network {name!r} has the size {size}; a multiple of the patch's {pixels} pixels "
+                    "is needed"
+                )
+        self.leaves = leaves
+        self.channels = [size // (pixels // shape[0]) for size in outputs]
+        self.shape = shape
+        self.conv = LeafConv(leaves, before, sum(self.channels), 1)
+
+    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Each output has tensors of its own; by name the axis and the sizes along it."""
+        return dict.fromkeys(("conv.kernel", "conv.bias"), (1, tuple(self.channels)))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, ...]:
+        """
+        :param Tensor h: ``[N, leaf * in, H, W]``.
+        :returns: one tensor ``[N, leaf, out]`` per output.
+        """
+        heads = self.conv(h).unflatten(1, (self.leaves, -1)).split(self.channels, 2)
+        # channel c * values + v is value v of channel c
+        parts = [head.unflatten(2, (self.shape[0], -1)) for head in heads]  # [N, L, C, V, H, W]
+        return tuple(part.movedim(3, -1).flatten(2) for part in parts)
+
+
+def images(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Patches ``[.., leaf, pixel]`` as ``[N, leaf * channel, H, W]``, with one N for all batch dimensions."""
+    channels, height, width = shape
+    return x.reshape(math.prod(x.shape[:-2]), x.size(-2) * channels, height, width)
+
+
+def block_diagonal(kernel: Tensor, groups: int = 1) -> Tensor:
+    """
+    The kernel of one convolution for all leaves, each seeing its own channels.
+
+    :param Tensor kernel: ``[leaf, first, second, height, width]``.
+    :param int groups: of the convolution, into which leaves are put in equal numbers.
+    :returns: ``[leaf * first, leaf / groups * second, height, width]``.
+    """
+    leaves, first, second, *sides = kernel.shape
+    block = leaves // groups
+    if block == 1:
+        return kernel.reshape(leaves * first, second, *sides)
+    whole = kernel.new_zeros(groups, block, first, block, second, *sides)
+    place = torch.arange(block, device=kernel.device)
+    whole[:, place, :, place] = kernel.unflatten(0, (groups, block)).transpose(0, 1)
+    return whole.reshape(leaves * first, block * second, *sides)

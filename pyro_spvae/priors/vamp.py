@@ -1,0 +1,213 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The variational mixture of posteriors (VampPrior) of Tomczak and Welling, AISTATS 2018."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from pyro_spvae.distributions import LeafNormal, LeafNormalMixture
+from pyro_spvae.nn import memoized
+from pyro_spvae.priors.mixture_of_gaussians import check_components
+from pyro_spvae.priors.prior import Prior
+
+_INITS = ("normal", "data")
+_WEIGHTS = ("uniform", "learned")
+
+
+class VampPrior(Prior):
+    r"""
+    The guide's own posteriors at K pseudo-inputs, as a mixture (eq. (9) of the paper),
+
+    .. math:: p(z) = \frac1K \sum_{k=1}^K q(z \mid u_k).
+
+    Pseudo-inputs are learned with everything else, by way of the prior's density, and so is the encoder. They are
+    features, what the guide's networks see of data, held within ``range`` by a hardtanh as in the paper's code. Each
+    leaf of a circuit has pseudo-inputs of its own. A step encodes them once, whatever the number of particles.
+
+    Example::
+
+        SPVAE(whole((28, 28)), units=1, prior=VampPrior(500), likelihood=Bernoulli())
+        SPVAE(whole((28, 28)), units=1, prior=VampPrior(data=x_train[:500]), likelihood=Bernoulli())
+
+    :param int components: number of pseudo-inputs of each leaf, K; 500 by default, or as many as there are ``data``.
+    :param Tensor data: data ``[rows, *event_shape]`` as the model takes them; ``components`` of them, drawn at random,
+        are the pseudo-inputs ("VampPrior data" in the paper), frozen unless ``frozen=False``.
+    :param str init: ``"normal"``: pseudo-inputs start as normals of ``mean`` and ``std``; ``"data"``: as training data
+        drawn at random, which ``fit`` and ``train`` show, or :meth:`pyro_spvae.models.SPVAE.initialise`.
+    :param bool frozen: keep pseudo-inputs as they start. By default where ``data`` is given. Those that are learned
+        from data start with normal noise of ``std`` on them.
+    :param float mean: 0.05 is the paper's for MNIST and OMNIGLOT, 0.5 for Caltech and Frey Faces, 0.4 elsewhere.
+    :param float std: 0.01, 0.02 and 0.05.
+    :param Sequence[float] range: least and largest value of a learned pseudo-input.
+    :param str weights: ``"uniform"`` as in the paper, or ``"learned"``.
+    :raises ValueError: for options out of range or fewer data than components.
+    """
+
+    pseudo_inputs: Tensor
+    mask: Tensor | None
+
+    def __init__(
+        self,
+        components: int | None = None,
+        *,
+        data: Tensor | None = None,
+        init: str | None = None,
+        frozen: bool | None = None,
+        mean: float = 0.05,
+        std: float = 0.01,
+        range: Sequence[float] = (0.0, 1.0),
+        weights: str = "uniform",
+    ) -> None:
+        super().__init__()
+        if data is not None and (not isinstance(data, Tensor) or data.dim() < 2 or not len(data)):
+            raise ValueError(f"data is {_described(data)}; a tensor [rows, ..] of at least one datum is needed")
+        if components is None:
+            components = 500 if data is None else len(data)
+        self.components = check_components(components)
+        if data is not None:
+            _check_enough(self.components, len(data))
+        self.init = ("normal" if data is None else "data") if init is None else init
+        self.frozen = data is not None if frozen is None else frozen
+        _check(self.init, self.frozen, mean, std, range, weights)
+        if data is not None and self.init != "data":
+            raise ValueError(
+                f"init is {self.init!r}, but data are given, from which pseudo-inputs start; leave init out"
+            )
+        if self.frozen and self.init != "data":
+            raise ValueError(
+                "frozen is True, but init is 'normal'; frozen pseudo-inputs are data: give data, or init='data'"
+            )
+        self.mean, self.std, self.weights = float(mean), float(std), weights
+        self.range = (float(range[0]), float(range[1]))
+        self.data: None = None  # not an option to save: the pseudo-inputs are
+        self._given = data
+        self._encode: Callable[[Tensor], TorchDistribution] | None = None
+        self._waits = self.init == "data"
+        self.register_load_state_dict_post_hook(_loaded)
+
+    def build(self, leaves: int, latent_dim: int, pixels: int) -> None:  # type: ignore[override]
+        """Makes the pseudo-inputs ``[leaf, component, pixel]`` and, if they are learned, weights ``[leaf, component]``."""
+        values = self.mean + self.std * torch.randn(leaves, self.components, pixels)
+        if self.frozen:
+            self.register_buffer("pseudo_inputs", values)
+        else:
+            self.pseudo_inputs = nn.Parameter(values)
+        if self.weights == "learned":
+            self.logits = nn.Parameter(torch.zeros(leaves, self.components))
+
+    @property
+    def wanted_rows(self) -> int:  # type: ignore[override]
+        """As many training rows as there are components, until pseudo-inputs that start from data have."""
+        return self.components if self._waits else 0
+
+    def connect(
+        self,
+        posterior: Callable[[Tensor], TorchDistribution],
+        features: Callable[[Tensor], Tensor],
+        mask: Tensor | None = None,
+    ) -> None:
+        """Takes the guide's encoder, which stays the guide's: it is not registered a second time."""
+        self._encode = posterior
+        self.register_buffer("mask", mask, persistent=False)  # moves to the module's device
+        if self._given is not None:
+            self.initialise(features(self._given.to(self.pseudo_inputs)))
+            self._given = None
+
+    @torch.no_grad()
+    def initialise(self, features: Tensor) -> None:
+        """
+        Makes data drawn at random (by torch's generator) the pseudo-inputs, with noise if they are learned.
+
+        :raises ValueError: if there are fewer than components.
+        """
+        if not self._waits:
+            return
+        _check_enough(self.components, len(features))
+        rows = torch.randperm(len(features))[: self.components].to(features.device)
+        values = features[rows].movedim(0, -2).to(self.pseudo_inputs)
+        self.pseudo_inputs.copy_(values if self.frozen else values + self.std * torch.randn_like(values))
+        self._waits = False
+
+    @property
+    def inputs(self) -> Tensor:
+        """The pseudo-inputs as the encoder sees them, ``[component, leaf, pixel]``."""
+        self.sizes  # noqa: B018, says so if there are none
+        if self._waits:
+            raise ValueError(
+                "the pseudo-inputs of this VampPrior start from data, which it has not seen; call "
+                "spvae.initialise(x) before training (fit and train do)"
+            )
+        values = self.pseudo_inputs if self.frozen else nn.functional.hardtanh(self.pseudo_inputs, *self.range)
+        if self.mask is not None:
+            values = torch.where(self.mask.unsqueeze(-2), values, 0.0)
+        return values.movedim(0, -2)
+
+    @memoized
+    def forward(self) -> LeafNormalMixture:
+        """
+        The mixture.
+
+        :raises ValueError: if the prior is used without a guide that has an encoder, or pseudo-inputs have not started.
+        """
+        inputs = self.inputs
+        if self._encode is None:
+            raise ValueError(
+                "this VampPrior has no encoder; pass it to a model with a guide that has one, or call connect(...)"
+            )
+        posterior = self._encode(inputs)
+        if not isinstance(posterior, LeafNormal):
+            raise ValueError(
+                f"a VampPrior needs a guide whose posterior is a LeafNormal, but it is a {type(posterior).__name__}"
+            )
+        size = self.sizes["latent_dim"]
+        if posterior.event_shape != (size,):
+            raise ValueError(
+                f"the guide's posterior has latent size {posterior.event_shape[0]}, but the prior's is {size}; one "
+                "size is needed"
+            )
+        shape = (self.components, self.sizes["leaves"], size)
+        log_weight = self.logits.log_softmax(-1).t() if self.weights == "learned" else None
+        return LeafNormalMixture(posterior.loc.expand(shape), posterior.scale.expand(shape), log_weight)
+
+
+def _loaded(module: nn.Module, _keys: Any) -> None:
+    """Pseudo-inputs that were loaded have started."""
+    assert isinstance(module, VampPrior)
+    module._waits = False
+
+
+def _check_enough(components: int, rows: int) -> None:
+    if rows < components:
+        raise ValueError(f"components is {components}, but there are {rows} data; at most as many as data are accepted")
+
+
+def _described(value: object) -> str:
+    return f"of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _check(init: Any, frozen: Any, mean: Any, std: Any, limits: Any, weights: Any) -> None:
+    """Raises a ValueError in one sentence for options out of range."""
+    if init not in _INITS:
+        raise ValueError(f"init is {init!r}; known are {', '.join(_INITS)}")
+    if not isinstance(frozen, bool):
+        raise ValueError(f"frozen is {frozen!r}; True or False is needed")
+    if weights not in _WEIGHTS:
+        raise ValueError(f"weights is {weights!r}; known are {', '.join(_WEIGHTS)}")
+    if not _is_number(mean):
+        raise ValueError(f"mean is {mean!r}; a finite number is needed")
+    if not _is_number(std) or std < 0:
+        raise ValueError(f"std is {std!r}; a number of at least 0 is needed")
+    pair = isinstance(limits, (tuple, list)) and len(limits) == 2 and all(map(_is_number, limits))
+    if not pair or limits[0] >= limits[1]:
+        raise ValueError(f"range is {limits!r}; two finite numbers, the smaller one first, are needed")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

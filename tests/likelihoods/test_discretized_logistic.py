@@ -1,0 +1,143 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The discretised logistic likelihood, in its own form and that of the VampPrior paper."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from pyro_spvae import registry
+from pyro_spvae.likelihoods import DiscretizedLogistic
+from pyro_spvae.training.build import build_likelihood, build_model, modelled, resolve
+from tests.test_priors_likelihoods import LEAVES, PIXELS, LikelihoodTests
+from tests.training.cases import TINY, images, table
+
+
+class TestDiscretizedLogistic(LikelihoodTests):
+    levels = 4
+    heads = (PIXELS, PIXELS)
+    outside = (4.0, -1.0, 0.5, math.nan, math.inf)
+    accepts = "the integers 0 to 3"
+
+    def make(self):
+        return DiscretizedLogistic(4)
+
+    def outputs(self, *lead):
+        loc, raw = super().outputs(*lead)
+        return loc, raw - 2  # inside of the range of log-scales
+
+    def test_features_lie_in_the_unit_interval_and_keep_order(self, likelihood):
+        features = likelihood.features(torch.arange(4.0))
+        torch.testing.assert_close(features, torch.tensor([0.125, 0.375, 0.625, 0.875]))
+
+    def test_parameters_are_those_of_the_paper(self, likelihood):
+        loc, raw = torch.tensor([[-9.0, 0.0, 1.0, 9.0]] * LEAVES), torch.tensor([[-7.0, -4.0, -0.5, 2.0]] * LEAVES)
+        distribution = likelihood((loc, raw))
+        half = 1 / 8 if likelihood.edges == "truncated" else 0.0
+        torch.testing.assert_close(distribution.loc, loc.sigmoid().clamp(half, 1 - half))
+        torch.testing.assert_close(distribution.log_scale[0], torch.tensor([-4.5, -4.0, -0.5, 0.0]))
+        assert (distribution.levels, distribution.edges) == (4, likelihood.edges)
+
+    def test_initial_outputs_have_gradients(self, likelihood):
+        outputs = tuple(output.requires_grad_() for output in likelihood.initial_outputs(LEAVES))
+        x = self.values(5, LEAVES, PIXELS)
+        distribution = likelihood(outputs)
+        torch.testing.assert_close(
+            distribution.log_scale.exp() * math.pi / math.sqrt(3), torch.full((LEAVES, PIXELS), 0.3)
+        )
+        by_loc, by_log_scale = torch.autograd.grad(distribution.log_prob(x).sum(), outputs)
+        inside = outputs[0].sigmoid() == distribution.loc  # the truncated form moves means away from the ends
+        assert inside.any() and torch.equal(by_loc != 0, inside) and (by_log_scale != 0).all()
+
+
+class TestTruncated(TestDiscretizedLogistic):
+    def make(self):
+        return DiscretizedLogistic(4, edges="truncated")
+
+    def test_density_is_normalised_over_the_support(self):
+        likelihood = self.make().bind(leaves=LEAVES, pixels=1)
+        outputs = tuple(output[..., :1] for output in self.outputs(LEAVES))
+        every = torch.arange(4.0)[:, None, None].expand(-1, LEAVES, 1)
+        total = likelihood(outputs).log_prob(every).exp().sum(0)
+        loc, scale = likelihood(outputs).loc.squeeze(-1), likelihood(outputs).log_scale.exp().squeeze(-1)
+        inside = torch.sigmoid((1 - loc) / scale) - torch.sigmoid(-loc / scale)
+        torch.testing.assert_close(total, inside + 4e-7)
+        assert (total < 1).all()
+
+    def test_is_a_lower_bound_of_the_normalised_masses(self):
+        likelihood = DiscretizedLogistic(edges="truncated").bind(leaves=LEAVES, pixels=1)
+        raw = (3 * torch.randn(50, LEAVES, 1), torch.rand(50, LEAVES, 1) * -4.5)
+        every = torch.arange(256.0).reshape(-1, 1, 1, 1)
+        log_mass = likelihood(raw).log_prob(every)
+        total = log_mass.logsumexp(0)
+        assert (total < 2.6e-5).all() and (total < -0.1).any()
+        assert (log_mass <= log_mass.log_softmax(0) + 2.6e-5).all()
+
+
+class TestSoftplus(TestDiscretizedLogistic):
+    def make(self):
+        return DiscretizedLogistic(4, scale="softplus", min_scale=0.01)
+
+    def test_parameters_are_those_of_the_paper(self, likelihood):
+        raw = torch.tensor([[-50.0, -4.0, 0.0, 2.0]] * LEAVES)
+        expected = 0.01 + torch.nn.functional.softplus(raw)
+        torch.testing.assert_close(likelihood((torch.zeros_like(raw), raw)).log_scale.exp(), expected)
+
+    def test_scales_outside_the_range_of_the_paper_have_gradients(self):
+        x = torch.tensor([[0.0, 100.0, 200.0, 255.0]] * LEAVES)
+        for scale, has in (("softplus", True), ("hardtanh", False)):
+            likelihood = DiscretizedLogistic(scale=scale).bind(leaves=LEAVES, pixels=PIXELS)
+            for start in (-7.0, 3.0):
+                raw = torch.full((LEAVES, PIXELS), start).requires_grad_()
+                log_prob = likelihood((torch.zeros_like(raw), raw)).log_prob(x)
+                assert bool((torch.autograd.grad(log_prob.sum(), raw)[0] != 0).all()) == has
+
+    def test_scale_has_a_floor(self):
+        likelihood = DiscretizedLogistic(scale="softplus").bind(leaves=LEAVES, pixels=PIXELS)
+        outputs = (torch.zeros(LEAVES, PIXELS), torch.full((LEAVES, PIXELS), -1e3))
+        torch.testing.assert_close(likelihood(outputs).log_scale.exp(), torch.full((LEAVES, PIXELS), 1e-3))
+        assert likelihood.options() == {"levels": 256, "edges": "tails", "scale": "softplus", "min_scale": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"levels": 0}, "levels is 0; a positive integer is needed"),
+        ({"levels": 1}, "levels is 1; at least 2 are needed"),
+        ({"edges": "none"}, "edges is 'none'; known are tails, truncated"),
+        ({"scale": "exp"}, "scale is 'exp'; known are hardtanh, softplus"),
+        ({"min_scale": 0.1}, "min_scale is 0.1, but the scale 'hardtanh' has a floor of its own; leave it out"),
+        ({"scale": "softplus", "min_scale": -1}, "min_scale is -1; a number of at least 0 is needed"),
+    ],
+)
+def test_refused_options(options, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        DiscretizedLogistic(**options)
+
+
+@pytest.mark.parametrize("text", ["discretized-logistic", "discretized-logistic(edges=truncated,scale=softplus)"])
+def test_is_made_by_name_with_the_levels_of_the_data(text):
+    data = images(levels=7)
+    config = resolve(dataclasses.replace(TINY, likelihood=text), data)
+    assert config.preprocess == "integers"
+    data = modelled(config, data)
+    likelihood = build_likelihood(config, data.values)
+    assert isinstance(likelihood, DiscretizedLogistic) and likelihood.levels == 7
+    again = registry.build("likelihood", registry.describe(likelihood))
+    assert again.options() == likelihood.options()
+    spvae = build_model(config, data)
+    x = spvae.model(num=3)
+    spvae.check(x)
+    assert spvae.log_likelihood(x.float(), num_samples=2).isfinite().all()
+    x[0, 0, 0, 0] = 7
+    with pytest.raises(ValueError, match="the likelihood DiscretizedLogistic accepts the integers 0 to 6$"):
+        spvae.check(x)
+
+
+def test_continuous_values_are_refused():
+    with pytest.raises(ValueError, match="^likelihood is 'discretized-logistic', but the values of table are cont"):
+        resolve(dataclasses.replace(TINY, likelihood="discretized-logistic"), table())

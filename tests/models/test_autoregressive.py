@@ -1,0 +1,204 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""SPVAEs whose leaves have autoregressive decoders: trained, asked, kept."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from pyro import poutine
+
+from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae.distributions import LeafAutoregressive
+from pyro_spvae.guides import HierarchicalGuide, MixedGuide, NormalGuide
+from pyro_spvae.likelihoods import Bernoulli, Normal
+from pyro_spvae.models import HVAE, SPVAE, VAE, MixedLeaf
+from pyro_spvae.nn import GatedConv, Joint, PixelCNN
+from tests.models.test_decoding import scattered
+
+
+def pixel_spvae(shape=(2, 4), delta=2, likelihood=None, channels=1, leaf=None, **options):
+    """Two leaf regions of 2 x 2 pixels, two leaves each."""
+    decoder = PixelCNN(**({"filters": 4, "layers": 2} | options))
+    return SPVAE(
+        poon_domingos(shape, delta),
+        2,
+        leaf=VAE(Bernoulli() if likelihood is None else likelihood, 2, decoder=decoder) if leaf is None else leaf,
+        guide=NormalGuide(encoder=GatedConv(((3, 3, 1, 1),))),
+        channels=channels,
+    )
+
+
+def with_prior_as_guide(spvae):
+    """Importance weights are then p(x | z), which are bounded."""
+    head = spvae.leaf_guide.encoder.network.head
+    with torch.no_grad():
+        head.weights[0].zero_()
+        head.biases[0].copy_(torch.tensor([0, 0, *[math.log(math.expm1(1 - 1e-3))] * 2]))
+    return spvae
+
+
+def binary(rows, *shape):
+    return (torch.rand(rows, *shape) > 0.5).double()
+
+
+def test_density_of_pixels_given_latent_variables_sums_to_one():
+    spvae = scattered(pixel_spvae((2, 2), 1))
+    images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, 1, 2, 2)
+    z = torch.randn(1, spvae.num_leaves, 2).expand(16, -1, -1)
+    model = poutine.condition(spvae.model, data={"z": z})
+    trace = poutine.trace(poutine.block(poutine.condition(model, {}), hide=["tree"])).get_trace(images)
+    trace.compute_log_prob()
+    leaf = trace.nodes["x"]["fn"].log_prob(spvae.prepare(images).patches)
+    torch.testing.assert_close(spvae.circuit(leaf).exp().sum(), torch.tensor(1.0))
+
+
+def test_likelihoods_of_all_images_sum_to_one():
+    spvae = with_prior_as_guide(scattered(pixel_spvae((2, 2), 2)))
+    images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, 1, 2, 2)
+    total = spvae.log_likelihood(images, num_samples=4000).exp().sum()
+    assert total.item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("likelihood", [Bernoulli, Normal])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_trains(likelihood, channels):
+    torch.manual_seed(1)
+    spvae = pixel_spvae(likelihood=likelihood(), channels=channels)
+    x = binary(1, channels, 2, 4).expand(20, -1, -1, -1)
+    objective = CircuitELBO(num_particles=3)(spvae.model, spvae.guide)
+    optimiser = torch.optim.Adam(spvae.parameters(), 0.02)
+    losses = []
+    for _ in range(30):
+        optimiser.zero_grad()
+        loss = objective(x)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
+    assert all(parameter.grad is not None for parameter in spvae.leaf.parameters())
+
+
+def test_samples_follow_the_model():
+    spvae = scattered(pixel_spvae((1, 2), 2))
+    images = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).reshape(4, 1, 1, 2)
+    probability = spvae.log_likelihood(images, num_samples=20_000).exp()
+    drawn = spvae.sample(20_000).flatten(1)
+    share = torch.bincount((drawn @ torch.tensor([2.0, 1.0])).long(), minlength=4) / 20_000
+    torch.testing.assert_close(share, probability, atol=0.02, rtol=0)
+
+
+def test_queries_do_not_change_the_model():
+    spvae = pixel_spvae()
+    x = binary(6, 1, 2, 4)
+    before = {name: value.clone() for name, value in spvae.state_dict().items()}
+    hidden = torch.ones(1, 2, 4, dtype=torch.bool)
+    hidden[..., 2:] = False
+    torch.manual_seed(1)
+    in_training = [spvae.log_likelihood(x, num_samples=5), spvae.reconstruct(x, num_particles=3)]
+    spvae.impute(x, hidden, num_particles=3)
+    spvae.embed(x, num_particles=3)
+    spvae.posterior(x, num_particles=3)
+    assert spvae.training and all(module.training for module in spvae.modules())
+    for name, value in spvae.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    spvae.eval()
+    torch.manual_seed(1)
+    torch.testing.assert_close(in_training[0], spvae.log_likelihood(x, num_samples=5))
+    torch.testing.assert_close(in_training[1], spvae.reconstruct(x, num_particles=3))
+
+
+def test_means_are_those_given_a_draw():
+    spvae = scattered(pixel_spvae())
+    means = spvae.sample(50, means=True)
+    assert means.shape == (50, 1, 2, 4) and ((means > 0) & (means < 1)).all()
+    x = binary(5, 1, 2, 4)
+    reconstructions = spvae.reconstruct(x, num_particles=4)
+    assert reconstructions.shape == x.shape and ((reconstructions > 0) & (reconstructions < 1)).all()
+
+
+def test_interpolates_under_one_noise():
+    spvae = scattered(pixel_spvae())
+    x = binary(3, 1, 2, 4)
+    path = spvae.interpolate(x, x, steps=3, num_particles=4)
+    assert path.shape == (3, 3, 1, 2, 4)
+    torch.testing.assert_close(path[0], path[1])
+    torch.testing.assert_close(path[0], path[2])
+
+
+def test_imputes_whole_regions_by_the_conditional_distribution():
+    spvae = scattered(pixel_spvae((1, 2), 1))
+    observed = torch.tensor([[[True, False]]])
+    images = torch.tensor([[1.0, 0], [1, 1]]).reshape(2, 1, 1, 2)
+    joint = spvae.log_likelihood(images, num_samples=4000).exp()
+    marginal = spvae.log_likelihood(images[:1], observed, num_samples=4000).exp()
+    torch.testing.assert_close(marginal[0], joint.sum(), rtol=0.03, atol=0)
+    filled = spvae.impute(images[:1].expand(4000, -1, -1, -1), observed, num_particles=50)[0]
+    assert (filled[:, 0, 0, 0] == 1).all()
+    assert filled[:, 0, 0, 1].mean().item() == pytest.approx((joint[1] / joint.sum()).item(), abs=0.04)
+
+
+def test_parts_of_regions_are_refused():
+    spvae = pixel_spvae()
+    observed = torch.ones(1, 2, 4, dtype=torch.bool)
+    observed[..., 3] = False
+    for ask in (spvae.impute, spvae.log_likelihood, spvae.reconstruct, spvae.embed):
+        with pytest.raises(ValueError, match="^mask shows a part of a patch, .*; hide leaf regions as a whole"):
+            ask(binary(2, 1, 2, 4), observed)
+    assert spvae.training
+
+
+def test_saves_and_loads_to_equal_values(tmp_path):
+    spvae = scattered(pixel_spvae(latents="masked"))
+    x = binary(4, 1, 2, 4)
+    spvae.save(tmp_path)
+    again = SPVAE.load(tmp_path)
+    values = []
+    for model in (spvae, again):
+        torch.manual_seed(2)
+        values.append((model.log_likelihood(x, num_samples=7), model.sample(5)))
+    assert torch.equal(values[0][0], values[1][0]) and torch.equal(values[0][1], values[1][1])
+    assert again.leaf.decoder.latents == "masked"
+
+
+def test_progress_bar(capsys):
+    spvae = pixel_spvae()
+    spvae.sample(3, progress=True)
+    assert "pixels: 100%" in capsys.readouterr().err
+    spvae.sample(3)
+    assert capsys.readouterr().err == ""
+
+
+def test_beside_other_leaves():
+    leaves = [VAE(Bernoulli(), 2, decoder=PixelCNN(4, 2)), VAE(Bernoulli(), 2)]
+    spvae = SPVAE(poon_domingos((2, 4), 2), 2, leaf=MixedLeaf(leaves), guide=MixedGuide([NormalGuide(), NormalGuide()]))
+    x = binary(3, 1, 2, 4)
+    assert CircuitELBO(num_particles=2).loss(spvae.model, spvae.guide, x) > 0
+    assert set(spvae.sample(20).unique().tolist()) == {0.0, 1.0}
+    means = spvae.reconstruct(x, num_particles=3)
+    assert ((means > 0) & (means < 1)).all()
+
+
+def test_two_layers_of_latent_variables():
+    guide = HierarchicalGuide(
+        encoder=GatedConv(((3, 3, 1, 1),)), second=Joint((12,), first=GatedConv(((3, 3, 1, 1),), heads=False))
+    )
+    leaf = HVAE(Bernoulli(), 2, 3, decoder=PixelCNN(4, 2))
+    spvae = SPVAE(poon_domingos((2, 4), 2), 2, leaf=leaf, guide=guide)
+    x = binary(5, 1, 2, 4)
+    CircuitELBO(num_particles=2)(spvae.model, spvae.guide)(x).backward()
+    assert all(layer.weights[0].grad.any() for layer in leaf.decoder.maps)
+    observed = torch.ones(1, 2, 4, dtype=torch.bool)
+    observed[..., 2:] = False
+    filled = spvae.impute(x, observed, num_particles=3)[0]
+    assert torch.equal(filled[..., :2], x[..., :2]) and set(filled.unique().tolist()) == {0.0, 1.0}
+
+
+def test_model_states_the_distribution():
+    spvae = pixel_spvae()
+    trace = poutine.trace(spvae.model).get_trace(num=2)
+    assert isinstance(trace.nodes["x"]["fn"], LeafAutoregressive)
+    assert trace.nodes["x"]["value"].shape == (2, 4, 4)

@@ -1,0 +1,264 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Every prior under the checks that all inherit, and what is particular to the simple ones."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from pyro_spvae.guides import NormalGuide
+from pyro_spvae.nn import positive_scale
+from pyro_spvae.priors import MixtureOfGaussians, Prior, StandardNormal, VampPrior
+from tests.priors.cases import LATENT, LEAVES, PIXELS, ROWS, PriorTests
+
+COMPONENTS = 4
+
+
+class TestStandardNormal(PriorTests):
+    reparameterised = True
+
+    def make(self):
+        return StandardNormal()
+
+    def bound(self, leaves=LEAVES):
+        return self.make().bind(leaves=leaves, latent_dim=LATENT, pixels=PIXELS)
+
+    def reference(self, prior):
+        return Independent(Normal(torch.zeros(LEAVES, LATENT), 1.0), 1)
+
+    def test_density(self, prior):
+        z = torch.randn(ROWS, LEAVES, LATENT)
+        expected = -0.5 * z.square().sum(-1) - 0.5 * LATENT * math.log(2 * math.pi)
+        torch.testing.assert_close(prior().log_prob(z), expected)
+
+    def test_needs_no_pixels_guide_or_data(self):
+        prior = self.make().bind(leaves=1, latent_dim=5)
+        assert prior().event_shape == (5,) and not list(prior.parameters()) and prior.wanted_rows == 0
+        prior.initialise(torch.zeros(1, 1, 1))
+
+
+def mixture(loc, scale, weights):
+    """Torch's mixture of ``[component, leaf, latent]`` and weights ``[component, leaf]``."""
+    return MixtureSameFamily(
+        Categorical(probs=weights.t()), Independent(Normal(loc.transpose(0, 1), scale.transpose(0, 1)), 1)
+    )
+
+
+class TestMixtureOfGaussians(PriorTests):
+    leaf_dims = {"loc": 1, "raw_scale": 1, "logits": 1}
+
+    def make(self):
+        return MixtureOfGaussians(COMPONENTS, spread=0.6, min_scale=0.2)
+
+    def bound(self, leaves=LEAVES):
+        prior = self.make().bind(leaves=leaves, latent_dim=LATENT, pixels=PIXELS)
+        with torch.no_grad():
+            prior.loc.mul_(2)
+            prior.raw_scale.add_(0.5 * torch.randn_like(prior.raw_scale))
+            prior.logits.normal_()
+        return prior
+
+    def reference(self, prior):
+        scale = 0.2 + nn.functional.softplus(prior.raw_scale)
+        return mixture(prior.loc, scale, prior.logits.exp() / prior.logits.exp().sum(0))
+
+    def test_weights_sum_to_one_and_are_those_of_the_density(self, prior):
+        assert prior.weights.shape == (COMPONENTS, LEAVES)
+        torch.testing.assert_close(prior.weights.sum(0), torch.ones(LEAVES))
+        torch.testing.assert_close(prior.weights, prior().log_weight.exp())
+
+    def test_starts_with_the_variance_of_the_standard_normal(self):
+        prior = MixtureOfGaussians(4000, spread=0.8).bind(leaves=2, latent_dim=3)
+        distribution = prior()
+        torch.testing.assert_close(prior.loc.std(0), torch.full((2, 3), 0.8), rtol=0.05, atol=0)
+        torch.testing.assert_close(distribution.scale, torch.full((4000, 2, 3), 0.6))
+        torch.testing.assert_close(distribution.variance, torch.ones(2, 3), rtol=0.05, atol=0)
+        assert torch.equal(prior.weights, torch.full((4000, 2), 1 / 4000))
+
+    def test_default_is_the_papers_number(self):
+        assert MixtureOfGaussians().components == 500
+
+    def test_scales_have_a_floor(self, prior):
+        with torch.no_grad():
+            prior.raw_scale.fill_(-1e3)
+        assert torch.equal(prior().scale, torch.full((COMPONENTS, LEAVES, LATENT), 0.2))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"components": 0}, "components is 0; a positive integer is needed"),
+            ({"components": 2.0}, "components is 2.0; a positive integer is needed"),
+            ({"components": True}, "components is True; a positive integer is needed"),
+            ({"spread": 0.0}, "spread is 0.0; a number above 0 and below 1 is needed"),
+            ({"spread": 1.0}, "spread is 1.0; a number above 0 and below 1 is needed"),
+            ({"spread": math.nan}, "spread is nan; a number above 0 and below 1 is needed"),
+            ({"spread": "0.5"}, "spread is '0.5'; a number above 0 and below 1 is needed"),
+            ({"min_scale": -0.1}, "min_scale is -0.1; a number of at least 0 and below 1 is needed"),
+            ({"min_scale": 1}, "min_scale is 1; a number of at least 0 and below 1 is needed"),
+            ({"min_scale": True}, "min_scale is True; a number of at least 0 and below 1 is needed"),
+        ],
+    )
+    def test_refused_options(self, options, message):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            MixtureOfGaussians(**options)
+
+    @pytest.mark.parametrize("options", [{"spread": 0.999, "min_scale": 0.5}])
+    def test_a_floor_above_what_the_spread_leaves_is_finite(self, options):
+        prior = MixtureOfGaussians(3, **options).bind(leaves=1, latent_dim=1)
+        assert prior().log_prob(torch.zeros(1, 1)).isfinite().all()
+
+
+class VampPriorTests(PriorTests):
+    leaf_dims = {"pseudo_inputs": 0}
+
+    def bound(self, leaves=LEAVES):
+        prior = self.make().bind(leaves=leaves, latent_dim=LATENT, pixels=PIXELS)
+        self.guide = NormalGuide((5,), scale="precision", min_scale=0.3)
+        self.guide.bind(leaves=leaves, latent_dim=LATENT, pixels=PIXELS)
+        with torch.no_grad():
+            for parameter in self.guide.parameters():
+                parameter.normal_(0, 0.7)
+        prior.connect(self.guide.posterior, lambda x: x.reshape(-1, 1, PIXELS).expand(-1, leaves, -1))
+        with torch.no_grad():
+            if not prior.frozen:  # where the hardtanh has a derivative
+                prior.pseudo_inputs.uniform_(0.05, 0.95)
+            elif leaves > 1:  # leaves of their own, as patches are
+                prior.pseudo_inputs.copy_(torch.randn_like(prior.pseudo_inputs))
+            if prior.weights == "learned":
+                prior.logits.normal_()
+        return prior
+
+    def alone(self, prior, leaf):
+        together = self.guide
+        one = super().alone(prior, leaf)
+        self.guide.load_state_dict({name: value.narrow(0, leaf, 1) for name, value in together.state_dict().items()})
+        self.guide = together
+        return one
+
+    def test_state_dict_round_trip(self, prior):
+        guide = self.guide
+        z = torch.randn(ROWS, LEAVES, LATENT)
+        one = self.bound()
+        one.load_state_dict(prior.state_dict())
+        assert set(prior.state_dict()) == set(self.leaf_dims)  # not the encoder, which is the guide's
+        assert not torch.equal(one().log_prob(z), prior().log_prob(z))
+        self.guide.load_state_dict(guide.state_dict())
+        assert torch.equal(one().log_prob(z), prior().log_prob(z))
+
+    def reference(self, prior):
+        """The encoder asked about one pseudo-input of one leaf after the other, by hand."""
+        loc = torch.empty(COMPONENTS, LEAVES, LATENT)
+        scale = torch.empty_like(loc)
+        mean, raw = self.guide.encoder.stacks
+        for k in range(COMPONENTS):
+            for leaf in range(LEAVES):
+                u = prior.pseudo_inputs[leaf, k].detach()
+                u = u if prior.frozen else u.clamp(0, 1)
+                hidden = [nn.functional.softplus(u @ s.weights[0][leaf] + s.biases[0][leaf, 0]) for s in (mean, raw)]
+                loc[k, leaf] = hidden[0] @ mean.weights[1][leaf] + mean.biases[1][leaf, 0]
+                value = hidden[1] @ raw.weights[1][leaf] + raw.biases[1][leaf, 0]
+                scale[k, leaf] = (1 + value.square()).rsqrt().clamp(min=0.3)
+        weights = torch.full((COMPONENTS, LEAVES), 1 / COMPONENTS)
+        if prior.weights == "learned":
+            weights = prior.logits.softmax(0)
+        return mixture(loc.detach(), scale.detach(), weights.detach())
+
+    def test_gradients_of_the_encoder(self, prior):
+        """By finite differences along a random direction, all parameters of the guide together."""
+        z = torch.randn(ROWS, LEAVES, LATENT)
+        parameters = list(self.guide.parameters())
+        grads = torch.autograd.grad(prior().log_prob(z).sum(), parameters)
+        directions = [torch.randn_like(parameter) for parameter in parameters]
+        values = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                for parameter, direction in zip(parameters, directions, strict=True):
+                    parameter.add_(step * direction)
+                values.append(prior().log_prob(z).sum())
+                for parameter, direction in zip(parameters, directions, strict=True):
+                    parameter.sub_(step * direction)
+        slope = sum((grad * direction).sum() for grad, direction in zip(grads, directions, strict=True))
+        assert abs(slope) > 0.1
+        torch.testing.assert_close((values[0] - values[1]) / 2e-6, slope, rtol=1e-5, atol=1e-6)
+
+
+class TestVampPrior(VampPriorTests):
+    def make(self):
+        return VampPrior(COMPONENTS)
+
+    def test_is_the_mean_of_the_posteriors_at_the_pseudo_inputs(self, prior):
+        """Equation (9)."""
+        z = torch.randn(ROWS, LEAVES, LATENT)
+        u = prior.pseudo_inputs.clamp(0, 1)
+        densities = [self.guide.encode(u[:, k].unsqueeze(0)).log_prob(z).exp() for k in range(COMPONENTS)]
+        torch.testing.assert_close(prior().log_prob(z).exp(), sum(densities) / COMPONENTS)
+
+
+class TestVampPriorOfData(VampPriorTests):
+    def make(self):
+        return VampPrior(data=torch.randn(COMPONENTS, PIXELS))
+
+    def test_options_make_the_same_prior(self):
+        """The data are no option: a prior that waits for its pseudo-inputs comes back."""
+        prior = self.make()
+        again = VampPrior(**prior.options())
+        assert again.options() == prior.options()
+        assert again.frozen and again.components == COMPONENTS and again.wanted_rows == COMPONENTS
+
+
+class TestVampPriorOfTrainedData(VampPriorTests):
+    def make(self):
+        return VampPrior(data=torch.rand(COMPONENTS + 3, PIXELS), components=COMPONENTS, frozen=False)
+
+
+class TestVampPriorOfLearnedWeights(VampPriorTests):
+    leaf_dims = {"pseudo_inputs": 0, "logits": 1}
+
+    def make(self):
+        return VampPrior(COMPONENTS, weights="learned")
+
+
+class TestPriorOfOnesOwn(PriorTests):
+    """The example of the base class' documentation."""
+
+    reparameterised = True
+    leaf_dims = {"loc": 0}
+
+    class LearnedNormal(Prior):
+        def build(self, leaves, latent_dim):
+            self.loc = nn.Parameter(torch.randn(leaves, latent_dim))
+
+        def forward(self):
+            self.sizes  # noqa: B018
+            import pyro.distributions as dist
+
+            return dist.Normal(self.loc, 1.0).to_event(1)
+
+    def make(self):
+        return self.LearnedNormal()
+
+    def bound(self, leaves=LEAVES):
+        prior = self.make().bind(leaves=leaves, latent_dim=LATENT, pixels=PIXELS)
+        prior.connect(lambda x: x, lambda x: x)
+        return prior
+
+    def reference(self, prior):
+        return Independent(Normal(prior.loc.detach(), 1.0), 1)
+
+    def test_is_one_distribution_within_a_step(self):
+        assert self.bound()() is not None  # nothing is memoised unless it is marked
+
+
+def test_a_prior_must_say_what_it_is():
+    with pytest.raises(NotImplementedError, match=r"^Prior must define forward\(self\)$"):
+        Prior()()
+
+
+def test_scale_of_a_mixture_is_that_of_its_parameters():
+    prior = MixtureOfGaussians(3).bind(leaves=2, latent_dim=2)
+    assert torch.equal(prior().scale, positive_scale(prior.raw_scale, "softplus", 1e-3))

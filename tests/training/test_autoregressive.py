@@ -1,0 +1,152 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Decoders of their own kind, and networks that are one thing in training and another in evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from pyro_spvae import distributed
+from pyro_spvae.models import SPVAE
+from pyro_spvae.nn import MLP, Conv, GatedConv, PixelCNN
+from pyro_spvae.training import trainer as trainer_module
+from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
+from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.trainer import Trainer
+from tests.training.cases import TINY, images
+
+DATA = images(levels=2)
+PIXEL = {
+    "network": "gated-conv(layers=((3, 3, 1, 1),))",
+    "decoder": "pixelcnn(filters=4, layers=2)",
+    "structure": "poon-domingos",
+    "delta": 2,
+}
+
+
+def model(data=DATA, **options):
+    config = resolve(dataclasses.replace(TINY, **options), data)
+    torch.manual_seed(0)
+    return config, build_model(config, modelled(config, data))
+
+
+def statistics(spvae):
+    return {name: value.clone() for name, value in spvae.named_buffers() if "running" in name}
+
+
+def same(first, second):
+    assert first and first.keys() == second.keys()
+    return all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+class TestDecoderOption:
+    def test_decoders_may_be_of_another_kind(self):
+        _, spvae = model(**PIXEL)
+        assert isinstance(spvae.leaf.decoder, PixelCNN) and isinstance(spvae.leaf_guide.encoder, GatedConv)
+        assert (spvae.leaf.decoder.filters, spvae.leaf_guide.encoder.layers) == (4, ((3, 3, 1, 1),))
+        _, spvae = model(network="conv(filters=(2,))", decoder="mlp", hidden=(5,), delta=2)
+        assert isinstance(spvae.leaf.decoder, MLP) and isinstance(spvae.leaf_guide.encoder, Conv)
+        assert spvae.leaf.decoder.hidden_dims == (5,)
+
+    def test_by_default_they_are_like_the_encoders(self):
+        assert TrainConfig().decoder is None
+        _, spvae = model(network="gated-conv(layers=((3, 3, 1, 1),))", delta=2)
+        assert isinstance(spvae.leaf.decoder, GatedConv)
+
+    def test_some_of_several_kinds_of_leaves(self):
+        _, spvae = model(**{**PIXEL, "leaf": "vae+factorized", "units": 2})
+        assert isinstance(spvae.leaf.parts[0].decoder, PixelCNN)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (
+                {"leaf": "factorized"},
+                f"decoder is {PIXEL['decoder']!r}, but the leaf 'factorized' takes none; leave one of them out",
+            ),
+            (
+                {"leaf": "vae(hidden_dims=(3,))"},
+                f"decoder is {PIXEL['decoder']!r}, but the leaf 'vae(hidden_dims=(3,))' takes none; leave one of them "
+                "out",
+            ),
+            ({"decoder": " "}, "decoder is empty; a name is needed"),
+            ({"decoder": 3}, "decoder is 3; a text is needed"),
+            (
+                {"decoder": "pixelcn"},
+                "network is 'pixelcn'; did you mean pixelcnn?",
+            ),
+            (
+                {"network": "pixelcnn", "decoder": None},
+                "the network 'pixelcnn' is a decoder and cannot encode patches; give it as decoder alone, and another "
+                "network as encoder",
+            ),
+        ],
+    )
+    def test_refusals(self, options, message):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            model(**{**PIXEL, **options})
+
+
+class TestModes:
+    def test_training_learns_statistics_and_validation_uses_them(self, monkeypatch):
+        config, spvae = model(**PIXEL)
+        data = modelled(config, DATA)
+        seen = []
+
+        def validate(validated, *args):
+            seen.append(statistics(validated))
+            result = mean_bounds(validated, *args)
+            assert same(seen[-1], statistics(validated))
+            assert all(module.training for module in validated.modules())
+            return result
+
+        monkeypatch.setattr(trainer_module, "mean_bounds", validate)
+        spvae.eval()
+        before = statistics(spvae)
+        Trainer(spvae, data.train, data.validation, config).run(max_steps=4)
+        assert len(seen) == 2 and not same(before, seen[0]) and not same(seen[0], seen[1])
+        assert not any(module.training for module in spvae.modules())  # as it was given
+
+    def test_figures_do_not_depend_on_the_mode_and_leave_statistics_alone(self):
+        config, spvae = model(**PIXEL)
+        data = modelled(config, DATA)
+        trainer = Trainer(spvae, data.train, data.validation, config)
+        trainer.run()
+        before, figures = statistics(spvae), []
+        for training in (True, False):
+            spvae.train(training)
+            values = log_likelihoods(spvae, data.test, samples=4, chunk_size=16, seed=1)
+            figures.append((values.tolist(), mean_bounds(spvae, trainer.elbo, data.test, 1)))
+            assert spvae.training is training and same(before, statistics(spvae))
+        assert figures[0] == figures[1]
+
+    def test_checkpoints_hold_statistics(self, tmp_path):
+        config, spvae = model(**PIXEL)
+        data = modelled(config, DATA)
+        folder = RunFolder.create(tmp_path / "run", config.to_dict(), {})
+        identity = {"architecture": spvae.architecture()}
+        Trainer(spvae, data.train, data.validation, config, folder, identity).run()
+        again = SPVAE.load(tmp_path / "run", checkpoint="best.pt")
+        assert same(statistics(spvae), statistics(again))
+        fresh = model(**PIXEL)[1]
+        assert not same(statistics(spvae), statistics(fresh))
+        values = [log_likelihoods(each, data.test, samples=4, chunk_size=16, seed=1) for each in (spvae, again)]
+        assert torch.equal(*values)
+
+    def test_processes_average_what_each_has_seen(self, monkeypatch):
+        _, spvae = model(**PIXEL)
+        for value in statistics(spvae).values():
+            value.normal_()
+        before = {name: value.clone() for name, value in spvae.state_dict().items()}
+        assert distributed.average_statistics(spvae) is None and same(before, spvae.state_dict())  # alone
+        monkeypatch.setattr(distributed, "world", lambda: 2)
+        monkeypatch.setattr(distributed, "total", lambda values: values.add_(3.0))  # the other process has 3
+        distributed.average_statistics(spvae)
+        for name, value in spvae.state_dict().items():
+            torch.testing.assert_close(value, (before[name] + 3) / 2 if "running" in name else before[name])
