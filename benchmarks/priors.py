@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Speed of the VampPrior: a training step and evaluation, against plain torch and the usual formulation.
 
-The VAE of the VampPrior paper for MNIST: 784 pixels, gated layers of 300 and 300, 40 latent variables, 500 pseudo-inputs,
-batch 100, one sample. Contenders compute the same from the same seed; they take turns in one process on one thread. Run
-``python -m benchmarks.priors``.
+The VAE of the VampPrior paper for MNIST: 784 pixels, gated layers of 300 and 300, 40 latent variables, 500
+pseudo-inputs, batch 100, one sample. Contenders compute the same from the same seed; they take turns in one process on
+one thread. Run ``python -m benchmarks.priors``.
 """
 
 from __future__ import annotations

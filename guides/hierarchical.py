@@ -25,8 +25,8 @@ class HierarchicalGuide(LeafGuide):
     The guide of :class:`~pyro_spvae.models.HVAE`. Sites: ``"z2"`` with event ``[top]``, ``"z1"`` with event
     ``[latent]``, all normal with diagonal covariances.
 
-    ``order="top-down"``: :math:`q(z_2 \mid x)\, q(z_1 \mid x, z_2)` (Tomczak and Welling 2018, eqs. (14) to (16)), whose
-    :math:`q(z_2 \mid x)` a :class:`~pyro_spvae.priors.VampPrior` can be made of. ``order="bottom-up"``:
+    ``order="top-down"``: :math:`q(z_2 \mid x)\, q(z_1 \mid x, z_2)` (Tomczak and Welling 2018, eqs. (14) to (16)), of
+    whose :math:`q(z_2 \mid x)` a :class:`~pyro_spvae.priors.VampPrior` can be made. ``order="bottom-up"``:
     :math:`q(z_1 \mid x)\, q(z_2 \mid z_1)` (Burda et al. 2016).
 
     :param Sequence[int] hidden_dims: hidden layers of the default networks, (32, 32).
@@ -75,7 +75,8 @@ class HierarchicalGuide(LeafGuide):
         check_part("second", second, Network)
         if order == "top-down" and not isinstance(second, Joint):
             raise ValueError(
-                f"second is a {type(second).__name__}; a Joint network, of features and z2, is needed in the order top-down"
+                f"second is a {type(second).__name__}; a Joint network, of features and z2, is needed "
+                "in the order top-down"
             )
         self.second = second
 

@@ -240,7 +240,7 @@ class SPVAE(Queries, Storage, PyroModule):
         Shows training data to parts that start from them, such as ``VampPrior(500, init="data")``; others stay as they
         are. ``fit`` and ``pyro-spvae train`` do this by themselves.
 
-        :param Tensor x: at least :attr:`wanted_rows` data ``[data, *event_shape]``; as many of them are drawn at random.
+        :param Tensor x: at least :attr:`wanted_rows` data ``[data, *event_shape]``; so many are drawn at random.
         :param Tensor observed: as in :meth:`model`; entries that are not seen become 0.
         :raises ValueError: if there are fewer.
         """

@@ -5,7 +5,8 @@ Names of parts, shared by the command line, configurations and saved models. Imp
 
 A part is written as a name or as ``package.module:Class``, with options in brackets: ``normal``,
 ``normal(min_scale=0.01)``, ``my_priors:Mixture(components=10)``; an option that is a network is written alike, with
-``_`` for ``-``: ``hierarchical(second=joint(first=gated_conv(layers=small)))``. Naming a class of one's own imports its module.
+``_`` for ``-``: ``hierarchical(second=joint(first=gated_conv(layers=small)))``. Naming a class of
+one's own imports its module.
 """
 
 from __future__ import annotations
@@ -50,7 +51,6 @@ _CLASSES = {
     },
     "network": {
         "mlp": "pyro_spvae.nn.mlp:MLP",
-        "joint": "pyro_spvae.nn.joint:Joint",
         "joint": "pyro_spvae.nn.joint:Joint",
         "conv": "pyro_spvae.nn.conv:Conv",
         "gated-conv": "pyro_spvae.nn.gated_conv:GatedConv",

@@ -61,8 +61,8 @@ class LeafAutoregressive(LeafDistribution):
         super().__init__(context.shape[:-3], event_size, mask, validate_args)
         if mask is not None and bool((mask.any(-1) != mask.all(-1)).any()):
             raise ValueError(
-                "mask shows a part of a patch, whose marginal likelihood an autoregressive decoder cannot compute; hide "
-                "leaf regions as a whole, which is exact, or use a decoder that is not autoregressive"
+                "mask shows a part of a patch, whose marginal likelihood an autoregressive decoder cannot compute; "
+                "hide leaf regions as a whole, which is exact, or use a decoder that is not autoregressive"
             )
         self.context = context
         self.conditionals = conditionals

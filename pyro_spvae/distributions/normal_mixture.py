@@ -158,8 +158,9 @@ class LeafNormalMixture(LeafDistribution):
 
     def _matrices(self, batch: torch.Size, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """
-        What depends on the components alone, kept where it has no gradient: their average ``[batch, 1, value]``, precisions and weighted means
-        ``[batch, value, component]``, constants and the means' squares ``[batch, 1, component]``.
+        What depends on the components alone, kept where it has no gradient: their average ``[batch, 1, value]``,
+        precisions and weighted means ``[batch, value, component]``, constants and the means' squares
+        ``[batch, 1, component]``.
         """
         # what has a gradient is made anew: each user may go backward through it once
         keeps = not (torch.is_grad_enabled() and self._requires_grad())

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Gated convolutional networks with a leaf axis (Tomczak and Welling 2018, the convolutional networks of their code)."""
+"""Gated convolutional networks with a leaf axis, those of the VampPrior paper's code (Tomczak and Welling 2018)."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ class _Decoder(nn.Module):
         for after, kernel, stride, padding in layers:
             if stride != 1 or 2 * padding != kernel - 1:
                 raise ValueError(
-                    f"layers of the network 'gated-conv' has the entry {(after, kernel, stride, padding)}; in a decoder "
-                    "the stride is 1 and the padding half of the kernel less one, so that sides stay"
+                    f"layers of the network 'gated-conv' has the entry {(after, kernel, stride, padding)}; in a "
+                    "decoder the stride is 1 and the padding half of the kernel less one, so that sides stay"
                 )
             self.convolutions.append(GatedLeafConv(leaves, channels, after, kernel, stride, padding))
             channels = after

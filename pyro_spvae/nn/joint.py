@@ -25,8 +25,8 @@ class Joint(Network):
     Inputs may lack batch dimensions of others, such as that of particles: they meet after the first layer only, so what
     is known of data alone is computed once.
 
-    :param Sequence[int] hidden_dims: units of the first layer of each input, then of the trunk's hidden layers; at least
-        one entry.
+    :param Sequence[int] hidden_dims: units of the first layer of each input, then of the trunk's hidden layers; not
+        empty.
     :param str activation: as of :class:`~pyro_spvae.nn.MLP`.
     :param float output_gain: as of :class:`~pyro_spvae.nn.MLP`.
     :param str init: as of :class:`~pyro_spvae.nn.MLP`.

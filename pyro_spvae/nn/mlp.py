@@ -48,8 +48,8 @@ class MLP(Network):
     :param str networks: ``separate`` or ``shared``.
     :param float output_gain: factor of the outputs' initial weights; 1 is the papers'.
     :param str init: how weights and biases start. ``"truncated"``: truncated normals of variance ``2 / in`` and zero,
-        as in the SPVAE paper's code; ``"he"``: normals of variance ``2 / in`` and uniform within ``1 / sqrt(in)``, as in
-        the VampPrior paper's code; ``"glorot"``: uniform of variance ``2 / (in + out)`` and zero, as that paper says
+        as in the SPVAE paper's code; ``"he"``: normals of variance ``2 / in`` and uniform within ``1 / sqrt(in)``, as
+        in the VampPrior paper's code; ``"glorot"``: uniform of variance ``2 / (in + out)`` and zero, as that paper says
         and as Burda et al. 2016.
     :param bool skip: add to each output a linear map of the input, :math:`x_l S_l`, so that the layers have only to
         learn what is not linear.

@@ -18,8 +18,8 @@ from pyro_spvae.priors.prior import Prior
 
 class MixtureOfGaussians(Prior):
     r"""
-    :math:`p(z) = \sum_k w_k N(z; \mu_k, \mathrm{diag}\, \sigma_k^2)` for every leaf, with means, standard deviations and
-    weights learned (the MoG prior of Tomczak and Welling 2018, who do not say how it starts).
+    :math:`p(z) = \sum_k w_k N(z; \mu_k, \mathrm{diag}\, \sigma_k^2)` for every leaf, with means, standard deviations
+    and weights learned (the MoG prior of Tomczak and Welling 2018, who do not say how it starts).
 
     Means start as normals of standard deviation ``spread``, components with the deviation that makes the variance of
     the whole one, as the standard normal's, and equal weights.

@@ -93,7 +93,7 @@ class VampPrior(Prior):
         self.register_load_state_dict_post_hook(_loaded)
 
     def build(self, leaves: int, latent_dim: int, pixels: int) -> None:  # type: ignore[override]
-        """Makes the pseudo-inputs ``[leaf, component, pixel]`` and, if they are learned, weights ``[leaf, component]``."""
+        """Makes pseudo-inputs ``[leaf, component, pixel]``, and weights ``[leaf, component]`` if those are learned."""
         values = self.mean + self.std * torch.randn(leaves, self.components, pixels)
         if self.frozen:
             self.register_buffer("pseudo_inputs", values)

@@ -27,8 +27,8 @@ def vamp_lines(results: dict[str, Any]) -> list[tuple[str, str, str | None]]:
 def vamp_table(runs: list[Finished]) -> list[str]:
     """Markdown, one table of all data, then what others reached."""
     lines = [
-        "| data | model | prior | components | ours | samples | paper | single-sample bound | active units | parameters "
-        "| steps | training seconds | how |",
+        "| data | model | prior | components | ours | samples | paper | single-sample bound | active units "
+        "| parameters | steps | training seconds | how |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:

@@ -133,21 +133,27 @@ def test_gradients():
     assert torch.autograd.gradcheck(lambda *values: joint(*values[:2]), (*inputs, *parameters))
 
 
-def test_first_layer_of_ones_own():
-    class Affine(Network):
-        width = 7
+class Affine(Network):
+    """A first layer of one's own, as wide as it is asked to be or as ``width`` says."""
 
-        def build(self, leaves, inputs, outputs, input_shape=None):
-            self.shape = input_shape
-            self.weight = nn.Parameter(torch.randn(leaves, inputs, outputs[0]))
+    def __init__(self, width=None):
+        super().__init__()
+        self.width = width
 
-        def forward(self, x):
-            return (torch.einsum("...li,lio->...lo", x, self.weight),)
+    def build(self, leaves, inputs, outputs, input_shape=None):
+        self.shape = input_shape
+        self.weight = nn.Parameter(torch.randn(leaves, inputs, self.width or outputs[0]))
 
-    first = Affine()
+    def forward(self, x):
+        return (torch.einsum("...li,lio->...lo", x, self.weight),)
+
+
+@pytest.mark.parametrize(("own", "width"), [(None, 5), (7, 7)])
+def test_first_layer_of_ones_own(own, width):
+    first = Affine(own)
     joint = Joint((5, 6), first=first).bind(leaves=LEAVES, inputs=(4, 2), outputs=(3,), input_shape=(1, 2, 2))
-    assert first.shape == (1, 2, 2) and first.sizes["outputs"] == (7,) and joint.trunk.sizes["inputs"] == 7 + 5
-    assert joint.branches[1].width == 5
+    assert first.shape == (1, 2, 2) and first.sizes["outputs"] == (5,)
+    assert joint.trunk.sizes["inputs"] == 2 * width and joint.branches[1].width == width
     x, z = torch.randn(6, LEAVES, 4), torch.randn(6, LEAVES, 2)
     assert torch.equal(joint.embed(x), first(x)[0])
     other = joint.branches[1](z)[0]

@@ -61,7 +61,7 @@ A, B, C = (0.0, 0.3, 2.0), (0.0, 0.2, 0.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (
 
 class TestTwoLayers:
     def test_both_layers_are_what_was_planted(self):
-        """z1's first dimension follows the noise of z2 alone, its second the data, through z2 too, its third nothing."""
+        """z1's first dimension follows the noise of z2 alone, its second the data through z2 too, its third nothing."""
         spvae, x = planted(A, B, C), torch.randn(400, 1, 1, 2)
         assert active_units(spvae, x) == {"z2": 2, "z1": 1}
         found = mean_variances(spvae, x)
