@@ -81,9 +81,16 @@ class HierarchicalGuide(LeafGuide):
         self.second = second
 
     def build(
-        self, leaves: int, pixels: int, latent_dim: int, top_dim: int, patch: tuple[int, ...] | None = None
+        self,
+        leaves: int,
+        pixels: int,
+        latent_dim: int,
+        top_dim: int | None = None,
+        patch: tuple[int, ...] | None = None,
     ) -> None:
         """Binds the networks."""
+        if top_dim is None:
+            raise ValueError("a HierarchicalGuide needs a leaf with two latent layers, such as HVAE, but it has one")
         top, bottom = (top_dim, top_dim), (latent_dim, latent_dim)
         encoder: dict[str, Any] = {"leaves": leaves, "inputs": pixels, "input_shape": patch}
         if self.order == "top-down":

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
 from torch import Tensor
 
+from pyro_spvae.distributions.autoregressive import check_whole
 from pyro_spvae.guides.leaf import LeafGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.nn import Part
@@ -103,6 +104,9 @@ class LatentLeaf(LeafModel):
 
     def check(self, x: Tensor, mask: Tensor) -> None:
         self.likelihood.check(x, mask)
+        decoder = getattr(self, "decoder", None)
+        if getattr(decoder, "autoregressive", False):
+            check_whole(mask)
 
     def draw_latent(self, name: str, distribution: TorchDistribution, size: int) -> Tensor:
         """

@@ -105,13 +105,25 @@ def _value(node: ast.expr) -> Any:
     """
     A literal; a bare word is a text, since shells take quotes away, and so is a network, ``joint(first=conv(..))``.
     """
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        name = node.func.id
-        if name in _CLASSES["network"] or name.replace("_", "-") in _CLASSES["network"]:
-            return ast.unparse(node)
+    text = _word(node)
+    if text is not None:
+        return text
+    return ast.literal_eval(node)
+
+
+def _word(node: ast.expr) -> str | None:
+    """A word, with hyphens or without, or a network with its options; ``None`` for anything else."""
     if isinstance(node, ast.Name):
         return node.id
-    return ast.literal_eval(node)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+        parts = (_word(node.left), _word(node.right))
+        return None if None in parts else "-".join(map(str, parts))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        known = {
+            part for name in _CLASSES["network"] for part in (name, name.replace("-", "_"), name.rpartition("-")[2])
+        }
+        return ast.unparse(node) if node.func.id in known else None
+    return None
 
 
 def make(kind: str, text: str, **defaults: Any) -> Any:

@@ -59,11 +59,8 @@ class LeafAutoregressive(LeafDistribution):
         validate_args: bool | None = None,
     ) -> None:
         super().__init__(context.shape[:-3], event_size, mask, validate_args)
-        if mask is not None and bool((mask.any(-1) != mask.all(-1)).any()):
-            raise ValueError(
-                "mask shows a part of a patch, whose marginal likelihood an autoregressive decoder cannot compute; "
-                "hide leaf regions as a whole, which is exact, or use a decoder that is not autoregressive"
-            )
+        if mask is not None:
+            check_whole(mask)
         self.context = context
         self.conditionals = conditionals
         self.ancestral = ancestral
@@ -130,3 +127,15 @@ def pixel_means(law: Any, value: Tensor) -> Tensor:
     """
     conditional = getattr(law, "conditional_mean", None)
     return law.mean if conditional is None else conditional(value)
+
+
+def check_whole(mask: Tensor) -> None:
+    """
+    :param Tensor mask: ``bool [.., pixel]``: pixels that count.
+    :raises ValueError: if it shows a part of a patch.
+    """
+    if bool((mask.any(-1) != mask.all(-1)).any()):
+        raise ValueError(
+            "mask shows a part of a patch, whose marginal likelihood an autoregressive decoder cannot compute; hide "
+            "leaf regions as a whole, which is exact, or use a decoder that is not autoregressive"
+        )

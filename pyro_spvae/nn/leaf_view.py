@@ -60,7 +60,14 @@ class LeafView(nn.Module):
         return patches.reshape(cells * self.leaves, *lead, pixels).movedim(0, -2)
 
     def patches(self, x: Tensor) -> Tensor:
-        """The same with zeros in the place of padding."""
+        """
+        The same with zeros in the place of padding, of data that nobody has checked.
+
+        :raises ValueError: if their shape is another.
+        """
+        if x.dim() != len(self.event_shape) + 1 or x.shape[1:] != self.event_shape:
+            needed = ", ".join(map(str, ("data", *self.event_shape)))
+            raise ValueError(f"data have shape {list(x.shape)}; the model's region graph and channels need [{needed}]")
         patches = self(x)
         return patches if self.mask is None else torch.where(self.mask, patches, 0.0)
 

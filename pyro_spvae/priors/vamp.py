@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_spvae.distributions import LeafNormal, LeafNormalMixture
 from pyro_spvae.nn import memoized
+from pyro_spvae.nn.mode import in_mode
 from pyro_spvae.priors.mixture_of_gaussians import check_components
 from pyro_spvae.priors.prior import Prior
 
@@ -68,6 +69,8 @@ class VampPrior(Prior):
         super().__init__()
         if data is not None and (not isinstance(data, Tensor) or data.dim() < 2 or not len(data)):
             raise ValueError(f"data is {_described(data)}; a tensor [rows, ..] of at least one datum is needed")
+        if data is not None and not bool(torch.isfinite(data).all()):
+            raise ValueError("data hold NaN or infinite values; finite values are needed")
         if components is None:
             components = 500 if data is None else len(data)
         self.components = check_components(components)
@@ -90,6 +93,7 @@ class VampPrior(Prior):
         self._given = data
         self._encode: Callable[[Tensor], TorchDistribution] | None = None
         self._waits = self.init == "data"
+        self.register_buffer("mask", None, persistent=False)
         self.register_load_state_dict_post_hook(_loaded)
 
     def build(self, leaves: int, latent_dim: int, pixels: int) -> None:  # type: ignore[override]
@@ -113,9 +117,17 @@ class VampPrior(Prior):
         features: Callable[[Tensor], Tensor],
         mask: Tensor | None = None,
     ) -> None:
-        """Takes the guide's encoder, which stays the guide's: it is not registered a second time."""
+        """
+        Takes the guide's encoder, which stays the guide's: it is not registered a second time.
+
+        :raises ValueError: if the guide has no encoder that gives a :class:`~pyro_spvae.distributions.LeafNormal` of the
+            prior's latent size, or ``data`` have not the model's shape.
+        """
+        # what does not fit is said at once, and no encoder learns statistics from it
+        with torch.no_grad(), in_mode(getattr(posterior, "__self__", None), training=False):
+            self._check_posterior(posterior(torch.zeros_like(self.pseudo_inputs[:, :1]).movedim(0, -2)))
         self._encode = posterior
-        self.register_buffer("mask", mask, persistent=False)  # moves to the module's device
+        self.mask = mask  # moves to the module's device
         if self._given is not None:
             self.initialise(features(self._given.to(self.pseudo_inputs)))
             self._given = None
@@ -161,7 +173,12 @@ class VampPrior(Prior):
             raise ValueError(
                 "this VampPrior has no encoder; pass it to a model with a guide that has one, or call connect(...)"
             )
-        posterior = self._encode(inputs)
+        posterior = self._check_posterior(self._encode(inputs))
+        shape = (self.components, self.sizes["leaves"], self.sizes["latent_dim"])
+        log_weight = self.logits.log_softmax(-1).t() if self.weights == "learned" else None
+        return LeafNormalMixture(posterior.loc.expand(shape), posterior.scale.expand(shape), log_weight)
+
+    def _check_posterior(self, posterior: TorchDistribution) -> LeafNormal:
         if not isinstance(posterior, LeafNormal):
             raise ValueError(
                 f"a VampPrior needs a guide whose posterior is a LeafNormal, but it is a {type(posterior).__name__}"
@@ -172,9 +189,7 @@ class VampPrior(Prior):
                 f"the guide's posterior has latent size {posterior.event_shape[0]}, but the prior's is {size}; one "
                 "size is needed"
             )
-        shape = (self.components, self.sizes["leaves"], size)
-        log_weight = self.logits.log_softmax(-1).t() if self.weights == "learned" else None
-        return LeafNormalMixture(posterior.loc.expand(shape), posterior.scale.expand(shape), log_weight)
+        return posterior
 
 
 def _loaded(module: nn.Module, _keys: Any) -> None:

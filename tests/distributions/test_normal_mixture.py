@@ -401,12 +401,12 @@ class TestPrecision:
         differences = module._by_differences(v, *d._flat(torch.Size((L,))))
         assert_close(products, differences, rtol=1e-11, atol=1e-11)
 
-    def test_estimate_of_the_error_bounds_it(self):
+    def test_estimate_of_the_error_is_of_its_size(self):
         loc, scale, z = self.case("posteriors")
         d = LeafNormalMixture(loc, scale)
         naive, error = module._by_products(z.transpose(0, 1), *d._matrices(torch.Size((1,)), torch.float32))
         off = (naive[0].double().logsumexp(-1) - direct(loc, scale, z)).abs().max()
-        assert off < error < 1000 * off
+        assert off / 3 < error < 10 * off
 
     def test_samples_of_a_value_not_seen_are_no_reason_to_stop(self):
         d = LeafNormalMixture(*parameters(), validate_args=False)

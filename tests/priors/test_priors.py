@@ -165,7 +165,7 @@ class VampPriorTests(PriorTests):
                 scale[k, leaf] = (1 + value.square()).rsqrt().clamp(min=0.3)
         weights = torch.full((COMPONENTS, LEAVES), 1 / COMPONENTS)
         if prior.weights == "learned":
-            weights = prior.logits.softmax(0)
+            weights = prior.logits.softmax(-1).t()
         return mixture(loc.detach(), scale.detach(), weights.detach())
 
     def test_gradients_of_the_encoder(self, prior):
@@ -217,7 +217,7 @@ class TestVampPriorOfTrainedData(VampPriorTests):
 
 
 class TestVampPriorOfLearnedWeights(VampPriorTests):
-    leaf_dims = {"pseudo_inputs": 0, "logits": 1}
+    leaf_dims = {"pseudo_inputs": 0, "logits": 0}
 
     def make(self):
         return VampPrior(COMPONENTS, weights="learned")

@@ -22,6 +22,10 @@ from tests.cli_cases import invoke
 PIXELS = 28 * 28
 
 
+def made(**options):
+    return VampExperiment(**options)
+
+
 def build(experiment, folder):
     data = load_data("mnist", data_dir=folder)
     config = resolve(experiment.configuration(str(folder)), data)
@@ -113,8 +117,8 @@ class TestCells:
     @pytest.mark.parametrize(
         ("act", "message"),
         [
-            (lambda: VampExperiment(**{"model": "gan"}), "model is 'gan'; known are vae, hvae, convhvae, spvae"),
-            (lambda: VampExperiment(**{"prior": "flow"}), "prior is 'flow'; known are standard, mog, vamp, vamp-data"),
+            (lambda: made(model="gan"), "model is 'gan'; known are vae, hvae, convhvae, spvae"),
+            (lambda: made(prior="flow"), "prior is 'flow'; known are standard, mog, vamp, vamp-data"),
             (lambda: VampExperiment(components=5), "components is 5, but the standard prior has none; leave it out"),
             (lambda: VampExperiment(prior="mog", components=0), "components is 0; a positive integer is needed"),
             (

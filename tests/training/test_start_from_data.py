@@ -1,0 +1,133 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Models that start from training data do so by themselves, by the seed, once."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from pyro_spvae import poon_domingos
+from pyro_spvae.likelihoods import Normal
+from pyro_spvae.models import SPVAE
+from pyro_spvae.priors import VampPrior
+from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.trainer import Trainer
+
+GRID = poon_domingos((2, 2), delta=1)
+FIT = FitConfig(epochs=2, batch_size=8, particles=2, patience=5, lr=1e-2)
+
+
+def make(frozen=True, components=5):
+    torch.manual_seed(3)
+    prior = VampPrior(components, init="data", frozen=frozen)
+    return SPVAE(GRID, units=2, likelihood=Normal(), latent_dim=2, hidden_dims=(3,), prior=prior)
+
+
+def rows(num=20):
+    return torch.rand(num, 1, 2, 2, generator=torch.Generator().manual_seed(5))
+
+
+def pseudo_inputs(spvae):
+    return spvae.leaf.prior.pseudo_inputs.detach().clone()
+
+
+class TestTrainer:
+    def test_frozen_pseudo_inputs_are_training_rows_before_and_after(self):
+        spvae, x, watched = make(), rows(), rows(26)[20:]
+        trainer = Trainer(spvae, x, watched, FIT)
+        start = pseudo_inputs(spvae)
+        patches = spvae.view(x)  # [20, L, 1]
+        places = [int((patches == one).all(-1).all(-1).nonzero()) for one in start.movedim(1, 0)]
+        assert len(set(places)) == 5 and spvae.wanted_rows == 0
+        before = {name: value.clone() for name, value in spvae.named_parameters()}
+        trainer.run()
+        assert torch.equal(pseudo_inputs(spvae), start)
+        assert all(not torch.equal(value, before[name]) for name, value in spvae.named_parameters())
+
+    def test_learned_ones_start_near_rows_and_move(self):
+        spvae, x = make(frozen=False), rows()
+        trainer = Trainer(spvae, x, x, FIT)
+        start = pseudo_inputs(spvae)
+        distance = (start.movedim(1, 0).unsqueeze(1) - spvae.view(x)).abs().amax((-1, -2)).min(-1).values
+        assert (distance < 0.06).all() and (distance > 0).all()
+        trainer.run()
+        assert not torch.equal(pseudo_inputs(spvae), start)
+
+    def test_follow_from_the_seed_alone(self):
+        found = []
+        for seed, noise in ((0, 1), (0, 2), (1, 1)):
+            spvae = make()
+            torch.manual_seed(noise)
+            state = torch.get_rng_state()
+            Trainer(spvae, rows(), rows(), FitConfig(**vars(FIT) | {"seed": seed}))
+            assert torch.equal(torch.get_rng_state(), state)
+            found.append(pseudo_inputs(spvae))
+        assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_resumed_training_gives_the_same_values(self, frozen):
+        x = rows()
+        whole = make(frozen)
+        Trainer(whole, x, x, FIT).run()
+        part = make(frozen)
+        first = Trainer(part, x, x, FIT)
+        first.run(max_steps=2)
+        state = copy.deepcopy(first.state())
+        resumed = make(frozen)
+        second = Trainer(resumed, x, x, FIT)
+        second.load_state(state, first.metrics)
+        assert torch.equal(pseudo_inputs(resumed), state["model"]["leaf.prior.pseudo_inputs"])
+        second.run()
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, resumed.state_dict()[name]), name
+
+    def test_too_few_rows_are_refused(self):
+        message = "^components is 21, but there are 20 data; at most as many as data are accepted$"
+        with pytest.raises(ValueError, match=message):
+            Trainer(make(components=21), rows(), rows(), FIT)
+        spvae = make(components=20)
+        Trainer(spvae, rows(), rows(), FIT)
+        assert spvae.wanted_rows == 0
+
+    def test_entries_that_are_not_seen_are_not_looked_at(self):
+        spvae, x = make(), rows()
+        observed = torch.zeros_like(x, dtype=torch.bool)
+        observed[..., 0] = True
+        Trainer(spvae, torch.where(observed, x, torch.nan), x, FIT, observed=observed)
+        values = pseudo_inputs(spvae)
+        unseen = ~spvae.view(observed)[0]
+        assert values.isfinite().all() and (values[unseen.expand(-1, 5).bool()] == 0).all()
+        assert (values[~unseen.expand(-1, 5).bool()] != 0).all()
+
+
+class TestFit:
+    def test_starts_and_keeps_what_has_started(self):
+        spvae, x = make(), rows()
+        spvae.fit(x, epochs=1, batch_size=8)
+        start = pseudo_inputs(spvae)
+        assert spvae.wanted_rows == 0
+        spvae.fit(rows(40)[20:], epochs=1, batch_size=8, seed=7)
+        assert torch.equal(pseudo_inputs(spvae), start)
+
+    def test_rows_to_watch_are_no_pseudo_inputs(self):
+        spvae = make(components=18)
+        x = rows()
+        spvae.fit(x, epochs=1, batch_size=8)  # a tenth of 20 is held out
+        inputs = spvae.leaf.prior.inputs
+        found = (inputs.unsqueeze(1) == spvae.view(x)).all(-1).all(-1)  # [18, 20]
+        assert (found.sum(-1) == 1).all() and int(found.any(0).sum()) == 18
+        with pytest.raises(ValueError, match="^components is 19, but there are 18 data"):
+            make(components=19).fit(x, epochs=1, batch_size=8)
+
+    def test_is_resumed_from_a_folder(self, tmp_path):
+        x = rows()
+        whole = make(frozen=False)
+        whole.fit(x, epochs=3, batch_size=8)
+        make(frozen=False).fit(x, epochs=3, batch_size=8, out=tmp_path / "run")
+        loaded = SPVAE.load(tmp_path / "run")
+        assert loaded.wanted_rows == 0
+        for name, value in whole.state_dict().items():
+            assert torch.equal(value, loaded.state_dict()[name]), name
