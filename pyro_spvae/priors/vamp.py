@@ -120,8 +120,8 @@ class VampPrior(Prior):
         """
         Takes the guide's encoder, which stays the guide's: it is not registered a second time.
 
-        :raises ValueError: if the guide has no encoder that gives a :class:`~pyro_spvae.distributions.LeafNormal` of the
-            prior's latent size, or ``data`` have not the model's shape.
+        :raises ValueError: if the guide has no encoder that gives a :class:`~pyro_spvae.distributions.LeafNormal` of
+            the prior's latent size, or ``data`` have not the model's shape.
         """
         # what does not fit is said at once, and no encoder learns statistics from it
         with torch.no_grad(), in_mode(getattr(posterior, "__self__", None), training=False):

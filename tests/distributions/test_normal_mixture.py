@@ -437,7 +437,7 @@ class TestRefusals:
         with pytest.raises(TypeError, match="^loc of LeafNormalMixture must be a floating-point tensor"):
             LeafNormalMixture(loc.long(), scale)
         with pytest.raises(TypeError, match="^scale of LeafNormalMixture must be a floating-point tensor"):
-            LeafNormalMixture(loc, 1.0)  # type: ignore[arg-type]
+            LeafNormalMixture(loc, 1.0)
         with pytest.raises(ValueError, match="scale"):
             LeafNormalMixture(loc, -scale)
         with pytest.raises(ValueError, match="loc"):
