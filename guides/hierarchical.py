@@ -110,7 +110,6 @@ class HierarchicalGuide(LeafGuide):
         first = self._normal(self.encoder(x))
         return first, self.second.embed(x) if self.order == "top-down" else None  # type: ignore[operator]
 
-    @memoized
     def posterior(self, x: Tensor) -> LeafNormal:
         """
         The distribution of ``z2`` given features.

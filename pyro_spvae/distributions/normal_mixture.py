@@ -91,7 +91,6 @@ class LeafNormalMixture(LeafDistribution):
         """The same distribution with its parameters cut from the graph."""
         new = super().detach()
         new.log_weight = None if self.log_weight is None else self.log_weight.detach()
-        new._kept = {}
         return new
 
     def component_log_prob(self, value: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ _STEPS: dict[SpvaeModel, dict[Budget, int]] = {
 }
 # of each point of Figure 2, where fewer images are overfitted the sooner and the best validation counts
 _FIGURE_2_STEPS: dict[Budget, int] = {"paper": 6_000, "small": 2_500}
+_FIGURE_2_EPOCHS = 60  # at most
 _FEW, _FIGURE_2_LR = 1 / 30, 0.003
 _LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.005, "conv-vae": 0.001}
 _PAPER_LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.01, "conv-vae": 0.001}
@@ -208,7 +209,9 @@ class Experiment:
                 "patience": _STRIKES,
                 "epochs": max(1, round(epochs)),
             }
-        steps = _FIGURE_2_STEPS[self.budget] if self.figure == 2 else _STEPS[self.model][self.budget]
+        steps = _STEPS[self.model][self.budget]
+        if self.figure == 2:
+            steps = min(_FIGURE_2_STEPS[self.budget], _FIGURE_2_EPOCHS * batches)
         return {
             "lr": _FIGURE_2_LR if self.figure == 2 and self.model == "spvae" else _LR[self.model],
             "schedule": "cosine",

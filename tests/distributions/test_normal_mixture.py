@@ -272,11 +272,11 @@ class TestGraph:
         assert d.log_prob(z).requires_grad and d.loc.requires_grad and not cut.log_weight.requires_grad
         assert LeafNormalMixture(*parameters(weights=False)).detach().log_weight is None
 
-    def test_matrices_are_kept_for_copies_of_a_larger_batch(self, monkeypatch):
+    def test_matrices_are_kept_for_copies_of_a_larger_batch_without_gradient(self, monkeypatch):
         made = []
         original = LeafNormalMixture._flat
         monkeypatch.setattr(LeafNormalMixture, "_flat", lambda self, batch: made.append(batch) or original(self, batch))
-        d = LeafNormalMixture(*parameters())
+        d = LeafNormalMixture(*self.learnable())
         with torch.no_grad():
             for num in (1, 5, 7):
                 d.expand((num, L)).log_prob(torch.randn(num, L, D))
@@ -407,6 +407,12 @@ class TestPrecision:
         naive, error = module._by_products(z.transpose(0, 1), *d._matrices(torch.Size((1,)), torch.float32))
         off = (naive[0].double().logsumexp(-1) - direct(loc, scale, z)).abs().max()
         assert off / 3 < error < 10 * off
+        # one component likeliest by far, where square and constant cancel: both are rounded
+        d = LeafNormalMixture(
+            torch.tensor([100.0, -100.0]).reshape(2, 1, 1).float(), torch.full((2, 1, 1), 0.01).float()
+        )
+        _, error = module._by_products(d.loc[:1], *d._matrices(torch.Size((1,)), torch.float32))
+        assert error.item() == pytest.approx(2e8 * torch.finfo(torch.float32).eps, rel=0.05)
 
     def test_samples_of_a_value_not_seen_are_no_reason_to_stop(self):
         d = LeafNormalMixture(*parameters(), validate_args=False)

@@ -116,3 +116,16 @@ def test_equal_rectangles_have_a_shape(regions, patch, channels):
         x = torch.arange(float(view.event_shape.numel())).reshape(view.event_shape)
         first = x[..., : patch[0], : patch[1]].reshape(view.patch)
         assert torch.equal(view(x)[0].unflatten(-1, view.patch), first)
+
+
+def test_patches_of_unchecked_data_have_zeros_for_padding_and_the_models_shape():
+    view = LeafView(poon_domingos((3, 2), delta=2), leaves=2, channels=1)
+    x = 1 + torch.rand(5, 1, 3, 2)
+    patches = view.patches(x)
+    assert torch.equal(patches[:, view.mask], view(x)[:, view.mask]) and (patches[:, ~view.mask] == 0).all()
+    for shape in ((1, 3, 2), (5, 3, 2), (5, 1, 2, 3), (5, 1, 1, 3, 2), (5, 6)):
+        message = (
+            rf"^data have shape \[{', '.join(map(str, shape))}\]; the model's region graph and channels need \[data, 1,"
+        )
+        with pytest.raises(ValueError, match=message):
+            view.patches(torch.zeros(shape))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import math
+import weakref
 
 import pyro
 import pyro.distributions as dist
@@ -214,6 +215,12 @@ class TestInitialise:
         inputs = spvae.leaf.prior.inputs[..., 0]  # leaves 0 to 3 are the upper pixels
         assert (inputs[:, :4] == 0.5).all() and (inputs[:, 4:] == 0).all()
 
+    def test_takes_features(self):
+        spvae = SPVAE(GRID, likelihood=Binomial(255), prior=VampPrior(4, init="data", frozen=True))
+        x = torch.randint(256, (4, 1, 2, 2)).double()
+        spvae.initialise(x)
+        torch.testing.assert_close(spvae.leaf.prior.inputs.sum(0), spvae.view(x).sum(0) / 255)
+
     def test_too_few_rows_are_refused(self):
         spvae = self.make()
         with pytest.raises(ValueError, match="^components is 4, but there are 3 data; at most as many as data are"):
@@ -304,7 +311,7 @@ class TestGradients:
             pyro.set_rng_seed(0)
             found = gradients(spvae, CircuitELBO(4)(spvae.model, spvae.guide)(x[:1].expand(5000, 1, 1, 2)) / 5000)
         without = torch.cat([grad.flatten() for name, grad in found.items() if name.startswith("leaf_guide")])
-        assert ((without - iwae.mean(0)).abs() / error.clamp(min=1e-12)).max() > 20
+        assert ((without - iwae.mean(0)).abs() / error.clamp(min=1e-12)).max() > 12
 
     @pytest.mark.parametrize("gradient", ["iwae", "dreg"])
     def test_reach_everything_of_two_layers(self, gradient):
@@ -381,6 +388,20 @@ class TestEncoder:
         calls.clear()
         spvae.log_likelihood(x, torch.ones(1, 2, 2, dtype=torch.bool), num_samples=50, chunk_size=100)
         assert calls.count(11) == 1
+
+    def test_what_it_said_of_data_is_forgotten_from_block_to_block(self):
+        """Memory does not grow with the data."""
+        spvae = vamp(components=11)
+        said: list[weakref.ref[torch.Tensor]] = []
+        alive = []
+
+        def hook(module, args, result):
+            alive.append(sum(one() is not None for one in said))
+            said.append(weakref.ref(result[0]))
+
+        spvae.leaf_guide.encoder.register_forward_hook(hook)
+        spvae.log_likelihood(data(spvae, 12), num_samples=50, chunk_size=50)
+        assert len(said) == 13 and max(alive) <= 2
 
     def test_is_asked_anew_after_a_step(self):
         """Nothing that was computed with old parameters is used again."""
@@ -474,6 +495,10 @@ class TestMixed:
             assert index.tolist() == [place, 4 + place]
             assert torch.equal(part.prior.mask, mask)
             assert (part.prior.inputs[:, ~mask] == 0).all()
+        started = spvae.leaf.parts[2].prior
+        own = spvae.view.patches(x)[:, spvae.leaf.index[2]]
+        distance = (started.inputs.unsqueeze(1) - own).abs().amax((-1, -2)).min(-1).values
+        assert (distance < 0.06).all(), "the rows' patches of these leaves"
         frozen = spvae.leaf.parts[1].prior
         assert frozen.inputs.shape == (4, 2, 4) and (frozen.inputs[:, frozen.mask] > 0).all()
 
