@@ -12,7 +12,7 @@ import pyro
 import torch
 
 from pyro_spvae.cli.app import app
-from pyro_spvae.cli.reproduce import group
+from pyro_spvae.cli.reproduce import group, vampprior
 from pyro_spvae.cli.reproduce import table_1 as reproduce
 from pyro_spvae.cli.train import train
 
@@ -83,7 +83,7 @@ def test_commands_exist():
     shown = set(re.findall(r"pyro[-_]spvae (\w+)", README)) - {"import"}
     assert shown <= names and names - {"reconstruct", "sample", "demo"} <= shown
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README))
-    functions = (train, reproduce)
+    functions = (train, reproduce, vampprior)
     known = {option.replace("_", "-") for function in functions for option in inspect.signature(function).parameters}
     verbs = {"observed", "means", "config-settings"}
     launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}

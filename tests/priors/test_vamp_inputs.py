@@ -1,0 +1,217 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Pseudo-inputs: where they start, their range, padding, data."""
+
+from __future__ import annotations
+
+import copy
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI
+from torch import nn
+
+from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae.likelihoods import Binomial, Normal
+from pyro_spvae.models import SPVAE
+from pyro_spvae.priors import MixtureOfGaussians, VampPrior
+from tests.helpers import small_spvae
+from tests.priors.vamp_cases import GRID, vamp
+
+
+class TestPseudoInputs:
+    def test_start_as_normals_of_the_papers_mean_and_deviation(self):
+        prior = VampPrior().bind(leaves=2, latent_dim=1, pixels=50)
+        assert prior.components == 500 and prior.pseudo_inputs.shape == (2, 500, 50)
+        assert prior.pseudo_inputs.mean().item() == pytest.approx(0.05, abs=3e-4)
+        assert prior.pseudo_inputs.std().item() == pytest.approx(0.01, rel=0.02)
+        other = VampPrior(400, mean=0.5, std=0.02).bind(leaves=1, latent_dim=1, pixels=50)
+        assert other.pseudo_inputs.mean().item() == pytest.approx(0.5, abs=1e-3)
+        assert other.pseudo_inputs.std().item() == pytest.approx(0.02, rel=0.03)
+        assert (VampPrior(2, mean=0.3, std=0).bind(leaves=1, latent_dim=1, pixels=3).pseudo_inputs == 0.3).all()
+
+    @pytest.mark.parametrize("limits", [(0.0, 1.0), (-0.5, 0.25), [0.2, 0.9]])
+    def test_are_held_in_their_range(self, limits):
+        spvae = vamp(range=limits)
+        prior = spvae.leaf.prior
+        with torch.no_grad():
+            prior.pseudo_inputs.normal_()
+        expected = prior.pseudo_inputs.clamp(*limits).movedim(0, 1)
+        assert prior.inputs.shape == (3, spvae.num_leaves, spvae.view.pixels)
+        assert torch.equal(prior.inputs, expected)
+        assert prior.inputs.min() == limits[0] and prior.inputs.max() == limits[1]
+        q = spvae.leaf_guide.posterior(expected)
+        assert torch.equal(prior().loc, q.loc) and torch.equal(prior().scale, q.scale)
+        (grad,) = torch.autograd.grad(prior.inputs.sum(), prior.pseudo_inputs)
+        inside = (prior.pseudo_inputs > limits[0]) & (prior.pseudo_inputs < limits[1])
+        assert torch.equal(grad, inside.double()) and not inside.all() and inside.any()
+
+    def test_go_through_the_encoder_as_they_are(self):
+        """The encoder sees features; pseudo-inputs are features already and are not turned into them again."""
+        spvae = vamp(likelihood=Binomial(255))
+        prior = spvae.leaf.prior
+        q = spvae.leaf_guide.posterior(prior.pseudo_inputs.movedim(0, 1))
+        assert torch.equal(prior().loc, q.loc)
+
+    def test_padding_of_ragged_regions_does_not_matter(self):
+        spvae = vamp(regions=poon_domingos((3, 2), delta=2), units=2)
+        prior, mask = spvae.leaf.prior, spvae.view.mask
+        assert mask is not None and not mask.all()
+        z = torch.randn(4, spvae.num_leaves, 2)
+        expected = prior().log_prob(z)
+        (grad,) = torch.autograd.grad(expected.sum(), prior.pseudo_inputs)
+        outside = ~mask.unsqueeze(1).expand_as(grad)
+        assert (grad[outside] == 0).all() and (grad[~outside] != 0).all()
+        assert (prior.inputs.movedim(0, 1)[outside] == 0).all()
+        with torch.no_grad():
+            prior.pseudo_inputs[outside] = 0.77
+        assert torch.equal(prior().log_prob(z), expected)
+        # a range without 0 would fill the padding with something that data have not
+        q = vamp(regions=poon_domingos((3, 2), delta=2), range=(0.5, 1.0)).leaf.prior
+        assert (q.inputs.movedim(0, 1)[outside] == 0).all()
+
+
+class TestData:
+    @pytest.mark.parametrize("likelihood", [Normal, lambda: Binomial(255)])
+    def test_pseudo_inputs_are_features_of_patches_of_the_data(self, likelihood):
+        regions = poon_domingos((4, 4), delta=2)
+        x = torch.randint(256, (6, 1, 4, 4)).double()
+        spvae = small_spvae(regions, prior=VampPrior(data=x), likelihood=likelihood())
+        prior = spvae.leaf.prior
+        assert prior.components == 6 and prior.frozen and prior.wanted_rows == 0
+        features = spvae.leaf.features(spvae.view(x))  # [6, L, P]
+        order = [int((features == one).all(-1).all(-1).nonzero()) for one in prior.inputs]
+        assert sorted(order) == list(range(6)), "whole data, each of them once"
+        assert order != sorted(order), "in random order"
+
+    def test_some_of_the_data_are_drawn_at_random_without_repetition(self):
+        x = torch.arange(10.0).reshape(10, 1, 1, 1).expand(10, 1, 2, 2).double() / 10
+        chosen = set()
+        for _ in range(30):
+            values = small_spvae(prior=VampPrior(3, data=x)).leaf.prior.inputs[:, 0, 0].tolist()
+            assert len(set(values)) == 3
+            chosen |= set(values)
+        assert len(chosen) == 10
+
+    def test_frozen_ones_are_not_clipped_and_not_trained(self):
+        x = 3 * torch.randn(4, 1, 2, 2)
+        spvae = small_spvae(prior=VampPrior(data=x))
+        prior = spvae.leaf.prior
+        assert "leaf.prior.pseudo_inputs" in spvae.state_dict()
+        assert "leaf.prior.pseudo_inputs" not in dict(spvae.named_parameters())
+        assert prior.inputs.abs().max() > 1
+        before = prior.pseudo_inputs.clone()
+        mixture = prior().loc.detach().clone()
+        svi = SVI(spvae.model, spvae.guide, pyro.optim.Adam({"lr": 0.05}), CircuitELBO(2))
+        for _ in range(5):
+            svi.step(x)
+        assert torch.equal(prior.pseudo_inputs, before)
+        assert not torch.equal(prior().loc, mixture), "the encoder is trained"
+
+    def test_learned_ones_start_with_noise_and_are_trained(self):
+        x = torch.full((400, 1, 2, 2), 0.5, dtype=torch.float64)
+        spvae = SPVAE(GRID, prior=VampPrior(data=x, frozen=False, std=0.03))
+        noise = spvae.leaf.prior.pseudo_inputs - 0.5
+        assert noise.std().item() == pytest.approx(0.03, rel=0.05) and abs(noise.mean().item()) < 0.003
+        before = spvae.leaf.prior.pseudo_inputs.clone()
+        SVI(spvae.model, spvae.guide, pyro.optim.Adam({"lr": 0.05}), CircuitELBO(2)).step(x[:5])
+        assert (spvae.leaf.prior.pseudo_inputs != before).all()
+        frozen = small_spvae(prior=VampPrior(data=x)).leaf.prior
+        assert torch.equal(frozen.inputs, torch.full_like(frozen.inputs, 0.5)), "frozen ones have no noise"
+
+    def test_integers_and_other_types_become_the_models(self):
+        x = torch.randint(256, (3, 1, 2, 2), dtype=torch.uint8)
+        spvae = SPVAE(GRID, prior=VampPrior(data=x), likelihood=Binomial(255))
+        found = spvae.leaf.prior.inputs.sum((1, 2)).sort().values
+        expected = (spvae.view(x.double()) / 255).sum((1, 2)).sort().values
+        torch.testing.assert_close(found, expected)
+
+    def test_padding_is_zero(self):
+        spvae = SPVAE(poon_domingos((3, 2), delta=2), prior=VampPrior(data=1 + torch.rand(4, 1, 3, 2)))
+        inputs = spvae.leaf.prior.inputs
+        assert (inputs[:, ~spvae.view.mask] == 0).all() and (inputs[:, spvae.view.mask] >= 1).all()
+
+    def test_the_data_are_not_kept(self):
+        prior = VampPrior(data=torch.rand(4, 1, 2, 2))
+        small_spvae(prior=prior)
+        assert prior.data is None and prior._given is None
+
+
+class TestInitialise:
+    def make(self, components=4, **options):
+        return SPVAE(GRID, likelihood=Normal(), prior=VampPrior(components, init="data", **options))
+
+    def test_is_asked_for_before_use(self):
+        spvae = self.make()
+        message = (
+            r"^the pseudo-inputs of this VampPrior start from data, which it has not seen; call spvae.initialise\(x\)"
+        )
+        for use in (
+            lambda: spvae.sample(),
+            lambda: spvae.log_likelihood(torch.rand(2, 1, 2, 2), num_samples=2),
+            lambda: CircuitELBO()(spvae.model, spvae.guide)(torch.rand(2, 1, 2, 2)),
+            lambda: spvae.leaf.prior.inputs,
+            lambda: spvae.leaf.prior(),
+        ):
+            with pytest.raises(ValueError, match=message):
+                use()
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_takes_rows_once(self, frozen):
+        spvae = self.make(frozen=frozen, std=1e-9)
+        assert spvae.wanted_rows == 4
+        x = torch.rand(9, 1, 2, 2)
+        spvae.initialise(x)
+        prior = spvae.leaf.prior
+        features = spvae.view(x)
+        distance = (prior.inputs.unsqueeze(1) - features).abs().amax((-1, -2))  # [4, 9]
+        assert (distance.min(-1).values < 1e-7).all() and len(distance.argmin(-1).unique()) == 4
+        assert spvae.wanted_rows == 0 and isinstance(prior.pseudo_inputs, nn.Parameter) != frozen
+        before = prior.pseudo_inputs.clone()
+        spvae.initialise(torch.rand(9, 1, 2, 2))
+        assert torch.equal(prior.pseudo_inputs, before), "a second call changes nothing"
+        assert spvae.log_likelihood(x, num_samples=3).isfinite().all()
+
+    def test_entries_that_are_not_seen_are_zero(self):
+        spvae = self.make(frozen=True)
+        x = torch.full((4, 1, 2, 2), torch.nan)
+        x[..., 0, :] = 0.5
+        observed = torch.zeros(1, 2, 2, dtype=torch.bool)
+        observed[..., 0, :] = True
+        spvae.initialise(x, observed)
+        inputs = spvae.leaf.prior.inputs[..., 0]  # leaves 0 to 3 are the upper pixels
+        assert (inputs[:, :4] == 0.5).all() and (inputs[:, 4:] == 0).all()
+
+    def test_takes_features(self):
+        spvae = SPVAE(GRID, likelihood=Binomial(255), prior=VampPrior(4, init="data", frozen=True))
+        x = torch.randint(256, (4, 1, 2, 2)).double()
+        spvae.initialise(x)
+        torch.testing.assert_close(spvae.leaf.prior.inputs.sum(0), spvae.view(x).sum(0) / 255)
+
+    def test_too_few_rows_are_refused(self):
+        spvae = self.make()
+        with pytest.raises(ValueError, match="^components is 4, but there are 3 data; at most as many as data are"):
+            spvae.initialise(torch.rand(3, 1, 2, 2))
+        assert spvae.wanted_rows == 4
+
+    def test_models_that_start_from_nothing_want_none(self):
+        for prior in (None, MixtureOfGaussians(2), VampPrior(3), VampPrior(data=torch.rand(3, 1, 2, 2))):
+            spvae = SPVAE(GRID, prior=prior)
+            assert spvae.wanted_rows == 0
+            state = {name: value.clone() for name, value in spvae.state_dict().items()}
+            spvae.initialise(torch.rand(1, 1, 2, 2))
+            assert all(torch.equal(value, state[name]) for name, value in spvae.state_dict().items())
+
+    def test_a_loaded_state_has_started(self):
+        spvae, other = self.make(), self.make()
+        spvae.initialise(torch.rand(9, 1, 2, 2))
+        other.load_state_dict(spvae.state_dict())
+        assert other.wanted_rows == 0
+        assert torch.equal(other.leaf.prior().loc, spvae.leaf.prior().loc)
+
+    def test_a_copy_starts_for_itself(self):
+        spvae = self.make()
+        other = copy.deepcopy(spvae)
+        spvae.initialise(torch.rand(9, 1, 2, 2))
+        assert spvae.wanted_rows == 0 and other.wanted_rows == 4
