@@ -118,7 +118,7 @@ class CircuitELBO(ELBO):
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The negative bound as a scalar tensor whose gradient is an unbiased gradient estimate."""
-        path = PathGradients(guide, args, kwargs) if self.gradient == "dreg" else None
+        path = PathGradients(guide, args, kwargs) if self.gradient == "dreg" and torch.is_grad_enabled() else None
         terms = self.terms(model, guide, args, kwargs, path)
         root, leaf = self._root(terms)
         loss = -_total(terms, root)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO, RenyiELBO
+from pyro.infer import ELBO, RenyiELBO, TraceMeanField_ELBO
 from pyro.infer.util import get_dependent_plate_dims, torch_sum
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -37,7 +37,8 @@ class SingleLeafELBO(CircuitELBOModule):
     :param ELBO elbo: ``Trace_ELBO``, ``TraceMeanField_ELBO`` or ``RenyiELBO``, with ``max_plate_nesting`` of 2 if
         particles are vectorised.
 
-    The call raises a ValueError for several leaves and for a site of the guide without ``rsample``.
+    The call raises a ValueError for several leaves, for a site of the guide without ``rsample``, and, with
+    ``TraceMeanField_ELBO``, for a guide that draws latent variables in another order than the model.
     """
 
     elbo: Any
@@ -46,12 +47,16 @@ class SingleLeafELBO(CircuitELBOModule):
         super().__init__(model, guide, elbo)  # type: ignore[arg-type]
         # RenyiELBO has a loss for SVI only
         loss = getattr(elbo, "differentiable_loss", None)
+        self._order_is_checked = False
         self._loss = loss if loss is not None else _DifferentiableRenyi(elbo).differentiable_loss  # type: ignore[arg-type]
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The negative bound in nats, summed over the data."""
         model, guide = self._pair
         name = type(self.elbo).__name__
+        if not self._order_is_checked:
+            with torch.random.fork_rng(devices=[]):
+                self._check_order(*args, **kwargs)
         with memoize():
             return self._loss(_OneTree(name)(model), _Reparameterised(name)(guide), *args, **kwargs)
 
@@ -63,6 +68,22 @@ class SingleLeafELBO(CircuitELBOModule):
         """
         with memoize(), poutine.block():
             _Reparameterised(type(self.elbo).__name__)(self._pair[1])(*args, **kwargs)
+        self._check_order(*args, **kwargs)
+
+    def _check_order(self, *args: Any, **kwargs: Any) -> None:
+        """Refuses a mean-field objective whose guide draws latent variables in another order than the model."""
+        self._order_is_checked = True
+        if not isinstance(self.elbo, TraceMeanField_ELBO):
+            return
+        with memoize(fresh=True), poutine.block():
+            drawn = [_latents(_OneTree("TraceMeanField_ELBO")(program), *args, **kwargs) for program in self._pair]
+        by_model, by_guide = drawn
+        if [name for name in by_model if name in by_guide] != by_guide:
+            raise ValueError(
+                f"TraceMeanField_ELBO cannot train a guide that draws {', '.join(by_guide)} in this order, where the "
+                f"model draws {', '.join(by_model)}: its divergences would leave out how one depends on the other; "
+                "CircuitELBO and Trace_ELBO take any order"
+            )
 
 
 class _DifferentiableRenyi:
@@ -87,6 +108,19 @@ class _DifferentiableRenyi:
         vectorised = self.elbo.vectorize_particles and self.elbo.num_particles > 1
         particles = log_weights[0] if vectorised else torch.stack(log_weights)
         return -renyi_mean(particles, self.elbo.alpha).sum()
+
+
+def _latents(program: Any, *args: Any, **kwargs: Any) -> list[str]:
+    """Names of the latent sites of a program, in its order."""
+    trace: Any = poutine.trace(program).get_trace(*args, **kwargs)
+    return [
+        name
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not site["is_observed"]
+        and type(site["fn"]).__name__ != "_Subsample"
+        and "collapsed" not in site["infer"]
+    ]
 
 
 class _OneTree(CollapseTreeMessenger):

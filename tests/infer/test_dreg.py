@@ -134,3 +134,13 @@ def test_exact_guide_gets_no_noise():
             assert float(grad.abs().max()) < 1e-12, name
     plain = gradients(spvae, CircuitELBO(4).differentiable_loss(spvae.model, spvae.guide, x))
     assert float(plain["leaf_guide.encoder.stacks.0.biases.0"].abs().max()) > 1e-3
+
+
+def test_without_gradients_the_loss_is_the_plain_one():
+    spvae, x = small_spvae(), torch.randn(3, 1, 2, 2)
+    losses = []
+    for gradient in ("iwae", "dreg"):
+        torch.manual_seed(1)
+        with torch.no_grad():
+            losses.append(float(CircuitELBO(3, gradient=gradient)(spvae.model, spvae.guide)(x)))
+    assert losses[0] == losses[1]

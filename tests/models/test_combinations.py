@@ -1,0 +1,100 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The README's table of what goes together: every leaf with every prior under every objective."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+
+from pyro_spvae.circuits import poon_domingos, whole
+from pyro_spvae.guides import HierarchicalGuide, NormalGuide
+from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.models import HVAE, SPVAE, VAE
+from pyro_spvae.nn import PixelCNN
+from pyro_spvae.priors import MixtureOfGaussians, StandardNormal, VampPrior
+from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.objective import build_loss, build_objective, check_objective
+
+LEAVES = {
+    "vae": lambda prior: (VAE(Bernoulli(), 2, (5,), prior), NormalGuide((5,))),
+    "hvae": lambda prior: (HVAE(Bernoulli(), 3, 2, (5,), prior), HierarchicalGuide((5,))),
+    "hvae-bottom-up": lambda prior: (
+        HVAE(Bernoulli(), 3, 2, (5,), prior, skip=False),
+        HierarchicalGuide((5,), order="bottom-up"),
+    ),
+    "vae-pixelcnn": lambda prior: (
+        VAE(Bernoulli(), 2, prior=prior, decoder=PixelCNN(filters=3, layers=2)),
+        NormalGuide((5,)),
+    ),
+    "hvae-pixelcnn": lambda prior: (
+        HVAE(Bernoulli(), 3, 2, prior=prior, decoder=PixelCNN(filters=3, layers=2)),
+        HierarchicalGuide((5,)),
+    ),
+}
+PRIORS = {
+    "standard": lambda x: StandardNormal(),
+    "mog": lambda x: MixtureOfGaussians(3),
+    "vamp": lambda x: VampPrior(3),
+    "vamp-data": lambda x: VampPrior(data=x[:3]),
+}
+OURS = [
+    {"objective": "iwae"},
+    {"objective": "elbo"},
+    {"objective": "renyi", "alpha": 0.5},
+    {"objective": "vr-max"},
+    {"objective": "iwae", "gradient": "dreg"},
+]
+PYROS = [{"objective": name} for name in ("trace-elbo", "trace-mean-field-elbo", "pyro-renyi-elbo")]
+
+
+def build(regions, leaf, prior, x):
+    program, guide = LEAVES[leaf](PRIORS[prior](x))
+    units = 1 if regions is WHOLE else 2
+    return SPVAE(regions, units=units, leaf=program, guide=guide).eval()
+
+
+WHOLE, CIRCUIT = whole((4, 4)), poon_domingos((4, 4), 2)
+CELLS = [(leaf, prior) for leaf in LEAVES for prior in PRIORS if leaf != "hvae-bottom-up" or "vamp" not in prior]
+
+
+@pytest.mark.parametrize(("leaf", "prior"), CELLS)
+class TestCombinations:
+    x = (torch.arange(5 * 16).reshape(5, 1, 4, 4) % 3 == 0).double()
+
+    def check(self, spvae, options):
+        """The loss is minus a bound on the average, and its gradient reaches every parameter."""
+        with pyro.settings.context(module_local_params=True):
+            config = FitConfig(particles=4, **options)
+            check_objective(config, spvae, self.x)
+            loss = build_loss(config, spvae.model, spvae.guide)
+            loss(self.x).backward()
+            with torch.no_grad():
+                bounds = -torch.stack([loss(self.x) for _ in range(30)])
+        untouched = [name for name, p in spvae.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+        assert not untouched
+        if options["objective"] != "vr-max":  # which is no lower bound
+            evidence = spvae.log_likelihood(self.x, num_samples=5000).sum()
+            assert bounds.mean() < evidence + 4 * bounds.std() / 30**0.5 + 0.05
+
+    @pytest.mark.parametrize("options", OURS, ids=lambda options: "-".join(map(str, options.values())))
+    def test_in_a_circuit(self, leaf, prior, options):
+        self.check(build(CIRCUIT, leaf, prior, self.x), options)
+
+    @pytest.mark.parametrize("options", OURS + PYROS, ids=lambda options: "-".join(map(str, options.values())))
+    def test_alone(self, leaf, prior, options):
+        if leaf == "hvae-bottom-up" and options["objective"] == "trace-mean-field-elbo":
+            message = (
+                "^objective is 'trace-mean-field-elbo'; TraceMeanField_ELBO cannot train a guide that draws z1, z2 in"
+            )
+            with pytest.raises(ValueError, match=message):
+                self.check(build(WHOLE, leaf, prior, self.x), options)
+            return
+        self.check(build(WHOLE, leaf, prior, self.x), options)
+
+
+@pytest.mark.parametrize("prior", ["vamp", "vamp-data"])
+def test_the_vamp_prior_needs_the_upper_layers_posterior(prior):
+    with pytest.raises(ValueError, match="^a VampPrior needs q"):
+        build(CIRCUIT, "hvae-bottom-up", prior, TestCombinations.x)
