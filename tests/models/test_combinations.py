@@ -15,7 +15,7 @@ from pyro_spvae.models import HVAE, SPVAE, VAE
 from pyro_spvae.nn import PixelCNN
 from pyro_spvae.priors import MixtureOfGaussians, StandardNormal, VampPrior
 from pyro_spvae.training.config import FitConfig
-from pyro_spvae.training.objective import build_loss, build_objective, check_objective
+from pyro_spvae.training.objective import build_loss, check_objective
 
 LEAVES = {
     "vae": lambda prior: (VAE(Bernoulli(), 2, (5,), prior), NormalGuide((5,))),
