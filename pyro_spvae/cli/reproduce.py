@@ -16,7 +16,7 @@ import typer
 
 from pyro_spvae.cli.app import app, command, option, say
 from pyro_spvae.reproduce.published import Pixels, SpvaeData, SpvaeModel, VampData
-from pyro_spvae.reproduce.spvae import Budget, Experiment, Protocol, Recipe
+from pyro_spvae.reproduce.spvae import Budget, Experiment, Protocol, Recipe, of_figure_2
 
 _WHAT, _HOW, _RUN = "What is run", "How", "Files and machine"
 
@@ -110,7 +110,7 @@ def table_1(
     the authors' released code saw the first 17,384 only.
     """
     experiment = Experiment(data, pixels, model, budget, protocol, recipe, layers=layers, seed=where.seed)
-    _run("spvae-table1", [experiment], where)
+    _run([experiment], where)
 
 
 @_add("spvae-figure2")
@@ -125,14 +125,15 @@ def figure_2(
 ) -> None:
     """
     Figure 2 of the SPVAE paper: five-sample test bound against the part of the training images that is used.
+
+    The fraction 1 is the cell of Table 1, as in the paper, and is trained as
+    such unless it is there.
     """
-    chosen: list[Any] = [model.strip() for model in models.split(",")]
-    experiments = [
-        Experiment(data, pixels, model, budget, "paper", recipe, fraction, figure=2, seed=where.seed)
-        for fraction in _numbers("fractions", fractions)
-        for model in chosen
-    ]
-    _run("spvae-figure2", experiments, where)
+    chosen = _words(models) or ()
+    _run(
+        of_figure_2(_numbers("fractions", fractions), chosen, data, pixels, budget, recipe, where.seed),
+        where,
+    )
 
 
 @_add("spvae-figure3")
@@ -152,7 +153,7 @@ def figure_3(
     experiment = Experiment(
         data, pixels, "spvae", budget, "paper", recipe, latent_dim=latent_dim, figure=3, seed=where.seed
     )
-    for path in _run("spvae-figure3", [experiment], where):
+    for path in _run([experiment], where):
         from pyro_spvae.verbs.embed import embed
 
         embed(path, sums=False, report=say, progress=sys.stderr.isatty())
@@ -175,7 +176,7 @@ def spvae_time(
         model: Experiment(data, pixels, model, budget, "paper", recipe, seed=where.seed) for model in ("spvae", "vae")
     }
     if where.dry_run:
-        _run("spvae-time", experiments.values(), where)
+        _run(experiments.values(), where)
         return
     from pyro_spvae.reproduce.race import race
 
@@ -194,7 +195,7 @@ def poster(
     """
     from pyro_spvae.reproduce.poster import PosterExperiment
 
-    _run("poster", [PosterExperiment(name.strip(), budget, where.seed) for name in model.split(",")], where)
+    _run([PosterExperiment(name.strip(), budget, where.seed) for name in model.split(",")], where)
 
 
 @_add("vampprior")
@@ -241,7 +242,7 @@ def vampprior(
         chosen = paper.of_table(
             table, data, _words(model), _words(prior), _whole_numbers(components), budget, where.seed
         )
-    paths = _run("vampprior", chosen, where)
+    paths = _run(chosen, where)
     if figure is not None and paths:
         from pyro_spvae.reproduce.vamp_figures import draw
 
@@ -274,7 +275,7 @@ command(table_2, group, "spvae-table2")
 command(report, group, "report")
 
 
-def _run(table: str, experiments: Iterable[Any], where: Where) -> list[Path]:
+def _run(experiments: Iterable[Any], where: Where) -> list[Path]:
     """
     Runs experiments, printing what came out beside the paper, and the report where they are several; or only says what
     would be run.
@@ -288,10 +289,9 @@ def _run(table: str, experiments: Iterable[Any], where: Where) -> list[Path]:
     for experiment in experiments:
         config = experiment.configuration(where.data_dir, where.device)
         if where.dry_run:
-            show_plan(table, experiment, config, say, where.download)
+            show_plan(experiment, config, say, where.download)
             continue
         path = run(
-            table,
             experiment,
             where.out,
             config=config,

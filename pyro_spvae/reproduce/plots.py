@@ -27,9 +27,13 @@ _COLOURS = {
 _STYLES = {"best": "-", "tuned": "--", "paper": ":"}
 
 
-def draw(folder: Path, runs: list[Finished]) -> dict[str, Path]:
+def draw(folder: Path, runs: list[Finished], points: list[Finished]) -> dict[str, Path]:
     """
     Writes the plots that the experiments allow.
+
+    :param Path folder: where to.
+    :param list runs: the experiments.
+    :param list points: those of them that are points of Figure 2.
 
     :returns: what is drawn to where.
     """
@@ -44,9 +48,8 @@ def draw(folder: Path, runs: list[Finished]) -> dict[str, Path]:
         if sampled:
             pictures[f"samples, {name}"] = _save(folder / f"samples-{name}.png", _samples(sampled))
     figures: dict[tuple[str, str], list[Finished]] = {}
-    for run in runs:
-        if run.table == "spvae-figure2":
-            figures.setdefault((run.experiment["data"], run.experiment["pixels"]), []).append(run)
+    for run in points:
+        figures.setdefault((run.experiment["data"], run.experiment["pixels"]), []).append(run)
     for (data, pixels), members in figures.items():
         path = folder / f"figure2-{data}-{pixels}.png"
         pictures[f"Figure 2, {data} {pixels}"] = _save(path, _figure_2(data, pixels, members))

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from pyro_spvae.reproduce.published import POSTER
 from pyro_spvae.reproduce.spvae import Budget
@@ -38,6 +38,8 @@ class PosterExperiment:
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise ValueError(f"model is {self.model!r}; known are {', '.join(MODELS)}")
+
+    table: ClassVar[str] = "poster"
 
     @property
     def name(self) -> str:

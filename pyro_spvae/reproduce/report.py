@@ -156,7 +156,7 @@ def write_report(out: str | os.PathLike[str], report: Callable[[str], None] = la
     lines += [*_race(folder)]
     for line in lines:
         report(line)
-    pictures = plots.draw(folder, runs)
+    pictures = plots.draw(folder, runs, points_of_figure_2(runs))
     lines += ["## Pictures", "", *[f"![{name}]({path.name})" for name, path in pictures.items()], ""]
     lines += ["## Commands", "", "```bash", *[run.command for run in runs], "```", ""]
     text = "\n".join(lines)
@@ -175,7 +175,7 @@ def _sections(runs: list[Finished]) -> Iterator[tuple[str, list[str]]]:
     }
     tables_of = {"spvae-figure2": _figure_2, "vampprior": vamp_table}
     for table, title in tables.items():
-        chosen = [run for run in runs if run.table == table]
+        chosen = points_of_figure_2(runs) if table == "spvae-figure2" else [run for run in runs if run.table == table]
         if chosen:
             yield title, tables_of.get(table, _table)(chosen)
 
@@ -206,6 +206,21 @@ def _table(runs: list[Finished]) -> list[str]:
         lines.append("| " + " | ".join(cells) + " |")
     notes = {f"{run.published.note}" for run in runs if run.published is not None and run.published.note}
     return lines + ["", *[f"\\* {note}" for note in sorted(notes)]] if notes else lines
+
+
+def points_of_figure_2(runs: list[Finished]) -> list[Finished]:
+    """
+    The runs of Figure 2, and as its last points those of Table 1, which had all images, with the same data, model,
+    budget and recipe.
+    """
+
+    def curve(run: Finished) -> list[Any]:
+        return [run.experiment[name] for name in ("data", "pixels", "model", "budget", "recipe", "protocol", "seed")]
+
+    points = [run for run in runs if run.table == "spvae-figure2"]
+    curves = [curve(run) for run in points]
+    cells = [run for run in runs if run.table == "spvae-table1" and run.experiment["layers"] == 2]
+    return points + [run for run in cells if curve(run) in curves]
 
 
 def _figure_2(runs: list[Finished]) -> list[str]:

@@ -10,9 +10,8 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
-from pyro_spvae.reproduce.spvae import Experiment
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import plan, resume, train
@@ -22,9 +21,20 @@ Report = Callable[[str], None]
 RECORD = "reproduce.json"
 
 
+class Runnable(Protocol):
+    """An experiment: a frozen dataclass of what is run."""
+
+    @property
+    def table(self) -> str: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def configuration(self, data_dir: str | None = None, device: str = "auto") -> TrainConfig: ...
+
+
 def run(
-    table: str,
-    experiment: Experiment,
+    experiment: Runnable,
     out: str | os.PathLike[str],
     *,
     config: TrainConfig,
@@ -37,8 +47,7 @@ def run(
     Trains and scores a model in ``out/table/name``; a run that is there is used as it is if it is finished, and
     continued if it was stopped.
 
-    :param str table: name of the table or figure.
-    :param Experiment experiment: what is run.
+    :param Runnable experiment: what is run.
     :param out: folder of all experiments.
     :param TrainConfig config: its configuration.
     :param bool overwrite: train again where there is a run.
@@ -48,8 +57,8 @@ def run(
     :returns: the run folder.
     :raises ValueError: if the run cannot be trained, or the folder holds one of another configuration.
     """
-    path = Path(out) / table / experiment.name
-    report(f"--- {table}: {experiment.name} ---")
+    path = Path(out) / experiment.table / experiment.name
+    report(f"--- {experiment.table}: {experiment.name} ---")
     folder = RunFolder(path)
     if path.exists() and not overwrite:
         folder = RunFolder.open(path)
@@ -62,26 +71,31 @@ def run(
         path.parent.mkdir(parents=True, exist_ok=True)
         train(config, path, progress, report, download, overwrite)
     folder.write_json(
-        RECORD, {"table": table, "experiment": asdict(experiment), "command": command_line(table, experiment)}
+        RECORD,
+        {
+            "table": experiment.table,
+            "experiment": asdict(cast(Any, experiment)),
+            "command": command_line(experiment),
+        },
     )
     return path
 
 
-def show_plan(table: str, experiment: Experiment, config: TrainConfig, report: Report, download: bool = False) -> None:
+def show_plan(experiment: Runnable, config: TrainConfig, report: Report, download: bool = False) -> None:
     """Reports the resolved configuration and its parameter counts, without training."""
-    report(f"--- {table}: {experiment.name} ---")
+    report(f"--- {experiment.table}: {experiment.name} ---")
     plan(config, report, download)
 
 
-def command_line(table: str, experiment: Any) -> str:
+def command_line(experiment: Runnable) -> str:
     """The command that runs an experiment: every option that is not the default."""
-    parts = ["pyro-spvae", "reproduce", table]
-    for field in dataclasses.fields(experiment):
+    parts = ["pyro-spvae", "reproduce", experiment.table]
+    for field in dataclasses.fields(cast(Any, experiment)):
         value = getattr(experiment, field.name)
         if value == field.default and field.name not in ("pixels", "model") or field.name == "figure":
             continue
         name, text = field.name.replace("_", "-"), f"{value:g}" if isinstance(value, float) else str(value)
-        if table == "spvae-figure2":
+        if experiment.table == "spvae-figure2":
             name = {"fraction": "fractions", "model": "models"}.get(name, name)
         parts += [f"--{name}", shlex.quote(text)]
     return " ".join(parts)

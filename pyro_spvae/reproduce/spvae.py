@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -116,6 +117,11 @@ class Experiment:
         return TrainConfig(**(values | self._structure() | self._networks() | self._training()))
 
     @property
+    def table(self) -> str:
+        """What it belongs to: the command of ``reproduce`` that runs it."""
+        return "spvae-table1" if self.figure is None else f"spvae-figure{self.figure}"
+
+    @property
     def name(self) -> str:
         """Of the run folder: what differs from a full run under the paper's protocol is said."""
         parts: list[str] = [self.data, self.pixels, self.model]
@@ -220,6 +226,25 @@ class Experiment:
             "patience": _STRIKES if self.figure == 2 else _NEVER,  # few images are overfitted long before the end
             "epochs": max(1, round(steps / batches)),
         }
+
+
+def of_figure_2(
+    fractions: Iterable[float],
+    models: Iterable[SpvaeModel],
+    data: SpvaeData = "mnist",
+    pixels: Pixels = "continuous",
+    budget: Budget = "paper",
+    recipe: Recipe = "best",
+    seed: int = 0,
+) -> list[Experiment]:
+    """The points of Figure 2. With all images they are, as in the paper, the cells of Table 1."""
+    return [
+        Experiment(
+            data, pixels, model, budget, "paper", recipe, fraction, figure=None if fraction == 1 else 2, seed=seed
+        )
+        for fraction in fractions
+        for model in models
+    ]
 
 
 def _written(name: str, options: list[str]) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from pyro_spvae.reproduce import spvae
 from pyro_spvae.reproduce.published import VampData, VampModel, VampPriorName
@@ -79,6 +79,8 @@ class VampExperiment:
             raise ValueError(f"components is {self.components!r}; a positive integer is needed")
         if self.model == "spvae" and self.data != "mnist":
             raise ValueError(f"data is {self.data!r}, but the model is 'spvae'; accepted is mnist")
+
+    table: ClassVar[str] = "vampprior"
 
     @property
     def name(self) -> str:

@@ -94,7 +94,7 @@ def test_refuses(change, message):
     ],
 )
 def test_the_command_that_is_reported_runs_the_experiment(experiment, tiny_mnist):
-    command = command_line("spvae-table1", experiment)
+    command = command_line(experiment)
     program, *arguments = shlex.split(command)
     assert program == "pyro-spvae"
     result = invoke(*arguments, "--dry-run", "--data-dir", tiny_mnist)

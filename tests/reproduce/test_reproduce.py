@@ -106,12 +106,16 @@ class TestReport:
         out, _ = done
         text = write_report(out).read_text()
         runs = finished(out)
-        assert len(runs) == 2 + 4
+        assert len(runs) == 2 + 2  # Table 1's cells are the last points of Figure 2
         for run in runs:
             assert run.command in text
             assert f"{run.results['elbo']:.1f}" in text
         assert "| 2819.2 |" in text and "| 2598.1 |" in text  # Table 1
-        assert "| 2763 |" in text  # Figure 2 ends in Table 1's bound
+        points = text.split("Figure 2")[1].split("## ")[0].splitlines()
+        assert [line.split(" | ")[2:4] for line in points if "continuous" in line] == [
+            ["0.1", "spvae"], ["0.1", "vae"], ["1", "spvae"], ["1", "vae"],
+        ]  # fmt: skip
+        assert sum("| 2763 |" in line for line in points) == 1  # Figure 2 ends in Table 1's bound
         for name in ("curves-spvae-table1-mnist-continuous-paper.png", "figure2-mnist-continuous.png"):
             assert (out / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
             assert f"]({name})" in text

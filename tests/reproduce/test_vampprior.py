@@ -178,7 +178,7 @@ class TestCommand:
 
     def test_the_command_that_is_reported_runs_the_cell(self, tiny_mnist):
         experiment = VampExperiment(model="hvae", prior="vamp", budget="small", components=9, seed=2)
-        _, *arguments = shlex.split(command_line("vampprior", experiment))
+        _, *arguments = shlex.split(command_line(experiment))
         result = invoke(*arguments, "--dry-run", "--data-dir", tiny_mnist)
         assert result.exit_code == 0 and f"--- vampprior: {experiment.name} ---" in result.output
 
