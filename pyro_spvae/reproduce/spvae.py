@@ -26,8 +26,8 @@ _NEVER = 10**6
 _STEPS: dict[SpvaeModel, dict[Budget, int]] = {
     "spvae": {"paper": 16_000, "small": 6_000},
     "vae": {"paper": 16_000, "small": 6_000},
-    "conv-spvae": {"paper": 16_000, "small": 1_000},
-    "conv-vae": {"paper": 16_000, "small": 1_500},
+    "conv-spvae": {"paper": 16_000, "small": 4_000},
+    "conv-vae": {"paper": 16_000, "small": 6_000},
 }
 # of each point of Figure 2, where fewer images are overfitted the sooner and the best validation counts
 _FIGURE_2_STEPS: dict[Budget, int] = {"paper": 6_000, "small": 2_500}
