@@ -32,7 +32,11 @@ _Pixels = Annotated[Pixels, option("Gaussian on [0, 1], or binomial on 0..255.",
 _Model = Annotated[SpvaeModel, option("Which model of the table.", _WHAT)]
 _Budget = Annotated[Budget, option("paper, or small: 20 minutes on two cores.", _HOW)]
 _VampBudget = Annotated[
-    Budget, option("paper: at most 2000 epochs; small: 25, less than 30 minutes a model on two cores.", _HOW)
+    Budget,
+    option(
+        "paper: at most 2000 epochs; small: 25, of the convhvae 500 steps; less than 30 minutes a model on two cores.",
+        _HOW,
+    ),
 ]
 _Protocol = Annotated[
     Protocol,

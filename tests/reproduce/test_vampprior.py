@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 
 import pytest
@@ -73,6 +74,14 @@ class TestProtocol:
         assert "components=500, mean=0.05, std=0.01" in VampExperiment(prior="vamp").configuration().prior
         assert "mean=0.5, std=0.02" in VampExperiment(data="frey_faces", prior="vamp").configuration().prior
         assert "components=1000" in VampExperiment(data="omniglot_burda", prior="vamp").configuration().prior
+
+    def test_small_budget_of_the_convolutional_model_is_some_500_steps(self):
+        rows = {"mnist": 50_000, "caltech101_silhouettes": 4_100, "frey_faces": 1_565}
+        for data, count in rows.items():
+            config = VampExperiment(data, "convhvae", "vamp", "small").configuration()
+            assert 450 <= config.epochs * math.ceil(count / config.batch_size) <= 550
+            assert config.warmup == 0 and config.validate_every == 100
+        assert VampExperiment("mnist", "convhvae", "vamp").configuration().validate_every is None
 
     def test_sum_product_leaves_differ_in_the_prior_alone(self):
         configs = [
