@@ -45,7 +45,8 @@ class SPN(SPVAE):
     .. math:: p(x) = \sum_T p(T) \prod_{l \in T} \prod_{j \in l} p(x_j; \theta_{lj}).
 
     All of SPVAE works on it, and is exact: densities, marginals and conditional samples (:meth:`impute`) take one pass
-    whatever the number of particles. Trained by gradient (:meth:`fit`) or by EM (:meth:`fit_em`).
+    whatever the number of particles. Trained by gradient (:meth:`fit`) or by EM (:meth:`fit_em`; ``fit`` with
+    ``optimiser="em"`` watches validation rows and keeps checkpoints).
 
     Example::
 
@@ -190,13 +191,36 @@ class SPN(SPVAE):
             parts = [self.log_prob(*batch).double().sum() for batch in batches(x, observed, batch_size)]
         return [*history, float(sum(parts)) / len(x)]
 
+    def expected_statistics(self) -> ExpectedStatistics:
+        """Statistics of no data yet, for an E-step of one's own: :meth:`expect` adds to them."""
+        return ExpectedStatistics(self.circuit, self.leaf.likelihood)
+
+    @torch.no_grad()
+    def expect(self, expected: ExpectedStatistics, x: Tensor, observed: Tensor | None = None) -> None:
+        """
+        A part of the E-step: adds what is expected of data, under the present parameters.
+
+        :param ExpectedStatistics expected: what is added to.
+        :param Tensor x: data ``[data, *event_shape]``, which go through the circuit together.
+        :param Tensor observed: as in :meth:`log_prob`.
+        """
+        batch = LeafBatch.make(self, x, observed, check_values=True)
+        expected.add(self._leaf_log_prob(batch), batch.patches, batch.mask)
+
+    def maximise(self, expected: ExpectedStatistics, smoothing: float = 0.1) -> None:
+        """
+        The M-step: parameters from what was expected of all data, see :meth:`fit_em`.
+
+        :param ExpectedStatistics expected: the statistics.
+        :param float smoothing: as in :meth:`fit_em`.
+        """
+        expected.maximise(tuple(self.leaf.outputs), smoothing)
+
     def _em_step(self, x: Tensor, observed: Tensor | None, smoothing: float, batch_size: int) -> float:
-        expected = ExpectedStatistics(self.circuit, self.leaf.likelihood)
-        with torch.no_grad():
-            for rows, seen in batches(x, observed, batch_size):
-                batch = LeafBatch.make(self, rows, seen, check_values=True)
-                expected.add(self._leaf_log_prob(batch), batch.patches, batch.mask)
-            expected.maximise(tuple(self.leaf.outputs), smoothing)
+        expected = self.expected_statistics()
+        for rows, seen in batches(x, observed, batch_size):
+            self.expect(expected, rows, seen)
+        self.maximise(expected, smoothing)
         return expected.log_likelihood / len(x)
 
     def _leaf_log_prob(self, batch: LeafBatch) -> Tensor:

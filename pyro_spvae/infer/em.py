@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -65,6 +65,7 @@ class ExpectedStatistics:
     :param likelihood: of the leaves' pixels; an exponential family.
     :ivar int rows: data so far.
     :ivar float log_likelihood: the sum of their log-likelihoods, in nats.
+    :ivar list sums: the statistics; those of several parts of the data may be added up.
     """
 
     def __init__(self, circuit: Circuit, likelihood: ExponentialFamily) -> None:
@@ -72,7 +73,7 @@ class ExpectedStatistics:
         self.likelihood = likelihood
         self.rows = 0
         self.log_likelihood = 0.0
-        self._sums: list[Tensor] = []  # weights' counts, pixels' counts and statistics, and for some those of all data
+        self.sums: list[Tensor] = []  # weights' counts, pixels' counts and statistics, and for some those of all data
 
     def add(self, leaf: Tensor, patches: Tensor, mask: Tensor | None = None) -> None:
         """
@@ -92,9 +93,19 @@ class ExpectedStatistics:
         if self.likelihood.uniform_statistics() is None:
             weight = torch.ones_like(weight) if mask is None else mask.expand(patches.shape).to(dtype)
             sums += [weight.sum(0), self.likelihood.statistics(patches, weight)]
-        self._sums = [total + own for total, own in zip(self._sums, sums, strict=True)] if self._sums else sums
+        self.sums = [total + own for total, own in zip(self.sums, sums, strict=True)] if self.sums else sums
         self.rows += len(leaf)
         self.log_likelihood += float(log_prob.to(dtype).sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"rows": self.rows, "log_likelihood": self.log_likelihood, "sums": list(self.sums)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken."""
+        self.rows, self.log_likelihood = state["rows"], state["log_likelihood"]
+        device = next(self.circuit.parameters()).device
+        self.sums = [total.to(device) for total in state["sums"]]
 
     @torch.no_grad()
     def maximise(self, outputs: Sequence[Tensor], smoothing: float = 0.0) -> None:
@@ -107,9 +118,9 @@ class ExpectedStatistics:
         :param float smoothing: number of further data, at least 0.
         :raises ValueError: if there are no data.
         """
-        if not self._sums:
+        if not self.sums:
             raise ValueError("there are no data to learn from; add(...) some first")
-        sums = iter(self._sums)
+        sums = iter(self.sums)
         for layer in _layers(self.circuit):
             for logits, axis, share in _free_weights(layer):
                 logits.copy_(_log_shares(_of_classes(layer, next(sums)), logits, axis, share * smoothing))

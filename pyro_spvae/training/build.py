@@ -19,7 +19,7 @@ from pyro_spvae.data import DataSet, Values, load_data
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.guides import LeafGuide, MixedGuide, NoLatents
 from pyro_spvae.likelihoods import Likelihood
-from pyro_spvae.models import SPVAE, LeafModel, MixedLeaf
+from pyro_spvae.models import SPN, SPVAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.nn import Network
 from pyro_spvae.nn.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
@@ -194,7 +194,8 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
 
     with _default_dtype(getattr(torch, config.precision)):
         leaf, guide = _programs(config, data)
-        return SPVAE(
+        kind = SPN if isinstance(leaf, FactorizedLeaf) else SPVAE
+        return kind(
             Circuit(build_regions(config, data), config.units, config.leaves, config.tie, config.weights),
             leaf=leaf,
             guide=guide,

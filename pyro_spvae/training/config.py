@@ -24,11 +24,16 @@ Gradient = Literal["iwae", "dreg"]
 Reduce = Literal["leaf", "root"]
 Networks = Literal["separate", "shared"]
 Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh", "gated"]
-Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad"]
+Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad", "em"]
 Schedule = Literal["plateau", "constant", "cosine", "linear"]
 Weights = Literal["full", "cp"]
 Tie = Literal["none", "shape"]
 Precision = Literal["float32", "float64"]
+
+_NO_CLIP = {
+    "adam-normgrad": "'adam-normgrad' divides gradients by their norms",
+    "em": "'em' takes no gradients",
+}
 
 PANELS = ("Data", "Model", "Objective", "Training", "Evaluation", "Machine")
 
@@ -78,8 +83,9 @@ class FitConfig:
     optimiser: Optimiser = _option(
         "adam",
         "Training",
-        "adam, adamax or adamw of torch.optim; or adam-normgrad, which divides the gradient of each parameter (of each "
-        "leaf) by its norm first.",
+        "adam, adamax or adamw of torch.optim; adam-normgrad, which divides the gradient of each parameter (of each "
+        "leaf) by its norm first; or em, for vanilla SPNs: an epoch is one step of expectation maximisation on all "
+        "rows, without learning rate and schedule.",
     )
     lr: float = _option(0.005, "Training", "Learning rate.", above=0)
     schedule: Schedule = _option(
@@ -89,6 +95,9 @@ class FitConfig:
         "epochs as a cosine or linearly.",
     )
     weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of adamw.", least=0)
+    smoothing: float = _option(
+        0.1, "Training", "Of em: each sum and each pixel of a leaf learns as if so many more rows had come.", least=0
+    )
     clip: float | None = _option(
         None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
     )
@@ -119,11 +128,8 @@ class FitConfig:
             raise ValueError(f"gradient is 'dreg', which needs the objective 'iwae'; objective is {self.objective!r}")
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
-        if self.clip is not None and self.optimiser == "adam-normgrad":
-            raise ValueError(
-                f"clip is {self.clip!r}, but the optimiser 'adam-normgrad' divides gradients by their norms; leave it "
-                "out"
-            )
+        if self.clip is not None and self.optimiser in _NO_CLIP:
+            raise ValueError(f"clip is {self.clip!r}, but the optimiser {_NO_CLIP[self.optimiser]}; leave it out")
 
     @property
     def order(self) -> float:

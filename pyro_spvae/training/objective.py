@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_spvae.data import Rows
 from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
-from pyro_spvae.models import SPVAE
+from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.nn.mode import in_mode
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.lean import lean
@@ -39,8 +39,11 @@ def check_objective(config: FitConfig, spvae: SPVAE, rows: Rows | Tensor) -> Non
     Refuses an objective that would be wrong for a model, before anything is trained or written.
 
     :param rows: of which the first is encoded.
-    :raises ValueError: if one of Pyro's objectives is named for several leaves, or for a guide without ``rsample``.
+    :raises ValueError: if one of Pyro's objectives is named for several leaves, or for a guide without ``rsample``; if
+        EM is asked for of a model that has no closed M-step.
     """
+    if config.optimiser == "em":
+        check_em(spvae)
     elbo = _of_pyro(config)
     if elbo is None:
         return
@@ -56,6 +59,24 @@ def check_objective(config: FitConfig, spvae: SPVAE, rows: Rows | Tensor) -> Non
             SingleLeafELBO(spvae.model, spvae.guide, elbo).check_guide(rows[:1].to(parameter))
         except ValueError as error:
             raise ValueError(f"objective is {config.objective!r}; {error}") from None
+
+
+def check_em(spvae: SPVAE) -> SPN:
+    """
+    The model as one that EM can train.
+
+    :raises ValueError: if it is no vanilla SPN, or its likelihood has no sufficient statistics.
+    """
+    if not isinstance(spvae, SPN):
+        named, kind = type(spvae).__name__, type(spvae.leaf).__name__
+        raise ValueError(
+            "optimiser is 'em', which trains vanilla SPNs (models.SPN, --leaf factorized); the model is "
+            f"{named} of {kind}"
+        )
+    likelihood = spvae.leaf.likelihood
+    empty = next(spvae.parameters()).new_zeros(0, spvae.num_leaves, likelihood.sizes["pixels"])
+    likelihood.statistics(empty, empty)  # which refuses if it has none
+    return spvae
 
 
 def _of_pyro(config: FitConfig) -> ELBO | None:

@@ -26,8 +26,8 @@ from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.lean import lean
 from pyro_spvae.training.logger import Logger
 from pyro_spvae.training.objective import build_loss, build_objective
-from pyro_spvae.training.optimisers import Schedule, build_optimiser
 from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.updates import build_update
 
 _TEXT_EVERY = 10.0  # seconds between reported lines without a progress bar
 _OF_BEST = ("model", "step", "epoch", "best", "best_epoch")  # what best.pt holds besides the run's identity
@@ -94,8 +94,7 @@ class Trainer:
         weighted = config.warmup > 0 or config.beta != 1
         self.objective = build_loss(config, *((model, guide) if weighted else (spvae.model, spvae.guide)))
         self.parameters = dict(spvae.named_parameters())
-        self.optimiser = build_optimiser(config, spvae)
-        self.schedule = Schedule(config, self.optimiser, config.epochs * len(self.batches))
+        self.update = build_update(config, spvae, config.epochs * len(self.batches))
         parameter = next(iter(self.parameters.values()))
         self.device, self.dtype = parameter.device, parameter.dtype
         # where training stands; all of it is in a checkpoint
@@ -157,7 +156,7 @@ class Trainer:
         :returns: the bound in nats, summed over the rows.
         :raises ValueError: if the bound is not finite; parameters are left as they were.
         """
-        bound, _ = self._step(self.objective if objective is None else objective, x, observed, False)
+        bound, _ = self._step(self.objective if objective is None else objective, x, observed, False, len(x), last=True)
         return bound
 
     def _advance(self, objective: nn.Module, bar: Any, asked: bool) -> bool:
@@ -166,8 +165,7 @@ class Trainer:
         x, observed = self.batches(self.epoch, self.batch)
         size = len(self.batches.index(self.epoch, self.batch))
         torch.manual_seed(noise_seed(self.config.seed, self.step * distributed.world() + distributed.rank(), stream=4))
-        bound, stop = self._step(objective, x, observed, asked, size)
-        self.schedule.after_step()
+        bound, stop = self._step(objective, x, observed, asked, size, last=self.batch + 1 == len(self.batches))
         self.summed[0] += bound
         self.summed[1] += size
         self.batch += 1
@@ -177,21 +175,15 @@ class Trainer:
         return stop
 
     def _step(
-        self, objective: nn.Module, x: Tensor, observed: Tensor | None, asked: bool, size: int | None = None
+        self, objective: nn.Module, x: Tensor, observed: Tensor | None, asked: bool, size: int, last: bool
     ) -> tuple[float, bool]:
         x = x.to(self.device, self.dtype)
-        arguments = (x,) if observed is None else (x, observed.to(self.device))
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = objective(*arguments)
-        # gradients are averaged over processes, so each gives its part of the mean over the batch, times their number
-        (loss * (distributed.world() / (size or len(x)))).backward()
-        said = torch.tensor([-loss.item(), float(asked)], dtype=torch.float64, device=distributed.message_device())
+        own = self.update.look(objective, x, None if observed is None else observed.to(self.device), size)
+        said = torch.tensor([own, float(asked)], dtype=torch.float64, device=distributed.message_device())
         bound, stop = distributed.total(said).tolist()
         if not math.isfinite(bound):
             self._diverged("bound", bound)
-        if self.config.clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters.values(), self.config.clip)
-        self.optimiser.step()
+        self.update.move(last)
         self.step += 1
         return bound, stop > 0
 
@@ -213,7 +205,7 @@ class Trainer:
             if not math.isfinite(value):
                 self._diverged(f"val_{name}", value)
         total, rows, seconds = self.summed
-        lr = self.optimiser.param_groups[0]["lr"]
+        lr = self.update.lr
         val_elbo = means["elbo"]
         epoch = self.epoch + (self.batch > 0)
         better = val_elbo > self.best
@@ -223,7 +215,7 @@ class Trainer:
         if better:
             self.best, self.best_epoch = val_elbo, epoch
         if warm:
-            self.schedule.after_validation(val_elbo)
+            self.update.after_validation(val_elbo)
         self.step_seconds += seconds
         self.seconds += seconds + time.perf_counter() - start
         line = {
@@ -231,7 +223,7 @@ class Trainer:
             "step": self.step,
             "elbo": total / rows,
             **{f"val_{name}": value for name, value in means.items()},
-            "lr": lr,
+            **({} if lr is None else {"lr": lr}),
             "seconds": round(self.seconds, 3),
             "images_per_second": round(rows / seconds, 1),
         }
@@ -309,8 +301,7 @@ class Trainer:
         """Everything that training goes on from, as tensors and plain values."""
         return self.identity | {
             "model": self.spvae.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "schedule": self.schedule.state_dict(),
+            **self.update.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -330,8 +321,7 @@ class Trainer:
         :param list metrics: the lines of the validations before it.
         """
         self.spvae.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.update.load_state_dict(state)
         for name in ("step", "epoch", "batch", "validations", "best", "best_epoch", "waited", "seconds"):
             setattr(self, name, state[name])
         self.summed = list(state["summed"])

@@ -52,7 +52,9 @@ def test_float64_is_kept_to_the_last_bit():
     forward = Trainer._step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            Trainer, "_step", lambda self, o, values, *rest: seen.append(values) or forward(self, o, values, *rest)
+            Trainer,
+            "_step",
+            lambda self, o, values, *rest, **named: seen.append(values) or forward(self, o, values, *rest, **named),
         )
         spvae.fit(x, x, **(OPTIONS | {"epochs": 1}))
     drawn = torch.cat(seen)

@@ -66,6 +66,16 @@ def test_processes_have_noise_of_their_own(two):
     assert alone[0]["elbo"] == pytest.approx(two[0]["elbo"][0], rel=0.05)
 
 
+def test_em_is_that_of_one_process(two):
+    trainer, _ = worker.make(**worker.EM)
+    before = {key: value.clone() for key, value in trainer.spvae.state_dict().items()}
+    trainer.run()
+    for key, value in trainer.spvae.state_dict().items():
+        torch.testing.assert_close(two[0]["em"][key], value, rtol=1e-9, atol=1e-12)
+        assert torch.equal(two[0]["em"][key], two[1]["em"][key])
+    assert any((value - before[key]).abs().max() > 0.1 for key, value in trainer.spvae.state_dict().items())
+
+
 def test_evaluation_is_that_of_one_process(two):
     trainer, test = worker.make()
     trainer.spvae.load_state_dict(two[0]["parameters"])

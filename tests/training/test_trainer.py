@@ -319,8 +319,8 @@ def test_warm_up_changes_the_objective_and_validation_has_none(make):
 def test_optimisers_and_schedules(make, optimiser, schedule):
     trainer = make(epochs=4, batch_size=10, optimiser=optimiser, schedule=schedule, lr=0.01)
     kinds = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax, "adamw": torch.optim.AdamW}
-    assert type(trainer.optimiser) is (kinds | {"adam-normgrad": AdamNormGrad})[optimiser]
-    assert len({group["lr"] for group in trainer.optimiser.param_groups}) == 1
+    assert type(trainer.update.optimiser) is (kinds | {"adam-normgrad": AdamNormGrad})[optimiser]
+    assert len({group["lr"] for group in trainer.update.optimiser.param_groups}) == 1
     rates = [line["lr"] for line in trainer.run()]
     steps = [2, 4, 6, 8]
     if schedule in ("plateau", "constant"):
@@ -333,7 +333,7 @@ def test_optimisers_and_schedules(make, optimiser, schedule):
 
 def test_weight_decay_is_adamws(make):
     trainer = make(optimiser="adamw", weight_decay=0.3)
-    assert {group["weight_decay"] for group in trainer.optimiser.param_groups} == {0.3}
+    assert {group["weight_decay"] for group in trainer.update.optimiser.param_groups} == {0.3}
 
 
 def test_gradients_are_clipped_to_the_norm(make):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -17,11 +18,13 @@ from pyro_spvae.training.lean import lean
 from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import TINY, images
 
+EM = {"leaf": "factorized", "optimiser": "em", "epochs": 3}
 
-def make():
+
+def make(**options):
     """The same trainer in every process, in float64, and test rows that do not divide by two."""
     data = images(levels=4, rows=52)
-    config = resolve(TINY, data)
+    config = resolve(dataclasses.replace(TINY, **options), data)
     data = modelled(config, data)
     pyro.set_rng_seed(0)
     with pyro.settings.context(module_local_params=True):
@@ -33,9 +36,9 @@ def gradients(trainer, objective):
     """Gradients of the first step, which is not taken."""
     x, _ = trainer.batches(0, 0)
     torch.manual_seed(100 + distributed.rank())
-    trainer.optimiser.step = lambda: None
-    trainer._step(objective, x, None, False, len(trainer.batches.index(0, 0)))
-    del trainer.optimiser.step
+    trainer.update.optimiser.step = lambda: None
+    trainer._step(objective, x, None, False, len(trainer.batches.index(0, 0)), last=False)
+    del trainer.update.optimiser.step
     trainer.step = 0
     return [parameter.grad.clone() for parameter in trainer.spvae.parameters()]
 
@@ -48,9 +51,9 @@ def main(folder: Path) -> None:
         seeds = []
         step = trainer._step
 
-        def recorded(*args):
+        def recorded(*args, **options):
             seeds.append(torch.initial_seed())
-            return step(*args)
+            return step(*args, **options)
 
         trainer._step = recorded
         metrics = trainer.run()
@@ -61,7 +64,10 @@ def main(folder: Path) -> None:
             return "told"
 
         results["told"] = distributed.on_main(act)
+        em, _ = make(**EM)
+        em.run()
         results |= {
+            "em": em.spvae.state_dict(),
             "ran": ran,
             "world": distributed.world(),
             "seeds": seeds,

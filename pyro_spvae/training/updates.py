@@ -1,0 +1,142 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What a batch does to the parameters: a step along the gradient, or its share of a step of EM."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pyro_spvae import distributed
+from pyro_spvae.models import SPN, SPVAE
+from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.objective import check_em
+from pyro_spvae.training.optimisers import Schedule, build_optimiser
+
+
+class Update(Protocol):
+    """Looks at a batch, and then, if its bound is finite, moves the parameters."""
+
+    @property
+    def lr(self) -> float | None:
+        """Learning rate; ``None`` where there is none."""
+
+    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
+        """
+        :param Module objective: the loss, shared among processes.
+        :param int size: rows of the batch over all processes.
+        :returns: the bound in nats, summed over this process's rows.
+        """
+
+    def move(self, last: bool) -> None:
+        """
+        :param bool last: whether the batch was the last of an epoch.
+        """
+
+    def after_validation(self, bound: float) -> None:
+        """Call after every validation that counts."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where :meth:`state_dict` was taken."""
+
+
+class GradientUpdate:
+    """
+    A step of a torch optimiser for every batch.
+
+    :param FitConfig config: names optimiser and schedule.
+    :param SPVAE spvae: the model.
+    :param int steps: steps of the whole run.
+    """
+
+    def __init__(self, config: FitConfig, spvae: SPVAE, steps: int) -> None:
+        self.clip = config.clip
+        self.parameters = list(spvae.parameters())
+        self.optimiser = build_optimiser(config, spvae)
+        self.schedule = Schedule(config, self.optimiser, steps)
+
+    @property
+    def lr(self) -> float:
+        return float(self.optimiser.param_groups[0]["lr"])
+
+    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = objective(x) if observed is None else objective(x, observed)
+        # gradients are averaged over processes, so each gives its part of the mean over the batch, times their number
+        (loss * (distributed.world() / size)).backward()
+        return -float(loss.item())
+
+    def move(self, last: bool) -> None:
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimiser.step()
+        self.schedule.after_step()
+
+    def after_validation(self, bound: float) -> None:
+        self.schedule.after_validation(bound)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimiser": self.optimiser.state_dict(), "schedule": self.schedule.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
+class EMUpdate:
+    """
+    Expectation maximisation of a vanilla SPN: expected statistics of every batch, and an M-step after each epoch, see
+    :meth:`pyro_spvae.models.SPN.fit_em`. The parameters of every epoch's M-step do not depend on the batch size, nor on
+    the number of processes.
+
+    :param FitConfig config: has the smoothing.
+    :param SPN spn: the model.
+    """
+
+    lr = None
+
+    def __init__(self, config: FitConfig, spn: SPN) -> None:
+        self.spn = spn
+        self.smoothing = config.smoothing
+        self.expected = spn.expected_statistics()
+
+    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
+        before = self.expected.log_likelihood
+        with torch.no_grad():
+            self.spn.expect(self.expected, x, observed)
+        return self.expected.log_likelihood - before
+
+    def move(self, last: bool) -> None:
+        if not last:
+            return
+        for total in self.expected.sums:
+            place = distributed.message_device() if distributed.world() > 1 else total.device
+            total.copy_(distributed.total(total.to(place)))
+        self.spn.maximise(self.expected, self.smoothing)
+        self.expected = self.spn.expected_statistics()
+
+    def after_validation(self, bound: float) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"expected": self.expected.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.expected.load_state_dict(state["expected"])
+
+
+def build_update(config: FitConfig, spvae: SPVAE, steps: int) -> Update:
+    """
+    The update of a configuration.
+
+    :param int steps: steps of the whole run.
+    :raises ValueError: if EM is asked for of a model with no closed M-step.
+    """
+    if config.optimiser != "em":
+        return GradientUpdate(config, spvae, steps)
+    return EMUpdate(config, check_em(spvae))

@@ -1,0 +1,114 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Expectation maximisation in the training loop: the parameters are those of ``fit_em``."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from pyro_spvae import poon_domingos
+from pyro_spvae.likelihoods import Bernoulli, Likelihood, Normal
+from pyro_spvae.models import SPN, SPVAE
+from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.trainer import Trainer
+from tests.cli_cases import invoke
+
+
+def make_spn(likelihood: Likelihood | None = None) -> SPN:
+    torch.manual_seed(3)
+    return SPN(poon_domingos((2, 2), delta=1), units=2, likelihood=likelihood or Bernoulli()).double()
+
+
+def binary(rows: int = 60) -> torch.Tensor:
+    shared = torch.rand(rows, 1, 1, 1) < 0.4
+    return torch.where(torch.rand(rows, 1, 2, 2) < 0.1, ~shared, shared).double()
+
+
+def assert_same(ours: SPN, theirs: SPN) -> None:
+    for (name, one), other in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
+@pytest.mark.parametrize("batch_size", [60, 7])
+@pytest.mark.parametrize("partly", [False, True])
+def test_epochs_are_steps_of_em_on_all_data(smoothing, batch_size, partly):
+    x = binary()
+    observed = torch.rand(x.shape) < 0.7 if partly else None
+    options = {} if observed is None else {"observed": observed, "validation_observed": observed}
+    ours = make_spn()
+    theirs = copy.deepcopy(ours)
+    lines = ours.fit(x, x, optimiser="em", smoothing=smoothing, epochs=4, patience=9, batch_size=batch_size, **options)
+    history = theirs.fit_em(x, 4, observed, smoothing=smoothing, tolerance=-1)
+    assert_same(ours, theirs)
+    assert [line["elbo"] for line in lines] == pytest.approx(history[:-1], rel=1e-9)  # before each step
+    assert [line["val_elbo"] for line in lines] == pytest.approx(history[1:], rel=1e-9)  # after it
+    assert "lr" not in lines[0]
+
+
+def test_validation_decides_which_parameters_are_kept():
+    x, other = binary(12), 1 - binary(12)
+    lines = make_spn().fit(x, other, optimiser="em", smoothing=0.0, epochs=30, patience=3)
+    bounds = [line["val_elbo"] for line in lines]
+    assert len(lines) == bounds.index(max(bounds)) + 4 < 30
+
+
+def test_goes_on_from_the_middle_of_an_epoch(tmp_path):
+    x = binary()
+    config = FitConfig(optimiser="em", epochs=3, batch_size=20)
+
+    def trainer(spn: SPN, name: str) -> Trainer:
+        folder = RunFolder.create(tmp_path / name, config.to_dict(), {})
+        return Trainer(spn, x, x, config, folder)
+
+    whole, first, second = (trainer(make_spn(), name) for name in ("whole", "first", "second"))
+    whole.run()
+    first.run(max_steps=5)  # one epoch and two batches of the next
+    first.folder.save("last.pt", first.state())
+    second.load_state(first.folder.load("last.pt"), [])
+    second.run()
+    for key, value in whole.spvae.state_dict().items():
+        assert torch.equal(value, second.spvae.state_dict()[key])
+
+
+class TestRefuses:
+    def test_leaves_with_latent_variables(self):
+        spvae = SPVAE(poon_domingos((2, 2), delta=1), latent_dim=1, likelihood=Normal())
+        with pytest.raises(ValueError) as error:
+            spvae.fit(torch.rand(20, 1, 2, 2), optimiser="em")
+        assert str(error.value) == (
+            "optimiser is 'em', which trains vanilla SPNs (models.SPN, --leaf factorized); the model is SPVAE of VAE"
+        )
+
+    def test_a_likelihood_without_statistics(self):
+        class Other(Bernoulli):
+            def statistics(self, x, weight):
+                return Likelihood.statistics(self, x, weight)
+
+        with pytest.raises(ValueError, match="^the likelihood Other has no sufficient statistics, which EM needs"):
+            make_spn(Other()).fit(binary(), optimiser="em")
+
+    def test_options_of_gradients(self):
+        with pytest.raises(ValueError, match="^clip is 1.0, but the optimiser 'em' takes no gradients; leave it out$"):
+            FitConfig(optimiser="em", clip=1.0)
+        with pytest.raises(ValueError, match="^smoothing is -1"):
+            FitConfig(optimiser="em", smoothing=-1)
+
+
+def test_by_command(tmp_path):
+    run = tmp_path / "run"
+    options = ("--preprocess", "binarize-static", "--leaf", "factorized", "--optimiser", "em", "--epochs", 5)
+    result = invoke("train", "digits", *options, "--out", run)
+    assert result.exit_code == 0, result.output
+    lines = RunFolder(run).read_metrics()
+    bounds = [line["elbo"] for line in lines]
+    assert len(lines) == 5 and bounds == sorted(bounds) and bounds[-1] > bounds[0] + 5
+    spn = SPN.load(run)
+    assert spn.mpe().x.shape == (1, 1, 8, 8)
+    refused = invoke("train", "digits", "--optimiser", "em", "--out", tmp_path / "other")
+    assert refused.exit_code == 2 and "optimiser is 'em', which trains vanilla SPNs" in refused.output
+    assert not (tmp_path / "other").exists()
