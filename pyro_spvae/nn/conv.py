@@ -223,16 +223,20 @@ class _Decoder(_Layers):
         self.dense = Stack(leaves, (inputs, filters[-1] * math.prod(self.sides[-1])), activation)
         for before, after in zip(filters[:0:-1], filters[-2::-1], strict=True):
             self.add_kernel(before, [after], transposed=True)
-        self.add_kernel(filters[0], [shape[0] * value for value in self.values], transposed=True, gain=output_gain)
+        self.channels_of = tuple(shape[0] * value for value in self.values)
+        self.add_kernel(filters[0], self.channels_of, transposed=True, gain=output_gain)
+
+    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """Each output has kernels of its own; by name the axis and the sizes along it."""
+        last = len(self.kernels) - 1
+        return {f"kernels.{last}": (2, self.channels_of), f"biases.{last}": (1, self.channels_of)}
 
     def forward(self, z: Tensor) -> tuple[Tensor, ...]:
         """One tensor per output."""
         h = self.by_blocks(self.activation(self.dense(z)), self._convolve)
         leaves, rows, _ = h.shape
         channels, height, width = self.shape
-        heads = h.reshape(leaves, rows, channels * sum(self.values), height, width).split(
-            [channels * value for value in self.values], 2
-        )
+        heads = h.reshape(leaves, rows, channels * sum(self.values), height, width).split(self.channels_of, 2)
         results = []
         for head, value in zip(heads, self.values, strict=True):  # channel c * values + v is value v of channel c
             head = head.reshape(leaves, rows, channels, value, height, width).movedim(3, -1)

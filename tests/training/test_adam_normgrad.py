@@ -17,7 +17,7 @@ from pyro_spvae.guides import MixedGuide, NoLatents, NormalGuide
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import VAE, FactorizedLeaf, MixedLeaf
-from pyro_spvae.nn import MLP, Part
+from pyro_spvae.nn import MLP, Conv, Part
 from pyro_spvae.training.adam_normgrad import AdamNormGrad, norm_groups
 from tests.helpers import small_spvae
 
@@ -236,3 +236,16 @@ def test_values_gates_and_heads_have_norms_of_their_own():
             for leaf in range(2):
                 for block in parameter.grad[leaf].split(sizes, -1):
                     assert abs(float(block.norm()) - 1) < 1e-4
+
+
+def test_outputs_of_convolutions_have_norms_of_their_own():
+    network = Conv((4, 3), stride=1, dense=5).bind(leaves=2, inputs=3, outputs=(4, 8), output_shape=(1, 2, 2))
+    optimiser = AdamNormGrad(norm_groups(network), lr=1e-3)
+    for scale, output in zip((1.0, 100.0), network(torch.randn(5, 2, 3)), strict=True):
+        (scale * output.square().sum()).backward(retain_graph=True)
+    optimiser.step()
+    for name, axis in (("kernels", 1), ("biases", 0)):
+        parameter = getattr(network.layers, name)[-1]
+        for leaf in range(2):
+            for block in parameter.grad[leaf].split((1, 2), axis):
+                assert abs(float(block.norm()) - 1) < 1e-4
