@@ -22,6 +22,8 @@ _PARTS = {
     5: ("reconstructions.png",),
     6: ("log_likelihoods.png",),
 }
+_STRIP = 0.4  # height over width below which pictures are put one below the other
+_TITLE = 0.25  # inches
 _COLOURS = {"standard": "tab:gray", "mog": "tab:green", "vamp": "tab:blue", "vamp-data": "tab:cyan"}
 
 
@@ -70,16 +72,27 @@ def _upper(run: Finished) -> int:
 
 
 def _side_by_side(runs: list[Finished], names: tuple[str, ...]) -> Figure:
+    """Pictures of every run; a row for each name, or a column where they are wide strips."""
     import matplotlib.image
 
-    figure = plots.new_figure(3.2 * len(runs), 3.4 * len(names))
-    for row, name in enumerate(names):
-        for column, run in enumerate(runs):
-            path = run.path / "figures" / name
-            if not path.exists():
-                raise ValueError(f"the run {run.path} has no picture {name}, which the figure shows; run it again")
-            axes = figure.add_subplot(len(names), len(runs), row * len(runs) + column + 1)
-            axes.imshow(matplotlib.image.imread(path))
+    found = [[run.path / "figures" / name for run in runs] for name in names]
+    for run, path in ((run, path) for row in found for run, path in zip(runs, row, strict=True)):
+        if not path.exists():
+            raise ValueError(f"the run {run.path} has no picture {path.name}, which the figure shows; run it again")
+    pictures = [[matplotlib.image.imread(path) for path in row] for row in found]
+    titles = [[f"{run.model}, {run.experiment['prior']}" for run in runs] for _ in names]
+    width = 3.2
+    if all(len(picture) < _STRIP * picture.shape[1] for row in pictures for picture in row):
+        pictures = [[picture] for row in pictures for picture in row]
+        titles = [[title] for row in titles for title in row]
+        width = 7.0
+    heights = [max(width * len(picture) / picture.shape[1] for picture in row) + _TITLE for row in pictures]
+    figure = plots.new_figure(width * len(pictures[0]), sum(heights))
+    grid = figure.add_gridspec(len(pictures), len(pictures[0]), height_ratios=heights)
+    for row, (shown, named) in enumerate(zip(pictures, titles, strict=True)):
+        for column, (picture, title) in enumerate(zip(shown, named, strict=True)):
+            axes = figure.add_subplot(grid[row, column])
+            axes.imshow(picture)
             axes.set_axis_off()
-            axes.set_title(f"{run.model}, {run.experiment['prior']}", fontsize=9)
+            axes.set_title(title, fontsize=9)
     return figure

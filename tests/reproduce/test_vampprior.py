@@ -8,6 +8,7 @@ import json
 import math
 import shlex
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -184,6 +185,13 @@ class TestCommand:
         out, _, figures = done
         assert figures[figure].exit_code == 0, figures[figure].output
         assert (out / f"vampprior-figure{figure}.png").stat().st_size > 5_000
+
+    def test_wide_strips_stand_one_below_the_other(self, done):
+        out, _, _ = done
+        height, width = plt.imread(out / "vampprior-figure5.png").shape[:2]
+        [strip, *_] = out.glob("vampprior/*/figures/reconstructions.png")
+        one_height, one_width = plt.imread(strip).shape[:2]
+        assert height / width > 2 * one_height / one_width
 
     def test_the_command_that_is_reported_runs_the_cell(self, tiny_mnist):
         experiment = VampExperiment(model="hvae", prior="vamp", budget="small", components=9, seed=2)
