@@ -14,7 +14,7 @@ from pyro_spvae.reproduce.poster import MODELS, PosterExperiment
 from pyro_spvae.reproduce.published import FIGURE_2, POSTER, TABLE_1, figure_2
 from pyro_spvae.reproduce.run import command_line
 from pyro_spvae.reproduce.sizes import parameters, size_table
-from pyro_spvae.reproduce.spvae import Experiment
+from pyro_spvae.reproduce.spvae import Experiment, of_figure_2
 from pyro_spvae.training.config import TrainConfig
 from tests.cli_cases import invoke
 
@@ -54,6 +54,17 @@ class TestTable1:
         assert "precision" in config.guide and "output_gain=1" in config.network
         assert config.likelihood.partition("(")[0] == ("normal" if cell[1] == "continuous" else "binomial")
         assert config.grey == (cell[0] != "mnist")
+
+
+@pytest.mark.parametrize("pixels", ["continuous", "discrete"])
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.3])
+def test_models_of_figure_2_have_no_more_parameters_than_the_papers(pixels, fraction):
+    [experiment] = of_figure_2([fraction], ["spvae"], pixels=pixels)
+    limit = {"continuous": 413_352, "discrete": 310_024}[pixels]
+    assert 0.95 * limit < parameters(experiment) <= limit
+    config = experiment.configuration()
+    assert len(config.hidden) == (1 if fraction < 0.2 else 2)
+    assert config.epochs <= 150
 
 
 def test_names_of_run_folders_differ():
