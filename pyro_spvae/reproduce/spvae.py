@@ -34,7 +34,7 @@ _FIGURE_2_STEPS: dict[Budget, int] = {"paper": 6_000, "small": 2_500}
 _FIGURE_2_EPOCHS = 60  # at most
 _FIGURE_2_LR = 0.003
 _FEW, _FEW_STEPS, _FEW_EPOCHS = 0.2, 4_000, 150  # part of the images; steps and epochs, at most
-_LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.005, "conv-vae": 0.001}
+_LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.01, "conv-vae": 0.001}
 _PAPER_LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.01, "conv-vae": 0.001}
 # parameters of the paper's models, Table 2; exact where its notebooks print them
 _LIMITS: dict[tuple[SpvaeData, Pixels, SpvaeModel], int] = {
