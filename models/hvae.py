@@ -4,12 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyro
 from torch import Tensor
 
 from pyro_spvae.distributions import LeafNormal
+from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models.decoding import decode
 from pyro_spvae.models.leaf import LatentLeaf
@@ -107,6 +108,19 @@ class HVAE(LatentLeaf):
             outputs=self.likelihood.heads,
             output_shape=patch,
         )
+
+    def connect(self, guide: LeafGuide, patches: Callable[[Tensor], Tensor], mask: Tensor | None) -> None:
+        """
+        Shows the prior the guide's encoder.
+
+        :raises ValueError: for the guide of a single layer.
+        """
+        if type(guide) is NormalGuide:
+            raise ValueError(
+                "guide is a NormalGuide, which states z alone, but the leaf HVAE has z2 and z1; accepted is "
+                "HierarchicalGuide, or a guide of your own that states them"
+            )
+        super().connect(guide, patches, mask)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z2``, ``z1`` and ``x``."""

@@ -137,15 +137,27 @@ class VampPrior(Prior):
         """
         Makes data drawn at random (by torch's generator) the pseudo-inputs, with noise if they are learned.
 
-        :raises ValueError: if there are fewer than components.
+        :raises ValueError: if there are fewer than components, or learned pseudo-inputs would start outside ``range``.
         """
         if not self._waits:
             return
         _check_enough(self.components, len(features))
         rows = torch.randperm(len(features))[: self.components].to(features.device)
         values = features[rows].movedim(0, -2).to(self.pseudo_inputs)
+        if not self.frozen:
+            self._check_range(values)
         self.pseudo_inputs.copy_(values if self.frozen else values + self.std * torch.randn_like(values))
         self._waits = False
+
+    def _check_range(self, values: Tensor) -> None:
+        """The hardtanh has no gradient outside of the range: what starts there would stay there."""
+        seen = values if self.mask is None else values[self.mask.unsqueeze(-2).expand(values.shape)]
+        low, high = float(seen.nan_to_num(self.range[0]).min()), float(seen.nan_to_num(self.range[0]).max())
+        if low < self.range[0] or high > self.range[1]:
+            raise ValueError(
+                f"range is {self.range!r}, but the data from which pseudo-inputs start go from {low:.4g} to "
+                f"{high:.4g}; a range that holds them is needed, or frozen=True"
+            )
 
     @property
     def inputs(self) -> Tensor:

@@ -85,14 +85,14 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         leaves=config.units if config.leaves is None else config.leaves,
         preprocess=preprocess,
         likelihood=likelihood,
-        guide=_default_guide(config.leaf) if config.guide == TrainConfig.guide else config.guide,
+        guide=_default_guide(config.leaf) if config.guide == "auto" else config.guide,
     )
 
 
 def _default_guide(leaf: str) -> str:
     """What the kinds of leaves ask for; of several kinds, the first one that has latent variables."""
     names = [
-        str(getattr(find("leaf", parse("leaf", kind)[0]), "guide_name", TrainConfig.guide)) for kind in _kinds(leaf)
+        str(getattr(find("leaf", parse("leaf", kind)[0]), "guide_name", LeafModel.guide_name)) for kind in _kinds(leaf)
     ]
     return next((name for name in names if name != "none"), "none")
 

@@ -214,7 +214,7 @@ class TrainConfig(FitConfig):
         "Generative program of a leaf: a vae, or factorized, which has no latent variables; or several by turns, as in "
         "vae+factorized.",
     )
-    guide: str = _option("normal", "Model", "Inference program of a leaf.")
+    guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")
     prior: str = _option("standard-normal", "Model", "Prior of the latent variables.")
     likelihood: str = _option(
         "auto",

@@ -262,3 +262,12 @@ class TestCircuit:
         sites = {name: value.shape[1:] for name, value in spvae.embed(x).latents.items()}
         assert sites == {"z": (8, LATENT), "z2_1": (8, TOP), "z1_1": (8, LATENT)}
         assert spvae.sample(2).shape == (2, 1, 2, 2)
+
+
+def test_the_guide_of_one_layer_is_refused_when_the_model_is_made():
+    with pytest.raises(ValueError) as error:
+        SPVAE(poon_domingos((4, 4), 2), units=1, leaf=HVAE(Bernoulli(), latent_dim=2), guide=NormalGuide())
+    assert str(error.value) == (
+        "guide is a NormalGuide, which states z alone, but the leaf HVAE has z2 and z1; accepted is HierarchicalGuide, "
+        "or a guide of your own that states them"
+    )

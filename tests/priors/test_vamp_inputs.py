@@ -12,7 +12,7 @@ import torch
 from pyro.infer import SVI
 from torch import nn
 
-from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae import CircuitELBO, poon_domingos, whole
 from pyro_spvae.likelihoods import Binomial, Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
@@ -215,3 +215,21 @@ class TestInitialise:
         other = copy.deepcopy(spvae)
         spvae.initialise(torch.rand(9, 1, 2, 2))
         assert spvae.wanted_rows == 0 and other.wanted_rows == 4
+
+
+@pytest.mark.parametrize("prior", [{"components": 4, "init": "data"}, {"data": None, "frozen": False}])
+def test_data_outside_of_the_range_are_refused_unless_frozen(prior):
+    x = 2 * torch.rand(6, 1, 2, 2) - 1
+    options = prior | ({"data": x} if "data" in prior else {})
+
+    def start(**more):
+        spvae = SPVAE(whole((2, 2)), units=1, likelihood=Normal(), prior=VampPrior(**options | more)).double()
+        spvae.initialise(x)
+        return spvae.leaf.prior.inputs.detach()
+
+    with pytest.raises(
+        ValueError, match=r"^range is \(0.0, 1.0\), but the data from which pseudo-inputs start go from -"
+    ):
+        start()
+    assert float(start(range=(-1.5, 1.5), std=1e-6).min()) < 0
+    assert float(start(frozen=True).min()) < 0

@@ -152,6 +152,8 @@ def test_a_leaf_without_latent_variables_has_no_guide(levels):
 def test_a_guide_must_fit_the_leaf():
     for options, message in (
         ({"leaf": "factorized", "guide": "normal(min_scale=0.1)"}, "guide is a NormalGuide, but the leaf Factorized"),
+        ({"leaf": "factorized", "guide": "normal"}, "guide is a NormalGuide, but the leaf Factorized"),
+        ({"leaf": "hvae", "guide": "normal"}, "guide is a NormalGuide, which states z alone, but the leaf HVAE has"),
         ({"guide": "none"}, "guide is a NoLatents, but the leaf VAE has latent variables"),
     ):
         config = resolve(dataclasses.replace(TINY, **options), images())
