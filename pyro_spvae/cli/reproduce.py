@@ -212,7 +212,12 @@ def vampprior(
         int | None, option("Figure of the paper, 2 to 6: its models, and the picture.", _WHAT, show_default=False)
     ] = None,
     data: Annotated[
-        VampData | None, option("Data set; mnist is binarised anew for every batch.", _WHAT, show_default="mnist")
+        VampData | None,
+        option(
+            "Data set; mnist is binarised anew for every batch, but continuous for the spvae.",
+            _WHAT,
+            show_default="mnist",
+        ),
     ] = None,
     model: Annotated[
         str | None, option("vae, hvae, convhvae or spvae, or several with commas.", _WHAT, show_default="vae")
@@ -228,7 +233,7 @@ def vampprior(
     budget: _VampBudget = "paper",
 ) -> None:
     """
-    Tables and figures of the VampPrior paper: test log-likelihood with 5000 samples.
+    Tables and figures of the VampPrior paper: test log-likelihood with 5000 samples, with fewer of the budget small.
 
     Tables take all models that we have, unless some are named. Figure 2 trains
     the HVAE with several numbers of components, figures 3 to 6 take the runs of
