@@ -155,7 +155,9 @@ def _model(config: dict[str, Any]) -> str | None:
     structure, units, leaves, latent_dim, hidden = (config[name] for name in names)
     sizes = _listed(hidden)
     delta = "" if config.get("delta") is None else f" {_listed(config['delta'])}"
-    parts = "".join(f", {config[name]}" for name, usual in _USUAL.items() if config.get(name) not in (None, usual))
+    parts = "".join(
+        f", {config[name]}" for name, usual in _USUAL.items() if config.get(name) not in (None, "auto", usual)
+    )
     if config.get("guide") == "none":  # leaves without latent variables, and so without networks
         return f"{structure}{delta} {units}x{leaves}, {config.get('leaf')}"
     return f"{structure}{delta} {units}x{leaves}, latent {latent_dim}, hidden {sizes}{parts}"

@@ -178,7 +178,11 @@ class TestOptions:
 
     def test_guides_that_do_not_fit(self):
         x = torch.zeros(2, 1, 2, 2)
-        spvae = SPVAE(GRID, leaf=HVAE(Bernoulli(), LATENT, TOP), guide=NormalGuide())
+
+        class Own(NormalGuide):
+            """Only when it runs can be seen what it states."""
+
+        spvae = SPVAE(GRID, leaf=HVAE(Bernoulli(), LATENT, TOP), guide=Own())
         with pytest.raises(ValueError, match="the model's latent site 'z2' is not in the guide; add it there"):
             spvae.log_likelihood(x, num_samples=1)
         spvae = SPVAE(GRID, leaf=HVAE(Bernoulli(), LATENT, TOP), guide=OtherLeafGuide())
