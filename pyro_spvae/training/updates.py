@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from pyro_spvae import distributed
@@ -107,8 +106,7 @@ class EMUpdate:
 
     def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
         before = self.expected.log_likelihood
-        with torch.no_grad():
-            self.spn.expect(self.expected, x, observed)
+        self.spn.expect(self.expected, x, observed)
         return self.expected.log_likelihood - before
 
     def move(self, last: bool) -> None:
