@@ -44,7 +44,7 @@ _CONVOLUTIONS = (
 )
 # epochs, epochs of warm-up, validations to look ahead, importance samples of the test log-likelihood
 _BUDGETS: dict[Budget, tuple[int, int, int, int]] = {"paper": (2000, 100, 51, 5000), "small": (25, 5, 25, 1000)}
-# the small budget of the convolutional model, whose steps take 50 times as long: some 500 steps, in epochs; no warm-up
+# the small budget of the convolutional model, whose steps take far longer: some 500 steps, in epochs; no warm-up
 _CONVOLUTIONAL_EPOCHS: dict[VampData, int] = {
     "mnist": 1,
     "static_mnist": 1,
