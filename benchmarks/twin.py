@@ -30,9 +30,9 @@ class Twin(nn.Module):
         self.circuit = spvae.circuit
         self.index = spvae.view.index
         self.leaves = spvae.circuit.leaves
-        self.guide_floor = spvae.leaf_guide.min_scale
-        self.floor = spvae.leaf.likelihood.min_scale
-        stacks = (*spvae.leaf_guide.encoder.stacks, *spvae.leaf.decoder.stacks)
+        self.guide_floor = spvae.leaf_guide.z.min_scale
+        self.floor = spvae.leaf.pixels.likelihood.min_scale
+        stacks = (*spvae.leaf_guide.z.network.stacks, *spvae.leaf.pixels.decoder.stacks)
         self.networks = nn.ModuleList(
             nn.ParameterList(p.detach().clone() for pair in zip(s.weights, s.biases, strict=True) for p in pair)
             for s in stacks

@@ -38,8 +38,8 @@ class VampTwin(nn.Module):
             self.register_buffer("one_hot", torch.eye(len(pseudo_inputs)).to(pseudo_inputs))
         else:
             self.pseudo = nn.Parameter(pseudo_inputs.clone())
-        self.encoder = _copied(spvae.leaf_guide.encoder)
-        self.decoder = _copied(spvae.leaf.decoder)
+        self.encoder = _copied(spvae.leaf_guide.z.network)
+        self.decoder = _copied(spvae.leaf.pixels.decoder)
 
     def forward(self, x: Tensor) -> Tensor:
         """Negative bound, summed over the data ``[data, 1, height, width]``."""

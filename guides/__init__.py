@@ -3,9 +3,8 @@
 """Inference programs: one file a family."""
 
 from pyro_spvae.guides.hierarchical import HierarchicalGuide
-from pyro_spvae.guides.leaf import LeafGuide
 from pyro_spvae.guides.mixed import MixedGuide
-from pyro_spvae.guides.no_latents import NoLatents
 from pyro_spvae.guides.normal import NormalGuide
+from pyro_spvae.leaves import LeafGuide
 
-__all__ = ["HierarchicalGuide", "LeafGuide", "MixedGuide", "NoLatents", "NormalGuide"]
+__all__ = ["HierarchicalGuide", "LeafGuide", "MixedGuide", "NormalGuide"]

@@ -4,135 +4,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
 from torch import Tensor
 
-from pyro_spvae.distributions import LeafNormal
-from pyro_spvae.guides.leaf import LeafGuide
-from pyro_spvae.nn import Joint, Network, memoized, positive_scale
-from pyro_spvae.nn.mlp import network_or_mlp
-from pyro_spvae.nn.part import check_part
-from pyro_spvae.nn.scale import check_scale
+from pyro_spvae import checks
+from pyro_spvae.blocks import Latent
+from pyro_spvae.conditionals import Gaussian
+from pyro_spvae.leaves import LeafGuide
+from pyro_spvae.nn import Network
+from pyro_spvae.nn.defaults import networks_or_defaults
 
-_ORDERS = ("top-down", "bottom-up")
+_ORDERS = {"top-down": ("z2", "z1"), "bottom-up": ("z1", "z2")}
 
 
 class HierarchicalGuide(LeafGuide):
     r"""
-    The guide of :class:`~pyro_spvae.models.HVAE`. Sites: ``"z2"`` with event ``[top]``, ``"z1"`` with event
-    ``[latent]``, all normal with diagonal covariances.
-
-    ``order="top-down"``: :math:`q(z_2 \mid x)\, q(z_1 \mid x, z_2)` (Tomczak and Welling 2018, eqs. (14) to (16)), of
-    whose :math:`q(z_2 \mid x)` a :class:`~pyro_spvae.priors.VampPrior` can be made. ``order="bottom-up"``:
-    :math:`q(z_1 \mid x)\, q(z_2 \mid z_1)` (Burda et al. 2016).
+    Guide of two layers ``"z2"`` and ``"z1"``, diagonal normals: ``order="top-down"``, :math:`q(z_2 \mid x)\,
+    q(z_1 \mid x, z_2)` (Tomczak and Welling 2018, (14) to (16)), or ``"bottom-up"``, :math:`q(z_1 \mid x)\,
+    q(z_2 \mid z_1)` (Burda et al. 2016), which has no :math:`q(z_2 \mid x)` for a VampPrior.
 
     :param Sequence[int] hidden_dims: hidden layers of the default networks, (32, 32).
     :param str activation: activation of the default networks, ``"softplus"``.
-    :param str scale: how standard deviations are parameterised, see :func:`pyro_spvae.nn.positive_scale`.
-    :param float min_scale: smallest standard deviation; 1e-3 by default for ``"softplus"``, else none.
-    :param str order: see above.
-    :param Network encoder: from features to mean and scale of ``z2`` (top-down) or ``z1`` (bottom-up); by default an
-        :class:`~pyro_spvae.nn.MLP` with a shared trunk.
-    :param Network second: from features and ``z2`` to mean and scale of ``z1`` (top-down), by default a
-        :class:`~pyro_spvae.nn.Joint` network; from ``z1`` to those of ``z2`` (bottom-up), by default an MLP.
+    :param str scale: of both, see :func:`pyro_spvae.blocks.positive_scale`; ``min_scale`` is the smallest.
+    :param Network encoder: from features to mean and scale of the variable that is drawn first.
+    :param Network second: from features and ``z2`` (top-down) or from ``z1`` to those of the other one.
     :raises ValueError: for options out of range, or if all networks and options of the default ones are given.
     """
 
-    shorthands = ("hidden_dims", "activation")
-    #: networks of several inputs
-    joint = ("second",)
+    joint_networks = ("second",)
 
     def __init__(
-        self,
-        hidden_dims: Sequence[int] | None = None,
-        activation: str | None = None,
-        scale: str = "softplus",
-        min_scale: float | None = None,
-        order: str = "top-down",
-        encoder: Network | None = None,
+        self, hidden_dims: Sequence[int] | None = None, activation: str | None = None, scale: str = "softplus",
+        min_scale: float | None = None, order: str = "top-down", encoder: Network | None = None,
         second: Network | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__()
-        if order not in _ORDERS:
-            raise ValueError(f"order is {order!r}; known are {', '.join(_ORDERS)}")
-        if encoder is not None and second is not None and (hidden_dims, activation) != (None, None):
-            raise ValueError("encoder and second are given, so leave out hidden_dims and activation")
-        self.order = order
-        self.scale = scale
-        self.min_scale = check_scale(scale, min_scale)
-        self.encoder = (
-            network_or_mlp("encoder", None, hidden_dims, activation, "shared") if encoder is None else encoder
-        )
-        if second is None and order == "bottom-up":
-            second = network_or_mlp("second", None, hidden_dims, activation, "shared")
-        elif second is None:
-            given = {"hidden_dims": hidden_dims, "activation": activation}
-            second = Joint(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
-        check_part("encoder", self.encoder, Network)
-        check_part("second", second, Network)
-        if order == "top-down" and not isinstance(second, Joint):
-            raise ValueError(
-                f"second is a {type(second).__name__}; a Joint network, of features and z2, is needed "
-                "in the order top-down"
-            )
-        self.second = second
+        self.order = checks.one_of("order", order, tuple(_ORDERS))
+        given, options = {"encoder": encoder, "second": second}, {"hidden_dims": hidden_dims, "activation": activation}
+        several = ("second",) if order == "top-down" else ()
+        networks = networks_or_defaults(given, several, shared=True, **options)
+        self.first, self.second = (Gaussian(network, scale, min_scale) for network in networks)
 
     def build(
-        self,
-        leaves: int,
-        pixels: int,
-        latent_dim: int,
-        top_dim: int | None = None,
-        patch: tuple[int, ...] | None = None,
+        self, leaves: int, pixels: int, latents: Mapping[str, Latent], patch: tuple[int, ...] | None = None
     ) -> None:
         """Binds the networks."""
-        if top_dim is None:
-            raise ValueError("a HierarchicalGuide needs a leaf with two latent layers, such as HVAE, but it has one")
-        top, bottom = (top_dim, top_dim), (latent_dim, latent_dim)
-        encoder: dict[str, Any] = {"leaves": leaves, "inputs": pixels, "input_shape": patch}
-        if self.order == "top-down":
-            self.encoder.bind(**encoder, outputs=top)
-            self.second.bind(leaves=leaves, inputs=(pixels, top_dim), outputs=bottom, input_shape=patch)
-        else:
-            self.encoder.bind(**encoder, outputs=bottom)
-            self.second.bind(leaves=leaves, inputs=latent_dim, outputs=top)
+        first, second = self.shape_of(latents, *_ORDERS[self.order])
+        self.first.bind(leaves=leaves, inputs=pixels, event_shape=first, input_shape=patch)
+        given = {"inputs": (pixels, *first), "input_shape": patch} if self.order == "top-down" else {"inputs": first[0]}
+        self.second.bind(leaves=leaves, event_shape=second, **given)
 
-    @memoized
-    def encode(self, x: Tensor) -> tuple[LeafNormal, Tensor | None]:
-        """
-        The distribution of the variable that is drawn first, and top-down what the second network sees of the data.
+    def encode(self, x: Tensor) -> Any:
+        """The distribution that is drawn from first, and what the second network sees of the data."""
+        return self.first(x), self.second.embed(x) if self.order == "top-down" else None
 
-        :param Tensor x: features ``[.., leaf, pixel]``.
-        """
-        first = self._normal(self.encoder(x))
-        return first, self.second.embed(x) if self.order == "top-down" else None  # type: ignore[operator]
-
-    def posterior(self, x: Tensor) -> LeafNormal:
-        """
-        The distribution of ``z2`` given features.
-
-        :raises ValueError: bottom-up, where it has no closed form.
-        """
+    def posterior(self, x: Tensor) -> Any:
+        """The distribution of ``z2`` given features; refused bottom-up."""
         if self.order == "bottom-up":
-            raise ValueError(
-                "a VampPrior needs q(z2 | x), which a HierarchicalGuide of the order bottom-up has not; choose "
-                "order='top-down', or another prior"
-            )
-        return self._normal(self.encoder(x))
+            raise ValueError("a VampPrior needs q(z2 | x), which the order bottom-up has not; choose order='top-down'")
+        return self.first(x)
 
-    def forward(self, encoding: tuple[LeafNormal, Tensor | None]) -> None:
-        """States ``z2`` and ``z1``, in the order that they are drawn in."""
-        first, embedded = encoding
-        if embedded is not None:
-            z2 = pyro.sample("z2", first)
-            pyro.sample("z1", self._normal(self.second.join(embedded, z2)))  # type: ignore[operator]
-        else:
-            z1 = pyro.sample("z1", first)
-            pyro.sample("z2", self._normal(self.second(z1)))
-
-    def _normal(self, outputs: tuple[Tensor, ...]) -> LeafNormal:
-        loc, raw = outputs
-        return LeafNormal(loc, positive_scale(raw, self.scale, self.min_scale))
+    def forward(self, encoding: Any) -> None:
+        """States both sites, in the order that they are drawn in."""
+        law, embedded = encoding
+        first, second = _ORDERS[self.order]
+        value = pyro.sample(first, law)
+        pyro.sample(second, self.second(value) if embedded is None else self.second.join(embedded, value))

@@ -4,22 +4,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_spvae.guides.leaf import LeafGuide
-from pyro_spvae.guides.no_latents import NoLatents
+from pyro_spvae import checks
+from pyro_spvae.blocks import Latent
 from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
-from pyro_spvae.nn.mixture import check_counts, leaf_index
-from pyro_spvae.nn.part import check_part
+from pyro_spvae.leaves import LeafGuide, LeafSubset
+from pyro_spvae.leaves.leaf_subset import check_counts, leaf_index, own_sites
 
 
 class MixedGuide(LeafGuide):
     """
-    A guide for each part of a :class:`~pyro_spvae.models.MixedLeaf`; :class:`~pyro_spvae.guides.NoLatents` for a part
+    A guide for each part of a :class:`~pyro_spvae.models.MixedLeaf`; :class:`~pyro_spvae.guides.LeafGuide` for a part
     without latent variables.
 
     :param parts: leaf guides, each for its own leaves.
@@ -29,31 +29,33 @@ class MixedGuide(LeafGuide):
     def __init__(self, parts: Sequence[LeafGuide], counts: Sequence[int] | None = None) -> None:
         super().__init__()
         for part in parts:
-            check_part("an entry of parts", part, LeafGuide)
-        # unlike a plain list it hands on Pyro's context to the parts
-        self.parts: Any = PyroModule[nn.ModuleList](list(parts))  # type: ignore[arg-type]
+            checks.instance("an entry of parts", part, LeafGuide)
         self.counts = check_counts(counts, len(parts))
+        # unlike a plain list it hands on Pyro's context to the parts
+        self.subsets: Any = PyroModule[nn.ModuleList]([LeafSubset(*pair[::-1]) for pair in enumerate(parts)])
 
-    def build(self, leaves: int, pixels: int, latent_dim: int, **more: Any) -> None:
+    def build(self, leaves: int, pixels: int, latents: Mapping[str, Latent], **more: Any) -> None:
         """Binds the parts."""
-        for place, index in enumerate(leaf_index(self.counts, leaves)):
-            self.register_buffer(f"index_{place}", index, persistent=False)  # moves to the module's device
-        for part, index in zip(self.parts, self.index, strict=True):
-            part.bind(leaves=len(index), pixels=pixels, latent_dim=latent_dim, **more)
+        for subset, index in zip(self.subsets, leaf_index(self.counts, leaves), strict=True):
+            own = own_sites(latents, subset.place, len(self.subsets))
+            subset.bind(index, leaves, pixels=pixels, latents=own, **more)
+
+    def by_part(self, parts: int) -> Iterable[LeafGuide]:
+        """
+        Those of the parts.
+
+        :raises ValueError: if there are not so many.
+        """
+        if parts != len(self.subsets):
+            raise ValueError(f"the guide has {len(self.subsets)} parts, but the leaf {parts}; give one guide for each")
+        return [subset.program for subset in self.subsets]
 
     def encode(self, x: Tensor) -> tuple[Any, ...]:
         """What each part needs to know of its leaves' features."""
-        return tuple(part.encode(x.index_select(-2, index)) for part, index in zip(self.parts, self.index, strict=True))
+        return tuple(subset.program.encode(subset.narrow(x)) for subset in self.subsets)
 
     def forward(self, encoding: tuple[Any, ...]) -> None:
         """States the latent sites of the parts."""
-        for place, (part, index, known) in enumerate(zip(self.parts, self.index, encoding, strict=True)):
-            if isinstance(part, NoLatents):
-                continue
-            with SomeLeavesMessenger(index, self.sizes["leaves"], f"_{place}" if place else ""):
-                part(known)
-
-    @property
-    def index(self) -> list[Tensor]:
-        """Numbers of the leaves of each part."""
-        return [getattr(self, f"index_{place}") for place in range(len(self.counts))]
+        for subset, known in zip(self.subsets, encoding, strict=True):
+            with SomeLeavesMessenger(subset.index, subset.leaves, subset.suffix):
+                subset.program(known)

@@ -4,38 +4,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pyro
 from torch import Tensor
 
-from pyro_spvae.distributions import LeafNormal
-from pyro_spvae.guides.leaf import LeafGuide
-from pyro_spvae.nn import Network, memoized, positive_scale
-from pyro_spvae.nn.mlp import network_or_mlp
-from pyro_spvae.nn.scale import check_scale
+from pyro_spvae.blocks import Latent
+from pyro_spvae.conditionals import Gaussian
+from pyro_spvae.leaves import LeafGuide
+from pyro_spvae.nn import Network
+from pyro_spvae.nn.defaults import networks_or_defaults
 
 
 class NormalGuide(LeafGuide):
     r"""
-    :math:`q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2)`, a network per leaf, each seeing its own patch.
+    Diagonal Gaussian guide, :math:`q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2)`, a network per leaf, each seeing
+    its own patch.
 
-    Site: ``"z"`` with event ``[latent]``.
+    Site: ``"z"``, the one latent variable of the leaf.
 
     :param Sequence[int] hidden_dims: hidden layers of the default encoder, (32, 32).
     :param str activation: activation of the hidden layers, ``"softplus"``.
     :param str networks: ``"separate"`` mean and scale networks (the paper's form, default), or ``"shared"`` trunk, two
         heads.
-    :param str scale: how the standard deviation is parameterised, see :func:`pyro_spvae.nn.positive_scale`:
-        ``"softplus"``, ``"precision"`` as in the SPVAE paper's code (no wider than the standard normal prior),
-        ``"logvar"`` as in the VampPrior paper's, or ``"exp"``.
+    :param str scale: how the standard deviation is parameterised, see :func:`pyro_spvae.blocks.positive_scale`.
     :param float min_scale: smallest standard deviation; 1e-3 by default for ``"softplus"``, else none.
-    :param Network encoder: from the features of a patch to mean and scale; by default an
-        :class:`~pyro_spvae.nn.MLP` of ``hidden_dims``, ``activation`` and ``networks``.
+    :param Network encoder: from the features of a patch to mean and scale, in the place of the default
+        :class:`~pyro_spvae.nn.MLP`.
     :raises ValueError: for options out of range, or if both an encoder and options of the default one are given.
     """
-
-    shorthands = ("hidden_dims", "activation", "networks")
 
     def __init__(
         self,
@@ -47,24 +45,22 @@ class NormalGuide(LeafGuide):
         encoder: Network | None = None,
     ) -> None:
         super().__init__()
-        self.encoder = network_or_mlp("encoder", encoder, hidden_dims, activation, networks)
-        self.scale = scale
-        self.min_scale = check_scale(scale, min_scale)
+        options = {"hidden_dims": hidden_dims, "activation": activation, "networks": networks}
+        (encoder,) = networks_or_defaults({"encoder": encoder}, **options)
+        self.z = Gaussian(encoder, scale, min_scale)
 
-    def build(self, leaves: int, pixels: int, latent_dim: int, patch: tuple[int, ...] | None = None) -> None:
+    def build(
+        self, leaves: int, pixels: int, latents: Mapping[str, Latent], patch: tuple[int, ...] | None = None
+    ) -> None:
         """Binds the encoder."""
-        self.encoder.bind(leaves=leaves, inputs=pixels, outputs=(latent_dim, latent_dim), input_shape=patch)
+        self.z.bind(leaves=leaves, inputs=pixels, event_shape=self.shape_of(latents, "z"), input_shape=patch)
 
-    @memoized
-    def encode(self, x: Tensor) -> LeafNormal:
+    def encode(self, x: Tensor) -> Any:
         """The distribution of ``z`` for features ``x [.., leaf, pixel]``."""
-        loc, raw_scale = self.encoder(x)
-        return LeafNormal(loc, positive_scale(raw_scale, self.scale, self.min_scale))
+        return self.z(x)
 
-    def posterior(self, x: Tensor) -> LeafNormal:
-        """The distribution of ``z``."""
-        return self.encode(x)
+    posterior = encode
 
-    def forward(self, encoding: LeafNormal) -> None:
+    def forward(self, encoding: Any) -> None:
         """States ``z``."""
         pyro.sample("z", encoding)

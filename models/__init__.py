@@ -2,24 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generative programs: one file a system."""
 
-from pyro_spvae.models.embedding import Embedding
+from pyro_spvae.leaves import LeafModel
 from pyro_spvae.models.factorized import FactorizedLeaf
 from pyro_spvae.models.hvae import HVAE
-from pyro_spvae.models.leaf import LatentLeaf, LeafModel
 from pyro_spvae.models.mixed import MixedLeaf
 from pyro_spvae.models.spn import SPN, Explanation
 from pyro_spvae.models.spvae import SPVAE
 from pyro_spvae.models.vae import VAE
+from pyro_spvae.queries import Embedding
 
-__all__ = [
-    "HVAE",
-    "SPN",
-    "SPVAE",
-    "VAE",
-    "Embedding",
-    "Explanation",
-    "FactorizedLeaf",
-    "LatentLeaf",
-    "LeafModel",
-    "MixedLeaf",
-]
+__all__ = ["HVAE", "SPN", "SPVAE", "VAE", "Embedding", "Explanation", "FactorizedLeaf", "LeafModel", "MixedLeaf"]

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyro_spvae import checks
 from pyro_spvae.circuits import Circuit, RegionGraph
-from pyro_spvae.guides import LeafGuide
 from pyro_spvae.infer.em import ExpectedStatistics
+from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.likelihoods import Bernoulli, Likelihood
-from pyro_spvae.models.batch import LeafBatch, check_shapes
 from pyro_spvae.models.factorized import FactorizedLeaf
-from pyro_spvae.models.leaf import LeafModel
-from pyro_spvae.models.queries import batches
 from pyro_spvae.models.spvae import SPVAE
-from pyro_spvae.nn.part import check_part, is_positive
+from pyro_spvae.queries import LeafBatch
+from pyro_spvae.queries.batch import check_shapes
+from pyro_spvae.queries.queries import batches
 
 
 class Explanation(NamedTuple):
@@ -62,7 +62,7 @@ class SPN(SPVAE):
     :param int leaves: leaves of every leaf region; ``units`` by default.
     :param Likelihood likelihood: of the pixels, ``Bernoulli()`` by default.
     :param FactorizedLeaf leaf: instead of a likelihood.
-    :param LeafGuide guide: :class:`~pyro_spvae.guides.NoLatents`, which need not be given.
+    :param LeafGuide guide: one that states no site, which need not be given.
     :param channels: as for :class:`~pyro_spvae.models.SPVAE`.
     :raises ValueError: for arguments that do not go together.
     """
@@ -84,7 +84,7 @@ class SPN(SPVAE):
             leaf = FactorizedLeaf(Bernoulli() if likelihood is None else likelihood)
         elif likelihood is not None:
             raise ValueError("leaf is given, so leave out the likelihood of the default leaf")
-        check_part("leaf", leaf, FactorizedLeaf)
+        checks.instance("leaf", leaf, FactorizedLeaf)
         super().__init__(regions, units, leaves, leaf=leaf, guide=guide, channels=channels)
 
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
@@ -98,7 +98,7 @@ class SPN(SPVAE):
             and are integrated out.
         :returns: nats, ``[data]``.
         """
-        return self.circuit.log_prob(self._leaf_log_prob(LeafBatch.make(self, x, observed, check_values=True)))
+        return self.circuit.log_prob(self._leaf_log_prob(self.check(x, observed)))
 
     @torch.no_grad()
     def mpe(self, x: Tensor | None = None, observed: Tensor | None = None) -> Explanation:
@@ -133,7 +133,7 @@ class SPN(SPVAE):
         :returns: the mean log-likelihood of the data before the step, in nats.
         """
         _check_em(smoothing, batch_size)
-        check_shapes(self, x, observed)
+        check_shapes(self.event_shape, self._reference(x), x, observed)
         return self._em_step(x, observed, smoothing, batch_size)
 
     def fit_em(
@@ -174,11 +174,10 @@ class SPN(SPVAE):
             closed M-step.
         """
         _check_em(smoothing, batch_size)
-        if not is_positive(epochs):
-            raise ValueError(f"epochs is {epochs!r}; a positive integer is needed")
+        checks.positive_integer("epochs", epochs)
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or math.isnan(tolerance):
             raise ValueError(f"tolerance is {tolerance!r}; a number is needed")
-        check_shapes(self, x, observed)
+        check_shapes(self.event_shape, self._reference(x), x, observed)
         history: list[float] = []
         with tqdm(total=epochs, unit="epoch", desc="EM", disable=not progress) as bar:
             for _ in range(epochs):
@@ -191,9 +190,17 @@ class SPN(SPVAE):
             parts = [self.log_prob(*batch).double().sum() for batch in batches(x, observed, batch_size)]
         return [*history, float(sum(parts)) / len(x)]
 
+    def check_closed_form(self) -> None:
+        """
+        :raises ValueError: if the likelihood has no sufficient statistics, without which there is no closed M-step.
+        """
+        likelihood = self.leaf.pixels.likelihood
+        empty = next(self.parameters()).new_zeros(0, self.num_leaves, likelihood.sizes["pixels"])
+        likelihood.statistics(empty, empty)
+
     def expected_statistics(self) -> ExpectedStatistics:
         """Statistics of no data yet, for an E-step of one's own: :meth:`expect` adds to them."""
-        return ExpectedStatistics(self.circuit, self.leaf.likelihood)
+        return ExpectedStatistics(self.circuit, self.leaf.pixels.likelihood)
 
     @torch.no_grad()
     def expect(self, expected: ExpectedStatistics, x: Tensor, observed: Tensor | None = None) -> None:
@@ -204,7 +211,7 @@ class SPN(SPVAE):
         :param Tensor x: data ``[data, *event_shape]``, which go through the circuit together.
         :param Tensor observed: as in :meth:`log_prob`.
         """
-        batch = LeafBatch.make(self, x, observed, check_values=True)
+        batch = self.check(x, observed)
         expected.add(self._leaf_log_prob(batch), batch.patches, batch.mask)
 
     def maximise(self, expected: ExpectedStatistics, smoothing: float = 0.1) -> None:
@@ -214,7 +221,7 @@ class SPN(SPVAE):
         :param ExpectedStatistics expected: the statistics.
         :param float smoothing: as in :meth:`fit_em`.
         """
-        expected.maximise(tuple(self.leaf.outputs), smoothing)
+        expected.maximise(tuple(self.leaf.pixels.outputs), smoothing)
 
     def _em_step(self, x: Tensor, observed: Tensor | None, smoothing: float, batch_size: int) -> float:
         expected = self.expected_statistics()
@@ -225,17 +232,17 @@ class SPN(SPVAE):
 
     def _leaf_log_prob(self, batch: LeafBatch) -> Tensor:
         """Log-densities of what each leaf sees, ``[data, leaf]``; 0 where it sees nothing."""
-        return self.leaf.distribution(batch.mask).log_prob(batch.patches)
+        return self.leaf.pixels(mask=batch.mask).log_prob(batch.patches)
 
     def _explain(self, x: Tensor, observed: Tensor | None) -> Explanation:
-        batch = LeafBatch.make(self, x, observed, check_values=True)
-        distribution = self.leaf.distribution(self.view.mask)
+        batch = self.check(x, observed)
+        distribution = self.leaf.pixels(mask=self.view.mask)
         patches = batch.patches
         if batch.mask is not None:
             try:
                 mode = distribution.mode
             except (NotImplementedError, AttributeError):
-                name = type(self.leaf.likelihood).__name__
+                name = type(self.leaf.pixels.likelihood).__name__
                 raise ValueError(f"mpe needs the mode of the likelihood {name}, which is not defined") from None
             patches = torch.where(batch.mask, patches, mode)
         # seen densities times largest unseen ones, pixel by pixel
@@ -244,8 +251,5 @@ class SPN(SPVAE):
 
 
 def _check_em(smoothing: float, batch_size: int) -> None:
-    number = isinstance(smoothing, (int, float)) and not isinstance(smoothing, bool)
-    if not (number and 0 <= smoothing < math.inf):
-        raise ValueError(f"smoothing is {smoothing!r}; a number of at least 0 is needed")
-    if not is_positive(batch_size):
-        raise ValueError(f"batch_size is {batch_size!r}; a positive integer is needed")
+    checks.number_of_at_least("smoothing", smoothing)
+    checks.positive_integer("batch_size", batch_size)

@@ -12,28 +12,26 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer.util import is_validation_enabled
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import pyro_method
 from torch import Tensor
 
+from pyro_spvae import checks
+from pyro_spvae.blocks.latent import check_sites
 from pyro_spvae.circuits import Circuit, RegionGraph
+from pyro_spvae.circuits.leaf_view import LeafView
 from pyro_spvae.distributions import InducedTree
-from pyro_spvae.guides import LeafGuide, NoLatents
 from pyro_spvae.infer import sample_tree
 from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
+from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.likelihoods import Likelihood, Normal
-from pyro_spvae.models.batch import LeafBatch
-from pyro_spvae.models.leaf import LeafModel
-from pyro_spvae.models.queries import Queries
-from pyro_spvae.models.storage import Storage
 from pyro_spvae.models.vae import VAE
-from pyro_spvae.nn import LeafView, memoized
-from pyro_spvae.nn.part import check_part, is_positive
 from pyro_spvae.priors import Prior
+from pyro_spvae.queries import LeafBatch, Queries
+from pyro_spvae.queries.posterior import guide_laws, model_laws
 from pyro_spvae.registry import make
 
 
-class SPVAE(Queries, Storage, PyroModule):
+class SPVAE(Queries):
     r"""
     A sum-product network over leaf VAEs, as one Pyro model and guide.
 
@@ -66,10 +64,9 @@ class SPVAE(Queries, Storage, PyroModule):
     :param channels: size of a channel axis in front of the region graph's shape, or ``None`` for none. By default 1 for
         two-dimensional graphs (images ``[1, height, width]``) and ``None`` for others (``[D]``).
     :ivar int num_leaves: number of leaf programs.
-    :ivar bool has_latents: whether the leaf has latent variables. If not, the tree alone is random given data, and
-        every query is exact whatever its number of particles.
     :ivar torch.Size event_shape: shape of one datum.
-    :raises ValueError: for arguments that do not go together.
+    :raises ValueError: for arguments that do not go together, such as a guide whose latent sites have other names, event
+        shapes or supports than the leaf declares.
     """
 
     def __init__(
@@ -101,7 +98,7 @@ class SPVAE(Queries, Storage, PyroModule):
         parts = (("leaf", leaf, LeafModel), ("guide", guide, LeafGuide), ("likelihood", likelihood, Likelihood))
         for name, part, kind in (*parts, ("prior", prior, Prior)):
             if part is not None:
-                check_part(name, part, kind)
+                checks.instance(name, part, kind)
         if leaf is None:
             leaf = VAE(
                 likelihood=Normal() if likelihood is None else likelihood,
@@ -115,7 +112,7 @@ class SPVAE(Queries, Storage, PyroModule):
                 raise ValueError(f"leaf is given, so leave out the options of the default leaf ({', '.join(given)})")
         if channels == "auto":
             channels = 1 if len(circuit.regions.shape) == 2 else None
-        if channels is not None and (isinstance(channels, str) or not is_positive(channels)):
+        if channels is not None and (isinstance(channels, str) or not checks.is_positive(channels)):
             raise ValueError(f"channels is {channels!r}; a positive integer or None is needed")
 
         self.circuit = circuit
@@ -129,33 +126,41 @@ class SPVAE(Queries, Storage, PyroModule):
             "patch": self.view.patch,
         }
         self.leaf = leaf.bind(**sizes)
-        self.has_latents: bool = leaf.latent_dim != 0
         if guide is None:
-            guide = make("guide", leaf.guide_name, hidden_dims=(32, 32) if hidden_dims is None else hidden_dims)
-        if isinstance(guide, NoLatents) == self.has_latents:
-            has, accepted = ("has", "one that states them") if self.has_latents else ("has no", "NoLatents")
-            raise ValueError(
-                f"guide is a {type(guide).__name__}, but the leaf {type(leaf).__name__} {has} latent variables; "
-                f"accepted is {accepted}"
-            )
-        self.leaf_guide = guide.bind(**sizes, **leaf.guide_sizes)
-        leaf.connect(guide, self.view.patches, self.view.mask)
+            guide = make("guide", leaf.default_guide, hidden_dims=(32, 32) if hidden_dims is None else hidden_dims)
+        self.leaf_guide = guide.bind(**sizes, latents=leaf.latents)
+        leaf.meet(guide, self.view.patches, self.view.mask)
+        self._check_programs()
+
+    def _check_programs(self) -> None:
+        """Both programs state what the leaf declares; what a prior that waits for data states is seen after its start."""
+        name = type(self.leaf).__name__
+        check_sites(self.latents, guide_laws(self), f"the guide {type(self.leaf_guide).__name__}", name)
+        if not self.wanted_rows:
+            check_sites(self.latents, model_laws(self), f"the leaf {name}", name)
+        self._pyro_context.used = False  # so that the model may still become a part of a larger one
 
     @pyro_method
     def model(
-        self, x: Tensor | None = None, observed: Tensor | None = None, *, num: int = 1, size: int | None = None
+        self,
+        x: Tensor | LeafBatch | None = None,
+        observed: Tensor | None = None,
+        *,
+        num: int = 1,
+        size: int | None = None,
     ) -> Tensor:
         """
         The generative program.
 
-        :param Tensor x: data ``[data, *event_shape]``, or ``None`` to generate.
+        :param Tensor x: data ``[data, *event_shape]``, or what :meth:`prepare` made of them and of the mask; ``None`` to
+            generate.
         :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen. Other entries of ``x`` are not looked
             at, and a leaf that sees none contributes a factor of exactly 1.
         :param int num: how many to generate when ``x`` is ``None``.
         :param int size: size of the whole data set when ``x`` is a batch of it; scales the log-density of the batch.
         :returns: ``x``, or the generated data ``[.., num, *event_shape]``.
         """
-        batch = self.prepare(x, observed) if x is not None else None
+        batch = None if x is None else self.prepare(x, observed)
         rows = num if batch is None else batch.rows
         prior_tree = InducedTree(self.circuit)
         with pyro.plate("data", size or rows, subsample_size=rows if size else None, dim=-2):
@@ -167,8 +172,8 @@ class SPVAE(Queries, Storage, PyroModule):
                     patches = self.leaf()  # [.., B, L, P]
                 else:
                     self.leaf(batch.patches, batch.mask)
-            if x is not None:
-                return x
+            if batch is not None:
+                return batch.x
             everywhere = torch.ones(patches.shape[:-1], dtype=torch.bool, device=patches.device)
             image = self.view.assemble(everywhere if selected is None else selected, patches)
             if selected is not None:
@@ -177,30 +182,14 @@ class SPVAE(Queries, Storage, PyroModule):
 
     @pyro_method
     def guide(
-        self, x: Tensor, observed: Tensor | None = None, *, num: int | None = None, size: int | None = None
+        self, x: Tensor | LeafBatch, observed: Tensor | None = None, *, num: int | None = None, size: int | None = None
     ) -> None:
         """The inference program of the latent sites of all leaves; takes the arguments of :meth:`model`."""
         batch = self.prepare(x, observed)
-        encoding = self.leaf_guide.encode(batch.features)
+        encoding = batch.encoding(self.leaf_guide)
         with pyro.plate("data", size or batch.rows, subsample_size=batch.rows if size else None, dim=-2):
             with pyro.plate("leaf", self.num_leaves, dim=-1), _seen(batch):
                 self.leaf_guide(encoding)
-
-    @memoized
-    def prepare(self, x: Tensor, observed: Tensor | None = None) -> LeafBatch:
-        """
-        What the leaves see of a batch. Shapes are always checked, values while Pyro's validation is on.
-
-        :raises ValueError: if ``x`` or ``observed`` does not fit, or a seen entry is outside the likelihood's support.
-        """
-        return LeafBatch.make(self, x, observed, check_values=is_validation_enabled())
-
-    def check(self, x: Tensor, observed: Tensor | None = None) -> None:
-        """
-        :raises ValueError: if data cannot be modelled: wrong shape, no rows, NaN or infinite entries, or values
-            outside of the likelihood's support.
-        """
-        LeafBatch.make(self, x, observed, check_values=True)
 
     def fit(
         self,
@@ -230,22 +219,12 @@ class SPVAE(Queries, Storage, PyroModule):
 
         return fit(self, x, validation, observed=observed, out=out, progress=progress, report=report, **options)
 
-    @property
-    def wanted_rows(self) -> int:
-        """How many training rows :meth:`initialise` still has to see: not 0 for priors that start from data."""
-        return self.leaf.wanted_rows
-
-    def initialise(self, x: Tensor, observed: Tensor | None = None) -> None:
-        """
-        Shows training data to parts that start from them, such as ``VampPrior(500, init="data")``; others stay as they
-        are. ``fit`` and ``pyro-spvae train`` do this by themselves.
-
-        :param Tensor x: at least :attr:`wanted_rows` data ``[data, *event_shape]``; so many are drawn at random.
-        :param Tensor observed: as in :meth:`model`; entries that are not seen become 0.
-        :raises ValueError: if there are fewer.
-        """
-        if self.wanted_rows:
-            self.leaf.initialise(self.prepare(x, observed).features)
+    def start(self, x: Tensor, observed: Tensor | None = None) -> None:
+        """See :meth:`pyro_spvae.queries.Root.start`."""
+        waits = self.wanted_rows > 0
+        super().start(x, observed)
+        if waits:
+            self._check_programs()
 
     @contextmanager
     def _on_tree(self, selected: Tensor | None, batch: LeafBatch | None) -> Iterator[None]:
@@ -256,7 +235,7 @@ class SPVAE(Queries, Storage, PyroModule):
             if selected is not None and batch is None:
                 stack.enter_context(_mask(selected))
             elif selected is not None:
-                encoding = self.leaf_guide.encode(batch.features)  # type: ignore[union-attr]
+                encoding = batch.encoding(self.leaf_guide)  # type: ignore[union-attr]
                 stack.enter_context(PseudoPriorMessenger(selected, lambda: self.leaf_guide(encoding)))
             yield
 

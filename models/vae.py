@@ -9,18 +9,19 @@ from collections.abc import Sequence
 import pyro
 from torch import Tensor
 
+from pyro_spvae import checks
+from pyro_spvae.blocks import Latent
+from pyro_spvae.conditionals import Pixels
+from pyro_spvae.leaves import LeafModel
 from pyro_spvae.likelihoods import Likelihood
-from pyro_spvae.models.decoding import decode
-from pyro_spvae.models.leaf import LatentLeaf
 from pyro_spvae.nn import Network
-from pyro_spvae.nn.mlp import network_or_mlp
-from pyro_spvae.nn.part import check_part, is_positive
+from pyro_spvae.nn.defaults import networks_or_defaults
 from pyro_spvae.priors import Prior, StandardNormal
 
 
-class VAE(LatentLeaf):
+class VAE(LeafModel):
     r"""
-    :math:`p(x, z) = p(z)\, p(x \mid f(z))` for every leaf: a prior, a decoder network and a likelihood.
+    Variational autoencoder, :math:`p(x, z) = p(z)\, p(x \mid f(z))` for every leaf: a prior, a decoder, a likelihood.
 
     Sites: latent ``"z"`` with event ``[latent]``, observed ``"x"`` with event ``[pixel]``.
 
@@ -31,12 +32,12 @@ class VAE(LatentLeaf):
     :param str activation: activation of the hidden layers, ``"softplus"``.
     :param str networks: ``"separate"`` (default): one decoder network for each parameter of the likelihood (the paper's
         form); ``"shared"``: one trunk with several heads.
-    :param Network decoder: from ``z`` to the likelihood's parameters; by default an :class:`~pyro_spvae.nn.MLP` of
-        ``hidden_dims``, ``activation`` and ``networks``.
+    :param Network decoder: from ``z`` to the likelihood's parameters, in the place of the default
+        :class:`~pyro_spvae.nn.MLP`.
     :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
     """
 
-    shorthands = ("hidden_dims", "activation", "networks")
+    guide_name = "normal"
 
     def __init__(
         self,
@@ -49,23 +50,20 @@ class VAE(LatentLeaf):
         decoder: Network | None = None,
     ) -> None:
         super().__init__()
-        if not is_positive(latent_dim):
-            raise ValueError(f"latent_dim is {latent_dim!r}; a positive integer is needed")
-        prior = StandardNormal() if prior is None else prior
-        check_part("prior", prior, Prior)
-        check_part("likelihood", likelihood, Likelihood)
-        self.latent_dim = latent_dim
-        self.prior = prior
-        self.likelihood = likelihood
-        self.decoder = network_or_mlp("decoder", decoder, hidden_dims, activation, networks)
+        options = {"hidden_dims": hidden_dims, "activation": activation, "networks": networks}
+        (decoder,) = networks_or_defaults({"decoder": decoder}, **options)
+        self.prior = StandardNormal() if prior is None else prior
+        checks.instance("prior", self.prior, Prior)
+        self.latents = {"z": Latent(checks.positive_integer("latent_dim", latent_dim), self.prior.support)}
+        self.pixels = Pixels(likelihood, decoder)
 
     def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
-        """Binds prior, likelihood and decoder."""
-        self.prior.bind(leaves=leaves, latent_dim=self.latent_dim, pixels=pixels)
-        self.likelihood.bind(leaves=leaves, pixels=pixels)
-        self.decoder.bind(leaves=leaves, inputs=self.latent_dim, outputs=self.likelihood.heads, output_shape=patch)
+        """Binds prior and pixels."""
+        event = self.latents["z"].event_shape
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
+        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], patch=patch)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z`` and ``x``."""
-        z = self.draw_latent("z", self.prior(), self.latent_dim)
-        return pyro.sample("x", decode(self.decoder, self.likelihood, (z,), mask), obs=x)
+        z = pyro.sample("z", self.prior())
+        return pyro.sample("x", self.pixels(z, mask=mask), obs=x)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pyro_spvae._version import __version__
 
 if TYPE_CHECKING:
+    from pyro_spvae.blocks import Block, Latent
     from pyro_spvae.circuits import (
         Circuit,
         RegionGraph,
@@ -23,14 +24,44 @@ if TYPE_CHECKING:
         random_binary_tree,
         whole,
     )
+    from pyro_spvae.conditionals import Gaussian, Pixels
     from pyro_spvae.distributions import InducedTree
+    from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
     from pyro_spvae.infer import CircuitELBO, collapse_tree, log_likelihood
+    from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Likelihood, Normal
+    from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
+    from pyro_spvae.priors import MixtureOfGaussians, Prior, StandardNormal, VampPrior
 
 __all__ = [
+    "Bernoulli",
+    "Binomial",
+    "Block",
+    "Categorical",
     "Circuit",
     "CircuitELBO",
+    "DiscretizedLogistic",
+    "FactorizedLeaf",
+    "Gaussian",
+    "HVAE",
+    "HierarchicalGuide",
     "InducedTree",
+    "Latent",
+    "LeafGuide",
+    "LeafModel",
+    "Likelihood",
+    "MixedGuide",
+    "MixedLeaf",
+    "MixtureOfGaussians",
+    "Normal",
+    "NormalGuide",
+    "Pixels",
+    "Prior",
     "RegionGraph",
+    "SPN",
+    "SPVAE",
+    "StandardNormal",
+    "VAE",
+    "VampPrior",
     "__version__",
     "collapse_tree",
     "learn_regions",
@@ -42,17 +73,42 @@ __all__ = [
 ]
 
 _HOME = {
+    "Block": "blocks",
+    "Latent": "blocks",
     "Circuit": "circuits",
-    "CircuitELBO": "infer",
-    "InducedTree": "distributions",
     "RegionGraph": "circuits",
-    "collapse_tree": "infer",
     "learn_regions": "circuits",
-    "log_likelihood": "infer",
     "poon_domingos": "circuits",
     "quad_tree": "circuits",
     "random_binary_tree": "circuits",
     "whole": "circuits",
+    "Gaussian": "conditionals",
+    "Pixels": "conditionals",
+    "InducedTree": "distributions",
+    "HierarchicalGuide": "guides",
+    "LeafGuide": "guides",
+    "MixedGuide": "guides",
+    "NormalGuide": "guides",
+    "CircuitELBO": "infer",
+    "collapse_tree": "infer",
+    "log_likelihood": "infer",
+    "Bernoulli": "likelihoods",
+    "Binomial": "likelihoods",
+    "Categorical": "likelihoods",
+    "DiscretizedLogistic": "likelihoods",
+    "Likelihood": "likelihoods",
+    "Normal": "likelihoods",
+    "HVAE": "models",
+    "SPN": "models",
+    "SPVAE": "models",
+    "VAE": "models",
+    "FactorizedLeaf": "models",
+    "LeafModel": "models",
+    "MixedLeaf": "models",
+    "MixtureOfGaussians": "priors",
+    "Prior": "priors",
+    "StandardNormal": "priors",
+    "VampPrior": "priors",
 }
 
 

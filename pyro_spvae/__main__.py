@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m pyro_spvae``: the command line."""
 
-from pyro_spvae.cli import main
+from pyro_spvae.commands import main
 
 main()

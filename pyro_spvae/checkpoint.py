@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-FORMAT = 2  # files of format 1 did not hold the model's architecture
+FORMAT = 3  # programs of blocks; files of format 2 were written before there were any
 
 
 def atomic_write(path: str | os.PathLike[str], write: Callable[[BinaryIO], object]) -> None:

@@ -21,6 +21,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from pyro_spvae.blocks.life_cycle import process_buffers
+
 _T = TypeVar("_T")
 _TIMEOUT = timedelta(hours=2)  # the first process may load, download and draw while the others wait
 
@@ -85,12 +87,21 @@ def choose_device(name: str) -> torch.device:
 
 
 def share(objective: nn.Module) -> nn.Module:
-    """The module with gradients averaged over the processes; the module itself with one process."""
+    """
+    The module with gradients averaged over the processes; the module itself with one process. Parameters and buffers
+    become those of the first process, but for buffers that differ between processes.
+    """
     if world() == 1:
         return objective
+    own = process_buffers(objective)
+    kept = {name: buffer.clone() for name, buffer in own.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer releases of torch have another name for the option
-        return nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
+        shared = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
+    with torch.no_grad():
+        for name, buffer in own.items():
+            buffer.copy_(kept[name])
+    return shared
 
 
 def total(values: Tensor) -> Tensor:
@@ -109,6 +120,16 @@ def average_statistics(module: nn.Module) -> None:
     for name, buffer in module.named_buffers():
         if name.rpartition(".")[2] in ("running_mean", "running_var"):
             total(buffer).div_(world())
+
+
+def gathered(values: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """The tensors of every process, on the CPU, in the order of their numbers."""
+    own = {name: value.detach().cpu() for name, value in values.items()}
+    if world() == 1:
+        return [own]
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, own)
+    return found
 
 
 def barrier() -> None:

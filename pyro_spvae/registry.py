@@ -4,7 +4,7 @@
 Names of parts, shared by the command line, configurations and saved models. Importing this does not import torch.
 
 A part is written as a name or as ``package.module:Class``, with options in brackets: ``normal``,
-``normal(min_scale=0.01)``, ``my_priors:Mixture(components=10)``; an option that is a network is written alike, with
+``normal(min_scale=0.01)``, ``my_priors:Mixture(components=10)``; an option that is a part is written alike, with
 ``_`` for ``-``: ``hierarchical(second=joint(first=gated_conv(layers=small)))``. Naming a class of
 one's own imports its module.
 """
@@ -18,24 +18,33 @@ import re
 import warnings
 from typing import Any
 
+# of an object that is of several kinds the first counts
 _BASES = {
-    "leaf": "pyro_spvae.models.leaf:LeafModel",
-    "guide": "pyro_spvae.guides.leaf:LeafGuide",
-    "prior": "pyro_spvae.priors:Prior",
-    "likelihood": "pyro_spvae.likelihoods:Likelihood",
+    "root": "pyro_spvae.queries.root:Root",
+    "leaf": "pyro_spvae.leaves.leaf_model:LeafModel",
+    "guide": "pyro_spvae.leaves.leaf_guide:LeafGuide",
+    "prior": "pyro_spvae.priors.prior:Prior",
+    "likelihood": "pyro_spvae.likelihoods.likelihood:Likelihood",
     "network": "pyro_spvae.nn.network:Network",
+    "block": "pyro_spvae.blocks.block:Block",
 }
 
 _CLASSES = {
+    "root": {
+        "spvae": "pyro_spvae.models.spvae:SPVAE",
+        "spn": "pyro_spvae.models.spn:SPN",
+    },
     "leaf": {
         "vae": "pyro_spvae.models.vae:VAE",
         "hvae": "pyro_spvae.models.hvae:HVAE",
         "factorized": "pyro_spvae.models.factorized:FactorizedLeaf",
+        "mixed": "pyro_spvae.models.mixed:MixedLeaf",
     },
     "guide": {
         "normal": "pyro_spvae.guides.normal:NormalGuide",
         "hierarchical": "pyro_spvae.guides.hierarchical:HierarchicalGuide",
-        "none": "pyro_spvae.guides.no_latents:NoLatents",
+        "mixed": "pyro_spvae.guides.mixed:MixedGuide",
+        "none": "pyro_spvae.leaves.leaf_guide:LeafGuide",
     },
     "prior": {
         "standard-normal": "pyro_spvae.priors:StandardNormal",
@@ -56,13 +65,24 @@ _CLASSES = {
         "gated-conv": "pyro_spvae.nn.gated_conv:GatedConv",
         "pixelcnn": "pyro_spvae.nn.pixelcnn:PixelCNN",
     },
+    "block": {
+        "gaussian": "pyro_spvae.conditionals:Gaussian",
+        "pixels": "pyro_spvae.conditionals:Pixels",
+    },
+}
+
+# what an option is called that is a part, where a bare word is its name
+_OF_OPTIONS = {
+    "prior": "prior",
+    "likelihood": "likelihood",
+    **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first"), "network"),
 }
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """The names of a kind of part: ``leaf``, ``guide``, ``prior``, ``likelihood`` or ``network``."""
+    """The names of a kind of part, such as ``leaf``, ``guide``, ``prior``, ``likelihood`` or ``network``."""
     return tuple(_classes(kind))
 
 
@@ -101,29 +121,56 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, Any]]:
     return name, {str(key): value for key, value in options.items()}
 
 
+class PartText(str):
+    """A part as the option of another one is written: its name, with its options in brackets."""
+
+
 def _value(node: ast.expr) -> Any:
-    """
-    A literal; a bare word is a text, since shells take quotes away, and so is a network, ``joint(first=conv(..))``.
-    """
+    """A literal; a bare word is a text, since shells take quotes away; a part, ``joint(first=conv(..))``; or lists."""
     text = _word(node)
     if text is not None:
         return text
+    if isinstance(node, (ast.List, ast.Tuple)):
+        entries = [_value(entry) for entry in node.elts]
+        return entries if isinstance(node, ast.List) else tuple(entries)
     return ast.literal_eval(node)
 
 
 def _word(node: ast.expr) -> str | None:
-    """A word, with hyphens or without, or a network with its options; ``None`` for anything else."""
+    """A word, with hyphens or without, or a part with its options; ``None`` for anything else."""
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
-        parts = (_word(node.left), _word(node.right))
-        return None if None in parts else "-".join(map(str, parts))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        known = {
-            part for name in _CLASSES["network"] for part in (name, name.replace("-", "_"), name.rpartition("-")[2])
-        }
-        return ast.unparse(node) if node.func.id in known else None
+        words = (_word(node.left), _word(node.right))
+        return None if None in words else "-".join(map(str, words))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and _kinds_of(node.func.id):
+        return PartText(ast.unparse(node))
     return None
+
+
+def _kinds_of(name: str) -> list[str]:
+    """The kinds of part that have a name."""
+    return [kind for kind, known in _CLASSES.items() if name.replace("_", "-") in known or _ends(name, known)]
+
+
+def _ends(name: str, known: dict[str, str]) -> bool:
+    return any(other.rpartition("-")[2] == name for other in known)
+
+
+def _option(key: str, value: Any) -> Any:
+    """The value of an option from what was written: a part of it is made."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_option(key, entry) for entry in value)
+    if not isinstance(value, str):
+        return value
+    if key in _OF_OPTIONS:
+        return make(_OF_OPTIONS[key], str(value))
+    if not isinstance(value, PartText):
+        return value
+    kinds = _kinds_of(value.partition("(")[0])
+    if len(kinds) > 1:
+        raise ValueError(f"{key} is {str(value)!r}, the name of a {' and of a '.join(kinds)}; make the part in Python")
+    return make(kinds[0], str(value))
 
 
 def make(kind: str, text: str, **defaults: Any) -> Any:
@@ -138,18 +185,9 @@ def make(kind: str, text: str, **defaults: Any) -> Any:
     name, options = parse(kind, text)
     cls = find(kind, name)
     taken = _taken(cls)[0]
-    for key in _networks(cls):
-        if isinstance(options.get(key), str):
-            options[key] = make("network", options[key])
+    options = {key: _option(key, value) for key, value in options.items()}
     usable = {key: value for key, value in defaults.items() if key in taken and key not in options}
     return _call(kind, name, cls, usable | options)
-
-
-def _networks(cls: type) -> list[str]:
-    """Names of the options of a class that are networks."""
-    from pyro_spvae.nn.part import constructor_parameters
-
-    return [p.name for p in constructor_parameters(cls) if "Network" in str(p.annotation).split(" | ")]
 
 
 def find(kind: str, name: str) -> type:
@@ -168,7 +206,7 @@ def find(kind: str, name: str) -> type:
         raise ValueError(f"{kind} is {name!r}, which cannot be imported ({_reason(error)})") from None
     base_module, _, base_name = _BASES[kind].partition(":")
     base = _resolved(_BASES[kind])
-    if not (isinstance(cls, type) and issubclass(cls, base) and cls is not base):
+    if not (isinstance(cls, type) and issubclass(cls, base) and (cls is not base or name in _classes(kind))):
         raise ValueError(f"{kind} is {name!r}; a subclass of {base_module}.{base_name} is needed")
     return cls
 
@@ -221,18 +259,18 @@ def describe(part: Any) -> dict[str, Any]:
     """
     A part as plain values: its kind, class and options, a part among the options being described alike.
 
-    Options are the attributes of the constructor's arguments, see :meth:`pyro_spvae.nn.Part.options`.
+    Options are the constructor's arguments, see :meth:`pyro_spvae.part.Part.options`: plain values, parts, and lists
+    and dicts of them.
 
-    :raises ValueError: if its class does not keep an option as an attribute of the same name, keeps something else than
-        plain values and parts, or cannot be found again.
+    :raises ValueError: if an option is anything else, or the class cannot be found again.
     """
-    from pyro_spvae.nn import Part
+    from pyro_spvae.part import Part
 
     kind = kind_of(part)
     if kind is None:
         raise ValueError(f"a {type(part).__name__} cannot be saved; it is no part of a model")
-    # by way of the class: "options" may be the name of an argument, and so of an attribute
-    options = {key: _plain(type(part).__name__, key, value) for key, value in Part.options(part).items()}
+    taken: dict[str, Any] = part.options() if callable(part.options) else Part.options(part)  # an argument's name, too
+    options = {key: _plain(type(part).__name__, key, value) for key, value in taken.items()}
     return {"kind": kind, "class": name_of(kind, type(part)), "options": options}
 
 
@@ -270,7 +308,7 @@ def _call(kind: str, name: str, cls: type, options: dict[str, Any]) -> Any:
 
 def _taken(cls: type) -> tuple[list[str], list[str], bool]:
     """Names of the options that a class takes, of those that it needs, and whether it takes any others."""
-    from pyro_spvae.nn.part import constructor_parameters
+    from pyro_spvae.part import constructor_parameters
 
     parameters = constructor_parameters(cls)
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
@@ -284,6 +322,8 @@ def _plain(name: str, key: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         entries = [_plain(name, key, entry) for entry in value]
         return entries if isinstance(value, list) else tuple(entries)
+    if isinstance(value, dict) and all(isinstance(entry, str) for entry in value):
+        return {str(own): _plain(name, f"{key}[{own!r}]", entry) for own, entry in value.items()}
     if value is None or isinstance(value, bool):
         return value
     for plain in (int, float, str):
@@ -294,8 +334,10 @@ def _plain(name: str, key: str, value: Any) -> Any:
 
 def _built(value: Any) -> Any:
     """The value of an option from its description."""
-    if isinstance(value, dict) and isinstance(value.get("kind"), str) and value["kind"] in _BASES:
-        return build(value["kind"], value)
+    if isinstance(value, dict):
+        if value.keys() == {"kind", "class", "options"} and value["kind"] in list(_BASES):  # which may not be hashable
+            return build(value["kind"], value)
+        return {str(key): _built(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         entries = [_built(entry) for entry in value]
         return entries if isinstance(value, list) else tuple(entries)
@@ -307,7 +349,7 @@ def _built(value: Any) -> Any:
 def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
-    return value is None or type(value) in (bool, int, float, str)
+    return value is None or type(value) in (bool, int, float, str, PartText)
 
 
 def _reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 from typer.testing import CliRunner
 
-from pyro_spvae import cli
+from pyro_spvae.commands import app
 
 QUICK = ("--epochs", "2", "--samples", "10", "--hidden", "8", "--units", "2", "--latent-dim", "3")
 FILES = {
@@ -27,7 +27,7 @@ FILES = {
 
 
 def invoke(*args):
-    return CliRunner().invoke(cli.app, [str(arg) for arg in args])
+    return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
 def train(*args):
@@ -41,7 +41,7 @@ def python(*args, **options):
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYRO_SPVAE")}
     environment |= {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, **options)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
 
 def processes(number, module, *args, **options):

@@ -1,6 +1,10 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Every test runs in float64, seeded, with Pyro's validation on and an empty parameter store."""
+"""
+Every test runs in float64, seeded, with Pyro's validation on and an empty parameter store.
+
+The suite is run by one worker a core (``make test``), and no test may depend on how fast the machine is.
+"""
 
 import os
 
@@ -10,8 +14,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pyro  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 torch.set_num_threads(1)
+# an example takes as long as it takes; one file serves all examples of a test
+settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

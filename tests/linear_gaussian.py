@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_spvae import poon_domingos
 from pyro_spvae.models import SPVAE
-from pyro_spvae.nn import positive_scale
+from pyro_spvae.blocks import positive_scale
 from tests.helpers import small_spvae
 
 
@@ -24,17 +24,17 @@ class LinearGaussian:
     def __init__(self, ragged: bool = False) -> None:
         regions = poon_domingos((2, 3) if ragged else (2, 4), delta=2)
         self.spvae: SPVAE = small_spvae(regions, latent_dim=2, hidden_dims=())
-        loc, raw_scale = self.spvae.leaf.decoder.stacks
+        loc, raw_scale = self.spvae.leaf.pixels.decoder.stacks
         with torch.no_grad():
             raw_scale.weights[0].zero_()  # sigma does not depend on z
             loc.weights[0].mul_(2)
-            for stack in self.spvae.leaf_guide.encoder.stacks:  # a guide nearly as wide as the prior, so that
+            for stack in self.spvae.leaf_guide.z.network.stacks:  # a guide nearly as wide as the prior, so that
                 stack.weights[0].mul_(0.3)  # importance weights have a small variance
                 stack.biases[0].copy_(0.2 * torch.randn_like(stack.biases[0]))
-            self.spvae.leaf_guide.encoder.stacks[1].biases[0].add_(0.5)
+            self.spvae.leaf_guide.z.network.stacks[1].biases[0].add_(0.5)
         self.weight = loc.weights[0].detach()  # [L, d, P]
         self.bias = loc.biases[0].detach().squeeze(1)
-        likelihood = self.spvae.leaf.likelihood
+        likelihood = self.spvae.leaf.pixels.likelihood
         self.sigma = positive_scale(raw_scale.biases[0].detach().squeeze(1), likelihood.scale, likelihood.min_scale)
 
     def leaf_log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:

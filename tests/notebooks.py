@@ -55,7 +55,7 @@ def execute(notebook: NotebookNode, folder: Path, smoke_test: bool) -> NotebookN
     client = NotebookClient(
         copy.deepcopy(notebook),
         km=manager,
-        timeout=600,
+        timeout=36000,
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},

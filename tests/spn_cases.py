@@ -54,7 +54,7 @@ def states(likelihood: str, event: tuple[int, ...]) -> Tensor:
 
 def pixel_log_prob(spn: SPN, likelihood: str, patches: Tensor) -> Tensor:
     """Log-density of each pixel of each leaf, ``[data, leaf, pixel]``, by torch's own distributions."""
-    outputs = [output.detach() for output in spn.leaf.outputs]
+    outputs = [output.detach() for output in spn.leaf.pixels.outputs]
     if likelihood == "bernoulli":
         return TorchBernoulli(logits=outputs[0]).log_prob(patches)
     if likelihood == "binomial":

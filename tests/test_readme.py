@@ -11,10 +11,10 @@ from pathlib import Path
 import pyro
 import torch
 
-from pyro_spvae.cli.app import app
-from pyro_spvae.cli.reproduce import group, vampprior
-from pyro_spvae.cli.reproduce import table_1 as reproduce
-from pyro_spvae.cli.train import train
+from pyro_spvae.commands.app import app
+from pyro_spvae.commands.papers import group, vampprior
+from pyro_spvae.commands.papers import table_1 as reproduce
+from pyro_spvae.commands.training import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

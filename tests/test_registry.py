@@ -17,20 +17,26 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pyro_spvae import registry
-from pyro_spvae.guides import LeafGuide, NormalGuide
-from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
-from pyro_spvae.models import VAE, LeafModel
-from pyro_spvae.nn import MLP, Conv, GatedConv, Joint, Network, Part
+from pyro_spvae.blocks import Block
+from pyro_spvae.conditionals import Gaussian, Pixels
+from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
+from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Likelihood, Normal
+from pyro_spvae.models import VAE, FactorizedLeaf, LeafModel, MixedLeaf
+from pyro_spvae.nn import MLP, Conv, GatedConv, Joint, Network
+from pyro_spvae.part import Part
 from pyro_spvae.priors import Prior, StandardNormal
+from pyro_spvae.queries import Root
 from pyro_spvae.registry import build, describe, make, names, parse
 from tests.models import own_parts
 
 KINDS = {
-    "leaf": ("vae", "hvae", "factorized"),
-    "guide": ("normal", "hierarchical", "none"),
-    "prior": ("standard-normal", "mixture-of-gaussians", "vamp"),
-    "likelihood": ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal"),
-    "network": ("mlp", "joint", "conv", "gated-conv", "pixelcnn"),
+    "root": (Root, ("spvae", "spn")),
+    "leaf": (LeafModel, ("vae", "hvae", "factorized", "mixed")),
+    "guide": (LeafGuide, ("normal", "hierarchical", "mixed", "none")),
+    "prior": (Prior, ("standard-normal", "mixture-of-gaussians", "vamp")),
+    "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
+    "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn")),
+    "block": (Block, ("gaussian", "pixels")),
 }
 OWN = "tests.models.own_parts"
 
@@ -43,22 +49,16 @@ def test_importing_does_not_import_torch():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_names_lead_to_parts_of_their_kind(kind):
-    bases = {
-        "leaf": LeafModel,
-        "guide": LeafGuide,
-        "prior": Prior,
-        "likelihood": type(Normal()).__mro__[1],
-        "network": Network,
-    }
-    assert names(kind) == KINDS[kind]
-    for name in names(kind):
+    base, known = KINDS[kind]
+    assert names(kind) == known
+    for name in known:
         cls = registry.find(kind, name)
-        assert issubclass(cls, bases[kind]) and registry.name_of(kind, cls) == name
+        assert issubclass(cls, base) and registry.name_of(kind, cls) == name
 
 
 def test_unknown_kind():
     for act in (names, lambda kind: parse(kind, "vae"), lambda kind: make(kind, "vae")):
-        with pytest.raises(ValueError, match="^kind is 'leaves'; known are leaf, guide, prior, likelihood, network$"):
+        with pytest.raises(ValueError, match=f"^kind is 'leaves'; known are {', '.join(KINDS)}$"):
             act("leaves")
 
 
@@ -82,9 +82,9 @@ class TestParse:
         ("text", "message"),
         [
             ("norml", "guide is 'norml'; did you mean normal?"),
-            ("", "guide is ''; known are normal, hierarchical, none, or package.module:Class"),
-            ("bernoulli", "guide is 'bernoulli'; known are normal, hierarchical, none, or package.module:Class"),
-            ("a.b", "guide is 'a.b'; known are normal, hierarchical, none, or package.module:Class"),
+            ("", "guide is ''; known are normal, hierarchical, mixed, none, or package.module:Class"),
+            ("bernoulli", "guide is 'bernoulli'; known are normal, hierarchical, mixed, none, or package.module:Class"),
+            ("a.b", "guide is 'a.b'; known are normal, hierarchical, mixed, none, or package.module:Class"),
             ("a:b:C", "guide is 'a:b:C'; known are"),
             (":C", "guide is ':C'; known are"),
             ("../a:C", "guide is '../a:C'; known are"),
@@ -143,8 +143,8 @@ class TestParse:
 class TestMake:
     def test_options_of_the_text_win_over_defaults(self):
         guide = make("guide", "normal(hidden_dims=(5,), scale='precision')", hidden_dims=(7, 7), activation="relu")
-        assert type(guide) is NormalGuide and guide.scale == "precision"
-        assert guide.encoder.hidden_dims == (5,) and guide.encoder.activation == "relu"
+        assert type(guide) is NormalGuide and guide.z.scale == "precision"
+        assert guide.z.network.hidden_dims == (5,) and guide.z.network.activation == "relu"
 
     def test_defaults_that_a_class_does_not_take_are_dropped(self):
         assert type(make("likelihood", "bernoulli", total_count=7, mean="sigmoid")) is Bernoulli
@@ -182,9 +182,17 @@ class TestMake:
             ),
             ("prior", "no_such_module:Prior", "prior is 'no_such_module:Prior', which cannot be imported (No module"),
             ("prior", f"{OWN}:Nothing", f"prior is '{OWN}:Nothing', which cannot be imported (module 'tests.models"),
-            ("prior", f"{OWN}:Laplace", f"prior is '{OWN}:Laplace'; a subclass of pyro_spvae.priors.Prior is needed"),
-            ("prior", f"{OWN}:NOT_A_CLASS", f"prior is '{OWN}:NOT_A_CLASS'; a subclass of pyro_spvae.priors.Prior"),
-            ("prior", "os:system(command='echo')", "prior is 'os:system'; a subclass of pyro_spvae.priors.Prior"),
+            (
+                "prior",
+                f"{OWN}:Laplace",
+                f"prior is '{OWN}:Laplace'; a subclass of pyro_spvae.priors.prior.Prior",
+            ),
+            (
+                "prior",
+                f"{OWN}:NOT_A_CLASS",
+                f"prior is '{OWN}:NOT_A_CLASS'; a subclass of pyro_spvae",
+            ),
+            ("prior", "os:system(command='echo')", "prior is 'os:system'; a subclass of pyro_spvae.priors.prior.Prior"),
             ("prior", "pyro_spvae.priors:Prior", "prior is 'pyro_spvae.priors:Prior'; a subclass of"),
         ],
     )
@@ -217,6 +225,15 @@ PARTS = {
     "guide with network": ("guide", lambda: NormalGuide(encoder=own_parts.Affine())),
     "own guide": ("guide", own_parts.LinearGuide),
     "nested": ("prior", lambda: own_parts.Mixture(2, base=own_parts.Mixture(3, base=StandardNormal()))),
+    "kept under another name": ("prior", lambda: own_parts.Forgetful(3)),
+    "list of parts": ("leaf", lambda: MixedLeaf([VAE(Normal()), FactorizedLeaf(own_parts.Laplace(0.2))], (1, 2))),
+    "list of guides": ("guide", lambda: MixedGuide([NormalGuide((3,)), LeafGuide()], (1, 2))),
+    "lists and dicts": (
+        "prior",
+        lambda: own_parts.Sum([own_parts.Mixture(2)], {"a": StandardNormal(), "b": own_parts.Mixture({"c": [3, {}]})}),
+    ),
+    "blocks": ("block", lambda: Pixels(Bernoulli(), MLP((3,)))),
+    "posterior": ("block", lambda: Gaussian(own_parts.Affine(0.2), "exp", 0.1)),
     "paper": ("likelihood", lambda: Normal(mean="sigmoid", scale="precision")),
     "bernoulli": ("likelihood", Bernoulli),
     "mlp": ("network", lambda: MLP([2, 3], "tanh", "shared", 1)),
@@ -245,13 +262,13 @@ class TestDescriptions:
             "options": {"mean": "identity", "scale": "softplus", "min_scale": 0.5},
         }
         leaf = describe(VAE(Bernoulli(), 3, (4,), own_parts.Mixture(2, spread=2)))
-        assert leaf["class"] == "vae" and set(leaf["options"]) == {"likelihood", "latent_dim", "prior", "decoder"}
+        assert leaf["class"] == "vae" and leaf["options"]["hidden_dims"] == (4,) and leaf["options"]["decoder"] is None
         assert leaf["options"]["prior"] == {
             "kind": "prior",
             "class": f"{OWN}:Mixture",
             "options": {"components": 2, "spread": 2, "base": None, "names": ("a", "b")},
         }
-        assert leaf["options"]["decoder"]["options"] == {
+        assert describe(MLP((4,)))["options"] == {
             "hidden_dims": (4,),
             "activation": "softplus",
             "networks": "separate",
@@ -263,7 +280,7 @@ class TestDescriptions:
     def test_bound_parts_are_described_alike(self):
         part = own_parts.Mixture(2, base=StandardNormal())
         before = describe(part)
-        assert describe(part.bind(leaves=1, latent_dim=2)) == before
+        assert describe(part.bind(leaves=1, event_shape=(2,))) == before
 
     def test_numbers_of_numpy_become_pythons(self):
         options = describe(own_parts.Mixture(True, spread=np.float64(0.5), names=["a", (1,)]))["options"]
@@ -280,17 +297,11 @@ class TestDescriptions:
     @pytest.mark.parametrize(
         ("part", "message"),
         [
+            (lambda: own_parts.Mixture(torch.ones(2)), "a Mixture cannot be saved: its option components is a Tensor"),
+            (lambda: own_parts.Mixture({1: 2}), "a Mixture cannot be saved: its option components is a dict, no plain"),
             (
-                lambda: own_parts.Forgetful(3),
-                "Forgetful cannot be saved: its constructor takes 'size', but .*self.size$",
-            ),
-            (
-                lambda: own_parts.Mixture(torch.ones(2)),
-                "a Mixture cannot be saved: its option components is a Tensor, no",
-            ),
-            (
-                lambda: own_parts.Mixture({"a": 1}),
-                "a Mixture cannot be saved: its option components is a dict, no plain",
+                lambda: own_parts.Mixture({"a": {"b": len}}),
+                r"a Mixture cannot be saved: its option components\['a'\]\['b'\] is a builtin_function",
             ),
             (lambda: own_parts.Mixture(len), "a Mixture cannot be saved: its option components is a builtin_"),
             (lambda: own_parts.Mixture([1, 2j]), "a Mixture cannot be saved: its option components is a complex, no"),
@@ -338,10 +349,13 @@ class TestDescriptions:
             {"kind": "prior", "class": "os:system", "options": {"command": "echo"}},
             {"kind": "prior", "class": "builtins:eval", "options": {}},
             {"kind": "prior", "class": f"{OWN}:Laplace", "options": {}},
-            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": {}}},
-            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": {"kind": ["a"]}}},
             {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": [torch.ones(1)]}},
-            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": [{"kind": "prior"}]}},
+            {"kind": "prior", "class": f"{OWN}:Mixture", "options": {"components": {"a": [{"b": torch.ones(1)}]}}},
+            {
+                "kind": "prior",
+                "class": f"{OWN}:Mixture",
+                "options": {"components": [{"kind": "prior", "class": "nothing", "options": {}}]},
+            },
             {"kind": "prior", "class": f"{OWN}:Mixture", "options": {}},
         ],
     )
@@ -368,8 +382,12 @@ class TestDescriptions:
 
 def test_networks_in_parts_are_made_of_their_texts():
     guide = make("guide", "hierarchical(second=joint(hidden_dims=(5, 4), first=gated_conv(layers=small, heads=False)))")
-    assert type(guide.second) is Joint and guide.second.hidden_dims == (5, 4)
-    assert type(guide.second.first) is GatedConv and guide.second.first.layers == "small"
+    second = guide.second.network
+    assert type(second) is Joint and second.hidden_dims == (5, 4)
+    assert type(second.first) is GatedConv and second.first.layers == "small"
+    leaf = make("leaf", "mixed(parts=[vae(likelihood=bernoulli), factorized(likelihood=binomial(total_count=3))])")
+    assert [type(subset.program) for subset in leaf.subsets] == [VAE, FactorizedLeaf]
+    assert leaf.subsets[1].program.pixels.likelihood.total_count == 3
     with pytest.raises(ValueError, match="^network is 'mpl'; did you mean mlp"):
         make("guide", "normal(encoder='mpl')")
     with pytest.raises(ValueError, match=r"^guide is 'normal\(encoder=eval\(1\)\)'; options in brackets are written"):

@@ -25,7 +25,7 @@ def test_same_loss_and_gradients():
         losses.append((loss.item(), [p.grad.clone() for p in spvae.circuit.parameters()]))
     assert abs(losses[0][0] - losses[1][0]) < 1e-9
     torch.testing.assert_close(losses[0][1], losses[1][1])
-    stacks = [*spvae.leaf_guide.encoder.stacks, *spvae.leaf.decoder.stacks]
+    stacks = [*spvae.leaf_guide.z.network.stacks, *spvae.leaf.pixels.decoder.stacks]
     for stack, copies in zip(stacks, twin.networks, strict=True):
         ours = [p for pair in zip(stack.weights, stack.biases, strict=True) for p in pair]
         for parameter, copy in zip(ours, copies, strict=True):

@@ -27,7 +27,7 @@ def test_same_loss_and_gradients(dense):
     pseudo_inputs = twin.pseudo.weight.grad.t() if dense else twin.pseudo.grad
     torch.testing.assert_close(spvae.leaf.prior.pseudo_inputs.grad[0], pseudo_inputs)
     assert float(pseudo_inputs.abs().max()) > 0
-    for network, copy in ((spvae.leaf_guide.encoder, twin.encoder), (spvae.leaf.decoder, twin.decoder)):
+    for network, copy in ((spvae.leaf_guide.z.network, twin.encoder), (spvae.leaf.pixels.decoder, twin.decoder)):
         (stack,) = network.stacks
         for layer, weight, bias in zip(copy[::2], stack.weights, stack.biases, strict=True):
             torch.testing.assert_close(weight.grad[0].t(), layer.weight.grad)

@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._structure import Structure, canonical_structure, check_shape
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 
 class Partition(NamedTuple):
     """One way to take a region apart: ``region`` is the disjoint union of ``left`` and ``right`` (region numbers)."""
@@ -218,16 +215,6 @@ class RegionGraph:
         :param path: the file.
         """
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Draw the graph: all of its regions and partitions if they are few, its leaf regions otherwise.
-
-        :param ax: matplotlib axes to draw into; a new figure by default.
-        :return: the axes.
-        """
-        from .plot import plot_region_graph
-
-        return plot_region_graph(self, ax)
 
     def __repr__(self) -> str:
         return (

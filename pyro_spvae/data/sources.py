@@ -5,18 +5,18 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.client
 import os
+import socket
+import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
+import torch.hub
 
 _TIMEOUT = 30.0  # seconds without an answer
-_CHUNK = 2**16
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,20 @@ class SourceFile:
 
     :param str name: what it is called.
     :param str address: its official address.
-    :param str sha256: its digest, or ``None`` where none was published.
+    :param str digest: algorithm and hexadecimal digest, ``sha256:...``, or ``None`` where none is known.
     :param str packed: name of the one file that it holds, if it is an archive; that file is as good.
     """
 
     name: str
     address: str
-    sha256: str | None = None
+    digest: str | None = None
     packed: str | None = None
+
+    @property
+    def sha256(self) -> str | None:
+        """The digest that is checked after a download."""
+        algorithm, _, digest = (self.digest or "").partition(":")
+        return digest if algorithm == "sha256" else None
 
 
 @dataclass(frozen=True)
@@ -92,13 +98,17 @@ def fetch(file: SourceFile, path: Path) -> None:
     :raises ValueError: if that fails; it says which file to put where, and nothing is left behind.
     """
     partial = path.with_name(f"{path.name}.partial")
+    waited = socket.getdefaulttimeout()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        digest = _download(file.address, partial)
-        if file.sha256 is not None and digest != file.sha256:
-            raise OSError(f"its digest is {digest[:12]}..., {file.sha256[:12]}... was expected")
+        socket.setdefaulttimeout(_TIMEOUT)  # what downloads has no limit of its own
+        size = _size(file.address)
+        shown = sys.stderr is not None and sys.stderr.isatty()
+        torch.hub.download_url_to_file(file.address, str(partial), hash_prefix=file.sha256, progress=shown)
+        if size is not None and partial.stat().st_size < size:
+            raise OSError(f"the connection ended after {partial.stat().st_size:,} of {size:,} bytes")
         os.replace(partial, path)
-    except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
+    except (OSError, ValueError, RuntimeError, http.client.HTTPException) as error:  # urllib's errors are OSErrors
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
@@ -107,22 +117,17 @@ def fetch(file: SourceFile, path: Path) -> None:
             f"{file.name} could not be downloaded from {file.address} ({reason}); put it to {path} yourself."
         ) from error
     finally:
+        socket.setdefaulttimeout(waited)
         with contextlib.suppress(OSError):  # where it could not even be made
             partial.unlink()
 
 
-def _download(address: str, path: Path) -> str:
-    """Writes what an address holds, and returns its digest."""
-    digest = hashlib.sha256()
-    request = urllib.request.Request(address, headers={"User-Agent": "pyro-spvae"})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, path.open("wb") as file:
-        length = answer.headers.get("Content-Length")
-        size = int(length) if length and length.isdigit() else None
-        with tqdm(total=size, unit="B", unit_scale=True, desc=path.name.removesuffix(".partial"), disable=None) as bar:
-            while chunk := answer.read(_CHUNK):
-                file.write(chunk)
-                digest.update(chunk)
-                bar.update(len(chunk))
-            if size is not None and bar.n < size and file.tell() < size:
-                raise OSError(f"the connection ended after {file.tell():,} of {size:,} bytes")
-    return digest.hexdigest()
+def _size(address: str) -> int | None:
+    """Bytes that an address announces, which nobody else compares with those that came."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(address, method="HEAD")) as answer:
+            length = answer.headers.get("Content-Length")
+    except urllib.error.HTTPError as error:  # of servers that announce nothing
+        error.close()
+        return None
+    return int(length) if length and length.isdigit() else None

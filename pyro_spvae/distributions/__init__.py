@@ -7,6 +7,7 @@ from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.binomial import LeafBinomial
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
+from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
 from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
@@ -21,4 +22,7 @@ __all__ = [
     "LeafNormal",
     "LeafNormalMixture",
     "LeafStandardNormal",
+    "divergence",
+    "divergence_by_dimension",
+    "register_divergence",
 ]

@@ -27,7 +27,7 @@ class LeafAutoregressive(LeafDistribution):
 
     All terms of the sum are computed at once (teacher forcing); samples are drawn one pixel after the other, as many at
     a time as are independent given those before. A network gives the conditionals, so this class only knows callables:
-    :func:`pyro_spvae.models.decoding.decode` makes them of a decoder and a likelihood.
+    :class:`~pyro_spvae.conditionals.Pixels` makes them of a decoder and a likelihood.
 
     A mask may hide events as a whole; such an event adds exactly 0. The marginal of a part of the pixels is an integral
     over all others and not tractable.
@@ -40,12 +40,14 @@ class LeafAutoregressive(LeafDistribution):
         rows, indices of pixels ``[k]``, and their values ``[row, leaf, k]``.
     :param Constraint support: of an event.
     :param torch.Tensor mask: optional bool tensor broadcastable to ``[.., pixel]``, True = the pixel counts.
-    :param bool validate_args: whether to check values; None follows Pyro's global switch.
+    :param bool validate_args: whether to check values, and that ``mask`` hides events as a whole; None follows Pyro's
+        global switch.
     :raises TypeError: if ``mask`` is no bool tensor.
-    :raises ValueError: if shapes do not broadcast, or if ``mask`` shows a part of an event.
+    :raises ValueError: if shapes do not broadcast, or, under validation, if ``mask`` shows a part of an event.
     """
 
     has_rsample = False
+    stepwise = True
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class LeafAutoregressive(LeafDistribution):
         validate_args: bool | None = None,
     ) -> None:
         super().__init__(context.shape[:-3], event_size, mask, validate_args)
-        if mask is not None:
+        if mask is not None and self._validate_args:  # the answer is read, for which a device would be waited for
             check_whole(mask)
         self.context = context
         self.conditionals = conditionals

@@ -15,6 +15,7 @@ from torch.distributions import constraints
 from typing_extensions import Self
 
 from pyro_spvae.distributions.autoregressive import pixel_means
+from pyro_spvae.distributions.kinds import kind_probabilities
 
 
 class SomeLeaves(TorchDistribution):
@@ -42,6 +43,16 @@ class SomeLeaves(TorchDistribution):
         return bool(self.base.has_rsample)
 
     @property
+    def has_enumerate_support(self) -> bool:  # type: ignore[override]
+        """Whether values can be listed."""
+        return bool(self.base.has_enumerate_support)
+
+    def enumerate_support(self, expand: bool = True) -> Tensor:
+        """All values, ``[value, .., leaf or 1] + event_shape``."""
+        values = self.base.enumerate_support(expand=False)
+        return values.expand(len(values), *self.batch_shape, *self.event_shape) if expand else values
+
+    @property
     def support(self) -> Any:
         """Of the leaves meant."""
         return self.base.support
@@ -50,6 +61,17 @@ class SomeLeaves(TorchDistribution):
     def mean(self) -> Tensor:
         """Mean, 0 for the other leaves."""
         return self._scatter(self.base.mean, self.event_dim)
+
+    @property
+    def mode(self) -> Tensor:
+        """Mode, 0 for the other leaves."""
+        return self._scatter(self.base.mode, self.event_dim)
+
+    @property
+    def probs(self) -> Tensor | None:
+        """Probabilities of numbered kinds, behind the event; 0 for the other leaves. ``None`` for other variables."""
+        probs = kind_probabilities(self.base)
+        return None if probs is None else self._scatter(probs, self.event_dim + 1)
 
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them; 0 for the other leaves."""
@@ -73,8 +95,9 @@ class SomeLeaves(TorchDistribution):
         return self._scatter(self.base.entropy(), 0)
 
     def gather(self, value: Tensor) -> Tensor:
-        """The leaves meant, of a value of all of them."""
-        return value.index_select(value.dim() - self.event_dim - 1, self.index)
+        """The leaves meant, of a value of all of them, or one value for all."""
+        axis = value.dim() - self.event_dim - 1
+        return value if axis < 0 or value.size(axis) == 1 else value.index_select(axis, self.index)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         """The same with a larger batch; the leaf axis stays."""

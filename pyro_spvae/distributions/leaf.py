@@ -88,6 +88,9 @@ class LeafDistribution(TorchDistribution):
     arg_constraints: dict[str, constraints.Constraint] = {}
     pixel_mask: Tensor | None
 
+    #: whether values are drawn step by step, which takes long and can show its progress
+    stepwise: bool = False
+
     def __init__(
         self,
         batch_shape: Sequence[int],

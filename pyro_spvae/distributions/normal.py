@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
+from pyro_spvae.distributions.divergences import register_by_dimension
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
 
 if TYPE_CHECKING:
@@ -251,10 +252,17 @@ def _kl_normal_normal(p: LeafNormal, q: LeafNormal) -> Tensor:
 
 @register_kl(LeafNormal, LeafStandardNormal)
 def _kl_normal_standard_normal(p: LeafNormal, q: LeafStandardNormal) -> Tensor:
-    if p.pixel_mask is not None:
+    terms = _by_dimension(p, q)
+    if terms is None:
         raise NotImplementedError("The KL divergence to a LeafStandardNormal needs a LeafNormal without mask.")
-    shape = _kl_shape(p, q)
-    return (0.5 * (p.scale.square() + p.loc.square() - 1.0) - p.scale.log()).sum(-1).expand(shape)
+    return terms.sum(-1).expand(_kl_shape(p, q))
+
+
+@register_by_dimension(LeafNormal, LeafStandardNormal)
+def _by_dimension(p: LeafNormal, q: LeafStandardNormal) -> Tensor | None:
+    if p.pixel_mask is not None:
+        return None
+    return 0.5 * (p.scale.square() + p.loc.square() - 1.0) - p.scale.log()
 
 
 def _kl_shape(p: LeafDistribution, q: LeafDistribution) -> Sequence[int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 _TOLERANCE = 1e-3  # nats; rounding errors of a log-density above this make the arithmetic change
+_READABLE = ("cpu", "mps")  # devices where the arithmetic is chosen by a value: it is at hand, or nothing is in double
 
 
 class LeafNormalMixture(LeafDistribution):
@@ -27,9 +28,12 @@ class LeafNormalMixture(LeafDistribution):
 
     Densities of all components are two matrix products, :math:`-\tfrac12 v^2 \cdot \sigma_k^{-2} + v \cdot \mu_k
     \sigma_k^{-2}` with :math:`v` and :math:`\mu` relative to the components' average, so that no tensor of all
-    differences is made. Expanding the square loses digits where :math:`\mu / \sigma` is large: the loss is estimated
-    for the components that may be a value's likeliest, and where it may exceed 0.001 nats the same is computed in
-    double precision, and where that is not enough, or there is none, by differences, one component at a time.
+    differences is made. Expanding the square loses digits where :math:`\mu / \sigma` is large: on the CPU the loss is
+    estimated for the components that may be a value's likeliest, and where it may exceed 0.001 nats the same is
+    computed in double precision, and where that is not enough, or there is none, by differences, one component at a
+    time. Other devices would have to be waited for to read that estimate. They compute in double precision from the
+    start (but ``"mps"``, which has none and does as the CPU), which loses less than 0.001 nats while means lie within
+    two million standard deviations of their average.
 
     Components stand in front, so that the batch shape is that of the leaves.
 
@@ -138,12 +142,13 @@ class LeafNormalMixture(LeafDistribution):
 
     def _score(self, v: Tensor, batch: torch.Size) -> Tensor:
         """Log-densities of all components, ``[batch, N, value]`` to ``[batch, N, component]``."""
-        result, error = _by_products(v, *self._matrices(batch, v.dtype))
-        if bool(error <= _TOLERANCE):
-            return result
-        if v.dtype != torch.float64 and v.device.type != "mps":  # which has no double precision
-            result, error = _by_products(v.double(), *self._matrices(batch, torch.float64))
-            if bool(error <= _TOLERANCE):
+        if v.device.type not in _READABLE:
+            result, _ = _by_products(v.double(), *self._matrices(batch, torch.float64)[:-1])
+            return result.to(v.dtype)
+        for dtype in (v.dtype,) if v.dtype == torch.float64 or v.device.type == "mps" else (v.dtype, torch.float64):
+            *matrices, squares = self._matrices(batch, dtype)
+            result, quadratic = _by_products(v.to(dtype), *matrices)
+            if bool(_rounding(result, quadratic, squares) <= _TOLERANCE):
                 return result.to(v.dtype)
         return _by_differences(v, *self._flat(batch))
 
@@ -185,18 +190,21 @@ class LeafNormalMixture(LeafDistribution):
 
 
 def _by_products(
-    v: Tensor, centre: Tensor, precision: Tensor, weighted: Tensor, constant: Tensor, squares: Tensor
+    v: Tensor, centre: Tensor, precision: Tensor, weighted: Tensor, constant: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Log-densities ``[batch, N, component]``, and how far off the largest of a value may be by rounding, a scalar."""
+    """Log-densities of all components, and the squares of the values in their units, ``[batch, N, component]``."""
     v = v - centre
     quadratic = torch.bmm(v.square(), precision)
-    result = torch.baddbmm(constant, v, weighted).sub(quadratic, alpha=0.5)
+    return torch.baddbmm(constant, v, weighted).sub(quadratic, alpha=0.5), quadratic
+
+
+def _rounding(result: Tensor, quadratic: Tensor, squares: Tensor) -> Tensor:
+    """How far off the largest log-density of a value may be by rounding, a scalar."""
     with torch.no_grad():
-        eps = torch.finfo(v.dtype).eps
+        eps = torch.finfo(result.dtype).eps
         # what each component may be at most: rounding may also hide the likeliest one behind another
         most = torch.add(result + eps * squares, quadratic, alpha=eps)
-        error = (most.amax(-1) - result.amax(-1)).max()
-    return result, error
+        return (most.amax(-1) - result.amax(-1)).max()
 
 
 def _by_differences(v: Tensor, loc: Tensor, scale: Tensor, log_weight: Tensor) -> Tensor:

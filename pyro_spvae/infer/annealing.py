@@ -4,74 +4,81 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
 
-from pyro_spvae.infer.leaf_terms import LEAF_PLATE
+from pyro_spvae.checks import number_of_at_least
+from pyro_spvae.infer.site import LEAF_PLATE
+
+Weight = float | Mapping[str, float]
 
 
 class AnnealMessenger(Messenger):
     r"""
-    Scales the log-density of every latent site inside the leaf plate by :attr:`beta`.
+    Scales the log-density of latent sites inside the leaf plate by :attr:`beta`.
 
     Around both programs it turns the importance weights of :class:`~pyro_spvae.infer.CircuitELBO` into
 
-    .. math:: \log w = \log p(x \mid z) + \beta\, (\log p(z) - \log q(z \mid x)),
+    .. math:: \log w = \log p(x \mid z) + \sum_s \beta_s\, (\log p(z_s) - \log q(z_s \mid x)),
 
     the warm-up of Bowman et al. 2016 and Sonderby et al. 2016, inside the logarithm. Observed sites and the tree are
-    left alone. With ``beta=1`` nothing changes, with ``beta=0`` every parameter still has a gradient (of zero).
+    left alone, and so is a ``pyro.factor`` of the model, which is evidence; one of the guide is a part of
+    :math:`\log q`. With ``beta=1`` nothing changes, with ``beta=0`` every parameter still has a gradient (of zero).
 
     The handler must be outside of whatever gives a site its value by observation, so that it sees that it is observed.
 
-    :param float beta: weight of the latent KL, at least 0; may be set anew at any time.
+    :param beta: weight of the latent KL, at least 0, or a dict of one a site, where sites that it lacks count once; may
+        be set anew at any time.
+    :param bool guide: whether the program is a guide.
     :raises ValueError: for other weights.
     """
 
-    def __init__(self, beta: float = 1.0) -> None:
+    def __init__(self, beta: Weight = 1.0, guide: bool = False) -> None:
         super().__init__()
         self.beta = beta
+        self.guide = guide
 
     @property
-    def beta(self) -> float:
+    def beta(self) -> Weight:
         """Weight of the latent KL."""
         return self._beta
 
     @beta.setter
-    def beta(self, value: float) -> None:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not (number and 0 <= value < math.inf):
-            raise ValueError(f"beta is {value!r}; a number of at least 0 is needed")
-        self._beta = float(value)
+    def beta(self, value: Weight) -> None:
+        if isinstance(value, Mapping):
+            self._beta: Weight = {site: number_of_at_least(f"beta of {site!r}", one) for site, one in value.items()}
+        else:
+            self._beta = number_of_at_least("beta", value)
 
     def _pyro_sample(self, msg: Any) -> None:
-        if msg["is_observed"] or self._beta == 1.0:
+        beta = self._beta if isinstance(self._beta, float) else self._beta.get(msg["name"], 1.0)
+        if beta == 1.0 or (msg["is_observed"] and not (self.guide and msg["infer"].get("is_auxiliary"))):
             return
         if any(frame.name == LEAF_PLATE for frame in msg["cond_indep_stack"]):
-            msg["scale"] = msg["scale"] * self._beta
+            msg["scale"] = msg["scale"] * beta
 
 
 class Annealed:
     """
     A program under an :class:`AnnealMessenger`, with the owner of the program, whose parameters an objective trains.
 
-    :ivar float beta: weight of the latent KL; may be set anew at any time.
+    :ivar beta: weight of the latent KL, or one a site; may be set anew at any time.
     """
 
-    def __init__(self, program: Callable[..., Any], beta: float) -> None:
+    def __init__(self, program: Callable[..., Any], beta: Weight, guide: bool) -> None:
         self.program = program
-        self.messenger = AnnealMessenger(beta)
+        self.messenger = AnnealMessenger(beta, guide)
         self.__self__ = getattr(program, "__self__", program)
 
     @property
-    def beta(self) -> float:
+    def beta(self) -> Weight:
         """Weight of the latent KL."""
         return self.messenger.beta
 
     @beta.setter
-    def beta(self, value: float) -> None:
+    def beta(self, value: Weight) -> None:
         self.messenger.beta = value
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -79,18 +86,19 @@ class Annealed:
             return self.program(*args, **kwargs)
 
 
-def anneal(program: Callable[..., Any], beta: float = 1.0) -> Annealed:
+def anneal(program: Callable[..., Any], beta: Weight = 1.0, guide: bool = False) -> Annealed:
     """
     A model or guide whose latent leaf sites count ``beta`` times; wrap both, and set their ``beta`` as training goes.
 
     Example::
 
-        model, guide = anneal(spvae.model), anneal(spvae.guide)
+        model, guide = anneal(spvae.model), anneal(spvae.guide, guide=True)
         loss = CircuitELBO(num_particles=5)(model, guide)
         for epoch in range(epochs):
             model.beta = guide.beta = min(1.0, (epoch + 1) / 100)
 
     :param callable program: a model or guide.
-    :param float beta: weight of the latent KL, at least 0.
+    :param beta: weight of the latent KL, at least 0, or a dict of one a site.
+    :param bool guide: whether the program is a guide, whose factors are a part of its density.
     """
-    return Annealed(program, beta)
+    return Annealed(program, beta, guide)

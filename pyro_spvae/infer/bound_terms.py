@@ -44,7 +44,7 @@ def bound_terms(model: Any, guide: Any, *args: Any, num_particles: int = 1, **kw
     :raises ValueError: if no leaf site is observed, or sites outside the leaf plate belong to the bound too.
     """
     with torch.no_grad():
-        collector = LatentTermCollector(joint_particles=num_particles == 1)
+        collector = LatentTermCollector(joint_particles=num_particles == 1, alpha=1.0)
         elbo = CircuitELBO(num_particles=num_particles, alpha=1.0)
         terms = elbo.terms(model, guide, args, kwargs, collector=collector)
         if terms.observed is None or terms.outside is not None or terms.tree is None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,14 +17,19 @@ from pyro.poutine import Trace
 from pyro.util import check_model_guide_match, check_site_shape, warn_if_nan
 from torch import Tensor, nn
 
+from pyro_spvae import checks
+from pyro_spvae.blocks import held
 from pyro_spvae.infer.collapse import collapse_tree
 from pyro_spvae.infer.dreg import PathGradients
+from pyro_spvae.infer.enumerated import enumerate_guide
 from pyro_spvae.infer.estimators import leave_one_out, renyi_mean, vimco_signal
-from pyro_spvae.infer.leaf_terms import LEAF_PLATE, LeafTermCollector, LeafTerms
-from pyro_spvae.nn import memoize
+from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
+from pyro_spvae.infer.prepared import owner_of, prepared
+from pyro_spvae.infer.site import LEAF_PLATE, is_subsample
 
 _GRADIENTS = ("iwae", "dreg")
 _REDUCES = ("leaf", "root")
+_KLS = ("sample", "analytic")
 
 
 class CircuitELBO(ELBO):
@@ -62,8 +68,15 @@ class CircuitELBO(ELBO):
         leaf's posterior times the particle's normalised weight. Unbiased, usually of lower variance once the guide
         fits. Needs ``alpha=0`` and a guide with ``rsample``.
     :param str reduce: ``"leaf"`` or ``"root"``, see above.
+    :param str kl: ``"sample"``, or ``"analytic"``: where the divergence of a latent site is known for its pair of
+        distributions (:func:`pyro_spvae.distributions.divergence`), it stands in the place of
+        :math:`\log q - \log p`; the others are sampled. Needs ``alpha=1`` and a guide that draws in the model's order.
     :param bool vectorize_particles: draw all particles in one run of model and guide (the plate outside all others).
     :param int max_plate_nesting: number of plate dimensions of the model, 2 for ``data`` and ``leaf``.
+
+    A guide site with ``infer={"enumerate": "parallel"}`` takes all its values, which are particles of the weight
+    :math:`q(c)`: of each drawn particle k, :math:`w_{kl}^{1 - \alpha} = \sum_c q(c \mid x_l)\, w_{klc}^{1 - \alpha}`, and
+    :math:`\log w_{kl} = \sum_c q(c \mid x_l) \log w_{klc}` for ``alpha=1``. Its gradient is exact.
 
     Guide sites without ``rsample`` get the score-function gradient with the leave-one-out baseline of VIMCO (Mnih and
     Rezende 2016), which needs at least two particles.
@@ -77,19 +90,20 @@ class CircuitELBO(ELBO):
         alpha: float = 0.0,
         gradient: str = "iwae",
         reduce: str = "leaf",
+        kl: str = "sample",
         vectorize_particles: bool = True,
         max_plate_nesting: int = 2,
     ) -> None:
-        if isinstance(num_particles, bool) or not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles is {num_particles!r}; a positive integer is needed")
+        checks.positive_integer("num_particles", num_particles)
         if math.isnan(alpha) or alpha == math.inf:
             raise ValueError(f"alpha is {alpha!r}; a finite number or -inf is needed")
-        if gradient not in _GRADIENTS:
-            raise ValueError(f"gradient is {gradient!r}; known are {', '.join(_GRADIENTS)}")
-        if reduce not in _REDUCES:
-            raise ValueError(f"reduce is {reduce!r}; known are {', '.join(_REDUCES)}")
+        checks.one_of("gradient", gradient, _GRADIENTS)
+        checks.one_of("reduce", reduce, _REDUCES)
+        checks.one_of("kl", kl, _KLS)
         if gradient == "dreg" and alpha != 0:
             raise ValueError(f"gradient='dreg' needs alpha=0 (importance weighted bounds); alpha is {alpha!r}")
+        if kl == "analytic" and alpha != 1:
+            raise ValueError(f"kl='analytic' needs alpha=1 (leaf ELBOs); alpha is {alpha!r}")
         if max_plate_nesting < 2:
             raise ValueError(f"max_plate_nesting is {max_plate_nesting!r}; at least 2 is needed (data and leaf)")
         super().__init__(
@@ -98,6 +112,7 @@ class CircuitELBO(ELBO):
         self.alpha = float(alpha)
         self.gradient = gradient
         self.reduce = reduce
+        self.kl = kl
 
     def __call__(self, model: Any, guide: Any) -> CircuitELBOModule:
         """The loss as a module whose parameters are those of the model and the guide."""
@@ -164,16 +179,19 @@ class CircuitELBO(ELBO):
         :param LeafTermCollector collector: one of a subclass, which sees the sites.
         """
         if collector is None:
-            collector = LeafTermCollector(joint_particles=self.reduce == "root" or self.num_particles == 1)
+            joint = self.reduce == "root" or self.num_particles == 1
+            collector = LeafTermCollector(joint, self.alpha, analytic=self.kl == "analytic")
         vectorized = self.vectorize_particles or self.num_particles == 1
-        wrap = self._vectorized_num_particles if vectorized else _unwrapped
+        plate = self._vectorized_num_particles if vectorized else _unwrapped
+        nesting = self.max_plate_nesting  # with the particles, if they are vectorised
+        args, kwargs = prepared(model, guide, args, kwargs)
         parts = []
-        with memoize():
+        with nullcontext() if vectorized else held(owner_of(model), owner_of(guide)):  # priors are stated once
             for _ in range(1 if vectorized else self.num_particles):
-                guide_trace = poutine.trace(wrap(guide)).get_trace(*args, **kwargs)
+                guide_trace = poutine.trace(enumerate_guide(plate(guide), nesting)).get_trace(*args, **kwargs)
                 if path is not None:
-                    path.attach(guide_trace, wrap)
-                model_trace = self._replay(wrap(model), guide_trace, args, kwargs)
+                    path.attach(guide_trace, plate)
+                model_trace = self._replay(plate(model), guide_trace, args, kwargs)
                 parts.append(collector.collect(model_trace, guide_trace, None if path is None else path.log_prob))
                 if not parts[0].latent:
                     break  # the other particles would be the same
@@ -211,7 +229,7 @@ class CircuitELBO(ELBO):
             for trace in (model_trace, guide_trace):
                 trace.compute_log_prob()
                 for site in trace.nodes.values():
-                    if site["type"] == "sample" and type(site["fn"]).__name__ != "_Subsample":
+                    if site["type"] == "sample" and not is_subsample(site):
                         check_site_shape(site, self.max_plate_nesting)
         return model_trace
 
@@ -252,7 +270,7 @@ class CircuitELBOModule(ELBOModule):
         self.elbo = elbo
         # a method is no module: its owner is, and the model's and the guide's owner may be the same
         self.programs = nn.ModuleList()
-        for owner in map(_owner, (model, guide)):
+        for owner in map(owner_of, (model, guide)):
             if owner is not None and all(owner is not known for known in self.programs):
                 self.programs.append(owner)
         self._pair = (model, guide)
@@ -286,15 +304,9 @@ def _total(terms: LeafTerms, root: Tensor) -> Tensor:
     return total if terms.constant is None else total + terms.constant
 
 
-def _owner(program: Any) -> nn.Module | None:
-    """The module that a program is, or is a method of."""
-    owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
-    return owner if isinstance(owner, nn.Module) else None
-
-
 def _check_owned(model: Any, guide: Any, trace: Any) -> None:
     """SVI optimises what the global store holds by a name, which may be another model's parameter."""
-    owners = [_owner(model), _owner(guide)]
+    owners = [owner_of(model), owner_of(guide)]
     if None in owners:
         return
     own = {id(parameter) for owner in owners for parameter in owner.parameters()}  # type: ignore[union-attr]

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_spvae.infer.leaf_terms import LEAF_PLATE, LeafTerms
-from pyro_spvae.nn import memoize
+from pyro_spvae.infer.enumerated import enumerate_dim
+from pyro_spvae.infer.leaf_terms import LeafTerms
+from pyro_spvae.infer.prepared import owner_of
+from pyro_spvae.infer.site import LEAF_PLATE, is_drawn
 
 
 class PathGradients:
@@ -53,8 +55,13 @@ class PathGradients:
         self._trace = guide_trace
         self._wrap = wrap
         for name, site in guide_trace.nodes.items():
-            if site["type"] != "sample" or site["is_observed"] or type(site["fn"]).__name__ == "_Subsample":
+            if not is_drawn(site):
                 continue
+            if enumerate_dim(site) is not None:
+                raise ValueError(
+                    f"gradient='dreg' needs a guide whose sites are drawn, but site '{name}' is enumerated; use "
+                    "gradient='iwae'"
+                )
             if not any(frame.name == LEAF_PLATE for frame in site["cond_indep_stack"]):
                 raise ValueError(
                     f"gradient='dreg' needs all latent sites inside the plate '{LEAF_PLATE}'; site '{name}' is outside"
@@ -68,12 +75,11 @@ class PathGradients:
 
     def log_prob(self, name: str, site: Any) -> Tensor:
         """``log q`` of a guide site as a function of the values alone, the guide's parameters held constant."""
-        latent = [n for n, s in self._trace.nodes.items() if s["type"] == "sample" and not s["is_observed"]]
-        latent = [n for n in latent if type(self._trace.nodes[n]["fn"]).__name__ != "_Subsample"]
+        latent = [n for n, s in self._trace.nodes.items() if is_drawn(s)]
         if latent == [name] and hasattr(site["fn"], "detach"):
             return site["fn"].detach().log_prob(site["value"])
         if self._rerun is None:
-            with poutine.block(), memoize(fresh=True), _frozen(self._guide, self._trace):
+            with poutine.block(), _frozen(self._guide, self._trace):
                 guide = poutine.replay(self._wrap(self._guide), trace=self._trace)
                 self._rerun = dict(poutine.trace(guide).get_trace(*self._args, **self._kwargs).nodes)
         again = self._rerun[name]
@@ -112,8 +118,8 @@ class _WeighGradient(torch.autograd.Function):
 @contextmanager
 def _frozen(guide: Any, trace: Any) -> Iterator[None]:
     """Within the block the guide's parameters do not require gradients."""
-    owner = guide if isinstance(guide, nn.Module) else getattr(guide, "__self__", None)
-    parameters = set(owner.parameters()) if isinstance(owner, nn.Module) else set()
+    owner = owner_of(guide)
+    parameters: set[Any] = set() if owner is None else set(owner.parameters())
     for site in trace.nodes.values():
         if site["type"] == "param":
             value = site["value"]

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_spvae.circuits import Circuit
 from pyro_spvae.circuits.evaluation import evaluate
 from pyro_spvae.circuits.layer import FactoredLayer, SumLayer
-from pyro_spvae.nn.simplex import away_from_zero
+from pyro_spvae.distributions.simplex import away_from_zero
 
 _LEAST = 1e-12  # sum weight that an M-step writes
 _NOTHING = 1e-12  # expected count below which there is nothing to learn from
@@ -27,6 +27,23 @@ class ExponentialFamily(Protocol):
     def uniform_statistics(self) -> Tensor | None: ...
 
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]: ...
+
+
+@runtime_checkable
+class ClosedForm(Protocol):
+    """A model with a closed M-step, see :class:`pyro_spvae.models.SPN`."""
+
+    def check_closed_form(self) -> None:
+        """Raises a ValueError if its likelihood has no sufficient statistics."""
+
+    def expected_statistics(self) -> ExpectedStatistics:
+        """Statistics of no data yet."""
+
+    def expect(self, expected: ExpectedStatistics, x: Tensor, observed: Tensor | None = None) -> None:
+        """Adds what is expected of data."""
+
+    def maximise(self, expected: ExpectedStatistics, smoothing: float = 0.1) -> None:
+        """The M-step."""
 
 
 def expected_counts(circuit: Circuit, leaf: Tensor) -> tuple[Tensor, Tensor, list[list[Tensor]]]:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_spvae.distributions import LeafNormal, LeafStandardNormal
-from pyro_spvae.infer.leaf_terms import LeafTermCollector, counted
+from pyro_spvae.distributions import divergence_by_dimension
+from pyro_spvae.infer.leaf_terms import LeafTermCollector
+from pyro_spvae.infer.site import counted
 
 
 class LatentTerms(NamedTuple):
@@ -28,8 +29,8 @@ class LatentTerms(NamedTuple):
         divergence, so that the divergences of all sites add up to ``latent_kl`` exactly. 0 for a site that the model
         has not.
     :ivar Tensor dimension_kl: :math:`r_l\, KL(q(z_{ld} \mid x_l) \| N(0, 1))`, in closed form,
-        ``[data, leaf, latent]``, where the guide is a ``LeafNormal`` and the prior standard normal; else ``None``,
-        since the divergence from a mixture is no sum over dimensions. What tells dimensions apart whatever the prior is
+        ``[data, leaf, *event]``, where the pair of distributions has such a sum, as a ``LeafNormal`` and a standard
+        normal prior have; else ``None``, since the divergence from a mixture is no sum over dimensions. What tells dimensions apart whatever the prior is
         the variance of their means, which active units are counted by.
     """
 
@@ -48,10 +49,11 @@ class LatentTermCollector(LeafTermCollector):
     A collector that keeps what :class:`LatentTerms` are made of, of the last traces it saw.
 
     :param bool joint_particles: see :class:`~pyro_spvae.infer.leaf_terms.LeafTermCollector`.
+    :param float alpha: likewise.
     """
 
-    def __init__(self, joint_particles: bool) -> None:
-        super().__init__(joint_particles)
+    def __init__(self, joint_particles: bool, alpha: float = 1.0) -> None:
+        super().__init__(joint_particles, alpha)
         self._model: dict[str, tuple[Any, Tensor]] = {}
         self._guide: dict[str, tuple[Any, Tensor]] = {}
 
@@ -74,28 +76,23 @@ class LatentTermCollector(LeafTermCollector):
     def _terms(self, name: str, posterior: Tensor) -> LatentTerms:
         site, log_q = self._guide[name]
         if name not in self._model:
-            entropy = (posterior * _mean(-log_q, posterior)).sum(-1)
+            entropy = (posterior * self._mean(-log_q, posterior)).sum(-1)
             return LatentTerms(entropy, torch.zeros_like(entropy), None)
         prior, log_p = self._model[name]
         try:
-            entropies = _mean(counted(site, site["fn"].entropy()), posterior)
+            entropies = self._mean(counted(site, site["fn"].entropy()), posterior)
         except NotImplementedError:
-            entropies = _mean(-log_q, posterior)
-        crosses = entropies + _mean(log_q - log_p, posterior)
-        by_dimension = _by_dimension(site["fn"], prior["fn"])
-        if by_dimension is not None:
-            weight = counted(site, posterior).unsqueeze(-1)
-            by_dimension = weight * _mean(by_dimension, weight.expand(*posterior.shape, by_dimension.size(-1)))
-        return LatentTerms((posterior * entropies).sum(-1), (posterior * crosses).sum(-1), by_dimension)
+            entropies = self._mean(-log_q, posterior)
+        crosses = entropies + self._mean(log_q - log_p, posterior)
+        terms = divergence_by_dimension(site["fn"], prior["fn"]) if not self.enumerated.dims else None
+        if terms is not None:
+            event = terms.shape[terms.dim() - site["fn"].event_dim :]
+            weight = counted(site, posterior).reshape(*posterior.shape, *[1] * len(event))
+            axes = posterior.dim() + len(event)
+            terms = weight * (terms.mean(0) if terms.dim() > axes else terms).expand(*posterior.shape, *event)
+        return LatentTerms((posterior * entropies).sum(-1), (posterior * crosses).sum(-1), terms)
 
-
-def _by_dimension(guide: Any, prior: Any) -> Tensor | None:
-    """Divergence of every dimension from a standard normal prior, ``[.., latent]``."""
-    if not isinstance(guide, LeafNormal) or guide.pixel_mask is not None or not isinstance(prior, LeafStandardNormal):
-        return None
-    return 0.5 * (guide.scale.square() + guide.loc.square() - 1.0) - guide.scale.log()
-
-
-def _mean(value: Tensor, like: Tensor) -> Tensor:
-    """The mean over particles, which stand in front of the dimensions of ``like`` if there are any."""
-    return (value.mean(0) if value.dim() > like.dim() else value).expand(like.shape)
+    def _mean(self, value: Tensor, like: Tensor) -> Tensor:
+        """The mean over particles, which stand in front of the dimensions of ``like`` if there are any."""
+        value = self.enumerated.expect(value)
+        return (value.mean(0) if value.dim() > like.dim() else value).expand(like.shape)

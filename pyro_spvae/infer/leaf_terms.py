@@ -12,11 +12,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_spvae.distributions import InducedTree
-
-DATA_PLATE = "data"
-LEAF_PLATE = "leaf"
-PARTICLE_PLATE = "num_particles_vectorized"
+from pyro_spvae.distributions import InducedTree, divergence
+from pyro_spvae.infer.enumerated import Enumerated, enumerate_dim
+from pyro_spvae.infer.site import DATA_PLATE, LEAF_PLATE, PARTICLE_PLATE, counted, plate_scale, plates
 
 
 @dataclass
@@ -26,6 +24,7 @@ class LeafTerms:
 
     :ivar Tensor log_weight: :math:`\log w_{kl} = \log p(x_l, z_{kl}) - \log q(z_{kl} \mid x_l)`, summed over the sites
         inside the leaf plate, ``[particle, .., data, leaf]``.
+        Enumerated sites are summed out of it, see :class:`LeafTermCollector`.
     :ivar Tensor score: :math:`\log q` of the guide's sites without ``rsample``, same shape, or ``None``.
     :ivar Tensor observed: :math:`\log p` of the observed sites inside the leaf plate, same shape, or ``None``.
     :ivar Tensor outside: sites in the data plate but not in the leaf plate, ``[particle, .., data]``, or ``None``.
@@ -34,7 +33,7 @@ class LeafTerms:
     :ivar Tensor selected: the tree conditioned on, ``bool [.., data, leaf]``, or ``None``.
     :ivar float data_scale: size of the data over size of the batch (plate subsampling).
     :ivar float guide_scale: the scale a user's ``poutine.scale`` gives to the guide's sites (KL annealing).
-    :ivar bool latent: whether the guide has any site; without one all particles are alike.
+    :ivar bool latent: whether the guide draws at any site; without one all particles are alike.
     """
 
     log_weight: Tensor
@@ -50,15 +49,38 @@ class LeafTerms:
 
 
 class LeafTermCollector:
-    """
+    r"""
     Sorts the sites of a model and a guide trace by plate and adds them up.
+
+    Values of an enumerated site of the guide are particles with a weight, :math:`q(c)`: of each drawn particle k they
+    are summed as
+
+    .. math:: \log w_{kl} = \tfrac{1}{1 - \alpha} \log \sum_c q(c)\, w_{klc}^{1 - \alpha},
+
+    of the order of the bound, so that all that follows sees drawn particles alone. For :math:`\alpha = 0` it is
+    :math:`\log \sum_c p(x, z, c) / q(z \mid c)`.
 
     :param bool joint_particles: whether particles stay joint up to the root (``reduce="root"``), so that sites outside
         the leaf plate may differ between particles.
+    :param float alpha: order of the bound.
+    :param bool analytic: whether the divergence of a latent site stands in the place of its log-densities where there
+        is one for the pair of distributions, see :func:`pyro_spvae.distributions.divergence`.
     """
 
-    def __init__(self, joint_particles: bool) -> None:
+    def __init__(self, joint_particles: bool, alpha: float = 0.0, analytic: bool = False) -> None:
         self.joint_particles = joint_particles
+        self.alpha = alpha
+        self.analytic = analytic
+        self.enumerated = Enumerated()
+        self.rest: Tensor | None = None
+
+    def weighted(self) -> tuple[Tensor, Tensor | None]:
+        """
+        Of the last traces, with enumerated values as particles: logarithms of weights times what they count, whose sums
+        are those of drawn particles, and of the latter alone; nats, ``[value, .., data, leaf]``.
+        """
+        assert self.rest is not None
+        return self.enumerated.weighted(self.rest), self.enumerated.log_share
 
     def collect(
         self, model_trace: Trace, guide_trace: Trace, guide_log_prob: Callable[[str, Any], Tensor] | None = None
@@ -72,51 +94,67 @@ class LeafTermCollector:
         model_sites = _sample_sites(model_trace)
         guide_sites = _sample_sites(guide_trace)
         tree, selected, tree_outside = self._find_tree(model_sites, guide_sites)
+        if self.analytic:
+            check_order(model_sites, guide_sites, "kl='analytic'")
         log_weight: Tensor | None = None
         score: Tensor | None = None
         observed: Tensor | None = None
         outside, constant = tree_outside, None
         guide_scales = set()
         scales = set()
+        closed: set[str] = set()  # latent sites whose divergence is known
+        self.enumerated = Enumerated()
 
         for name, site in model_sites.items():
             if isinstance(site["fn"], InducedTree) or "collapsed" in site["infer"]:
-                scales.add(_plate_scale(site))
+                scales.add(plate_scale(site))
                 continue
             if not site["is_observed"] and name not in guide_sites:
                 raise ValueError(f"CircuitELBO: the model's latent site '{name}' is not in the guide; add it there")
             log_prob = counted(site, _density(site))
-            plates = _plates(site)
-            if LEAF_PLATE in plates:
-                scales.add(_plate_scale(site))
-                log_weight = _add(log_weight, log_prob)
+            where = plates(site)
+            if LEAF_PLATE in where:
+                scales.add(plate_scale(site))
                 if site["is_observed"]:
-                    observed = _add(observed, log_prob)
-                else:
-                    self.see_model(name, site, log_prob)
-            elif DATA_PLATE in plates:
+                    log_weight, observed = _add(log_weight, log_prob), _add(observed, log_prob)
+                    continue
+                self.see_model(name, site, log_prob)
+                known = self._divergence(guide_sites[name], site) if self.analytic else None
+                if known is not None:
+                    closed.add(name)
+                log_weight = _add(log_weight, log_prob if known is None else -counted(guide_sites[name], known))
+            elif DATA_PLATE in where:
                 self._check_outside(name, site)
                 outside = _add(outside, log_prob.squeeze(-1))
             else:
                 self._check_global(name, site)
-                constant = _add(constant, log_prob.sum() * _plate_scale(site) / _num_particles(site))
+                constant = _add(constant, log_prob.sum() * plate_scale(site) / _num_particles(site))
 
         for name, site in guide_sites.items():
             if site["is_observed"] and not site["infer"].get("is_auxiliary"):
                 continue
             density = _density(site) if guide_log_prob is None else guide_log_prob(name, site)
-            log_prob = counted(site, density)
-            plates = _plates(site)
-            if LEAF_PLATE in plates:
-                scales.add(_plate_scale(site))
-                guide_scales.add(float(site["scale"]) / _plate_scale(site))
-                log_weight = _add(log_weight, -log_prob)
+            where = plates(site)
+            if LEAF_PLATE in where:
+                scales.add(plate_scale(site))
+                guide_scales.add(float(site["scale"]) / plate_scale(site))
+                if enumerate_dim(site) is not None:
+                    log_prob = self.enumerated.add(site, density)
+                else:
+                    log_prob = counted(site, density)
+                    if name not in closed:
+                        log_weight = _add(log_weight, -log_prob)
+                    if not site["fn"].has_rsample:  # the score of what was drawn, however much it counts in the weight
+                        score = _add(score, scale_and_mask(density, 1.0, site["mask"]))
                 self.see_guide(name, site, log_prob)
-                if not site["fn"].has_rsample:  # the score of what was drawn, however much it counts in the weight
-                    score = _add(score, scale_and_mask(density, 1.0, site["mask"]))
-            elif DATA_PLATE in plates:
+            elif enumerate_dim(site) is not None:
+                raise ValueError(
+                    f"CircuitELBO: the guide's enumerated site '{name}' lies outside the plate '{LEAF_PLATE}'; sites "
+                    "inside it can be summed over"
+                )
+            elif DATA_PLATE in where:
                 self._check_outside(name, site)
-                outside = _add(outside, -log_prob.squeeze(-1))
+                outside = _add(outside, -counted(site, density).squeeze(-1))
                 if not site["fn"].has_rsample:
                     raise ValueError(
                         f"CircuitELBO: the guide's site '{name}' has no rsample and lies outside the plate "
@@ -132,18 +170,27 @@ class LeafTermCollector:
                 f"CircuitELBO: leaf and tree sites are subsampled by different factors {sorted(scales)}; "
                 f"they belong into one plate '{DATA_PLATE}', and the plate '{LEAF_PLATE}' cannot be subsampled"
             )
+        self.rest = log_weight
+        drawn = [site for site in guide_sites.values() if enumerate_dim(site) is None]
         return LeafTerms(
-            log_weight,
-            score,
-            observed,
+            self.enumerated.sum_out(log_weight, self.alpha),
+            None if score is None else self.enumerated.total(score),
+            None if observed is None else self.enumerated.expect(observed),
             outside,
             constant,
             tree,
             selected,
             data_scale=scales.pop(),
             guide_scale=guide_scales.pop() if len(guide_scales) == 1 else float("nan") if guide_scales else 1.0,
-            latent=bool(guide_sites),
+            latent=bool(drawn),
         )
+
+    @staticmethod
+    def _divergence(guide_site: Any, model_site: Any) -> Tensor | None:
+        """The divergence of a latent site, where it has one that is known; enumerated sites are exact as they are."""
+        if enumerate_dim(guide_site) is not None:
+            return None
+        return divergence(guide_site["fn"], model_site["fn"], guide_site["value"])
 
     def see_model(self, name: str, site: Any, log_prob: Tensor) -> None:
         r"""Shown the model's latent sites inside the leaf plate, with :math:`\log p` as it counts; to be overridden."""
@@ -164,7 +211,7 @@ class LeafTermCollector:
                 f"CircuitELBO sums the tree site '{name}' out itself; hide it from the guide (poutine.block), or use "
                 "an ELBO that samples it"
             )
-        if abs(float(site["scale"]) / _plate_scale(site) - 1) > 1e-9:
+        if abs(float(site["scale"]) / plate_scale(site) - 1) > 1e-9:
             raise ValueError(
                 f"CircuitELBO: a poutine.scale reaches the tree site '{name}', whose weights cannot be scaled; "
                 "scale leaf sites only, and the loss by a factor of your own"
@@ -190,16 +237,6 @@ class LeafTermCollector:
             )
 
 
-def counted(site: Any, value: Tensor) -> Tensor:
-    """
-    A value of a site ``[.., data, leaf]``, such as its log-density, under the site's mask and the user's scale, but not
-    the plates' scale, which acts outside the logarithm.
-    """
-    plate_scale = _plate_scale(site)
-    scale = site["scale"] if plate_scale == 1.0 else site["scale"] / plate_scale
-    return scale_and_mask(value, scale, site["mask"])
-
-
 def _sample_sites(trace: Any) -> dict[str, Any]:
     """Sample sites without subsampling and deterministic ones."""
     return {
@@ -209,19 +246,6 @@ def _sample_sites(trace: Any) -> dict[str, Any]:
         and type(site["fn"]).__name__ != "_Subsample"
         and not site["infer"].get("_deterministic")
     }
-
-
-def _plates(site: Any) -> set[str]:
-    return {frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
-
-
-def _plate_scale(site: Any) -> float:
-    """Product of full size over subsample size; a user's poutine.scale is not part of it."""
-    scale = 1.0
-    for frame in site["cond_indep_stack"]:
-        if frame.full_size is not None and frame.full_size > 0:
-            scale *= frame.full_size / frame.size
-    return scale
 
 
 def _num_particles(site: Any) -> int:
@@ -237,3 +261,20 @@ def _density(site: Any) -> Tensor:
 
 def _add(total: Tensor | None, term: Tensor) -> Tensor:
     return term if total is None else total + term
+
+
+def check_order(model_sites: Any, guide_sites: Any, who: str) -> None:
+    """
+    :param model_sites: names in the order of the model.
+    :param guide_sites: names in the order of the guide.
+    :param str who: what takes divergences of one site at a time, for the message.
+    :raises ValueError: if the guide draws latent variables in another order than the model.
+    """
+    by_model = [name for name in model_sites if name in guide_sites]
+    by_guide = [name for name in guide_sites if name in model_sites]
+    if by_model != by_guide:
+        raise ValueError(
+            f"{who} cannot train a guide that draws {', '.join(by_guide)} in this order, where the model draws "
+            f"{', '.join(by_model)}: its divergences would leave out how one depends on the other; sampled ones take "
+            "any order"
+        )

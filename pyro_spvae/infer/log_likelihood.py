@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from pyro_spvae import checks
+from pyro_spvae.blocks import held
 from pyro_spvae.infer.circuit_elbo import CircuitELBO, push_up
 from pyro_spvae.infer.leaf_terms import LeafTerms
-from pyro_spvae.nn import memoize
+from pyro_spvae.infer.prepared import owner_of, prepared
 
 _CACHED_VALUES = 2**18  # values of data; measured, flat within a factor of two
 _LEAST_PAIRS = 64  # fewer at a time cost more to arrange than to decode
@@ -35,9 +37,9 @@ def log_likelihood(
     .. math:: \log \sum_T p(T) \prod_{l \in T} \frac1K \sum_{k=1}^K \frac{p(x_l, z_{kl})}{q(z_{kl} \mid x_l)},
 
     the protocol of the SPVAE paper (K = 5000, Table 1). In expectation a lower bound that rises to the log-likelihood
-    with K (Theorem 2). Each datum is encoded once; at most ``chunk_size`` pairs of datum and sample are decoded at a
-    time, and exactly ``num_samples`` samples are drawn whether or not the chunks divide them. Where no variable is
-    latent besides the tree the value is exact, and computed once for any number of samples.
+    with K (Theorem 2). Enumerated sites of the guide are summed over. Each datum is encoded once; at most ``chunk_size`` pairs of datum and sample are decoded at a
+    time, and exactly ``num_samples`` samples are drawn whether or not the chunks divide them. Where nothing is drawn
+    besides the tree the value is exact, and computed once for any number of samples.
 
     :param callable model: a model with one ``InducedTree`` site, called as ``model(x)`` or ``model(x, observed=...)``.
     :param callable guide: its guide, called alike.
@@ -50,8 +52,7 @@ def log_likelihood(
     :raises ValueError: if ``x`` is empty, or ``num_samples`` or ``chunk_size`` is not positive.
     """
     for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}; a positive integer is needed")
+        checks.positive_integer(name, value)
     if x.dim() == 0 or len(x) == 0:
         raise ValueError("x holds no data; at least one row is needed")
     if observed is not None:
@@ -62,7 +63,7 @@ def log_likelihood(
     results = []
     with (
         torch.no_grad(),
-        memoize(),
+        held(owner_of(model), owner_of(guide)),  # priors are kept from block to block
         tqdm(total=len(x), desc="log-likelihood", unit="datum", disable=not progress) as bar,
     ):
         start = 0
@@ -86,15 +87,15 @@ def _block(
     sizes = [num_samples // chunks + (i < num_samples % chunks) for i in range(chunks)]  # equal to within one
     total: Tensor | None = None
     terms: LeafTerms | None = None
-    with memoize(data=True):  # priors are kept from block to block
-        for size in sizes:
-            terms = CircuitELBO(num_particles=size).terms(model, guide, (x,), kwargs)
-            if not terms.latent:
-                return _root(terms, terms.log_weight[0]), False
-            chunk = terms.log_weight.logsumexp(0)  # [B, L]
-            if terms.log_weight.size(0) != size:  # nothing depended on the particle
-                chunk = chunk + math.log(size)
-            total = chunk if total is None else torch.logaddexp(total, chunk)
+    args, kwargs = prepared(model, guide, (x,), kwargs)
+    for size in sizes:
+        terms = CircuitELBO(num_particles=size).terms(model, guide, args, kwargs)
+        if not terms.latent:
+            return _root(terms, terms.log_weight[0]), False
+        chunk = terms.log_weight.logsumexp(0)  # [B, L]
+        if terms.log_weight.size(0) != size:  # nothing depended on the particle
+            chunk = chunk + math.log(size)
+        total = chunk if total is None else torch.logaddexp(total, chunk)
     assert terms is not None and total is not None
     return _root(terms, total - math.log(num_samples)), True
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO, RenyiELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from pyro.infer.util import get_dependent_plate_dims, torch_sum
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
@@ -16,7 +16,9 @@ from torch import Tensor
 from pyro_spvae.infer.circuit_elbo import CircuitELBOModule
 from pyro_spvae.infer.collapse import CollapseTreeMessenger
 from pyro_spvae.infer.estimators import renyi_mean
-from pyro_spvae.nn import memoize
+from pyro_spvae.infer.leaf_terms import check_order
+from pyro_spvae.infer.prepared import prepared
+from pyro_spvae.infer.site import is_drawn, is_subsample
 
 
 class SingleLeafELBO(CircuitELBOModule):
@@ -27,23 +29,29 @@ class SingleLeafELBO(CircuitELBOModule):
     and Pyro's estimator sees a plain latent variable model: under one seed ``Trace_ELBO`` gives the loss and the
     gradients of :class:`~pyro_spvae.infer.CircuitELBO` with ``alpha=1``, and ``RenyiELBO`` those with its own order.
     ``TraceMeanField_ELBO`` takes KL divergences in closed form where they are registered, as between normals, and
-    samples the others, those to mixtures, without a word.
+    samples the others, those to mixtures, without a word; ``CircuitELBO`` with ``kl="analytic"`` gives the same.
+    ``TraceEnum_ELBO`` sums over enumerated sites, as ``CircuitELBO`` does.
 
     With several leaves these objectives would be wrong or none at all: the guide would have to draw the tree, of which
     they use one draw where ``CircuitELBO`` sums over all.
 
     :param callable model: a model, such as ``spvae.model``.
     :param callable guide: its guide.
-    :param ELBO elbo: ``Trace_ELBO``, ``TraceMeanField_ELBO`` or ``RenyiELBO``, with ``max_plate_nesting`` of 2 if
-        particles are vectorised.
+    :param ELBO elbo: ``Trace_ELBO``, ``TraceEnum_ELBO``, ``TraceMeanField_ELBO`` or ``RenyiELBO``, with
+        ``max_plate_nesting`` of 2 if particles are vectorised.
+    :raises TypeError: for an objective of another class.
 
-    The call raises a ValueError for several leaves, for a site of the guide without ``rsample``, and, with
+    The call raises a ValueError for several leaves; for a site of the guide without ``rsample``, which ``Trace_ELBO``
+    and ``TraceEnum_ELBO`` take (by the score function); for an enumerated site, which the latter takes alone; and, with
     ``TraceMeanField_ELBO``, for a guide that draws latent variables in another order than the model.
     """
 
     elbo: Any
 
     def __init__(self, model: Any, guide: Any, elbo: ELBO) -> None:
+        if type(elbo) not in _ACCEPTED:
+            names = ", ".join(cls.__name__ for cls in _ACCEPTED)
+            raise TypeError(f"objective is a {type(elbo).__name__}; CircuitELBO and Pyro's {names} are accepted")
         super().__init__(model, guide, elbo)  # type: ignore[arg-type]
         # RenyiELBO has a loss for SVI only
         loss = getattr(elbo, "differentiable_loss", None)
@@ -57,8 +65,8 @@ class SingleLeafELBO(CircuitELBOModule):
         if not self._order_is_checked:
             with torch.random.fork_rng(devices=[]):
                 self._check_order(*args, **kwargs)
-        with memoize():
-            return self._loss(_OneTree(name)(model), _Reparameterised(name)(guide), *args, **kwargs)
+        args, kwargs = prepared(model, guide, args, kwargs)
+        return self._loss(_OneTree(name)(model), _Estimable(self.elbo)(guide), *args, **kwargs)
 
     def check_guide(self, *args: Any, **kwargs: Any) -> None:
         """
@@ -66,8 +74,8 @@ class SingleLeafELBO(CircuitELBOModule):
 
         :raises ValueError: for a site without ``rsample``.
         """
-        with memoize(), poutine.block():
-            _Reparameterised(type(self.elbo).__name__)(self._pair[1])(*args, **kwargs)
+        with poutine.block():
+            _Estimable(self.elbo)(self._pair[1])(*args, **kwargs)
         self._check_order(*args, **kwargs)
 
     def _check_order(self, *args: Any, **kwargs: Any) -> None:
@@ -75,15 +83,9 @@ class SingleLeafELBO(CircuitELBOModule):
         self._order_is_checked = True
         if not isinstance(self.elbo, TraceMeanField_ELBO):
             return
-        with memoize(fresh=True), poutine.block():
+        with poutine.block():
             drawn = [_latents(_OneTree("TraceMeanField_ELBO")(program), *args, **kwargs) for program in self._pair]
-        by_model, by_guide = drawn
-        if [name for name in by_model if name in by_guide] != by_guide:
-            raise ValueError(
-                f"TraceMeanField_ELBO cannot train a guide that draws {', '.join(by_guide)} in this order, where the "
-                f"model draws {', '.join(by_model)}: its divergences would leave out how one depends on the other; "
-                "CircuitELBO and Trace_ELBO take any order"
-            )
+        check_order(*drawn, who="TraceMeanField_ELBO")
 
 
 class _DifferentiableRenyi:
@@ -113,14 +115,7 @@ class _DifferentiableRenyi:
 def _latents(program: Any, *args: Any, **kwargs: Any) -> list[str]:
     """Names of the latent sites of a program, in its order."""
     trace: Any = poutine.trace(program).get_trace(*args, **kwargs)
-    return [
-        name
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not site["is_observed"]
-        and type(site["fn"]).__name__ != "_Subsample"
-        and "collapsed" not in site["infer"]
-    ]
+    return [name for name, site in trace.nodes.items() if is_drawn(site) and "collapsed" not in site["infer"]]
 
 
 class _OneTree(CollapseTreeMessenger):
@@ -140,16 +135,29 @@ class _OneTree(CollapseTreeMessenger):
             )
 
 
-class _Reparameterised(Messenger):
-    """Refuses latent sites that have no ``rsample``."""
+class _Estimable(Messenger):
+    """Refuses latent sites that an objective has no gradient for."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, elbo: Any) -> None:
         super().__init__()
-        self.name = name
+        self.elbo = elbo
 
     def _pyro_sample(self, msg: Any) -> None:
-        if not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample" and not msg["fn"].has_rsample:
+        if msg["is_observed"] or is_subsample(msg):
+            return
+        name = type(self.elbo).__name__
+        enumerated = msg["infer"].get("enumerate") == "parallel"
+        if enumerated and not isinstance(self.elbo, TraceEnum_ELBO):
             raise ValueError(
-                f"{self.name} cannot train a guide whose site '{msg['name']}' has no rsample; CircuitELBO has a "
+                f"{name} cannot train a guide whose site '{msg['name']}' is enumerated; CircuitELBO and TraceEnum_ELBO "
+                "sum over its values"
+            )
+        scored = type(self.elbo) in (Trace_ELBO, TraceEnum_ELBO)
+        if not (msg["fn"].has_rsample or enumerated or scored):
+            raise ValueError(
+                f"{name} cannot train a guide whose site '{msg['name']}' has no rsample; CircuitELBO has a "
                 "gradient for it (VIMCO), with at least two particles"
             )
+
+
+_ACCEPTED = (Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO, RenyiELBO)

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.distributions.joined import SomeLeaves
+from pyro_spvae.infer.site import is_subsample
 
 
 class SomeLeavesMessenger(Messenger):
@@ -32,14 +33,14 @@ class SomeLeavesMessenger(Messenger):
         self.observation: SomeLeaves | None = None
 
     def _pyro_sample(self, msg: Any) -> None:
-        if type(msg["fn"]).__name__ == "_Subsample" or msg["done"]:
+        if is_subsample(msg) or msg["done"]:
             return
         fn = SomeLeaves(msg["fn"], self.index, self.leaves)
         if msg["name"] == "x":
             self.observation = fn
             if msg["value"] is None:
-                law = msg["fn"]  # nobody sees the value: it is drawn where all leaves are joined
-                msg["value"] = law.undrawn() if isinstance(law, LeafAutoregressive) else law.mean
+                # nobody sees the value: it is drawn where all leaves are joined
+                msg["value"] = torch.zeros(()).expand(msg["fn"].batch_shape + msg["fn"].event_shape)
             msg["done"] = msg["stop"] = True
             return
         msg["name"] += self.suffix

@@ -15,6 +15,8 @@ from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
 class Bernoulli(Likelihood):
     """Binary pixels, one logit each."""
 
+    of = "binary"
+    same_at_all_pixels = True
     accepts = "0 and 1"
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:

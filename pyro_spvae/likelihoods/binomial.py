@@ -8,8 +8,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from pyro_spvae import checks
 from pyro_spvae.distributions import LeafBinomial
-from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood, positive
+from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
 
 
 class Binomial(Likelihood):
@@ -19,9 +20,12 @@ class Binomial(Likelihood):
     :param int total_count: N, the largest value.
     """
 
+    of = "levels"
+    same_at_all_pixels = True
+
     def __init__(self, total_count: int = 255) -> None:
         super().__init__()
-        self.total_count = positive("total_count", total_count)
+        self.total_count = checks.positive_integer("total_count", total_count)
         self.accepts = f"the integers 0 to {total_count}"
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:

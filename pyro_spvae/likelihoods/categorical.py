@@ -8,9 +8,10 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from pyro_spvae import checks
 from pyro_spvae.distributions import LeafCategorical
-from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood, positive
-from pyro_spvae.nn.simplex import away_from_zero
+from pyro_spvae.distributions.simplex import away_from_zero
+from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
 
 
 class Categorical(Likelihood):
@@ -20,9 +21,12 @@ class Categorical(Likelihood):
     :param int levels: number of levels.
     """
 
+    of = "levels"
+    same_at_all_pixels = True
+
     def __init__(self, levels: int) -> None:
         super().__init__()
-        self.levels = positive("levels", levels)
+        self.levels = checks.positive_integer("levels", levels)
         self.accepts = f"the integers 0 to {levels - 1}"
 
     @property

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from pyro_spvae import checks
+from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
 from pyro_spvae.distributions import LeafDiscretizedLogistic
 from pyro_spvae.distributions.discretized_logistic import EDGES
-from pyro_spvae.likelihoods.likelihood import Likelihood, positive
-from pyro_spvae.nn import positive_scale
-from pyro_spvae.nn.scale import check_scale, raw_scale
+from pyro_spvae.likelihoods.likelihood import Likelihood
 
 SCALES = ("hardtanh", "softplus")
 
@@ -42,11 +42,14 @@ class DiscretizedLogistic(Likelihood):
     :raises ValueError: for options out of range.
     """
 
+    of = "levels"
+    same_at_all_pixels = True
+
     def __init__(
         self, levels: int = 256, edges: str = "tails", scale: str = "hardtanh", min_scale: float | None = None
     ) -> None:
         super().__init__()
-        self.levels = positive("levels", levels)
+        self.levels = checks.positive_integer("levels", levels)
         if levels < 2:
             raise ValueError(f"levels is {levels!r}; at least 2 are needed")
         if edges not in EDGES:

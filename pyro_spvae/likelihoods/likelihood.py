@@ -6,15 +6,14 @@ from __future__ import annotations
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_spvae.nn import Part
-from pyro_spvae.nn.part import is_positive
+from pyro_spvae.blocks import Block
 
 LEAST = 1e-6  # probability that an M-step writes, so that logits stay within 14 of each other
 
 
-class Likelihood(Part, nn.Module):
+class Likelihood(Block):
     """
     The distribution of a leaf's pixels given its decoder's outputs.
 
@@ -28,7 +27,7 @@ class Likelihood(Part, nn.Module):
 
             def __init__(self, scale=0.1):
                 super().__init__()
-                self.scale = scale  # under the argument's name, so that a model with this likelihood can be saved
+                self.scale = scale
 
             def forward(self, outputs, mask=None):
                 laplace = dist.Laplace(outputs[0], self.scale)
@@ -36,6 +35,13 @@ class Likelihood(Part, nn.Module):
     """
 
     accepts: str  # what values are accepted, for error messages
+
+    #: what it is a distribution of: "binary", "levels", "real", "positive" or "counts"; decides preprocessing
+    of: str = "real"
+
+    #: whether the distribution of a pixel follows from its outputs alone, wherever it is in the patch; every class says so
+    #: for itself, a subclass does not inherit it
+    same_at_all_pixels: bool = False
 
     def build(self, leaves: int, pixels: int) -> None:
         """Makes parameters of the likelihood's own; the default has none."""
@@ -45,7 +51,9 @@ class Likelihood(Part, nn.Module):
         """Sizes of the decoder outputs that the likelihood needs."""
         return (self.sizes["pixels"],)
 
-    def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
+    def forward(  # type: ignore[override]
+        self, outputs: tuple[Tensor, ...], mask: Tensor | None = None
+    ) -> TorchDistribution:
         """The distribution of the pixels."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, outputs, mask=None)")
 
@@ -102,12 +110,3 @@ class Likelihood(Part, nn.Module):
                 f"x holds the value {value:g} ({int(wrong.sum())} such entries); "
                 f"the likelihood {type(self).__name__} accepts {self.accepts}"
             )
-
-
-def positive(name: str, value: int) -> int:
-    """
-    :raises ValueError: if the argument ``name`` is no positive integer.
-    """
-    if not is_positive(value):
-        raise ValueError(f"{name} is {value!r}; a positive integer is needed")
-    return value

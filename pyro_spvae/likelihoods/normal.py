@@ -8,10 +8,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
+from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
 from pyro_spvae.distributions import LeafNormal
 from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
-from pyro_spvae.nn import positive_scale
-from pyro_spvae.nn.scale import check_scale, raw_scale
 
 
 class Normal(Likelihood):
@@ -25,6 +24,8 @@ class Normal(Likelihood):
         density is unbounded without it: constant pixels can be hit with any precision.
     """
 
+    of = "real"
+    same_at_all_pixels = True
     accepts = "finite real numbers"
 
     def __init__(self, mean: str = "identity", scale: str = "softplus", min_scale: float | None = None) -> None:

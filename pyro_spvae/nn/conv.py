@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_spvae.nn.leaf_conv import block_diagonal
-from pyro_spvae.nn.mlp import ACTIVATIONS, Stack, check_activation, check_output_gain
+from pyro_spvae import checks
+from pyro_spvae.nn.leaf_conv import block_diagonal, by_pixel, head_channels
+from pyro_spvae.nn.mlp import ACTIVATIONS, Stack, apply, check_activation, check_output_gain
 from pyro_spvae.nn.network import Network
-from pyro_spvae.nn.part import is_positive
 
 _KERNEL = 3
 _CHANNELS = 16  # of a convolution (times the stride) below which the processor is not busy; measured
@@ -59,17 +60,15 @@ class Conv(Network):
         given: Any = filters
         if not isinstance(given, Sequence) or isinstance(given, str) or not given:
             raise ValueError(f"filters is {filters!r}; a sequence of positive integers is needed, such as (32, 64)")
-        if not all(map(is_positive, filters)):
+        if not all(map(checks.is_positive, filters)):
             raise ValueError(f"filters is {tuple(filters)!r}; positive integers are needed")
-        if not is_positive(stride) or stride > _KERNEL:
+        if not checks.is_positive(stride) or stride > _KERNEL:
             raise ValueError(f"stride is {stride!r}; 1, 2 or 3 is needed")
-        if not is_positive(dense):
-            raise ValueError(f"dense is {dense!r}; a positive integer is needed")
         check_activation(activation)
         check_output_gain(output_gain)
         self.filters = tuple(filters)
         self.stride = stride
-        self.dense = dense
+        self.dense = checks.positive_integer("dense", dense)
         self.activation = activation
         self.output_gain = float(output_gain)
 
@@ -104,9 +103,7 @@ class Conv(Network):
         :param Tensor x: ``[.., leaf, in]``.
         :returns: one tensor ``[.., leaf, out]`` per output.
         """
-        leaves, lead = x.size(-2), x.shape[:-2]
-        results = self.layers(x.movedim(-2, 0).reshape(leaves, -1, x.size(-1)))  # each [L, N, out]
-        return tuple(result.reshape(leaves, *lead, result.size(-1)).movedim(0, -2) for result in results)
+        return apply([self.layers], x)
 
     def extra_repr(self) -> str:
         return f"filters={self.filters}, stride={self.stride}, dense={self.dense}, activation={self.activation}"
@@ -119,7 +116,12 @@ class _Layers(nn.Module):
     :ivar tuple channels: of the patch and after each convolution.
     :ivar list sides: height and width of the patch and after each convolution.
     :ivar int block: leaves to a convolution.
+    :ivar ParameterList kernels: ``[leaf, out, in, 3, 3]`` of an encoder, ``[leaf, in, out, 3, 3]`` of a decoder, whose
+        last ones are those of its outputs; ``biases``: ``[leaf, out]``.
     """
+
+    heads = 0  # how many of the last kernels make the outputs
+    axis = 1  # of a kernel along which its output's channels lie
 
     def __init__(
         self, leaves: int, shape: tuple[int, ...], filters: tuple[int, ...], stride: int, activation: str
@@ -135,15 +137,20 @@ class _Layers(nn.Module):
         self.kernels = nn.ParameterList()
         self.biases = nn.ParameterList()
 
-    def add_kernel(self, before: int, heads: Sequence[int], transposed: bool, gain: float = 1.0) -> None:
-        """Weights ``[leaf, out, in, 3, 3]``, transposed ``[leaf, in, out, 3, 3]``; each head by its own size."""
-        parts = []
-        for after in heads:
-            bound = gain * math.sqrt(6 / (_KERNEL**2 * (before + after)))
-            sizes = (before, after) if transposed else (after, before)
-            parts.append(torch.empty(self.leaves, *sizes, _KERNEL, _KERNEL).uniform_(-bound, bound))
-        self.kernels.append(nn.Parameter(torch.cat(parts, 2 if transposed else 1)))
-        self.biases.append(nn.Parameter(torch.zeros(self.leaves, sum(heads))))
+    def add_kernel(self, before: int, after: int, gain: float = 1.0) -> None:
+        """Makes the parameters of one more convolution."""
+        bound = gain * math.sqrt(6 / (_KERNEL**2 * (before + after)))
+        sizes = (after, before) if self.axis == 1 else (before, after)
+        self.kernels.append(torch.empty(self.leaves, *sizes, _KERNEL, _KERNEL).uniform_(-bound, bound))
+        self.biases.append(torch.zeros(self.leaves, after))
+
+    def convolutions(self) -> _Convolutions:
+        """Kernel and bias of each convolution, those of all outputs as one."""
+        kernels, biases = list(self.kernels), list(self.biases)
+        if self.heads > 1:
+            kernels[-self.heads :] = [torch.cat(kernels[-self.heads :], self.axis)]
+            biases[-self.heads :] = [torch.cat(biases[-self.heads :], 1)]
+        return list(zip(kernels, biases, strict=True))
 
     def images(self, x: Tensor, channels: int, sides: Sequence[int]) -> Tensor:
         """Leaves ``[l, N, C * H * W]`` side by side as channels ``[N, l * C, H, W]``."""
@@ -158,8 +165,7 @@ class _Layers(nn.Module):
         """Convolves few leaves ``[l, N, ..]`` at a time."""
         # split, not slices: the gradient of a slice is as large as all of x, for each of the blocks
         layers = [
-            zip(kernel.split(self.block), bias.split(self.block), strict=True)
-            for kernel, bias in zip(self.kernels, self.biases, strict=True)
+            zip(kernel.split(self.block), bias.split(self.block), strict=True) for kernel, bias in self.convolutions()
         ]
         blocks = zip(x.split(self.block), *layers, strict=True)
         return torch.cat([convolve(part, [_diagonal(*pair) for pair in pairs]) for part, *pairs in blocks])
@@ -180,15 +186,15 @@ class _Encoder(_Layers):
         output_gain: float,
     ) -> None:
         super().__init__(leaves, shape, filters, stride, activation)
-        self.outputs = outputs
-        for before, after in zip(self.channels[:-1], filters, strict=True):
-            self.add_kernel(before, [after], transposed=False)
-        sizes = (filters[-1] * math.prod(self.sides[-1]), dense, sum(outputs))
-        self.trunk = Stack(leaves, sizes, activation, output_gain, heads=outputs)
+        for before, after in pairwise(self.channels):
+            self.add_kernel(before, after)
+        sizes = (filters[-1] * math.prod(self.sides[-1]), dense)
+        self.trunk = Stack(leaves, sizes, activation, outputs, output_gain)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """One tensor per output."""
-        return self.trunk(self.by_blocks(x, self._convolve)).split(self.outputs, -1)
+        outputs: tuple[Tensor, ...] = self.trunk(self.by_blocks(x, self._convolve))
+        return outputs
 
     def _convolve(self, x: Tensor, convolutions: _Convolutions) -> Tensor:
         h = self.images(x, self.channels[0], self.sides[0])
@@ -199,6 +205,8 @@ class _Encoder(_Layers):
 
 class _Decoder(_Layers):
     """``[L, N, in]`` to one ``[L, N, out]`` per output."""
+
+    axis = 2
 
     def __init__(
         self,
@@ -212,36 +220,19 @@ class _Decoder(_Layers):
         output_gain: float,
     ) -> None:
         super().__init__(leaves, shape, filters, stride, activation)
-        pixels = math.prod(shape)
-        for size in outputs:
-            if size % pixels:
-                raise ValueError(
-                    f"an output of the network 'conv' has the size {size}; a multiple of the patch's {pixels} pixels "
-                    "is needed"
-                )
-        self.values = [size // pixels for size in outputs]  # of each pixel
+        self.head_channels = head_channels("conv", shape, outputs)
         self.dense = Stack(leaves, (inputs, filters[-1] * math.prod(self.sides[-1])), activation)
-        for before, after in zip(filters[:0:-1], filters[-2::-1], strict=True):
-            self.add_kernel(before, [after], transposed=True)
-        self.channels_of = tuple(shape[0] * value for value in self.values)
-        self.add_kernel(filters[0], self.channels_of, transposed=True, gain=output_gain)
-
-    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Each output has kernels of its own; by name the axis and the sizes along it."""
-        last = len(self.kernels) - 1
-        return {f"kernels.{last}": (2, self.channels_of), f"biases.{last}": (1, self.channels_of)}
+        for before, after in pairwise(filters[::-1]):
+            self.add_kernel(before, after)
+        for channels in self.head_channels:
+            self.add_kernel(filters[0], channels, output_gain)
+        self.heads = len(self.head_channels)
 
     def forward(self, z: Tensor) -> tuple[Tensor, ...]:
         """One tensor per output."""
-        h = self.by_blocks(self.activation(self.dense(z)), self._convolve)
-        leaves, rows, _ = h.shape
-        channels, height, width = self.shape
-        heads = h.reshape(leaves, rows, channels * sum(self.values), height, width).split(self.channels_of, 2)
-        results = []
-        for head, value in zip(heads, self.values, strict=True):  # channel c * values + v is value v of channel c
-            head = head.reshape(leaves, rows, channels, value, height, width).movedim(3, -1)
-            results.append(head.reshape(leaves, rows, channels * height * width * value))
-        return tuple(results)
+        (h,) = self.dense(z)
+        images = self.by_blocks(h, self._convolve).unflatten(-1, (sum(self.head_channels), *self.shape[1:]))
+        return tuple(by_pixel(head, self.shape[0]) for head in images.split(self.head_channels, 2))
 
     def _convolve(self, x: Tensor, convolutions: _Convolutions) -> Tensor:
         h = self.images(x, self.channels[-1], self.sides[-1])
@@ -252,7 +243,7 @@ class _Decoder(_Layers):
                 small, large = self.sides[-1 - layer], self.sides[-2 - layer]
                 more = [to - (of - 1) * self.stride - 1 for of, to in zip(small, large, strict=True)]
                 h = F.conv_transpose2d(h, kernel, bias, self.stride, _KERNEL // 2, more)
-            if layer + 1 < len(self.kernels):
+            if layer + 1 < len(convolutions):
                 h = self.activation(h)
         return self.vectors(h, len(x))
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_spvae import checks
 from pyro_spvae.nn.leaf_conv import GatedLeafConv, PixelHeads, images
 from pyro_spvae.nn.mlp import GATED, Stack, apply
 from pyro_spvae.nn.network import Network
-from pyro_spvae.nn.part import is_positive
 
 _Layer = tuple[int, int, int, int]  # channels, kernel, stride, padding
 
@@ -44,24 +44,17 @@ class GatedConv(Network):
         :attr:`width`, and the ``outputs`` that it is bound with do not matter.
     :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape, or such
         as are smaller than the layers need.
+    :ivar width: size of what the heads of an encoder see; ``None`` before it is bound, and of a decoder.
     """
+
+    several_inputs = True
 
     def __init__(self, layers: str | Sequence[Sequence[int]] = "large", hidden: int = 300, heads: bool = True) -> None:
         super().__init__()
         _check_layers(layers)
-        if not is_positive(hidden):
-            raise ValueError(f"hidden is {hidden!r}; a positive integer is needed")
-        if not isinstance(heads, bool):
-            raise ValueError(f"heads is {heads!r}; True or False is needed")
         self.layers = layers if isinstance(layers, str) else tuple(tuple(layer) for layer in layers)
-        self.hidden = hidden
-        self.heads = heads
-        self._width: int | None = None
-
-    @property
-    def width(self) -> int | None:
-        """Size of what the heads of an encoder see; ``None`` before it is bound, and of a decoder."""
-        return self._width
+        self.hidden = checks.positive_integer("hidden", hidden)
+        self.heads = checks.boolean("heads", heads)
 
     def build(
         self,
@@ -85,7 +78,7 @@ class GatedConv(Network):
                 raise ValueError(f"inputs is {inputs}; the pixels of the shape {input_shape} are needed")
             layers = ENCODERS[self.layers] if isinstance(self.layers, str) else self.layers
             encoder = _Encoder(leaves, input_shape, outputs if self.heads else (), layers)
-            self._width = encoder.width
+            self.width = encoder.width
             self.network: _Encoder | _Decoder = encoder
         elif output_shape is not None:
             layers = _DECODER if isinstance(self.layers, str) else self.layers
@@ -111,7 +104,7 @@ class _Encoder(nn.Module):
         self, leaves: int, shape: tuple[int, ...], outputs: tuple[int, ...], layers: Sequence[Sequence[int]]
     ) -> None:
         super().__init__()
-        self.shape, self.outputs = shape, outputs
+        self.shape = shape
         channels, sides = shape[0], list(shape[1:])
         self.convolutions = nn.Sequential()
         for after, kernel, stride, padding in layers:
@@ -124,18 +117,11 @@ class _Encoder(nn.Module):
                     "give smaller kernels and strides"
                 )
         self.width = channels * math.prod(sides)
-        self.head = Stack(leaves, (self.width, sum(outputs)), GATED, init="he") if outputs else None
-
-    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Each output has tensors of its own; by name the axis and the sizes along it."""
-        return {} if self.head is None else dict.fromkeys(("head.weights.0", "head.biases.0"), (2, self.outputs))
+        self.head = Stack(leaves, (self.width,), GATED, outputs, init="he")
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         h = self.convolutions(images(x, self.shape)).reshape(*x.shape[:-1], self.width)
-        if self.head is None:
-            return (h,)
-        (heads,) = apply([self.head], h)
-        return heads.split(self.outputs, -1)
+        return apply([self.head], h)
 
 
 class _Decoder(nn.Module):
@@ -179,7 +165,7 @@ class _Decoder(nn.Module):
 
 def gated_dense(leaves: int, before: int, after: int) -> Stack:
     """One gated dense layer per leaf, started as in the VampPrior paper's code."""
-    return Stack(leaves, (before, after), GATED, init="he", hidden=True)
+    return Stack(leaves, (before, after), GATED, init="he")
 
 
 def _check_layers(layers: Any) -> None:
@@ -195,5 +181,8 @@ def _check_layers(layers: Any) -> None:
         raise ValueError(f"layers is {layers!r}; layers {wanted}")
     for layer in layers:
         fits = isinstance(layer, Sequence) and not isinstance(layer, str) and len(layer) == 4
-        if not fits or not all(map(is_positive, layer[:3])) or not (layer[3] == 0 or is_positive(layer[3])):
+        if fits:
+            *sizes, padding = layer
+            fits = all(map(checks.is_positive, sizes)) and (padding == 0 or checks.is_positive(padding))
+        if not fits:
             raise ValueError(f"layers has the entry {layer!r}; layers {wanted}")

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from pyro_spvae.nn.mlp import MLP, Stack, apply, check_activation, check_hidden_dims, check_init
+from pyro_spvae import checks
+from pyro_spvae.nn.mlp import MLP, Stack, apply, check_hidden_dims
 from pyro_spvae.nn.network import Network
-from pyro_spvae.nn.part import check_part
 
 
 class Joint(Network):
@@ -31,9 +31,12 @@ class Joint(Network):
     :param float output_gain: as of :class:`~pyro_spvae.nn.MLP`.
     :param str init: as of :class:`~pyro_spvae.nn.MLP`.
     :param Network first: a network of one output in the place of the first input's layer, such as
-        ``GatedConv("small", heads=False)``. If it has a ``width`` of its own, the other inputs' layers are as wide.
+        ``GatedConv("small", heads=False)``. If it has a :attr:`~pyro_spvae.nn.Network.width` of its own, the other
+        inputs' layers are as wide.
     :raises ValueError: for options out of range.
     """
+
+    several_inputs = True
 
     def __init__(
         self,
@@ -44,10 +47,8 @@ class Joint(Network):
         first: Network | None = None,
     ) -> None:
         super().__init__()
-        check_activation(activation, gated=True)
-        check_init(init)
         if first is not None:
-            check_part("first", first, Network)
+            checks.instance("first", first, Network)
         check_hidden_dims(hidden_dims)
         if not hidden_dims:
             raise ValueError("hidden_dims is empty; at least one size is needed, that of the first layer of each input")
@@ -71,7 +72,7 @@ class Joint(Network):
         width = self.hidden_dims[0]
         if self.first is not None:
             self.first.bind(leaves=leaves, inputs=sizes[0], outputs=(width,), input_shape=input_shape)
-            width = getattr(self.first, "width", None) or width
+            width = self.first.width or width
             branches.append(self.first)
         for size in sizes[len(branches) :]:
             branches.append(_Layer(width, self.activation, self.init).bind(leaves=leaves, inputs=size))
@@ -114,13 +115,13 @@ class Joint(Network):
 class _Layer(Network):
     """One hidden layer: an affine map and the activation."""
 
-    def __init__(self, width: int, activation: str, init: str) -> None:
+    def __init__(self, hidden: int, activation: str, init: str) -> None:
         super().__init__()
-        self.width, self.activation, self.init = width, activation, init
+        self.hidden, self.activation, self.init = hidden, activation, init
 
     def build(self, leaves: int, inputs: int) -> None:  # type: ignore[override]
         """Makes the weights."""
-        self.stack = Stack(leaves, (inputs, self.width), self.activation, init=self.init, hidden=True)
+        self.stack = Stack(leaves, (inputs, self.hidden), self.activation, init=self.init)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(apply([self.stack], x))
+        return apply([self.stack], x)

@@ -17,16 +17,18 @@ _CHANNELS = 16  # of a group of a convolution below which the processor is not b
 
 class LeafConv(nn.Module):
     """
-    One convolution per leaf, ``[N, leaf * in, H, W] -> [N, leaf * out, H', W']``.
+    One convolution per leaf, ``[N, leaf * in, H, W] -> [N, leaf * out, H', W']``, or several of the same input, whose
+    results are channels side by side.
 
     Kernels and biases start uniform within ``1 / sqrt(fan_in)``, as torch's own. All leaves are one grouped
     convolution; leaves of few channels share a group whose kernel is block diagonal: more arithmetic, but at a
     processor's pace.
 
     :param int before: channels of each leaf's input.
-    :param int after: channels of each leaf's output.
+    :param Sequence[int] after: channels of what each convolution makes of it.
     :param Tensor mask: multiplies the kernels when they are used, ``[kernel, kernel]`` of 0 and 1.
     :param int fan_in: where the input is a part of what the layer sees.
+    :ivar ParameterList kernels: ``[leaf, after, before, kernel, kernel]`` of each; ``biases``: ``[leaf, after]``.
     """
 
     mask: Tensor | None
@@ -35,7 +37,7 @@ class LeafConv(nn.Module):
         self,
         leaves: int,
         before: int,
-        after: int,
+        after: Sequence[int],
         kernel: int,
         stride: int = 1,
         padding: int = 0,
@@ -46,39 +48,44 @@ class LeafConv(nn.Module):
         super().__init__()
         self.leaves, self.stride, self.padding = leaves, stride, padding
         bound = 1 / math.sqrt(before * kernel**2 if fan_in is None else fan_in)
-        self.kernel = nn.Parameter(torch.empty(leaves, after, before, kernel, kernel).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(leaves, after).uniform_(-bound, bound)) if bias else None
+        kernels = [torch.empty(leaves, channels, before, kernel, kernel) for channels in after]
+        biases = [torch.empty(leaves, channels) for channels in after if bias]
+        self.kernels, self.biases = (
+            nn.ParameterList(nn.Parameter(each.uniform_(-bound, bound)) for each in some) for some in (kernels, biases)
+        )
         self.register_buffer("mask", mask, persistent=False)
-        most = math.ceil(_CHANNELS * stride / min(before, after))
+        most = math.ceil(_CHANNELS * stride / min(before, sum(after)))
         self.block = max(size for size in range(1, min(leaves, most) + 1) if leaves % size == 0)
 
     @property
-    def weight(self) -> Tensor:
+    def kernel(self) -> Tensor:
         """The kernels as they are used, ``[leaf, out, in, kernel, kernel]``."""
-        return self.kernel if self.mask is None else self.kernel * self.mask
+        kernel = joined(self.kernels)
+        return kernel if self.mask is None else kernel * self.mask
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The biases, ``[leaf, out]``, if there are any."""
+        return joined(self.biases) if len(self.biases) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """
         :param Tensor x: ``[N, leaf * in, H, W]``.
         :returns: ``[N, leaf * out, H', W']``.
         """
-        bias = None if self.bias is None else self.bias.flatten()
-        weight = block_diagonal(self.weight, self.leaves // self.block)
-        return F.conv2d(x, weight, bias, self.stride, self.padding, groups=self.leaves // self.block)
+        bias, groups = self.bias, self.leaves // self.block
+        kernel = block_diagonal(self.kernel, groups)
+        return F.conv2d(x, kernel, None if bias is None else bias.flatten(), self.stride, self.padding, groups=groups)
 
 
 class GatedLeafConv(LeafConv):
     r"""
-    Gated convolution, :math:`(x * W + b) \odot \mathrm{sigmoid}(x * V + c)`; parameters as of :class:`LeafConv`.
+    Gated convolution, :math:`(x * W + b) \odot \mathrm{sigmoid}(x * V + c)`; parameters as of :class:`LeafConv`, those
+    of the values first.
     """
 
     def __init__(self, leaves: int, before: int, after: int, kernel: int, stride: int, padding: int) -> None:
-        super().__init__(leaves, before, 2 * after, kernel, stride, padding)
-        self.after = after
-
-    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Values and gates are tensors of their own; by name the axis and the sizes along it."""
-        return dict.fromkeys(("kernel", "bias"), (1, (self.after, self.after)))
+        super().__init__(leaves, before, (after, after), kernel, stride, padding)
 
     def forward(self, x: Tensor) -> Tensor:
         both = super().forward(x).unflatten(1, (self.leaves, -1))  # values and gates of a leaf side by side
@@ -90,6 +97,9 @@ class LeafBatchNorm(nn.Module):
     Batch normalisation (Ioffe and Szegedy 2015) of each channel of each leaf, over rows and positions: in training by
     the statistics of the batch, else by their running means. Factors and momentum are torch's.
     """
+
+    #: each process knows its own rows'
+    process_buffers = ("running_mean", "running_var")
 
     running_mean: Tensor
     running_var: Tensor
@@ -123,31 +133,49 @@ class PixelHeads(nn.Module):
 
     def __init__(self, leaves: int, before: int, shape: tuple[int, ...], outputs: Sequence[int], name: str) -> None:
         super().__init__()
-        pixels = math.prod(shape)
-        for size in outputs:
-            if size % pixels:
-                raise ValueError(
-                    f"an output of the network {name!r} has the size {size}; a multiple of the patch's {pixels} pixels "
-                    "is needed"
-                )
-        self.leaves = leaves
-        self.channels = [size // (pixels // shape[0]) for size in outputs]
         self.shape = shape
-        self.conv = LeafConv(leaves, before, sum(self.channels), 1)
-
-    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Each output has tensors of its own; by name the axis and the sizes along it."""
-        return dict.fromkeys(("conv.kernel", "conv.bias"), (1, tuple(self.channels)))
+        self.channels = head_channels(name, shape, outputs)
+        self.conv = LeafConv(leaves, before, self.channels, 1)
 
     def forward(self, h: Tensor) -> tuple[Tensor, ...]:
         """
         :param Tensor h: ``[N, leaf * in, H, W]``.
         :returns: one tensor ``[N, leaf, out]`` per output.
         """
-        heads = self.conv(h).unflatten(1, (self.leaves, -1)).split(self.channels, 2)
-        # channel c * values + v is value v of channel c
-        parts = [head.unflatten(2, (self.shape[0], -1)) for head in heads]  # [N, L, C, V, H, W]
-        return tuple(part.movedim(3, -1).flatten(2) for part in parts)
+        heads = self.conv(h).unflatten(1, (self.conv.leaves, -1)).split(self.channels, 2)
+        return tuple(by_pixel(head, self.shape[0]) for head in heads)
+
+
+def head_channels(name: str, shape: tuple[int, ...], outputs: Sequence[int]) -> list[int]:
+    """
+    Channels of outputs that are images of a patch's height and width.
+
+    :param str name: of the network, for messages.
+    :param tuple shape: channels, height and width of a patch.
+    :param tuple outputs: sizes of the outputs.
+    :raises ValueError: if an output is no multiple of the patch.
+    """
+    pixels = math.prod(shape)
+    for size in outputs:
+        if size % pixels:
+            raise ValueError(
+                f"an output of the network {name!r} has the size {size}; a multiple of the patch's {pixels} pixels "
+                "is needed"
+            )
+    return [size // pixels * shape[0] for size in outputs]
+
+
+def by_pixel(head: Tensor, channels: int) -> Tensor:
+    """
+    An output ``[.., channel * value, H, W]`` in which channel ``c * values + v`` is value ``v`` of the patch's channel
+    ``c``, as ``[.., pixel * value]``.
+    """
+    return head.unflatten(-3, (channels, -1)).movedim(-3, -1).flatten(-4)
+
+
+def joined(parameters: nn.ParameterList) -> Tensor:
+    """Kernels ``[leaf, out, ..]`` or biases of several convolutions as one; one alone is itself."""
+    return parameters[0] if len(parameters) == 1 else torch.cat(list(parameters), 1)
 
 
 def images(x: Tensor, shape: tuple[int, ...]) -> Tensor:

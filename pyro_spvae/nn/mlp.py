@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_spvae import checks
 from pyro_spvae.nn.network import Network
-from pyro_spvae.nn.part import check_part, is_positive
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
@@ -26,6 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 GATED = "gated"
 NETWORKS = ("separate", "shared")
 INITS = ("truncated", "he", "glorot")
+_NARROW = 16  # columns below which products of several leaves take as long as of so many; measured
 
 
 class MLP(Network):
@@ -39,9 +41,9 @@ class MLP(Network):
     With ``activation="gated"`` (Dauphin et al. 2017; the VampPrior paper) a hidden layer is
     :math:`(h_i W + b) \odot \mathrm{sigmoid}(h_i V + c)`, with twice the parameters.
 
-    Weights are ``[leaf, in, out]`` and the computation is leaf-first (``torch.baddbmm``). Those of the outputs are
-    scaled by ``output_gain`` at the start, so that a new guide is close to the prior and no new decoder is certain of
-    anything.
+    Each layer, gate and output has a weight ``[leaf, in, out]`` and a bias ``[leaf, 1, out]`` of its own, and the
+    computation is leaf-first (``torch.baddbmm``). The weights of the outputs are scaled by ``output_gain`` at the
+    start, so that a new guide is close to the prior and no new decoder is certain of anything.
 
     :param Sequence[int] hidden_dims: sizes of the hidden layers, may be empty.
     :param str activation: one of ``softplus relu leaky_relu elu silu tanh gated``.
@@ -67,34 +69,21 @@ class MLP(Network):
     ) -> None:
         super().__init__()
         check_hidden_dims(hidden_dims)
-        if networks not in NETWORKS:
-            raise ValueError(f"networks is {networks!r}; known are {', '.join(NETWORKS)}")
         check_activation(activation, gated=True)
-        check_init(init)
         check_output_gain(output_gain)
-        if not isinstance(skip, bool):
-            raise ValueError(f"skip is {skip!r}; True or False is needed")
         self.hidden_dims = tuple(hidden_dims)
         self.activation = activation
-        self.networks = networks
+        self.networks = checks.one_of("networks", networks, NETWORKS)
         self.output_gain = float(output_gain)
-        self.skip = skip
-        self.init = init
+        self.skip = checks.boolean("skip", skip)
+        self.init = checks.one_of("init", init, INITS)
 
     def build(self, leaves: int, inputs: int, outputs: tuple[int, ...]) -> None:
         """Makes the weights."""
         targets = [(size,) for size in outputs] if self.networks == "separate" else [outputs]
+        sizes = (inputs, *self.hidden_dims)
         self.stacks = nn.ModuleList(
-            Stack(
-                leaves,
-                (inputs, *self.hidden_dims, sum(target)),
-                self.activation,
-                self.output_gain,
-                self.skip,
-                self.init,
-                heads=target,
-            )
-            for target in targets
+            Stack(leaves, sizes, self.activation, heads, self.output_gain, self.skip, self.init) for heads in targets
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -102,10 +91,7 @@ class MLP(Network):
         :param Tensor x: ``[.., leaf, in]``.
         :returns: one tensor ``[.., leaf, out]`` per output.
         """
-        results = apply(self.stacks, x)
-        if self.networks == "shared":
-            return tuple(results[0].split(self.sizes["outputs"], -1))
-        return tuple(results)
+        return apply(self.stacks, x)
 
     def extra_repr(self) -> str:
         return f"hidden_dims={self.hidden_dims}, activation={self.activation}, networks={self.networks}"
@@ -113,12 +99,16 @@ class MLP(Network):
 
 class Stack(nn.Module):
     """
-    Layers of one network per leaf, ``[L, N, in] -> [L, N, out]``, with an activation between them.
+    Layers of one network per leaf: hidden ones, each with an activation, then linear outputs side by side.
 
-    :param Sequence[int] sizes: of the input, the hidden layers and the output.
+    :param Sequence[int] sizes: of the input and the hidden layers.
     :param str activation: name of an activation, or ``"gated"``.
-    :param bool hidden: whether the last layer is a hidden one, with an activation of its own.
-    :param Sequence[int] heads: sizes of the outputs that the last layer holds side by side; one by default.
+    :param Sequence[int] heads: sizes of the outputs; without any the last hidden layer is the one output.
+    :param float output_gain: factor of the initial weights of the outputs.
+    :param bool skip: whether outputs have a linear map of the input beside.
+    :param str init: as of :class:`MLP`.
+    :ivar ParameterList weights: ``[leaf, in, out]`` of the hidden layers, each followed by that of its gates if it is
+        gated, then of the outputs; ``biases`` likewise, ``[leaf, 1, out]``. ``skips`` has one for each output.
     """
 
     def __init__(
@@ -126,53 +116,64 @@ class Stack(nn.Module):
         leaves: int,
         sizes: Sequence[int],
         activation: str,
+        heads: Sequence[int] = (),
         output_gain: float = 1.0,
         skip: bool = False,
         init: str = "truncated",
-        hidden: bool = False,
-        heads: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        self.hidden = hidden
-        self.blocks: list[tuple[int, ...]] = []
-        self.activation: Callable[[Tensor], Tensor] = F.glu if activation == GATED else ACTIVATIONS[activation]
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        for fan_in, fan_out in zip(sizes[:-1], sizes[1:], strict=True):
-            is_last = len(self.weights) == len(sizes) - 2 and not hidden
-            gates = 1 + (activation == GATED and not is_last)  # values and gates side by side
-            gain = output_gain if is_last else 1.0
-            self.weights.append(_weight(leaves, fan_in, fan_out, gain, init, gates))
-            self.biases.append(_bias(leaves, fan_in, gates * fan_out, gain, init))
-            self.blocks.append((fan_out,) * gates if not is_last or heads is None else tuple(heads))
-        self.skip = _weight(leaves, sizes[0], sizes[-1], output_gain, init) if skip else None
+        self.activation = ACTIVATIONS.get(activation)  # none if gated
+        self.heads = len(heads)
+        layers = [(*pair, 1.0) for pair in pairwise(sizes) for _ in range(1 + (activation == GATED))]
+        layers += [(sizes[-1], head, output_gain) for head in heads]
+        self.weights = nn.ParameterList(_weight(leaves, *layer, init) for layer in layers)
+        self.biases = nn.ParameterList(_bias(leaves, *layer, init) for layer in layers)
+        self.skips = nn.ParameterList(_weight(leaves, sizes[0], head, output_gain, init) for head in heads if skip)
 
-    def tensor_blocks(self) -> dict[str, tuple[int, tuple[int, ...]]]:
-        """Values, gates and heads are tensors of their own; by name the axis and the sizes along it."""
-        named = {f"{kind}.{i}": (2, sizes) for kind in ("weights", "biases") for i, sizes in enumerate(self.blocks)}
-        if self.skip is not None:
-            named["skip"] = (2, self.blocks[-1])
-        return {name: block for name, block in named.items() if len(block[1]) > 1}
-
-    def forward(self, x: Tensor) -> Tensor:
-        h, last = x, len(self.weights) - (not self.hidden)
-        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            h = torch.baddbmm(bias, h, weight)
-            if i < last:
-                h = self.activation(h)
-        return h if self.skip is None else torch.baddbmm(h, x, self.skip)
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """
+        :param Tensor x: ``[leaf, N, in]``.
+        :returns: one tensor ``[leaf, N, out]`` per output.
+        """
+        weights, biases = list(self.weights), list(self.biases)
+        h, hidden = x, len(weights) - self.heads
+        if self.activation is None:
+            for i in range(0, hidden, 2):
+                values, gates = affine(h, weights[i : i + 2], biases[i : i + 2])
+                h = values * torch.sigmoid(gates)
+        else:
+            for weight, bias in zip(weights[:hidden], biases[:hidden], strict=True):
+                h = self.activation(torch.baddbmm(bias, h, weight))
+        if not self.heads:
+            return (h,)
+        outputs = affine(h, weights[hidden:], biases[hidden:])
+        return tuple(affine(x, list(self.skips), outputs) if len(self.skips) else outputs)
 
 
-def apply(stacks: Iterable[nn.Module], x: Tensor) -> list[Tensor]:
-    """Outputs ``[.., leaf, out]`` of stacks for the same input ``[.., leaf, in]``."""
+def affine(h: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Sequence[Tensor]:
+    """
+    Several affine maps ``h W + b`` of the same input, ``[leaf, N, out]`` each.
+
+    :param Tensor h: ``[leaf, N, in]``.
+    :param weights: ``[leaf, in, out]`` each.
+    :param biases: broadcastable to the results.
+    """
+    sizes = [weight.size(-1) for weight in weights]
+    if len(sizes) == 1 or len(h) == 1 or max(sizes) >= _NARROW:
+        return [torch.baddbmm(bias, h, weight) for weight, bias in zip(weights, biases, strict=True)]
+    return torch.baddbmm(torch.cat(list(biases), -1), h, torch.cat(list(weights), -1)).split(sizes, -1)
+
+
+def apply(stacks: Iterable[nn.Module], x: Tensor) -> tuple[Tensor, ...]:
+    """All outputs ``[.., leaf, out]`` of leaf-first modules, one after the other, of one input ``[.., leaf, in]``."""
     leaves, lead = x.size(-2), x.shape[:-2]
     h = x.movedim(-2, 0).reshape(leaves, -1, x.size(-1))  # [L, N, in]
-    return [stack(h).reshape(leaves, *lead, -1).movedim(0, -2) for stack in stacks]
+    outputs = [output for stack in stacks for output in stack(h)]
+    return tuple(output.reshape(leaves, *lead, output.size(-1)).movedim(0, -2) for output in outputs)
 
 
-def _weight(leaves: int, fan_in: int, fan_out: int, gain: float, init: str, blocks: int = 1) -> nn.Parameter:
-    """``[leaf, in, blocks * out]``; the blocks' fans are their own."""
-    weight = torch.empty(leaves, fan_in, blocks * fan_out)
+def _weight(leaves: int, fan_in: int, fan_out: int, gain: float, init: str) -> nn.Parameter:
+    weight = torch.empty(leaves, fan_in, fan_out)
     if init == "truncated":
         std = gain * math.sqrt(1.3 * 2 / fan_in)  # 1.3 makes up for the variance that truncation at two std takes away
         nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
@@ -191,54 +192,19 @@ def _bias(leaves: int, fan_in: int, fan_out: int, gain: float, init: str) -> nn.
     return nn.Parameter(bias)
 
 
-def network_or_mlp(
-    name: str,
-    network: Network | None,
-    hidden_dims: Sequence[int] | None,
-    activation: str | None,
-    networks: str | None,
-) -> Network:
-    """
-    The network that a part was given, or by default an :class:`MLP` of the options that are not ``None``.
-
-    :param str name: the argument that ``network`` is, for messages.
-    :raises TypeError: if ``network`` is no network.
-    :raises ValueError: if both are given, or an option is out of range.
-    """
-    options: dict[str, Any] = {"hidden_dims": hidden_dims, "activation": activation, "networks": networks}
-    options = {key: value for key, value in options.items() if value is not None}
-    if network is None:
-        return MLP(**options)
-    check_part(name, network, Network)
-    if options:
-        raise ValueError(f"{name} is given, so leave out the options of the default network ({', '.join(options)})")
-    return network
-
-
 def check_activation(activation: Any, gated: bool = False) -> None:
     """
     :param bool gated: whether layers may be gated.
     :raises ValueError: if there is no such activation.
     """
-    known = [*ACTIVATIONS, GATED] if gated else [*ACTIVATIONS]
-    if activation not in known:
-        raise ValueError(f"activation is {activation!r}; known are {', '.join(known)}")
-
-
-def check_init(init: Any) -> None:
-    """
-    :raises ValueError: if there is no such initialisation.
-    """
-    if init not in INITS:
-        raise ValueError(f"init is {init!r}; known are {', '.join(INITS)}")
+    checks.one_of("activation", activation, [*ACTIVATIONS, *[GATED] * gated])
 
 
 def check_output_gain(output_gain: Any) -> None:
     """
     :raises ValueError: if it is no positive number.
     """
-    is_number = isinstance(output_gain, (int, float)) and not isinstance(output_gain, bool)
-    if not is_number or not 0 < output_gain < math.inf:
+    if not checks.is_number(output_gain) or output_gain <= 0:
         raise ValueError(f"output_gain is {output_gain!r}; a positive number is needed")
 
 
@@ -248,5 +214,5 @@ def check_hidden_dims(hidden_dims: Any) -> None:
     """
     if not isinstance(hidden_dims, Sequence) or isinstance(hidden_dims, str):
         raise ValueError(f"hidden_dims is {hidden_dims!r}; a sequence of positive integers is needed, such as (32, 32)")
-    if not all(map(is_positive, hidden_dims)):
+    if not all(map(checks.is_positive, hidden_dims)):
         raise ValueError(f"hidden_dims is {tuple(hidden_dims)!r}; positive integers are needed")

@@ -4,54 +4,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyro_spvae.nn.leaf_conv import NORM_EPS, LeafBatchNorm, LeafConv, images
-
-if TYPE_CHECKING:
-    from pyro_spvae.nn.pixelcnn import PixelCNN
+from pyro_spvae.nn.leaf_conv import NORM_EPS, LeafBatchNorm, LeafConv, PixelHeads
 
 
 class PixelSteps:
     """
-    Outputs at each pixel given those put before, computed with what layers were at earlier pixels: all steps together
-    cost one evaluation of the network.
+    Outputs of masked convolutions at each pixel given those put before, computed with what layers were at earlier
+    pixels: all steps together cost one evaluation of the network.
 
     Use: iterate; at each step ask for :meth:`outputs` and :meth:`put` the features of the pixel.
 
-    :param PixelCNN network: bound. Running statistics stand for those of a batch.
-    :param Tensor context: ``[row, leaf, n, height, width]``.
+    :param convolutions: the first sees features, the others what the one before them made; each is followed by its
+        norm and ReLU.
+    :param norms: running statistics stand for those of a batch.
+    :param Tensor of_maps: what the first layer sees besides features, ``[row, leaf, filter, height, width]``.
+    :param PixelHeads heads: make the outputs of what the last layer made.
     """
 
     @torch.no_grad()
-    def __init__(self, network: PixelCNN, context: Tensor) -> None:
-        rows, leaves, maps, self.height, self.width = context.shape
-        self.channels, filters = network.shape[0], network.filters
-        self.before = network.kernel // 2  # rows and columns that a kernel sees before the present one
+    def __init__(
+        self, convolutions: Sequence[LeafConv], norms: Iterable[nn.Module], of_maps: Tensor, heads: PixelHeads
+    ) -> None:
+        rows, leaves, filters, self.height, self.width = of_maps.shape
+        self.channels = heads.shape[0]
+        self.before = convolutions[0].padding  # rows and columns that a kernel sees before the present one
         self.position = (0, 0)
-        self.head_channels = network.heads.channels
-        head = network.heads.conv
-        assert head.bias is not None
-        self.head = head.weight.flatten(2).transpose(1, 2), head.bias.unsqueeze(1)  # [L, in, out], [L, 1, out]
+        self.head_channels = heads.channels
+        bias = heads.conv.bias
+        assert bias is not None
+        self.head = heads.conv.kernel.flatten(2).transpose(1, 2), bias.unsqueeze(1)  # [L, in, out], [L, 1, out]
         self.layers = []  # of each: weights of positions [L, positions * in, out], bias [L, 1, out]
-        convolutions = cast("list[LeafConv]", [network.of_pixels, *network.convolutions])
-        for place, (convolution, norm) in enumerate(zip(convolutions, network.norms, strict=True)):
-            factor, shift = _affine(norm, leaves, filters, context)  # [L, 1, out]
-            if convolution.bias is not None:
-                shift = shift + convolution.bias.unsqueeze(1)
+        for place, (convolution, norm) in enumerate(zip(convolutions, norms, strict=True)):
+            factor, shift = _affine(norm, leaves, filters, of_maps)  # [L, 1, out]
+            if (bias := convolution.bias) is not None:
+                shift = shift + bias.unsqueeze(1)
             self.layers.append((_taps(convolution, self.before, present=place > 0) * factor, shift))
             if place == 0:
-                seen = network.of_maps(images(context.flatten(2), (maps, self.height, self.width)))
-                # [H, W, L, N, out]
-                self.of_maps = seen.unflatten(1, (leaves, filters)).permute(3, 4, 1, 0, 2) * factor
+                self.of_maps = of_maps.permute(3, 4, 1, 0, 2) * factor  # [H, W, L, N, out]
         sides = (self.before + 1, self.width + 2 * self.before)
         self.seen = [  # inputs of each layer in the present row and those before, [row, column, L, N, in]
-            context.new_zeros(*sides, leaves, rows, self.channels if place == 0 else filters)
+            of_maps.new_zeros(*sides, leaves, rows, self.channels if place == 0 else filters)
             for place in range(len(self.layers))
         ]
 
@@ -95,7 +93,7 @@ class PixelSteps:
 
 def _taps(convolution: LeafConv, before: int, present: bool) -> Tensor:
     """Kernels at the positions that they see, in raster order, ``[leaf, positions * in, out]``."""
-    weight = convolution.weight.flatten(3)  # [L, out, in, positions]
+    weight = convolution.kernel.flatten(3)  # [L, out, in, positions]
     side = 2 * before + 1
     return weight[..., : side * before + before + present].permute(0, 3, 2, 1).flatten(1, 2)
 

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_spvae import checks
 from pyro_spvae.nn.gated_conv import gated_dense
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm, LeafConv, PixelHeads, images
 from pyro_spvae.nn.mlp import apply
 from pyro_spvae.nn.network import Network
-from pyro_spvae.nn.part import is_positive
 from pyro_spvae.nn.pixel_steps import PixelSteps
 
 NORMS = ("batch", "none")
@@ -48,26 +48,20 @@ class PixelCNN(Network):
     :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape.
     """
 
+    several_inputs = True
     autoregressive = True
 
     def __init__(
         self, filters: int = 64, layers: int = 8, kernel: int = 3, norm: str = "batch", latents: str = "all"
     ) -> None:
         super().__init__()
-        for name, value in (("filters", filters), ("layers", layers)):
-            if not is_positive(value):
-                raise ValueError(f"{name} is {value!r}; a positive integer is needed")
-        if not is_positive(kernel) or kernel % 2 == 0 or kernel == 1:
+        if not checks.is_positive(kernel) or kernel % 2 == 0 or kernel == 1:
             raise ValueError(f"kernel is {kernel!r}; an odd integer of at least 3 is needed")
-        if norm not in NORMS:
-            raise ValueError(f"norm is {norm!r}; known are {', '.join(NORMS)}")
-        if latents not in LATENTS:
-            raise ValueError(f"latents is {latents!r}; known are {', '.join(LATENTS)}")
-        self.filters = filters
-        self.layers = layers
+        self.filters = checks.positive_integer("filters", filters)
+        self.layers = checks.positive_integer("layers", layers)
         self.kernel = kernel
-        self.norm = norm
-        self.latents = latents
+        self.norm = checks.one_of("norm", norm, NORMS)
+        self.latents = checks.one_of("latents", latents, LATENTS)
 
     def build(
         self,
@@ -101,18 +95,18 @@ class PixelCNN(Network):
         fan_in = (channels + maps) * kernel**2  # of the one convolution that the first two are
         self.heads = PixelHeads(leaves, filters, output_shape, outputs, "pixelcnn")
         self.maps = nn.ModuleList(gated_dense(leaves, size, math.prod(output_shape)) for size in sizes)
-        self.of_pixels = LeafConv(leaves, channels, filters, **options, bias=no_norm, mask=before, fan_in=fan_in)
+        self.of_pixels = LeafConv(leaves, channels, [filters], **options, bias=no_norm, mask=before, fan_in=fan_in)
         self.of_maps = LeafConv(
             leaves,
             maps,
-            filters,
+            [filters],
             **options,
             bias=False,
             mask=before if self.latents == "masked" else None,
             fan_in=fan_in,
         )
         self.convolutions = nn.ModuleList(
-            LeafConv(leaves, filters, filters, **options, bias=no_norm, mask=present) for _ in range(self.layers - 1)
+            LeafConv(leaves, filters, [filters], **options, bias=no_norm, mask=present) for _ in range(self.layers - 1)
         )
         self.norms = nn.ModuleList(
             nn.Identity() if no_norm else LeafBatchNorm(leaves, filters) for _ in range(self.layers)
@@ -126,14 +120,11 @@ class PixelCNN(Network):
         :param Tensor latents: ``[.., leaf, latent]`` each; batch dimensions broadcast.
         :returns: ``[.., leaf, n, height, width]`` with ``n`` maps, the channels times the latent vectors.
         """
-        maps = []
-        for layer, z in zip(self.maps, latents, strict=True):
-            (flat,) = apply([layer], z)
-            maps.append(flat.unflatten(-1, self.shape))
+        maps = [apply([layer], z)[0].unflatten(-1, self.shape) for layer, z in zip(self.maps, latents, strict=True)]
         shape = torch.broadcast_shapes(*(each.shape for each in maps))
         return torch.cat([each.expand(shape) for each in maps], -3)
 
-    def forward(self, context: Tensor, x: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, context: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         """
         The outputs for every pixel given those before it, all at once.
 
@@ -144,7 +135,7 @@ class PixelCNN(Network):
         x = x.expand(*x.shape[:-2], context.size(-4), x.size(-1))  # one patch for all leaves is fine too
         of_pixels = self.of_pixels(images(x, self.shape))
         # the two meet after the first convolution, so pixels are not repeated for particles
-        of_maps = self.of_maps(images(context.flatten(-3), (context.size(-3), *self.shape[1:])))
+        of_maps = self._seen(context)
         h = of_pixels.reshape(*x.shape[:-2], *of_pixels.shape[1:]) + of_maps.reshape(
             *context.shape[:-4], *of_maps.shape[1:]
         )
@@ -161,7 +152,13 @@ class PixelCNN(Network):
 
         :param Tensor context: ``[row, leaf, n, height, width]``.
         """
-        return PixelSteps(self, context)
+        with torch.no_grad():
+            seen = self._seen(context).unflatten(1, (context.size(1), self.filters))
+            return PixelSteps([self.of_pixels, *self.convolutions], self.norms, seen, self.heads)
+
+    def _seen(self, context: Tensor) -> Tensor:
+        """What the first convolution makes of maps ``[.., leaf, n, height, width]``."""
+        return self.of_maps(images(context.flatten(-3), (context.size(-3), *self.shape[1:])))
 
     def rows_at_once(self, context: Tensor) -> int:
         """How many rows of a context :meth:`steps` takes in bounded memory."""

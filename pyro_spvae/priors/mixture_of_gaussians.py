@@ -9,10 +9,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pyro_spvae import checks
+from pyro_spvae.blocks.scale import positive_scale, raw_scale
 from pyro_spvae.distributions import LeafNormalMixture
-from pyro_spvae.nn import memoized, positive_scale
-from pyro_spvae.nn.part import is_positive
-from pyro_spvae.nn.scale import raw_scale
 from pyro_spvae.priors.prior import Prior
 
 
@@ -35,7 +34,7 @@ class MixtureOfGaussians(Prior):
 
     def __init__(self, components: int = 500, spread: float = 0.5, min_scale: float = 1e-3) -> None:
         super().__init__()
-        self.components = check_components(components)
+        self.components = checks.positive_integer("components", components)
         if not isinstance(spread, float) or not 0 < spread < 1:
             raise ValueError(f"spread is {spread!r}; a number above 0 and below 1 is needed")
         if isinstance(min_scale, bool) or not isinstance(min_scale, (int, float)) or not 0 <= min_scale < 1:
@@ -43,8 +42,9 @@ class MixtureOfGaussians(Prior):
         self.spread = spread
         self.min_scale = float(min_scale)
 
-    def build(self, leaves: int, latent_dim: int) -> None:
+    def build(self, leaves: int, event_shape: tuple[int, ...]) -> None:
         """Makes means, unconstrained deviations ``[component, leaf, latent]`` and weights ``[component, leaf]``."""
+        (latent_dim,) = vector("MixtureOfGaussians", event_shape)
         shape = (self.components, leaves, latent_dim)
         self.loc = nn.Parameter(self.spread * torch.randn(shape))
         scale = torch.full(shape, math.sqrt(1 - self.spread**2))
@@ -56,17 +56,20 @@ class MixtureOfGaussians(Prior):
         """Weights of the components, ``[component, leaf]``."""
         return self.logits.softmax(0)
 
-    @memoized
-    def forward(self) -> LeafNormalMixture:
+    def forward(self) -> LeafNormalMixture:  # type: ignore[override]
+        mixture: LeafNormalMixture = self.kept(self._mixture)
+        return mixture
+
+    def _mixture(self) -> LeafNormalMixture:
         self.sizes  # noqa: B018, says so if there are none
         scale = positive_scale(self.raw_scale, "softplus", self.min_scale)
         return LeafNormalMixture(self.loc, scale, self.logits.log_softmax(0))
 
 
-def check_components(components: object) -> int:
+def vector(name: str, event_shape: tuple[int, ...]) -> tuple[int]:
     """
-    :raises ValueError: if a number of components is no positive integer.
+    :raises ValueError: if an event shape is not that of a vector.
     """
-    if not is_positive(components):
-        raise ValueError(f"components is {components!r}; a positive integer is needed")
-    return int(components)  # type: ignore[call-overload]
+    if len(event_shape) != 1:
+        raise ValueError(f"a {name} is a prior of vectors, but the latent variable has the shape {list(event_shape)}")
+    return event_shape  # type: ignore[return-value]

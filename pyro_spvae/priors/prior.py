@@ -5,59 +5,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from torch import Tensor, nn
 
-from pyro_spvae.nn import Part
+from pyro_spvae.blocks import Block
 
 
-class Prior(Part, nn.Module):
+class Prior(Block):
     """
-    A distribution over the latent vector of every leaf.
+    A block given nothing: the distribution of a latent variable of every leaf.
 
-    Subclasses make their parameters in ``build(leaves, latent_dim)``; their call returns a distribution with event
-    ``[latent]`` and a batch shape broadcastable to ``[.., leaf]``. Arguments of a constructor are kept as attributes of
-    the same names, so that a model with the prior can be saved. Mark ``forward`` as :func:`pyro_spvae.nn.memoized`
-    where it costs something: it then runs once a step, and once in an evaluation.
+    Subclasses make their parameters in ``build(leaves, event_shape)``; their call returns a distribution with events of
+    that shape and a batch shape broadcastable to ``[.., leaf]``.
 
     Example::
 
         class LearnedNormal(Prior):
-            def build(self, leaves, latent_dim):
-                self.loc = nn.Parameter(torch.zeros(leaves, latent_dim))
+            def build(self, leaves, event_shape):
+                self.loc = nn.Parameter(torch.zeros(leaves, *event_shape))
 
             def forward(self):
                 return dist.Normal(self.loc, 1.0).to_event(1)
     """
 
-    #: how many training rows :meth:`initialise` wants to see before the prior is used
-    wanted_rows: int = 0
+    _kept: tuple[bool, Any] | None = None
 
-    def build(self, leaves: int, latent_dim: int) -> None:
+    def build(self, leaves: int, event_shape: tuple[int, ...]) -> None:
         """Makes the parameters; the default has none."""
 
-    def connect(
-        self,
-        posterior: Callable[[Tensor], TorchDistribution],
-        features: Callable[[Tensor], Tensor],
-        mask: Tensor | None = None,
-    ) -> None:
-        """
-        Shows the prior its surroundings, once guide and prior are bound; the default looks at nothing.
+    def kept(self, make: Callable[[], TorchDistribution]) -> Any:
+        """What ``make`` returns, computed once inside of a scope in which parameters do not change."""
+        grad = torch.is_grad_enabled()
+        if self._kept is not None and self._kept[0] == grad:
+            return self._kept[1]
+        law = make()
+        if self.held_by:
+            self._kept = (grad, law)
+        return law
 
-        :param callable posterior: the guide's distribution of the latent vector given features ``[.., leaf, pixel]``.
-        :param callable features: from data ``[rows, ..]`` to the features of their patches, ``[rows, leaf, pixel]``.
-        :param Tensor mask: pixels that are no padding, ``bool [leaf, pixel]``, or ``None`` if none are.
-        """
+    def release(self) -> None:
+        """Forgets the distribution."""
+        self._kept = None
 
-    def initialise(self, features: Tensor) -> None:
-        """
-        Starts from data; the default looks at nothing.
-
-        :param Tensor features: those of at least :attr:`wanted_rows` training data, ``[rows, leaf, pixel]``.
-        """
-
-    def forward(self) -> TorchDistribution:
+    def forward(self) -> TorchDistribution:  # type: ignore[override]
         """The prior distribution."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self)")

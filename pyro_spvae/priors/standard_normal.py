@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import torch
+from pyro.distributions import Normal
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
@@ -13,14 +14,16 @@ from pyro_spvae.priors.prior import Prior
 
 
 class StandardNormal(Prior):
-    r""":math:`p(z) = N(0, I)` for every leaf; no parameters."""
+    r""":math:`p(z) = N(0, I)` for every leaf, events of any shape; no parameters."""
 
     _reference: Tensor
 
-    def build(self, leaves: int, latent_dim: int) -> None:
+    def build(self, leaves: int, event_shape: tuple[int, ...]) -> None:
         # carries the module's dtype and device; nothing to save
         self.register_buffer("_reference", torch.zeros(()), persistent=False)
 
     def forward(self) -> TorchDistribution:
-        latent_dim, reference = self.sizes["latent_dim"], self._reference
-        return LeafStandardNormal(latent_dim, dtype=reference.dtype, device=reference.device)
+        event, reference = self.sizes["event_shape"], self._reference
+        if len(event) == 1:
+            return LeafStandardNormal(event[0], dtype=reference.dtype, device=reference.device)
+        return Normal(reference, torch.ones_like(reference)).expand(event).to_event(len(event))

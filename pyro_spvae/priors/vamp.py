@@ -12,10 +12,10 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_spvae import checks
+from pyro_spvae.blocks import in_mode
 from pyro_spvae.distributions import LeafNormal, LeafNormalMixture
-from pyro_spvae.nn import memoized
-from pyro_spvae.nn.mode import in_mode
-from pyro_spvae.priors.mixture_of_gaussians import check_components
+from pyro_spvae.priors.mixture_of_gaussians import vector
 from pyro_spvae.priors.prior import Prior
 
 _INITS = ("normal", "data")
@@ -41,7 +41,7 @@ class VampPrior(Prior):
     :param Tensor data: data ``[rows, *event_shape]`` as the model takes them; ``components`` of them, drawn at random,
         are the pseudo-inputs ("VampPrior data" in the paper), frozen unless ``frozen=False``.
     :param str init: ``"normal"``: pseudo-inputs start as normals of ``mean`` and ``std``; ``"data"``: as training data
-        drawn at random, which ``fit`` and ``train`` show, or :meth:`pyro_spvae.models.SPVAE.initialise`.
+        drawn at random, which ``fit`` and ``train`` show, or :meth:`pyro_spvae.models.SPVAE.start`.
     :param bool frozen: keep pseudo-inputs as they start. By default where ``data`` is given. Those that are learned
         from data start with normal noise of ``std`` on them.
     :param float mean: 0.05 is the paper's for MNIST and OMNIGLOT, 0.5 for Caltech and Frey Faces, 0.4 elsewhere.
@@ -73,7 +73,7 @@ class VampPrior(Prior):
             raise ValueError("data hold NaN or infinite values; finite values are needed")
         if components is None:
             components = 500 if data is None else len(data)
-        self.components = check_components(components)
+        self.components = checks.positive_integer("components", components)
         if data is not None:
             _check_enough(self.components, len(data))
         self.init = ("normal" if data is None else "data") if init is None else init
@@ -89,15 +89,21 @@ class VampPrior(Prior):
             )
         self.mean, self.std, self.weights = float(mean), float(std), weights
         self.range = (float(range[0]), float(range[1]))
-        self.data: None = None  # not an option to save: the pseudo-inputs are
         self._given = data
         self._encode: Callable[[Tensor], TorchDistribution] | None = None
         self._waits = self.init == "data"
         self.register_buffer("mask", None, persistent=False)
         self.register_load_state_dict_post_hook(_loaded)
 
-    def build(self, leaves: int, latent_dim: int, pixels: int) -> None:  # type: ignore[override]
+    def options(self) -> dict[str, Any]:
+        """As of any part; data are none of them, since the pseudo-inputs that were drawn from them are saved."""
+        found = super().options()
+        given = {"components": self.components, "data": None, "init": self.init, "frozen": self.frozen}
+        return found | {name: value for name, value in given.items() if name in found}
+
+    def build(self, leaves: int, event_shape: tuple[int, ...], pixels: int) -> None:  # type: ignore[override]
         """Makes pseudo-inputs ``[leaf, component, pixel]``, and weights ``[leaf, component]`` if those are learned."""
+        vector("VampPrior", event_shape)
         values = self.mean + self.std * torch.randn(leaves, self.components, pixels)
         if self.frozen:
             self.register_buffer("pseudo_inputs", values)
@@ -115,7 +121,7 @@ class VampPrior(Prior):
         self,
         posterior: Callable[[Tensor], TorchDistribution],
         features: Callable[[Tensor], Tensor],
-        mask: Tensor | None = None,
+        mask: Tensor | None,
     ) -> None:
         """
         Takes the guide's encoder, which stays the guide's: it is not registered a second time.
@@ -129,11 +135,12 @@ class VampPrior(Prior):
         self._encode = posterior
         self.mask = mask  # moves to the module's device
         if self._given is not None:
-            self.initialise(features(self._given.to(self.pseudo_inputs)))
+            self.start(features(self._given.to(self.pseudo_inputs)))
             self._given = None
+            self._arguments |= {"data": None} if "data" in self._arguments else {}
 
     @torch.no_grad()
-    def initialise(self, features: Tensor) -> None:
+    def start(self, features: Tensor) -> None:
         """
         Makes data drawn at random (by torch's generator) the pseudo-inputs, with noise if they are learned.
 
@@ -166,27 +173,30 @@ class VampPrior(Prior):
         if self._waits:
             raise ValueError(
                 "the pseudo-inputs of this VampPrior start from data, which it has not seen; call "
-                "spvae.initialise(x) before training (fit and train do)"
+                "spvae.start(x) before training (fit and train do)"
             )
         values = self.pseudo_inputs if self.frozen else nn.functional.hardtanh(self.pseudo_inputs, *self.range)
         if self.mask is not None:
             values = torch.where(self.mask.unsqueeze(-2), values, 0.0)
         return values.movedim(0, -2)
 
-    @memoized
-    def forward(self) -> LeafNormalMixture:
+    def forward(self) -> LeafNormalMixture:  # type: ignore[override]
         """
         The mixture.
 
         :raises ValueError: if the prior is used without a guide that has an encoder, or pseudo-inputs have not started.
         """
+        mixture: LeafNormalMixture = self.kept(self._mixture)
+        return mixture
+
+    def _mixture(self) -> LeafNormalMixture:
         inputs = self.inputs
         if self._encode is None:
             raise ValueError(
                 "this VampPrior has no encoder; pass it to a model with a guide that has one, or call connect(...)"
             )
         posterior = self._check_posterior(self._encode(inputs))
-        shape = (self.components, self.sizes["leaves"], self.sizes["latent_dim"])
+        shape = (self.components, self.sizes["leaves"], *self.sizes["event_shape"])
         log_weight = self.logits.log_softmax(-1).t() if self.weights == "learned" else None
         return LeafNormalMixture(posterior.loc.expand(shape), posterior.scale.expand(shape), log_weight)
 
@@ -195,7 +205,7 @@ class VampPrior(Prior):
             raise ValueError(
                 f"a VampPrior needs a guide whose posterior is a LeafNormal, but it is a {type(posterior).__name__}"
             )
-        size = self.sizes["latent_dim"]
+        (size,) = self.sizes["event_shape"]
         if posterior.event_shape != (size,):
             raise ValueError(
                 f"the guide's posterior has latent size {posterior.event_shape[0]}, but the prior's is {size}; one "

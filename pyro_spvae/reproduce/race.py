@@ -146,16 +146,9 @@ def _best(curve: list[dict[str, float]]) -> float:
 
 
 def _picture(found: dict[str, Any]) -> Any:
-    figure = plots.new_figure(5.4, 3.6)
-    axes = figure.add_subplot()
+    lines = [plots.Line("vae, final log-likelihood", None, [found["vae_score"]], ":", "tab:orange")]
     for name, colour in (("spvae", "tab:blue"), ("vae", "tab:orange")):
-        curve = found["curves"][name]
-        axes.plot([p["seconds"] for p in curve], [p["bound"] for p in curve], color=colour, label=name)
-    axes.axhline(found["vae_score"], color="tab:orange", linestyle=":", label="vae, final log-likelihood")
-    axes.set_xscale("log")
-    axes.set_xlabel("seconds of training steps")
-    axes.set_ylabel("test bound, 5 samples (nats)")
-    bounds = sorted(p["bound"] for curve in found["curves"].values() for p in curve)
-    axes.set_ylim(bounds[len(bounds) // 20], bounds[-1] + 0.05 * abs(bounds[-1] - bounds[len(bounds) // 20]))
-    axes.legend(loc="lower right", frameon=False, fontsize=8)
-    return figure
+        seconds, bounds = ([point[axis] for point in found["curves"][name]] for axis in ("seconds", "bound"))
+        lines.append(plots.Line(name, seconds, bounds, colour=colour))
+    x, y = "seconds of training steps", "test bound, 5 samples (nats)"
+    return plots.line_plot(plots.Panel(lines, x, y, log=True, later=True))

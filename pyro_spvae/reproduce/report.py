@@ -6,108 +6,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyro_spvae.checkpoint import atomic_write
-from pyro_spvae.reproduce.published import TABLE_1, VAMP, Cell, figure_2
-from pyro_spvae.reproduce.run import RECORD
+from pyro_spvae.reproduce.figures import draw_figures
+from pyro_spvae.reproduce.finished import Finished, finished
 from pyro_spvae.reproduce.vamp_report import vamp_lines, vamp_table
 from pyro_spvae.training.config import read_json
-from pyro_spvae.training.run_folder import RunFolder
 
 REPORT = "report.md"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """
-    A finished experiment.
-
-    :ivar Path path: its run folder.
-    :ivar str table: what it belongs to.
-    :ivar dict experiment: what was run.
-    :ivar str command: what runs it again.
-    :ivar dict results: content of ``results.json``.
-    :ivar list metrics: lines of ``metrics.jsonl``.
-    """
-
-    path: Path
-    table: str
-    experiment: dict[str, Any]
-    command: str
-    results: dict[str, Any]
-    metrics: list[dict[str, Any]]
-
-    @classmethod
-    def read(cls, path: Path) -> Finished:
-        """
-        :raises ValueError: if a file cannot be read.
-        """
-        record, results = (read_json(path / name) for name in (RECORD, "results.json"))
-        metrics = RunFolder(path).read_metrics()
-        if not isinstance(record, dict) or not isinstance(results, dict):
-            raise ValueError(f"the files {RECORD} and results.json of {path} hold no objects; run the experiment again")
-        try:
-            return cls(path, record["table"], record["experiment"], record["command"], results, metrics)
-        except KeyError as error:
-            raise ValueError(f"the file {path / RECORD} lacks {error}; run the experiment again") from None
-
-    @property
-    def model(self) -> str:
-        """Name of the model."""
-        return str(self.experiment["model"])
-
-    @property
-    def published_score(self) -> str | None:
-        """The log-likelihood that a paper prints for it, in the paper's units."""
-        if self.table == "vampprior":
-            value = VAMP.get(tuple(self.experiment[name] for name in ("data", "model", "prior")))
-            return None if value is None or self.experiment["components"] is not None else f"{value:.2f}"
-        return None if self.published is None else f"{self.published.log_likelihood:.1f}"
-
-    @property
-    def published(self) -> Cell | None:
-        """What Table 1 has for it, if its protocol compares."""
-        named = (self.experiment.get("data"), self.experiment.get("pixels"), self.experiment.get("model"))
-        if self.experiment.get("protocol") != "paper" or self.experiment.get("latent_dim") is not None:
-            return None
-        if self.experiment.get("fraction", 1) != 1:
-            return None
-        return TABLE_1.get(named)  # type: ignore[arg-type]
-
-    @property
-    def published_bound(self) -> float | None:
-        """The five-sample bound of Table 1, or of Figure 2 where a part of the images was used."""
-        if self.published is not None or self.experiment.get("fraction", 1) == 1:
-            return None if self.published is None else self.published.bound
-        named = (self.experiment[name] for name in ("data", "pixels", "model"))
-        return figure_2(*named).get(self.experiment["fraction"])
-
-    @property
-    def how(self) -> str:
-        """Protocol, budget, recipe and what else is not usual."""
-        parts = [
-            f"{name} {self.experiment[name]}" for name in ("protocol", "budget", "recipe") if name in self.experiment
-        ]
-        if self.experiment.get("layers", 2) != 2:
-            parts.append(f"{self.experiment['layers']} hidden layers")
-        if self.experiment.get("fraction", 1) != 1:
-            parts.append(f"fraction {self.experiment['fraction']:g}")
-        return ", ".join([*parts, f"seed {self.experiment['seed']}"])
-
-
-def finished(out: str | os.PathLike[str]) -> list[Finished]:
-    """
-    The finished experiments in a folder, in the order of their paths.
-
-    :raises ValueError: if the folder holds none.
-    """
-    paths = sorted(path.parent for path in Path(out).glob(f"*/*/{RECORD}"))
-    if not paths:
-        raise ValueError(f"the folder {os.fspath(out)} holds no finished experiments; run one by pyro-spvae reproduce")
-    return [Finished.read(path) for path in paths if (path / "results.json").exists()]
 
 
 def beside_paper(path: Path) -> Iterator[str]:
@@ -146,8 +54,6 @@ def write_report(out: str | os.PathLike[str], report: Callable[[str], None] = la
     :returns: the file.
     :raises ValueError: if there is no finished experiment, or a file cannot be written.
     """
-    from pyro_spvae.reproduce import plots
-
     folder = Path(out)
     runs = finished(folder)
     lines = ["# Experiments of the papers, ours beside theirs", ""]
@@ -156,7 +62,7 @@ def write_report(out: str | os.PathLike[str], report: Callable[[str], None] = la
     lines += [*_race(folder)]
     for line in lines:
         report(line)
-    pictures = plots.draw(folder, runs, points_of_figure_2(runs))
+    pictures = draw_figures(folder, runs, points_of_figure_2(runs))
     lines += ["## Pictures", "", *[f"![{name}]({path.name})" for name, path in pictures.items()], ""]
     lines += ["## Commands", "", "```bash", *[run.command for run in runs], "```", ""]
     text = "\n".join(lines)

@@ -4,12 +4,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pyro_spvae.reproduce.finished import Finished
 from pyro_spvae.reproduce.published import VAMP_OTHERS
-
-if TYPE_CHECKING:
-    from pyro_spvae.reproduce.report import Finished
 
 _NAMES = {
     "standard": "standard normal",

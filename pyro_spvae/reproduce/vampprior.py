@@ -8,6 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+from pyro_spvae.checks import positive_integer
 from pyro_spvae.reproduce import spvae
 from pyro_spvae.reproduce.published import VampData, VampModel, VampPriorName
 from pyro_spvae.training.config import TrainConfig
@@ -86,8 +87,8 @@ class VampExperiment:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(get_args(known))}")
         if self.components is not None and self.prior == "standard":
             raise ValueError(f"components is {self.components!r}, but the standard prior has none; leave it out")
-        if self.components is not None and (type(self.components) is not int or self.components < 1):
-            raise ValueError(f"components is {self.components!r}; a positive integer is needed")
+        if self.components is not None:
+            positive_integer("components", self.components)
         if self.model == "spvae" and self.data != "mnist":
             raise ValueError(f"data is {self.data!r}, but the model is 'spvae'; accepted is mnist")
 

@@ -17,11 +17,11 @@ from pyro_spvae.circuits import Circuit, RegionGraph, learn_regions, poon_doming
 from pyro_spvae.circuits.learning import default_leaf_size
 from pyro_spvae.data import DataSet, Values, load_data
 from pyro_spvae.data.seeds import noise_seed
-from pyro_spvae.guides import LeafGuide, MixedGuide, NoLatents
+from pyro_spvae.guides import LeafGuide, MixedGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.nn import Network
-from pyro_spvae.nn.part import constructor_parameters
+from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.config import Preprocessing, TrainConfig
 
@@ -91,37 +91,33 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
 
 def _default_guide(leaf: str) -> str:
     """What the kinds of leaves ask for; of several kinds, the first one that has latent variables."""
-    names = [
-        str(getattr(find("leaf", parse("leaf", kind)[0]), "guide_name", LeafModel.guide_name)) for kind in _kinds(leaf)
-    ]
+    classes: list[Any] = [find("leaf", parse("leaf", kind)[0]) for kind in _kinds(leaf)]
+    names = [cls.guide_name for cls in classes]
+    if None in names:  # what has none of its own is seen when it is made
+        return "auto"
     return next((name for name in names if name != "none"), "none")
-
-
-def _has_latents(leaf: str) -> bool:
-    """Whether a leaf has latent variables; one that does not says so in its class."""
-    return any(getattr(find("leaf", parse("leaf", kind)[0]), "latent_dim", None) != 0 for kind in _kinds(leaf))
 
 
 def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
     """Preprocessing and likelihood, each chosen to fit the other and the data."""
     levels = data.values.levels
     preprocess, likelihood = config.preprocess, config.likelihood
+    name = None if likelihood == "auto" else parse("likelihood", likelihood)[0]
+    kind: Any = None if name is None else find("likelihood", name)
     if preprocess == "auto":
-        wanted = parse("likelihood", likelihood)[0] if likelihood != "auto" else None
-        continuous = wanted == "normal" or (wanted is None and (levels or 0) > _FEW_LEVELS)
+        continuous = (levels or 0) > _FEW_LEVELS if kind is None else kind.of in ("real", "positive")
         preprocess = "none" if levels is None else "dequantize" if continuous else "integers"
     left = {"binarize": 2, "binarize-static": 2, "dequantize": None, "paper": None, "paper-discrete": 256}.get(
         preprocess, levels
     )
-    if likelihood == "auto":
+    if kind is None:
         return preprocess, "normal" if left is None else "bernoulli" if left == 2 else "binomial"
-    name = parse("likelihood", likelihood)[0]
-    if name in ("binomial", "categorical", "discretized-logistic") and left is None:
+    if kind.of in ("levels", "counts") and left is None:
         raise ValueError(f"likelihood is {name!r}, but {_described(data, preprocess)} continuous; accepted is 'normal'")
-    if name == "bernoulli" and left != 2:
+    if kind.of == "binary" and left != 2:
         accepted = "'binomial', 'categorical', 'discretized-logistic' and 'normal'" if left else "'normal'"
         raise ValueError(
-            f"likelihood is 'bernoulli', but {_described(data, preprocess)} not only 0 and 1; accepted are {accepted}, "
+            f"likelihood is {name!r}, but {_described(data, preprocess)} not only 0 and 1; accepted are {accepted}, "
             "or preprocess 'binarize'"
         )
     return preprocess, likelihood
@@ -221,8 +217,9 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
                 **_own_networks("leaf", own),
             )
         )
-        with_latents = len(kinds) == 1 or _has_latents(kind)
-        guides.append(make("guide", config.guide, **_own_networks("guide", own)) if with_latents else NoLatents())
+        asked_for = config.guide != "auto" and (len(kinds) == 1 or leaves[-1].latents)
+        guide = config.guide if asked_for else leaves[-1].default_guide
+        guides.append(make("guide", guide, **_own_networks("guide", dataclasses.replace(own, guide=guide))))
     if len(kinds) == 1:
         return leaves[0], guides[0]
     per_region = config.units if config.leaves is None else config.leaves
@@ -255,7 +252,7 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Network]:
     options = {"hidden_dims": config.hidden, "activation": config.activation, "networks": config.networks}
     if options.keys() & given.keys():
         return {}
-    cls = find(kind, part)
+    cls: Any = find(kind, part)
     dense = config.network if parse("network", config.network)[0] == "mlp" else "mlp"
     texts = {"encoder": config.network, "decoder": config.decoder or config.network}
     networks = {}
@@ -264,7 +261,7 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Network]:
         if name in given or name not in ("encoder", "decoder", "second", "conditional"):
             continue
         text = texts.get(name, dense)
-        if name in getattr(cls, "joint", ()) and parse("network", text)[0] == "mlp":
+        if name in cls.joint_networks and parse("network", text)[0] == "mlp":
             text = _as_joint(text)
         networks[name] = make("network", text, **options)
     return networks

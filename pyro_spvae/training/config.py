@@ -13,13 +13,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from pyro_spvae.training.option_values import checked
+from pyro_spvae.checks import typed
 
 Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "whole"]
 Preprocessing = Literal[
     "auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper", "paper-discrete"
 ]
-Objective = Literal["iwae", "elbo", "renyi", "vr-max", "trace-elbo", "trace-mean-field-elbo", "pyro-renyi-elbo"]
+Objective = Literal[
+    "iwae",
+    "elbo",
+    "renyi",
+    "vr-max",
+    "trace-elbo",
+    "trace-enum-elbo",
+    "trace-mean-field-elbo",
+    "pyro-renyi-elbo",
+]
+KL = Literal["sample", "analytic"]
 Gradient = Literal["iwae", "dreg"]
 Reduce = Literal["leaf", "root"]
 Networks = Literal["separate", "shared"]
@@ -67,8 +77,9 @@ class FitConfig:
         "iwae",
         "Objective",
         "Bound of every leaf: importance weighted (iwae), elbo, renyi of order alpha, or largest weight (vr-max). For "
-        "circuits of one leaf also Pyro's trace-elbo, trace-mean-field-elbo (KL in closed form where there is one, as "
-        "between normals, else sampled, as to a mixture prior) and pyro-renyi-elbo; validation is ours.",
+        "circuits of one leaf also Pyro's trace-elbo, trace-enum-elbo, trace-mean-field-elbo (KL in closed form where "
+        "there is one, as between normals, else sampled, as to a mixture prior) and pyro-renyi-elbo; validation is "
+        "ours.",
     )
     particles: int = _option(5, "Objective", "Importance samples of each leaf in training and validation.", least=1)
     alpha: float | None = _option(
@@ -77,6 +88,11 @@ class FitConfig:
     gradient: Gradient = _option("iwae", "Objective", "Plain, or doubly reparameterised gradients of the guide (dreg).")
     reduce: Reduce = _option(
         "leaf", "Objective", "Where importance samples are averaged: in each leaf, or at the root."
+    )
+    kl: KL = _option(
+        "sample",
+        "Objective",
+        "Latent KL of the objective elbo: sampled, or in closed form where there is one (analytic).",
     )
     beta: float = _option(1.0, "Objective", "Weight of the latent KL in training; validation has 1.", least=0)
     warmup: int = _option(0, "Objective", "Epochs in which that weight rises linearly from 0.", least=0)
@@ -114,7 +130,8 @@ class FitConfig:
     def __post_init__(self) -> None:
         types = _types(type(self))
         for field in dataclasses.fields(self):
-            value = checked(field.name, getattr(self, field.name), types[field.name], field)
+            limits = {name: field.metadata[name] for name in ("least", "above")}
+            value = typed(field.name, getattr(self, field.name), types[field.name], **limits)
             object.__setattr__(self, field.name, value)
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed!r}; an integer from 0 to 2^63 - 1 is needed")
@@ -126,6 +143,8 @@ class FitConfig:
             raise ValueError("alpha is 1, which the objective 'pyro-renyi-elbo' does not take; give trace-elbo")
         if self.gradient == "dreg" and (self.order != 0 or self.objective == "pyro-renyi-elbo"):
             raise ValueError(f"gradient is 'dreg', which needs the objective 'iwae'; objective is {self.objective!r}")
+        if self.kl == "analytic" and self.objective != "elbo":
+            raise ValueError(f"kl is 'analytic', which needs the objective 'elbo'; objective is {self.objective!r}")
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
         if self.clip is not None and self.optimiser in _NO_CLIP:
@@ -136,8 +155,9 @@ class FitConfig:
         """The order alpha of the leaf bounds that ``objective`` names."""
         if self.alpha is not None:
             return self.alpha
-        orders = {"elbo": 1.0, "vr-max": -math.inf, "trace-elbo": 1.0, "trace-mean-field-elbo": 1.0}
-        return orders.get(self.objective, 0.0)
+        if self.objective == "vr-max":
+            return -math.inf
+        return 1.0 if self.objective in ("elbo", "trace-elbo", "trace-enum-elbo", "trace-mean-field-elbo") else 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

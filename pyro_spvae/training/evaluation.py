@@ -12,14 +12,16 @@ from torch import Tensor
 
 from pyro_spvae import distributed
 from pyro_spvae.data import Rows
+from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.evaluating import block, by_blocks, evaluating, shared_blocks
 from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
-from pyro_spvae.models import SPVAE
-from pyro_spvae.training.blocks import block, by_blocks, evaluating
-from pyro_spvae.training.mean_variances import mean_variances
+from pyro_spvae.queries import Queries
+from pyro_spvae.queries.posterior import draw_means
 
 TERMS = ("elbo", "leaf_elbo", "reconstruction", "latent_kl", "tree_kl")
 _BOUND_ROWS, _LIKELIHOOD_ROWS = 256, 16
 _ACTIVE = 0.01  # variance of means above which a unit is active, Burda et al. 2016
+_DRAWS, _PAIRS = 32, 512  # draws of the sites that a site depends on; rows times draws at a time
 
 
 class Evaluation(NamedTuple):
@@ -41,8 +43,14 @@ class Evaluation(NamedTuple):
     dimensions: dict[str, Tensor]
 
 
+def prepare_evaluation(spvae: Queries, seed: int) -> None:
+    """Lets parts compute what figures need, in evaluation mode, with noise that is the same in every process."""
+    with evaluating(spvae, noise_seed(seed, 0, stream=9)):
+        spvae.prepare_evaluation()
+
+
 def mean_bounds(
-    spvae: SPVAE, elbo: CircuitELBO, rows: Rows | Tensor, seed: int, observed: Tensor | None = None
+    spvae: Queries, elbo: CircuitELBO, rows: Rows | Tensor, seed: int, observed: Tensor | None = None
 ) -> dict[str, float]:
     """
     The bound that is trained (``elbo``), and that of leaf ELBOs (``leaf_elbo``) with its parts ``reconstruction``,
@@ -54,7 +62,7 @@ def mean_bounds(
 
 
 def _mean_bounds(
-    spvae: SPVAE,
+    spvae: Queries,
     elbo: CircuitELBO,
     rows: Rows | Tensor,
     seed: int,
@@ -93,7 +101,7 @@ def _mean_bounds(
     return dict(zip(TERMS, means[: len(TERMS)], strict=True)), split, by_dimension
 
 
-def _latents(spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None) -> dict[str, Tensor | None]:
+def _latents(spvae: Queries, rows: Rows | Tensor, observed: Tensor | None) -> dict[str, Tensor | None]:
     """The latent sites, see :func:`_mean_bounds`; every process knows them, whether or not it has rows."""
 
     def zeros(by_dimension: Tensor | None) -> Tensor | None:
@@ -108,7 +116,7 @@ def _latents(spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None) -> dict
 
 
 def log_likelihoods(
-    spvae: SPVAE,
+    spvae: Queries,
     rows: Rows | Tensor,
     *,
     samples: int,
@@ -127,13 +135,13 @@ def log_likelihoods(
     def estimate(x: Tensor, seen: Tensor | None, block_seed: int) -> Tensor:
         return spvae.log_likelihood(x, seen, num_samples=samples, chunk_size=chunk_size).unsqueeze(-1)
 
-    samples = samples if spvae.has_latents else 1  # which is exact
+    samples = samples if spvae.latents else 1  # which is exact
     size = max(_LIKELIHOOD_ROWS, min(chunk_size // samples, _BOUND_ROWS))
     return by_blocks(spvae, rows, observed, estimate, 1, size, seed, progress).squeeze(-1)
 
 
 def evaluate_rows(
-    spvae: SPVAE,
+    spvae: Queries,
     rows: Rows | Tensor,
     *,
     elbo: CircuitELBO,
@@ -148,6 +156,7 @@ def evaluate_rows(
 
     :raises ValueError: if one of them is not finite.
     """
+    prepare_evaluation(spvae, seed)
     per_datum = log_likelihoods(
         spvae, rows, samples=samples, chunk_size=chunk_size, seed=seed, observed=observed, progress=progress
     )
@@ -165,7 +174,7 @@ def evaluate_rows(
         "rows": len(per_datum),
         "log_likelihood": mean,
         "standard_error": float(per_datum.std() / len(per_datum) ** 0.5) if len(per_datum) > 1 else None,
-        "samples": samples if spvae.has_latents else 0,
+        "samples": samples if spvae.latents else 0,
         **bounds,
         **latents,
         "active_units": {name: _count(variance) for name, variance in variances.items()},
@@ -177,15 +186,73 @@ def evaluate_rows(
 
 
 def active_units(
-    spvae: SPVAE, rows: Rows | Tensor, observed: Tensor | None = None, seed: int = 0
+    spvae: Queries, rows: Rows | Tensor, observed: Tensor | None = None, seed: int = 0
 ) -> dict[str, int | None]:
     """
     Number of active dimensions of every latent site, over all leaves, each of which encodes every datum: those whose
-    :func:`~pyro_spvae.training.mean_variances.mean_variances` are above 0.01.
+    :func:`mean_variances` are above 0.01.
 
     :returns: by site, empty where nothing is latent; ``None`` for a single row, and where a site has no mean.
     """
     return {name: _count(variance) for name, variance in mean_variances(spvae, rows, observed, seed).items()}
+
+
+def mean_variances(
+    spvae: Queries, rows: Rows | Tensor, observed: Tensor | None = None, seed: int = 0
+) -> dict[str, Tensor | None]:
+    r"""
+    The statistic of Burda et al. 2016, the variance over data of what the guide expects of a latent dimension,
+
+    .. math:: A_u = \mathrm{Var}_x(E_{q(u \mid x)}[u]).
+
+    A site whose distribution depends on sites that the guide draws before it, such as the lower layer of two, has means
+    that are averaged over 32 draws of these. The noise that is left, a 32nd of the variance of means among the draws
+    of one datum, is subtracted, so that estimates are unbiased (and may be below 0); one draw of the upper layer, as
+    in the authors' code, finds dimensions active that follow that draw alone. A leaf that sees nothing of a datum
+    encodes zeros.
+
+    :param Tensor observed: ``bool``, broadcastable to the rows, True = seen.
+    :param int seed: of the draws.
+    :returns: by site, float64 ``[leaf, *event]``; ``None`` for a single row, and where a site has no finite mean.
+    """
+    if not spvae.latents:
+        return {}
+    with evaluating(spvae, seed):
+        first = draw_means(spvae, spvae.prepare(*block(spvae, rows, observed, 0, 1)), 2)
+        shifts = {name: mean.cpu().double()[0, 0] for name, mean in first.items() if mean is not None}
+        if len(rows) < 2 or not shifts:
+            return dict.fromkeys(first)
+        drawn = any(mean is not None and bool((mean[0] != mean[1]).any()) for mean in first.values())
+        draws = _DRAWS if drawn else 1
+        sums = {name: shift.new_zeros(3, *shift.shape) for name, shift in shifts.items()}
+        size = max(1, _PAIRS // draws)
+        for start, _ in shared_blocks(len(rows), size, seed, stream=8):
+            batch = spvae.prepare(*block(spvae, rows, observed, start, start + size))
+            means = draw_means(spvae, batch, draws)
+            for name, shift in shifts.items():
+                sums[name] += _sums(means[name], shift)
+    return {name: _variance(sums[name], len(rows), draws) if name in sums else None for name in first}
+
+
+def _sums(means: Tensor | None, shift: Tensor) -> Tensor:
+    """
+    Over data: sums of averages over draws, of their squares, and of variances among draws, ``[3, leaf, *event]``.
+
+    :param Tensor means: ``[particle, data, leaf, *event]``.
+    :param Tensor shift: ``[leaf, *event]``; keeps the sums of squares small.
+    """
+    if means is None:  # not finite here, but for the first row
+        return torch.full((3, *shift.shape), torch.nan, dtype=shift.dtype)
+    means = means.cpu().double() - shift
+    average = means.mean(0)
+    among = means.var(0) if len(means) > 1 else torch.zeros_like(average)
+    return torch.stack([average.sum(0), average.square().sum(0), among.sum(0)])
+
+
+def _variance(sums: Tensor, rows: int, draws: int) -> Tensor | None:
+    first, second, among = distributed.total(sums.to(distributed.message_device())).cpu() / rows
+    variance = (second - first.square()) * rows / (rows - 1) - among / draws
+    return variance if bool(variance.isfinite().all()) else None
 
 
 def _count(variance: Tensor | None) -> int | None:

@@ -14,9 +14,10 @@ from torch import Tensor
 from pyro_spvae import distributed
 from pyro_spvae.data import DataSet, Rows, Values
 from pyro_spvae.data.splits import shuffled_split
-from pyro_spvae.models import SPVAE
+from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import check_objective
+from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 
@@ -24,7 +25,7 @@ _HELD_OUT = 10  # one row in ten is watched
 
 
 def fit(
-    spvae: SPVAE,
+    spvae: Queries,
     x: Tensor | Rows | DataSet,
     validation: Tensor | Rows | None = None,
     *,
@@ -39,7 +40,7 @@ def fit(
     """
     Trains a model until the bound on validation rows stops rising, and leaves the best parameters in it.
 
-    :param SPVAE spvae: the model.
+    :param spvae: the model.
     :param x: training rows ``[data, *event_shape]``, or a data set, whose own validation rows are watched then.
     :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none.
     :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
@@ -49,10 +50,14 @@ def fit(
         the run that was stopped; it then ends with the same parameters, bit for bit, as if it had not been.
     :param bool progress: show a progress bar.
     :param callable report: takes lines of text about what happens.
-    :param options: fields of :class:`~pyro_spvae.training.config.FitConfig`, for instance ``epochs=20, lr=1e-2``.
+    :param options: fields of :class:`~pyro_spvae.training.config.FitConfig`, for instance ``epochs=20, lr=1e-2``. The
+        ``objective`` may also be an object, ``CircuitELBO(5)`` or, for circuits of one leaf, Pyro's ``Trace_ELBO``,
+        ``TraceEnum_ELBO``, ``TraceMeanField_ELBO`` or ``RenyiELBO``; the ``optimiser`` a torch optimiser of the model's
+        parameters, or a function that makes one of them; ``beta`` a dict of weights by latent site.
     :returns: a dict of metrics for each validation: ``epoch``, ``step``, ``elbo``, ``val_elbo`` and so on, in nats.
     :raises ValueError: for options or rows that do not fit, or when a bound is not finite.
     """
+    own, options = OwnObjects.split(options)
     config = FitConfig.from_dict(options, "fit")
     if isinstance(x, DataSet):
         if validation is not None:
@@ -66,7 +71,8 @@ def fit(
     for rows, mask in ((x, observed), (validation, validation_observed)):
         if rows is not None:
             _check(spvae, rows, mask)
-    check_objective(config, spvae, x)
+    own = own.of_model(spvae)
+    check_objective(config, spvae, x, own.objective)
     if observed is not None:
         observed = observed.expand(x.shape)
     if validation_observed is not None and validation is not None:
@@ -76,6 +82,7 @@ def fit(
         "rows": len(x),
         "event_shape": list(x.shape[1:]),
         "values": dataclasses.asdict(_values(x, observed)),
+        **own.described(),
     }
     if validation is None:
         x, validation, observed, validation_observed = _hold_out(x, observed, config.seed)
@@ -96,13 +103,16 @@ def fit(
         progress=progress,
         report=report or (lambda line: None),
         how_to_resume="fit(..., out={path!s}, resume=True)",
+        objective=own.objective,
+        optimiser=own.optimiser,
+        beta=own.beta,
     )
     if folder is not None and started:
         trainer.load_state(folder.load("last.pt"), folder.read_metrics())
     return trainer.run()
 
 
-def _check(spvae: SPVAE, rows: Tensor | Rows, observed: Tensor | None) -> None:
+def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None:
     """Every value is looked at once, since training does not."""
     parameter = next(spvae.parameters())
     if isinstance(rows, Tensor):
@@ -144,8 +154,9 @@ def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:
     RunFolder.open(folder.path)
     for name, file in (("config", "config.json"), ("data", "data.json")):
         kept = folder.read_json(file)
-        for key, value in identity[name].items():
-            was = kept.get(key) if isinstance(kept, dict) else None
+        kept = kept if isinstance(kept, dict) else {}
+        for key in identity[name] | kept:  # objects that were given are named in the record, and others are not
+            value, was = identity[name].get(key), kept.get(key)
             if was != value:
                 raise ValueError(f"{key} is {value!r}, but the run {folder.path} was started with {was!r}")
     if not (folder.path / "last.pt").exists():

@@ -101,5 +101,5 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
             "scale them to about [-1, 1] for a good fit"
         )
     report(f"structure   {job.spvae.circuit.regions!r}")
-    leaves = "leaf VAEs" if job.spvae.has_latents else "leaves without latent variables"
+    leaves = "leaf VAEs" if job.spvae.latents else "leaves without latent variables"
     report(f"model       {job.spvae.num_leaves} {leaves}, {job.parameters:,} parameters")

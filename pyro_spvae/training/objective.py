@@ -1,94 +1,122 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The objective that a configuration names."""
+"""Objectives: from a configuration or a user's own object to a loss, refused where it would be wrong."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
+from pyro_spvae.blocks import in_mode
 from pyro_spvae.data import Rows
+from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
-from pyro_spvae.models import SPN, SPVAE
-from pyro_spvae.nn.mode import in_mode
+from pyro_spvae.infer.em import ClosedForm
+from pyro_spvae.queries import Queries
+from pyro_spvae.queries.quiet import forked
 from pyro_spvae.training.config import FitConfig
-from pyro_spvae.training.lean import lean
+
+_PLATES = 2  # of data and leaves
 
 
-def build_objective(config: FitConfig) -> CircuitELBO:
-    """The bound of a configuration, as validation and evaluation compute it; of Pyro's objectives the same by ours."""
-    return CircuitELBO(config.particles, alpha=config.order, gradient=config.gradient, reduce=config.reduce)
+def _ours(alpha: float) -> Callable[[FitConfig], ELBO]:
+    return lambda config: CircuitELBO(
+        config.particles, alpha, gradient=config.gradient, reduce=config.reduce, kl=config.kl
+    )
 
 
-def build_loss(config: FitConfig, model: Any, guide: Any) -> nn.Module:
+def _pyros(kind: type[ELBO], **options: Any) -> Callable[[FitConfig], ELBO]:
+    plates: dict[str, Any] = {"vectorize_particles": True, "max_plate_nesting": _PLATES}
+    return lambda config: kind(num_particles=config.particles, **plates, **options)
+
+
+#: the objectives that configurations name
+OBJECTIVES: dict[str, Callable[[FitConfig], ELBO]] = {
+    "iwae": _ours(0.0),
+    "elbo": _ours(1.0),
+    "vr-max": _ours(-math.inf),
+    "renyi": lambda config: _ours(config.alpha or 0.0)(config),
+    "trace-elbo": _pyros(Trace_ELBO),
+    "trace-enum-elbo": _pyros(TraceEnum_ELBO),
+    "trace-mean-field-elbo": _pyros(TraceMeanField_ELBO),
+    "pyro-renyi-elbo": lambda config: _pyros(RenyiELBO, alpha=config.alpha or 0.0)(config),
+}
+
+
+def build_objective(config: FitConfig) -> ELBO:
+    """The objective that a configuration names."""
+    return OBJECTIVES[config.objective](config)
+
+
+def as_bound(objective: ELBO) -> CircuitELBO:
+    """The bound that an objective is, as validation and evaluation compute it; of Pyro's objectives our form of it."""
+    if isinstance(objective, CircuitELBO):
+        return objective
+    order = float(objective.alpha) if isinstance(objective, RenyiELBO) else 1.0
+    return CircuitELBO(objective.num_particles, order)
+
+
+def build_loss(objective: ELBO, model: Any, guide: Any) -> nn.Module:
     """
-    The loss of a configuration as a module: :class:`~pyro_spvae.infer.CircuitELBO`, or one of Pyro's ELBOs.
+    The loss of an objective as a module.
 
+    :param ELBO objective: :class:`~pyro_spvae.infer.CircuitELBO`, or one of Pyro's.
     :param callable model: the model, with KL annealing if there is any.
     :param callable guide: likewise.
+    :raises TypeError: for an objective of another kind.
     """
-    elbo = _of_pyro(config)
-    return build_objective(config)(model, guide) if elbo is None else SingleLeafELBO(model, guide, elbo)
+    if isinstance(objective, CircuitELBO):
+        return objective(model, guide)
+    if objective.max_plate_nesting == math.inf:  # or Pyro finds it out, by a run that moves the noise of the first step
+        objective.max_plate_nesting = _PLATES
+    return SingleLeafELBO(model, guide, objective)
 
 
-def check_objective(config: FitConfig, spvae: SPVAE, rows: Rows | Tensor) -> None:
+def check_objective(config: FitConfig, model: Queries, rows: Rows | Tensor, objective: ELBO | None = None) -> None:
     """
     Refuses an objective that would be wrong for a model, before anything is trained or written.
 
     :param rows: of which the first is encoded.
-    :raises ValueError: if one of Pyro's objectives is named for several leaves, or for a guide without ``rsample``; if
-        EM is asked for of a model that has no closed M-step.
+    :param ELBO objective: in the place of the one that the configuration names.
+    :raises TypeError: for an objective that is neither ours nor one of Pyro's that are taken.
+    :raises ValueError: if one of Pyro's objectives is given for several leaves, or for a guide that it has no gradient
+        for; if EM is asked for of a model that has no closed M-step.
     """
     if config.optimiser == "em":
-        check_em(spvae)
-    elbo = _of_pyro(config)
-    if elbo is None:
+        check_em(model)
+    named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
+    loss = build_loss(build_objective(config) if objective is None else objective, model.model, model.guide)
+    if not isinstance(loss, SingleLeafELBO):
         return
-    if spvae.num_leaves > 1:
+    if model.num_leaves > 1:
         raise ValueError(
-            f"objective is {config.objective!r}, but the circuit has {spvae.num_leaves} leaves, whose tree the guide "
+            f"objective is {named}, but the circuit has {model.num_leaves} leaves, whose tree the guide "
             "would have to draw; iwae, elbo, renyi and vr-max sum it out, or take the structure whole with one unit"
         )
-    parameter = next(spvae.parameters())
-    generators = [parameter.device] if parameter.device.type == "cuda" else []
-    with lean(), in_mode(spvae, training=False), torch.random.fork_rng(devices=generators), torch.no_grad():
+    parameter = next(model.parameters())
+    with lean(), in_mode(model, training=False), forked(parameter.device), torch.no_grad():
         try:
-            SingleLeafELBO(spvae.model, spvae.guide, elbo).check_guide(rows[:1].to(parameter))
+            loss.check_guide(rows[:1].to(parameter))
         except ValueError as error:
-            raise ValueError(f"objective is {config.objective!r}; {error}") from None
+            raise ValueError(f"objective is {named}; {error}") from None
 
 
-def check_em(spvae: SPVAE) -> SPN:
+def check_em(model: Queries) -> ClosedForm:
     """
     The model as one that EM can train.
 
     :raises ValueError: if it is no vanilla SPN, or its likelihood has no sufficient statistics.
     """
-    if not isinstance(spvae, SPN):
-        named, kind = type(spvae).__name__, type(spvae.leaf).__name__
+    if not isinstance(model, ClosedForm):
+        named, kind = type(model).__name__, type(model.leaf).__name__
         raise ValueError(
             "optimiser is 'em', which trains vanilla SPNs (models.SPN, --leaf factorized); the model is "
             f"{named} of {kind}"
         )
-    likelihood = spvae.leaf.likelihood
-    empty = next(spvae.parameters()).new_zeros(0, spvae.num_leaves, likelihood.sizes["pixels"])
-    likelihood.statistics(empty, empty)  # which refuses if it has none
-    return spvae
-
-
-def _of_pyro(config: FitConfig) -> ELBO | None:
-    options: dict[str, Any] = {
-        "num_particles": config.particles,
-        "vectorize_particles": True,
-        "max_plate_nesting": 2,  # data and leaf
-    }
-    if config.objective == "trace-elbo":
-        return Trace_ELBO(**options)
-    if config.objective == "trace-mean-field-elbo":
-        return TraceMeanField_ELBO(**options)
-    if config.objective == "pyro-renyi-elbo":
-        return RenyiELBO(alpha=config.order, **options)
-    return None
+    model.check_closed_form()
+    return model

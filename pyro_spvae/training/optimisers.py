@@ -4,28 +4,48 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from pyro_spvae.training.adam_normgrad import AdamNormGrad, norm_groups
+from pyro_spvae.training.adam_normgrad import adam_normgrad
 from pyro_spvae.training.config import FitConfig
 
+#: by the names that configurations have for them, functions from model and configuration to an optimiser of all
+#: parameters; fused where torch has that: one pass over all parameters instead of ten
+OPTIMISERS: dict[str, Callable[[nn.Module, FitConfig], torch.optim.Optimizer]] = {
+    "adam": lambda model, config: torch.optim.Adam(model.parameters(), lr=config.lr, fused=True),
+    "adamax": lambda model, config: torch.optim.Adamax(model.parameters(), lr=config.lr),
+    "adamw": lambda model, config: torch.optim.AdamW(
+        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+    ),
+    "adam-normgrad": lambda model, config: adam_normgrad(model, config.lr),
+}
 
-def build_optimiser(config: FitConfig, model: nn.Module) -> torch.optim.Optimizer:
+
+def own_optimiser(optimiser: Any, model: nn.Module) -> torch.optim.Optimizer:
     """
-    The optimiser of a configuration for all parameters of a model; fused where torch has that: one pass over all
-    parameters instead of ten.
+    A user's own optimiser.
+
+    :param optimiser: of the model's parameters, or a function that makes one of them.
+    :raises ValueError: if it is none, holds parameters that are not the model's, or evaluates the loss itself.
     """
-    if config.optimiser == "adam-normgrad":
-        return AdamNormGrad(norm_groups(model), lr=config.lr, fused=True)
-    parameters = model.parameters()
-    if config.optimiser == "adamax":
-        return torch.optim.Adamax(parameters, lr=config.lr)
-    if config.optimiser == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.Adam(parameters, lr=config.lr, fused=True)
+    own = {id(parameter) for parameter in model.parameters()}
+    made = optimiser if isinstance(optimiser, torch.optim.Optimizer) else optimiser(model.parameters())
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ValueError(f"optimiser makes a {type(made).__name__}; a torch optimiser is needed")
+    if any(id(parameter) not in own for group in made.param_groups for parameter in group["params"]):
+        raise ValueError("optimiser holds parameters that are not the model's; make it of spvae.parameters()")
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"optimiser is a {type(made).__name__}, whose step evaluates the loss several times; one that takes the "
+            "gradient of a batch is needed"
+        )
+    return made
 
 
 class Schedule:

@@ -15,17 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_spvae import distributed
+from pyro_spvae import distributed, plots
 from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
-from pyro_spvae.training.objective import build_objective
-from pyro_spvae.training.pictures import write_pictures
+from pyro_spvae.training.objective import as_bound, build_objective
+from pyro_spvae.training.run import versions
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
-from pyro_spvae.training.versions import versions
 
 Report = Callable[[str], None]
 
@@ -151,8 +150,7 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
         )
         results, log_likelihood = _results(job, trainer, progress)
         if distributed.is_main():
-            names = write_pictures(job.spvae, job.data, folder, trainer.metrics, loggers, trainer.step, log_likelihood)
-            report(f"pictures    {', '.join(names)} in {folder.figures}")
+            _write_pictures(job, trainer, folder, loggers, log_likelihood, report)
             folder.write_json("results.json", results)
         distributed.barrier()
     except Exception:
@@ -167,6 +165,19 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
     report(summary(results))
     report(f"written to  {folder.path}")
     return results
+
+
+def _write_pictures(
+    job: Job, trainer: Trainer, folder: RunFolder, loggers: list[Logger], log_likelihood: Tensor, report: Report
+) -> None:
+    figures, images = plots.run_pictures(job.spvae, job.data, trainer.metrics, log_likelihood)
+    folder.figures.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        plots.save(figure, folder.figures / f"{name}.png")
+    for logger in loggers:
+        for name, shown in images.items():
+            logger.image(trainer.step, name, shown)
+    report(f"pictures    {', '.join(f'{name}.png' for name in figures)} in {folder.figures}")
 
 
 def _create(folder: RunFolder, job: Job, overwrite: bool) -> None:
@@ -194,7 +205,7 @@ def _results(job: Job, trainer: Trainer, progress: bool) -> tuple[dict[str, Any]
     figures, log_likelihood, _ = evaluate_rows(
         job.spvae,
         job.data.test,
-        elbo=build_objective(config),
+        elbo=as_bound(build_objective(config)),
         samples=config.samples,
         chunk_size=config.chunk_size,
         seed=config.seed,

@@ -6,26 +6,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
+from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_spvae import distributed
+from pyro_spvae.blocks import in_mode
+from pyro_spvae.blocks.life_cycle import process_buffers
 from pyro_spvae.data import Rows
 from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import anneal
-from pyro_spvae.models import SPVAE
-from pyro_spvae.nn.mode import in_mode
+from pyro_spvae.queries import Queries
 from pyro_spvae.training.batches import Batches
 from pyro_spvae.training.config import FitConfig
-from pyro_spvae.training.evaluation import mean_bounds
+from pyro_spvae.training.evaluation import mean_bounds, prepare_evaluation
 from pyro_spvae.training.interruption import Interrupted, Interruption
-from pyro_spvae.training.lean import lean
 from pyro_spvae.training.logger import Logger
-from pyro_spvae.training.objective import build_loss, build_objective
+from pyro_spvae.training.objective import as_bound, build_loss, build_objective
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.updates import build_update
 
@@ -46,7 +48,7 @@ class Trainer:
 
     Of several processes each computes its share of every batch; the gradient is that of the whole batch.
 
-    :param SPVAE spvae: the model, on its device.
+    :param spvae: the model, on its device.
     :param train: training rows.
     :param validation: rows to watch.
     :param FitConfig config: how to fit.
@@ -58,11 +60,14 @@ class Trainer:
     :param callable report: takes lines of text.
     :param loggers: further takers of metrics.
     :param str how_to_resume: what a user is told to do after an interruption.
+    :param ELBO objective: in the place of the one that the configuration names.
+    :param optimiser: likewise, see :class:`~pyro_spvae.training.updates.GradientUpdate`.
+    :param dict beta: weight of the latent KL by site, in the place of the configuration's.
     """
 
     def __init__(
         self,
-        spvae: SPVAE,
+        spvae: Queries,
         train: Rows | Tensor,
         validation: Rows | Tensor,
         config: FitConfig,
@@ -74,6 +79,9 @@ class Trainer:
         report: Callable[[str], None] = lambda line: None,
         loggers: Sequence[Logger] = (),
         how_to_resume: str = "pyro-spvae train --resume {path}",
+        objective: ELBO | None = None,
+        optimiser: Any = None,
+        beta: Mapping[str, float] | None = None,
     ) -> None:
         self.spvae = spvae
         self.validation = validation
@@ -86,15 +94,18 @@ class Trainer:
         self.loggers = loggers
         self.how_to_resume = how_to_resume
         _start_from(train, observed, spvae, config.seed)
-        self.elbo = build_objective(config)
+        objective = build_objective(config) if objective is None else objective
+        self.elbo = as_bound(objective)
         self.batches = Batches(train, observed, config.batch_size, config.seed)
         self.rows = len(train)
-        model, guide = anneal(spvae.model, 1.0), anneal(spvae.guide, 1.0)
+        model, guide = anneal(spvae.model), anneal(spvae.guide, guide=True)
         self._annealed = (model, guide)
-        weighted = config.warmup > 0 or config.beta != 1
-        self.objective = build_loss(config, *((model, guide) if weighted else (spvae.model, spvae.guide)))
+        self._beta = beta
+        weighted = config.warmup > 0 or config.beta != 1 or beta is not None
+        self.objective = build_loss(objective, *((model, guide) if weighted else (spvae.model, spvae.guide)))
         self.parameters = dict(spvae.named_parameters())
-        self.update = build_update(config, spvae, config.epochs * len(self.batches))
+        self.steps = config.epochs * len(self.batches)
+        self.update = build_update(config, spvae, self.steps, optimiser)
         parameter = next(iter(self.parameters.values()))
         self.device, self.dtype = parameter.device, parameter.dtype
         # where training stands; all of it is in a checkpoint
@@ -165,6 +176,8 @@ class Trainer:
         x, observed = self.batches(self.epoch, self.batch)
         size = len(self.batches.index(self.epoch, self.batch))
         torch.manual_seed(noise_seed(self.config.seed, self.step * distributed.world() + distributed.rank(), stream=4))
+        with torch.no_grad():
+            self.spvae.advance(min(1.0, self.step / self.steps))
         bound, stop = self._step(objective, x, observed, asked, size, last=self.batch + 1 == len(self.batches))
         self.summed[0] += bound
         self.summed[1] += size
@@ -191,7 +204,11 @@ class Trainer:
         """The weight of the latent KL in this epoch."""
         rise = min(1.0, (self.epoch + 1) / self.config.warmup) if self.config.warmup else 1.0
         for program in self._annealed:
-            program.beta = rise * self.config.beta
+            if self._beta is None:
+                program.beta = rise * self.config.beta
+            else:
+                others = dict.fromkeys(self.spvae.latents, self.config.beta)
+                program.beta = {site: rise * beta for site, beta in (others | dict(self._beta)).items()}
 
     def _validation_is_due(self) -> bool:
         every = self.config.validate_every
@@ -245,20 +262,22 @@ class Trainer:
         if self.folder is None:
             if better:
                 self._best_state = {name: value.clone() for name, value in self.spvae.state_dict().items()}
-        elif distributed.is_main():
+        else:
             state = self.state()
-            self.folder.append_metrics(line)
-            if better:
-                self.folder.save("best.pt", {name: state[name] for name in (*self.identity, *_OF_BEST)})
-            self.folder.save("last.pt", state)
+            if distributed.is_main():
+                self.folder.append_metrics(line)
+                if better:
+                    self.folder.save("best.pt", {name: state[name] for name in (*self.identity, *_OF_BEST)})
+                self.folder.save("last.pt", state)
         for logger in self.loggers:
             logger.log(self.step, {name: value for name, value in line.items() if name != "step"})
 
     def _interrupt(self) -> None:
         if self.folder is None:
             raise Interrupted(f"stopped after step {self.step}")
+        state = self.state()
         if distributed.is_main():
-            self.folder.save("last.pt", self.state())
+            self.folder.save("last.pt", state)
         distributed.barrier()
         raise Interrupted(
             f"stopped after step {self.step}, everything is saved; continue with: "
@@ -271,6 +290,15 @@ class Trainer:
             self.spvae.load_state_dict(self.folder.load("best.pt")["model"])
         elif self._best_state is not None:
             self.spvae.load_state_dict(self._best_state)
+            own = process_buffers(self.spvae)
+            for name, value in distributed.gathered(own)[0].items() if own else ():  # as from a folder
+                own[name].copy_(value)
+        before = {name: value.clone() for name, value in self.spvae.state_dict().items()}
+        prepare_evaluation(self.spvae, self.config.seed)
+        state = self.spvae.state_dict()
+        if self.folder is not None and any(not torch.equal(state[name], value) for name, value in before.items()):
+            if distributed.is_main():
+                self.folder.save("best.pt", self.folder.load("best.pt") | {"model": state})
 
     def _diverged(self, name: str, value: float) -> None:
         def broken(of: Callable[[nn.Parameter], Tensor | None]) -> list[str]:
@@ -289,7 +317,7 @@ class Trainer:
             kept = f"the last good parameters are in {self.folder.path / 'last.pt'}"
         raise ValueError(
             f"the {name} became {value} at step {self.step + (name == 'bound')}{where}; {kept}; try a smaller lr than "
-            f"{self.config.lr:g}, or data scaled to about [0, 1]"
+            f"{self.update.lr or self.config.lr:g}, or data scaled to about [0, 1]"
         )
 
     def _remaining(self) -> str:
@@ -298,9 +326,13 @@ class Trainer:
         return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
 
     def state(self) -> dict[str, Any]:
-        """Everything that training goes on from, as tensors and plain values."""
+        """
+        Everything that training goes on from, as tensors and plain values. All processes take part, since each has
+        buffers of its own.
+        """
         return self.identity | {
             "model": self.spvae.state_dict(),
+            "processes": distributed.gathered(process_buffers(self.spvae)),
             **self.update.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
@@ -321,6 +353,17 @@ class Trainer:
         :param list metrics: the lines of the validations before it.
         """
         self.spvae.load_state_dict(state["model"])
+        own = process_buffers(self.spvae)
+        if own:
+            of_all = state["processes"]
+            if len(of_all) != distributed.world():
+                raise ValueError(
+                    f"the run was started with {len(of_all)} processes, each with a state of its own, but there are "
+                    f"{distributed.world()} now; resume it with {len(of_all)}"
+                )
+            with torch.no_grad():
+                for name, value in own.items():
+                    value.copy_(of_all[distributed.rank()][name])
         self.update.load_state_dict(state)
         for name in ("step", "epoch", "batch", "validations", "best", "best_epoch", "waited", "seconds"):
             setattr(self, name, state[name])
@@ -328,7 +371,7 @@ class Trainer:
         self.metrics = metrics
 
 
-def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: SPVAE, seed: int) -> None:
+def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: Queries, seed: int) -> None:
     """Shows rows drawn by the seed to a model that starts from data, such as one with a VampPrior of training data."""
     wanted = min(spvae.wanted_rows, len(train))  # the prior itself says so if there are too few
     if not wanted:
@@ -338,4 +381,4 @@ def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: SPVAE, see
     parameter = next(spvae.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(noise_seed(seed, 1, stream=7))
-        spvae.initialise(train[index].to(parameter), None if observed is None else observed[index].to(parameter.device))
+        spvae.start(train[index].to(parameter), None if observed is None else observed[index].to(parameter.device))

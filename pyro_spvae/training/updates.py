@@ -9,10 +9,11 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from pyro_spvae import distributed
-from pyro_spvae.models import SPN, SPVAE
+from pyro_spvae.infer.em import ClosedForm
+from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import check_em
-from pyro_spvae.training.optimisers import Schedule, build_optimiser
+from pyro_spvae.training.optimisers import OPTIMISERS, Schedule, own_optimiser
 
 
 class Update(Protocol):
@@ -49,14 +50,19 @@ class GradientUpdate:
     A step of a torch optimiser for every batch.
 
     :param FitConfig config: names optimiser and schedule.
-    :param SPVAE spvae: the model.
+    :param spvae: the model.
     :param int steps: steps of the whole run.
+    :param optimiser: in the place of the one that is named: an optimiser of the model's parameters, or a function that
+        makes one of them.
+    :raises ValueError: if it is neither, or holds other parameters.
     """
 
-    def __init__(self, config: FitConfig, spvae: SPVAE, steps: int) -> None:
+    def __init__(self, config: FitConfig, spvae: Queries, steps: int, optimiser: Any = None) -> None:
         self.clip = config.clip
         self.parameters = list(spvae.parameters())
-        self.optimiser = build_optimiser(config, spvae)
+        self.optimiser = (
+            OPTIMISERS[config.optimiser](spvae, config) if optimiser is None else own_optimiser(optimiser, spvae)
+        )
         self.schedule = Schedule(config, self.optimiser, steps)
 
     @property
@@ -94,12 +100,12 @@ class EMUpdate:
     the number of processes.
 
     :param FitConfig config: has the smoothing.
-    :param SPN spn: the model.
+    :param ClosedForm spn: the model.
     """
 
     lr = None
 
-    def __init__(self, config: FitConfig, spn: SPN) -> None:
+    def __init__(self, config: FitConfig, spn: ClosedForm) -> None:
         self.spn = spn
         self.smoothing = config.smoothing
         self.expected = spn.expected_statistics()
@@ -128,13 +134,14 @@ class EMUpdate:
         self.expected.load_state_dict(state["expected"])
 
 
-def build_update(config: FitConfig, spvae: SPVAE, steps: int) -> Update:
+def build_update(config: FitConfig, spvae: Queries, steps: int, optimiser: Any = None) -> Update:
     """
     The update of a configuration.
 
     :param int steps: steps of the whole run.
+    :param optimiser: a user's own, see :class:`GradientUpdate`.
     :raises ValueError: if EM is asked for of a model with no closed M-step.
     """
     if config.optimiser != "em":
-        return GradientUpdate(config, spvae, steps)
+        return GradientUpdate(config, spvae, steps, optimiser)
     return EMUpdate(config, check_em(spvae))

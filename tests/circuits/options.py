@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Hashable
 
 import numpy as np
@@ -27,12 +28,23 @@ def relative(regions: RegionGraph, region: int, origin: int) -> frozenset[tuple[
 
 def content(regions: RegionGraph, region: int) -> Hashable:
     """All partitions from a region downwards as sets of relative coordinates; two regions are alike if it is equal."""
-    below, found = [region], set()
+    below, met, found = [region], set(), set()
     while below:
-        for parent, left, right in regions.region_partitions[below.pop()]:
-            found.add(tuple(relative(regions, one, region) for one in (parent, left, right)))
-            below += [left, right]
+        one = below.pop()
+        if one not in met:
+            met.add(one)
+            below += [part for _, *parts in regions.region_partitions[one] for part in parts]
+            found |= {tuple(relative(regions, node, region) for node in own) for own in regions.region_partitions[one]}
     return frozenset(found) or relative(regions, region, region)
+
+
+@functools.cache
+def options_of(regions: RegionGraph) -> dict[str, dict[str, str]]:
+    """Those that make a difference: regions that are alike can be tied, weights of partitions can be products."""
+    inner = range(regions.num_leaf_regions, regions.num_regions)
+    without = set() if len({content(regions, region) for region in inner}) < len(inner) else {"tie"}
+    without |= set() if inner else {"weights"}
+    return {name: options for name, options in OPTIONS.items() if without.isdisjoint(options)}
 
 
 def expected_num_weights(regions: RegionGraph, units: int, leaves: int | None, options: dict[str, str]) -> int:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-import itertools
-from typing import cast
+import functools
+from itertools import compress
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,9 +14,17 @@ from torch import Tensor
 from pyro_spvae.circuits import Circuit
 from pyro_spvae.circuits.layer import SumLayer
 
-# (log-weight, children) of each product of a sum; a node is (region, unit)
+# log-weights and children of the products of a sum; a node is (region, unit)
 Node = tuple[int, int]
-Products = list[tuple[Tensor, tuple[Node, ...]]]
+Products = tuple[Tensor, list[tuple[Node, ...]]]
+
+
+class Trees(NamedTuple):
+    """Every induced tree: log-weight in nats (differentiable), leaves, and products in the order of the weights."""
+
+    log_weight: Tensor  # [tree]
+    leaves: Tensor  # bool [tree, leaf]
+    products: Tensor  # bool [tree, weight]
 
 
 def sum_nodes(circuit: Circuit) -> dict[Node, Products]:
@@ -27,12 +36,12 @@ def sum_nodes(circuit: Circuit) -> dict[Node, Products]:
         left = layer.left.view(layer.num_regions, -1).tolist()
         right = None if layer.right is None else layer.right.view(layer.num_regions, -1).tolist()
         for place, region in enumerate(layer.regions):
+            rows = [left[place]] if right is None else [left[place], right[place]]
+            children = [tuple(nodes[row] for row in chosen) for chosen in zip(*rows, strict=True)]
             for unit in range(layer.num_sums):
                 # the root of a graph of one region is also its leaf region; as a sum it is unit -1
                 node = (region, -1) if right is None else (region, unit)
-                rows = [left[place]] if right is None else [left[place], right[place]]
-                children = [tuple(nodes[row] for row in chosen) for chosen in zip(*rows, strict=True)]
-                sums[node] = list(zip(log_weights[place, unit], children, strict=True))
+                sums[node] = log_weights[place, unit], children
                 nodes.append(node)
     return sums
 
@@ -44,17 +53,50 @@ def recursive_log_prob(circuit: Circuit, leaf: Tensor) -> Tensor:
     :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``.
     """
     sums = sum_nodes(circuit)
-    known: dict[Node, Tensor] = {}
+    known = {divmod(place, circuit.leaves): value for place, value in enumerate(leaf.unbind(-1))}
 
     def value(node: Node) -> Tensor:
-        if node not in sums:
-            return leaf[..., node[0] * circuit.leaves + node[1]]
         if node not in known:
-            terms = [weight + sum(value(child) for child in children) for weight, children in sums[node]]
-            known[node] = torch.logsumexp(torch.stack(terms), dim=0)
+            log_weights, children = sums[node]
+            factors = [torch.stack([value(child) for child in part], -1) for part in zip(*children, strict=True)]
+            known[node] = torch.logsumexp(log_weights + sum(factors), -1)
         return known[node]
 
     return value(root_node(circuit))
+
+
+def list_trees(circuit: Circuit) -> Trees:
+    """Every induced tree.
+
+    :param Circuit circuit: a small circuit.
+    """
+    sums = sum_nodes(circuit)
+    sizes = [len(children) for _, children in sums.values()]
+    every = torch.eye(sum(sizes), dtype=torch.bool)
+    taken = dict(zip(sums, every.split(sizes), strict=True))  # [product, weight]
+    none = torch.zeros(1, sum(sizes), dtype=torch.bool)
+    ends = torch.eye(circuit.num_leaves, dtype=torch.bool).unsqueeze(1)
+    known = {divmod(place, circuit.leaves): Trees(torch.zeros(1), end, none) for place, end in enumerate(ends)}
+
+    def trees(node: Node) -> Trees:
+        if node not in known:
+            products = []
+            for log_weight, children, choice in zip(*sums[node], taken[node], strict=True):
+                own = functools.reduce(_pairs, [trees(child) for child in children])
+                products.append(Trees(log_weight + own.log_weight, own.leaves, own.products | choice))
+            known[node] = Trees(*map(torch.cat, zip(*products, strict=True)))
+        return known[node]
+
+    return trees(root_node(circuit))
+
+
+def _pairs(one: Trees, other: Trees) -> Trees:
+    """Every tree of one part with every tree of another."""
+    return Trees(
+        (one.log_weight.unsqueeze(1) + other.log_weight).flatten(),
+        (one.leaves.unsqueeze(1) | other.leaves).flatten(0, 1),
+        (one.products.unsqueeze(1) | other.products).flatten(0, 1),
+    )
 
 
 def enumerate_induced_trees(circuit: Circuit) -> list[tuple[Tensor, frozenset[int]]]:
@@ -70,22 +112,12 @@ def enumerate_choices(circuit: Circuit) -> list[tuple[Tensor, frozenset[int], fr
 
     :param Circuit circuit: a small circuit.
     """
-    sums = sum_nodes(circuit)
-    Tree = tuple[Tensor, frozenset[int], frozenset[tuple[Node, int]]]
-
-    def trees(node: Node) -> list[Tree]:
-        if node not in sums:
-            return [(torch.zeros(()), frozenset([node[0] * circuit.leaves + node[1]]), frozenset())]
-        found: list[Tree] = []
-        for place, (weight, children) in enumerate(sums[node]):
-            for chosen in itertools.product(*(trees(child) for child in children)):
-                log_weight = weight + sum(one for one, _, _ in chosen)
-                leaves = frozenset().union(*(leaves for _, leaves, _ in chosen))
-                choices = frozenset([(node, place)]).union(*(choices for _, _, choices in chosen))
-                found.append((log_weight, leaves, choices))
-        return found
-
-    return trees(root_node(circuit))
+    choices = [(node, place) for node, (_, own) in sum_nodes(circuit).items() for place in range(len(own))]
+    log_weight, leaves, products = list_trees(circuit)
+    return [
+        (weight, frozenset(compress(range(circuit.num_leaves), ends)), frozenset(compress(choices, taken)))
+        for weight, ends, taken in zip(log_weight, leaves.tolist(), products.tolist(), strict=True)
+    ]
 
 
 def root_node(circuit: Circuit) -> Node:
@@ -93,16 +125,14 @@ def root_node(circuit: Circuit) -> Node:
     return (circuit.regions.root, -1 if circuit.layers and not circuit.regions.partitions else 0)
 
 
-def selection_probabilities(circuit: Circuit, leaf: Tensor | None = None) -> dict[tuple[bool, ...], Tensor]:
-    """Probability of each set of leaves, by enumeration, given one vector of leaf log-densities or not.
+def selection_log_probs(trees: Trees, leaf: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Each set of leaves that trees end in, ``bool [set, leaf]``, and its log-probability (differentiable, nats).
 
-    :param Circuit circuit: a small circuit.
-    :param Tensor leaf: leaf log-densities in nats, ``[leaf]``.
+    :param Trees trees: all of a circuit.
+    :param Tensor leaf: leaf log-densities in nats, ``[leaf]``, of what is known; ``None``: nothing is.
     """
-    weights: dict[tuple[bool, ...], list[Tensor]] = {}
-    for log_weight, leaves in enumerate_induced_trees(circuit):
-        selected = tuple(place in leaves for place in range(circuit.num_leaves))
-        total = log_weight if leaf is None else log_weight + leaf[list(leaves)].sum()
-        weights.setdefault(selected, []).append(total)
-    joint = torch.stack([torch.logsumexp(torch.stack(terms), dim=0) for terms in weights.values()])
-    return dict(zip(weights, torch.softmax(joint, dim=0), strict=True))
+    joint = trees.log_weight if leaf is None else trees.log_weight + trees.leaves.to(leaf.dtype) @ leaf
+    selections, number = trees.leaves.unique(dim=0, return_inverse=True)
+    own = number == torch.arange(len(selections)).unsqueeze(1)  # [set, tree]
+    totals = joint.masked_fill(~own, -torch.inf).logsumexp(-1)
+    return selections, totals - totals.logsumexp(0)

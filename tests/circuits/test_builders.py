@@ -33,8 +33,7 @@ def test_counts_of_the_poster():
     assert (coarse["sums"] + 1, fine["sums"] + 1) == (1470, 9702)
 
 
-@pytest.mark.parametrize("height", range(2, 8))
-@pytest.mark.parametrize("width", range(2, 8))
+@pytest.mark.parametrize(("height", "width"), [(2, 2), (2, 7), (6, 2), (3, 5), (5, 4), (7, 7)])
 def test_grid_counts_in_closed_form(height, width):
     graph = poon_domingos((height, width), 1)
     high, wide = math.comb(height + 1, 2), math.comb(width + 1, 2)

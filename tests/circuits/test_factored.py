@@ -172,6 +172,7 @@ def test_numbers_of_weights():
     assert circuit.regions.counts(20)["weights"] == (194 * 20 + 6) * 400
 
 
-def test_a_mixture_of_leaves_has_one_softmax():
-    circuit = Circuit(whole(3), units=1, leaves=5, weights="cp")
+@pytest.mark.parametrize("tie", ["none", "shape"])
+def test_a_mixture_of_leaves_has_one_softmax(tie):
+    circuit = Circuit(whole(3), units=1, leaves=5, tie=tie, weights="cp")
     assert circuit.num_weights == 5 and circuit.log_weights()[0].shape == (1, 1, 5)

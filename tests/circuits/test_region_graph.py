@@ -11,13 +11,9 @@ import math
 import pickle
 import random
 
-import matplotlib
-import matplotlib.pyplot as plt
 import pytest
 
 from pyro_spvae.circuits import RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
-
-matplotlib.use("Agg")
 
 
 def renumbered(graph: RegionGraph, seed: int) -> RegionGraph:
@@ -132,15 +128,6 @@ class RegionGraphTests:
         with pytest.raises(dataclasses.FrozenInstanceError):
             graph.shape = (1,)
 
-    def test_plot_shows_the_counts_and_every_leaf_region(self, graph):
-        ax = graph.plot()
-        assert ax.get_title() == (
-            f"{graph.num_regions} regions ({graph.num_leaf_regions} leaf), {len(graph.partitions)} partitions"
-        )
-        labels = {text.get_text() for text in ax.texts}
-        assert labels >= {str(region) for region in range(graph.num_leaf_regions)}
-        plt.close(ax.figure)
-
 
 class TestPoonDomingos(RegionGraphTests):
     graphs = [
@@ -172,31 +159,6 @@ class TestWhole(RegionGraphTests):
 class TestByHand(RegionGraphTests):
     # leaf regions at different depths, and one leaf region used by two partitions
     graphs = [RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])]
-
-
-def test_plot_draws_a_small_graph_whole_and_the_cells_of_a_large_one():
-    figure, (small, large, overlapping) = plt.subplots(1, 3)
-    assert poon_domingos((2, 2), 1).plot(small) is small
-    # nine thumbnails, and a dot for each of the six partitions
-    assert len(small.images) == 9
-    assert sum(line.get_marker() == "o" for line in small.lines) == 6
-    # eight cells a row, as many as there are colours
-    poon_domingos((16, 16), 2).plot(large)
-    (picture,) = large.images
-    # one picture of the image: entries of one cell share a colour, which no neighbouring cell has
-    shades = picture.get_array()
-    assert shades.shape == (16, 16) and len(large.texts) == 64
-    for row in range(8):
-        for column in range(8):
-            cell = shades[2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
-            assert (cell == cell[0, 0]).all()
-            assert column == 7 or cell[0, 0] != shades[2 * row, 2 * column + 2]
-            assert row == 7 or cell[0, 0] != shades[2 * row + 2, 2 * column]
-    graph = random_binary_tree((8, 8), 3, 12, seed=0)
-    graph.plot(overlapping)
-    assert graph.num_leaf_regions == 96 and len(overlapping.images) == 64
-    assert overlapping.texts[-1].get_text() == "the first 64 of 96 leaf regions"
-    plt.close(figure)
 
 
 GOOD = {"shape": [3], "leaf_scopes": [[0], [1], [2]], "partitions": [[3, 0, 1], [4, 3, 2]]}

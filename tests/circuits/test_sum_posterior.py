@@ -11,8 +11,8 @@ import torch
 
 from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, random_binary_tree, whole
 
-from .options import OPTIONS
-from .oracle import enumerate_choices, recursive_log_prob
+from .options import options_of
+from .oracle import list_trees, recursive_log_prob
 
 UNEVEN = RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])
 
@@ -24,9 +24,13 @@ class SumPosteriorTests:
     units = 2
     leaves: int | None = None
 
-    @pytest.fixture(params=OPTIONS)
-    def circuit(self, request):
-        return Circuit(self.regions, self.units, self.leaves, **OPTIONS[request.param])
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        options = options_of(self.regions)
+        metafunc.parametrize("options", options.values(), ids=options)
+
+    @pytest.fixture
+    def circuit(self, options):
+        return Circuit(self.regions, self.units, self.leaves, **options)
 
     @pytest.fixture
     def leaf(self, circuit):
@@ -90,21 +94,10 @@ class EnumerableSumPosteriorTests(SumPosteriorTests):
     """Few enough induced trees to list them."""
 
     def test_equals_enumeration(self, circuit, leaf):
-        trees = enumerate_choices(circuit)
-        terms = torch.stack([weight + leaf[:, list(leaves)].sum(-1) for weight, leaves, _ in trees])
-        chance = torch.softmax(terms, 0).detach()  # [tree, B]
-        groups = zip(circuit.layers, circuit.sum_posterior(leaf), strict=True)
-        checked = 0
-        for layer, posterior in groups:
-            for place, region in enumerate(layer.regions):
-                for unit in range(layer.num_sums):
-                    node = (region, -1) if layer.right is None else (region, unit)
-                    for product in range(layer.num_products):
-                        taking = [(node, product) in choices for _, _, choices in trees]
-                        expected = chance[torch.tensor(taking)].sum(0)
-                        torch.testing.assert_close(posterior[:, place, unit, product], expected, rtol=1e-10, atol=1e-13)
-                        checked += 1
-        assert checked == sum(weight.numel() for weight in circuit.log_weights())
+        trees = list_trees(circuit)
+        chance = torch.softmax(trees.log_weight + leaf @ trees.leaves.double().T, -1).detach()  # [B, tree]
+        posterior = torch.cat([one.flatten(1) for one in (torch.zeros(4, 0), *circuit.sum_posterior(leaf))], 1)
+        torch.testing.assert_close(posterior, chance @ trees.products.double(), rtol=1e-10, atol=1e-13)
 
 
 class TestGrid(EnumerableSumPosteriorTests):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pyro_spvae.data import DataSet, Values, load_data
 from pyro_spvae.data.files import _read
 from tests.cli_cases import python
+from tests.data.cases import damaged, lengths, refused, together
 
 
 def load_array(tmp_path: Path, array: Any, seed: int = 0) -> DataSet:
@@ -45,19 +46,16 @@ def numbered(rows: int, first: int = 0) -> Any:
 def test_shapes(tmp_path: Path, shape: tuple[int, ...], event_shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).random(shape)
     data = load_array(tmp_path, array)
-    assert data.event_shape == event_shape
-    assert data.name == "own.npy"
-    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
-    assert together.dtype == torch.float32
-    expected = {row.tobytes() for row in array.astype(np.float32)}
-    assert {row.numpy().tobytes() for row in together} == expected
+    assert data.event_shape == event_shape and data.name == "own.npy"
+    rows = together(data)
+    assert rows.dtype == torch.float32
+    assert {row.numpy().tobytes() for row in rows} == {row.tobytes() for row in array.astype(np.float32)}
 
 
 def test_rows_are_split_by_seed(tmp_path: Path) -> None:
     data = load_array(tmp_path, numbered(109))
-    assert [len(x) for x in (data.train, data.validation, data.test)] == [89, 10, 10]
-    numbers = torch.cat([data.train[:], data.validation[:], data.test[:]])[:, 0]
-    assert torch.equal(numbers.sort().values, torch.arange(109.0, dtype=torch.float32))
+    assert lengths(data) == [89, 10, 10]
+    assert torch.equal(together(data)[:, 0].sort().values, torch.arange(109.0, dtype=torch.float32))
     assert not torch.equal(data.test[:], load_array(tmp_path, numbered(109), seed=1).test[:])
     assert torch.equal(data.test[:], load_array(tmp_path, numbered(109), seed=0).test[:])
 
@@ -74,12 +72,11 @@ def test_given_splits_are_kept_in_order(tmp_path: Path, prefix: str, validation:
 
 def test_a_missing_split_is_drawn_from_train(tmp_path: Path) -> None:
     data = load_arrays(tmp_path, x_train=numbered(50), x_test=numbered(7, first=50), y_train=np.zeros(50))
-    assert [len(x) for x in (data.train, data.validation, data.test)] == [45, 5, 7]
+    assert lengths(data) == [45, 5, 7]
     np.testing.assert_array_equal(data.test[:].numpy(), numbered(7, first=50))
     numbers = torch.cat([data.train[:], data.validation[:]])[:, 0]
     assert sorted(numbers.tolist()) == list(range(50))
-    data = load_arrays(tmp_path, train=numbered(50))
-    assert [len(x) for x in (data.train, data.validation, data.test)] == [40, 5, 5]
+    assert lengths(load_arrays(tmp_path, train=numbered(50))) == [40, 5, 5]
 
 
 def test_which_array_of_a_npz_file(tmp_path: Path) -> None:
@@ -103,7 +100,7 @@ def test_which_array_of_a_npz_file(tmp_path: Path) -> None:
     ],
 )
 def test_npz_files_that_leave_it_open(tmp_path: Path, arrays: dict[str, Any], found: str) -> None:
-    with pytest.raises(ValueError, match=found):
+    with refused(found):
         load_arrays(tmp_path, **arrays)
 
 
@@ -135,8 +132,7 @@ INTEGERS = np.arange(40).reshape(20, 2)
 def test_kind_of_values(tmp_path: Path, array: Any, values: Values) -> None:
     data = load_array(tmp_path, array)
     assert data.values == values
-    together = torch.cat([data.train[:], data.validation[:], data.test[:]]).numpy()
-    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(array.astype(np.float32), axis=0))
+    np.testing.assert_array_equal(np.sort(together(data).numpy(), axis=0), np.sort(array.astype(np.float32), axis=0))
 
 
 def test_kind_of_values_is_decided_over_all_splits(tmp_path: Path) -> None:
@@ -164,9 +160,8 @@ def test_kind_of_values_is_decided_over_all_splits(tmp_path: Path) -> None:
     ],
 )
 def test_unfit_arrays(tmp_path: Path, array: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message) as caught:
+    with refused(message, "own.npy"):
         load_array(tmp_path, array)
-    assert "own.npy" in str(caught.value)
 
 
 class Trap:
@@ -187,24 +182,18 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=objects, allow_pickle=True)
     (tmp_path / "pickle.npy").write_bytes(pickle.dumps(trap))
     for name in ("objects.npy", "objects.npz", "pickle.npy"):
-        with pytest.raises(ValueError, match=f"{name} cannot be read as NumPy arrays"):
+        with refused(f"{name} cannot be read as NumPy arrays"):
             load_data(tmp_path / name)
     assert not Trap.sprung
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz"])
 def test_damaged_files_give_one_sentence(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"own.{suffix}"
-    if suffix == "npy":
-        np.save(path, numbered(20))
-    else:
-        np.savez_compressed(path, x=numbered(20))
-    whole = path.read_bytes()
+    path, whole = tmp_path / f"own.{suffix}", saved(suffix)
     for content in (b"", b"no array", whole[:50], whole[: len(whole) // 2], whole[:-30]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="cannot be read as NumPy arrays") as caught:
+        with refused("cannot be read as NumPy arrays", path):
             load_data(path)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.uint64, np.float64, np.float16, bool])
@@ -249,8 +238,7 @@ class TestTorch:
         x = torch.arange(40.0).reshape(20, 2).double()
         torch.save(x, tmp_path / "own.pt")
         data = load_data(tmp_path / "own.pt")
-        together = torch.cat([data.train[:], data.validation[:], data.test[:]])
-        assert torch.equal(together.sort(0).values, x.float()) and data.name == "own.pt"
+        assert torch.equal(together(data).sort(0).values, x.float()) and data.name == "own.pt"
 
     def test_a_dict_with_splits(self, tmp_path: Path) -> None:
         parts = {name: torch.randint(256, (12, 3, 4, 5), dtype=torch.uint8) for name in ("train", "val", "test")}
@@ -279,9 +267,9 @@ class TestTorch:
     )
     def test_unfit_content(self, tmp_path: Path, content: Any, message: str) -> None:
         torch.save(content, tmp_path / "own.pt")
-        with pytest.raises(ValueError, match=message) as caught:
+        with refused(message, "own.pt"):
             load_data(tmp_path / "own.pt")
-        assert "own.pt" in str(caught.value) and "\n" not in str(caught.value) and not Trap.sprung
+        assert not Trap.sprung
 
 
 def saved(kind: str) -> bytes:
@@ -298,22 +286,19 @@ def saved(kind: str) -> bytes:
 
 @given(st.sampled_from(["npy", "npz", "pt"]), st.integers(0, 5000), st.binary(max_size=12), st.booleans())
 def test_only_refusals_leave_the_readers(tmp_path_factory: Any, kind: str, place: int, noise: bytes, cut: bool) -> None:
-    path, whole = tmp_path_factory.getbasetemp() / f"fuzz.{kind}", saved(kind)
-    place %= len(whole)
-    path.write_bytes(whole[:place] + noise + (b"" if cut else whole[place + len(noise) :]))
+    path = tmp_path_factory.getbasetemp() / f"fuzz.{kind}"
+    path.write_bytes(damaged(saved(kind), place, noise, cut))
     try:
-        data = load_data(path)
+        assert torch.isfinite(load_data(path).train[:]).all()
     except ValueError as error:
         assert "fuzz" in str(error) and "\n" not in str(error)
-    else:
-        assert torch.isfinite(data.train[:]).all()
 
 
 @given(st.sampled_from(["npy", "npz", "pt"]), st.binary(max_size=200))
 def test_noise_is_refused(tmp_path_factory: Any, kind: str, content: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / f"noise.{kind}"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="noise"):
+    with refused("noise"):
         load_data(path)
 
 

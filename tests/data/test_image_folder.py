@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from pyro_spvae.data import Values, load_data
+from tests.data.cases import lengths, refused, together
 
 
 def pictures(number: int, *shape: int, seed: int = 0) -> np.ndarray:
@@ -42,9 +43,8 @@ def test_grey_and_coloured_images(tmp_path: Path, suffix: str, shape: tuple[int,
     grey = len(shape) == 2 and suffix != "webp"  # which has colour only
     assert data.event_shape == ((1, 6, 5) if grey else (3, 6, 5)) and data.values == Values.grey_levels(256)
     expected = torch.from_numpy(images if len(shape) == 3 else np.repeat(images[..., None], 1 if grey else 3, -1))
-    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
     order = torch.cat([rows.index for rows in (data.train, data.validation, data.test) if rows.index is not None])
-    assert torch.equal(together, expected.permute(0, 3, 1, 2).float()[order])
+    assert torch.equal(together(data), expected.permute(0, 3, 1, 2).float()[order])
     assert data.name == "images" and data.train.source is data.test.source, "one array of bytes"
 
 
@@ -62,50 +62,36 @@ def test_folders_of_splits_and_of_classes(tmp_path: Path, validation: str) -> No
 def test_a_split_that_is_missing_is_drawn(tmp_path: Path) -> None:
     write(tmp_path / "train", pictures(20, 4, 4))
     data = load_data(tmp_path, seed=1)
-    assert [len(x) for x in (data.train, data.validation, data.test)] == [16, 2, 2]
+    assert lengths(data) == [16, 2, 2]
     assert not torch.equal(data.test[:], load_data(tmp_path, seed=2).test[:])
-
-
-def test_two_folders_for_one_split(tmp_path: Path) -> None:
-    for name in ("train", "val", "valid"):
-        write(tmp_path / name, pictures(3, 4, 4))
-    with pytest.raises(ValueError, match="holds both valid and val, but there can be only one validation split"):
-        load_data(tmp_path)
 
 
 def test_black_and_white_images_have_two_levels(tmp_path: Path) -> None:
     images = (pictures(12, 4, 4) > 127).astype(np.uint8) * 255
     write(tmp_path, images, mode="1")
     data = load_data(tmp_path)
-    assert data.values == Values.grey_levels(2)
-    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
-    assert float(together.sum()) == (images > 0).sum()
+    assert data.values == Values.grey_levels(2) and float(together(data).sum()) == (images > 0).sum()
 
 
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (
-            lambda path: Image.new("L", (5, 4)).save(path),
-            "999.png has 5 x 4 pixels of mode L, but .*000.png has 4 x 4 of",
-        ),
-        (
-            lambda path: Image.new("RGB", (4, 4)).save(path),
-            "999.png has 4 x 4 pixels of mode RGB, but .*of mode L; all",
-        ),
-        (lambda path: Image.new("1", (4, 4)).save(path), "999.png has 4 x 4 pixels of mode 1, but .*of mode L; all"),
-        (lambda path: Image.new("I;16", (4, 4)).save(path), "999.png is of mode I;16; accepted are 1, L, "),
-        (lambda path: path.write_bytes(b"no image"), "^the image .*999.png cannot be read"),
-        (lambda path: path.write_bytes(b""), "^the image .*999.png cannot be read"),
-        (lambda path: path.write_bytes(path.with_name("000.png").read_bytes()[:60]), "999.png cannot be read"),
+        (Image.new("L", (5, 4)), "999.png has 5 x 4 pixels of mode L, but .*000.png has 4 x 4 of"),
+        (Image.new("RGB", (4, 4)), "999.png has 4 x 4 pixels of mode RGB, but .*of mode L; all"),
+        (Image.new("1", (4, 4)), "999.png has 4 x 4 pixels of mode 1, but .*of mode L; all"),
+        (Image.new("I;16", (4, 4)), "999.png is of mode I;16; accepted are 1, L, "),
+        *((content, "^the image .*999.png cannot be read") for content in (b"no image", b"", 60)),
     ],
 )
-def test_images_that_do_not_fit(tmp_path: Path, other, message: str) -> None:
+def test_images_that_do_not_fit(tmp_path: Path, other: Image.Image | bytes | int, message: str) -> None:
     write(tmp_path, pictures(20, 4, 4))
-    other(tmp_path / "999.png")
-    with pytest.raises(ValueError, match=message) as caught:
+    if isinstance(other, Image.Image):
+        other.save(tmp_path / "999.png")
+    else:
+        part = (tmp_path / "000.png").read_bytes()[:other] if isinstance(other, int) else other
+        (tmp_path / "999.png").write_bytes(part)
+    with refused(message):
         load_data(tmp_path)
-    assert "\n" not in str(caught.value)
 
 
 def test_damage_beside_the_pixels_is_no_matter(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
@@ -115,9 +101,7 @@ def test_damage_beside_the_pixels_is_no_matter(tmp_path: Path, recwarn: pytest.W
     content = path.read_bytes()
     place = content.index(struct.pack("<2HI", 278, 4, 1)) if b"II" == content[:2] else 0  # how many rows to a strip
     path.write_bytes(content[:place] + struct.pack("<2H2I", 278, 4, 2**20, 0) + content[place + 12 :])
-    data = load_data(tmp_path)
-    together = torch.cat([data.train[:], data.validation[:], data.test[:]])
-    assert float(together.sum()) == images.sum() and not recwarn.list
+    assert float(together(load_data(tmp_path)).sum()) == images.sum() and not recwarn.list
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "bmp", "webp", "tif"])
@@ -136,12 +120,17 @@ def test_only_refusals_leave_the_reader(tmp_path: Path, suffix: str) -> None:
             assert str(tmp_path) in str(error) and "\n" not in str(error)
 
 
-def test_no_images_or_too_few(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="^there are no images below the folder .*; accepted are .png, .jpg"):
-        load_data(tmp_path)
-    write(tmp_path, pictures(9, 4, 4))
-    with pytest.raises(ValueError, match="^the data folder .* has 9 rows to draw the validation and test split from"):
-        load_data(tmp_path)
-    (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match="^there are no images below the folder .*train"):
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({}, "^there are no images below the folder .*; accepted are .png, .jpg"),
+        ({".": 9}, "^the data folder .* has 9 rows to draw the validation and test split from"),
+        ({".": 9, "train": 0}, "^there are no images below the folder .*train"),
+        ({"train": 3, "val": 3, "valid": 3}, "holds both valid and val, but there can be only one validation split"),
+    ],
+)
+def test_folders_that_do_not_fit(tmp_path: Path, folders: dict[str, int], message: str) -> None:
+    for name, number in folders.items():
+        write(tmp_path / name, pictures(number, 4, 4))
+    with refused(message):
         load_data(tmp_path)

@@ -46,22 +46,23 @@ def test_generator_makes_it_reproducible_and_leaves_the_global_one_alone() -> No
     assert not torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("levels", [1, 0, -5, 2**16 + 1])
-def test_levels_out_of_range(levels: int) -> None:
-    with pytest.raises(ValueError, match=f"levels is {levels}, but"):
-        dequantize(torch.zeros(2), levels)
+WHOLE = "whole numbers between 0 and levels - 1 = 16"
 
 
-@pytest.mark.parametrize("value", [-1.0, 17.0, 0.5, math.nan, math.inf])
-def test_values_that_are_no_grey_levels(value: float) -> None:
-    with pytest.raises(ValueError, match="whole numbers between 0 and levels - 1 = 16"):
-        dequantize(torch.tensor([0.0, value]), 17)
-
-
-@pytest.mark.parametrize("dtype", [torch.int64, torch.float16, torch.uint8])
-def test_types_without_room_for_noise(dtype: torch.dtype) -> None:
-    with pytest.raises(TypeError, match="torch.float32 or torch.float64"):
-        dequantize(torch.zeros(2, dtype=dtype), 2)
+@pytest.mark.parametrize(
+    ("x", "levels", "error", "message"),
+    [
+        *((torch.zeros(2), levels, ValueError, f"levels is {levels}, but") for levels in (1, 0, -5, 2**16 + 1)),
+        *((torch.tensor([0.0, x]), 17, ValueError, WHOLE) for x in (-1.0, 17.0, 0.5, math.nan, math.inf)),
+        *(
+            (torch.zeros(2, dtype=dtype), 2, TypeError, "torch.float32 or torch.float64")  # without room for noise
+            for dtype in (torch.int64, torch.float16, torch.uint8)
+        ),
+    ],
+)
+def test_what_cannot_be_dequantised(x: torch.Tensor, levels: int, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        dequantize(x, levels)
 
 
 def read(name: str, x: torch.Tensor, values: Values, seed: int = 0) -> torch.Tensor:
@@ -125,26 +126,14 @@ def test_an_image_of_one_value_is_black_before_the_noise() -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        (
-            "dequantize",
-            Values(low=0, high=1),
-            "preprocess is 'dequantize', but the values of x are continuous; grey levels",
-        ),
-        (
-            "integers",
-            Values(low=0, high=1),
-            "preprocess is 'integers', but the values of x are continuous; grey levels",
-        ),
-        (
-            "binarize",
-            Values(low=-1, high=1),
-            "preprocess is 'binarize', but .* grey levels or values in .0, 1. are needed",
-        ),
-        ("nosuch", Values.grey_levels(2), "preprocess is 'nosuch'; known are none, integers, dequantize, binarize, "),
+        ("dequantize", Values(low=0, high=1), ", but the values of x are continuous; grey levels"),
+        ("integers", Values(low=0, high=1), ", but the values of x are continuous; grey levels"),
+        ("binarize", Values(low=-1, high=1), ", but .* grey levels or values in .0, 1. are needed"),
+        ("nosuch", Values.grey_levels(2), "; known are none, integers, dequantize, binarize, "),
     ],
 )
 def test_refusals(name: str, values: Values, message: str) -> None:
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises(ValueError, match=f"^preprocess is '{name}'{message}"):
         preprocessing(name, values, "x")
 
 

@@ -17,39 +17,24 @@ def test_known_names() -> None:
     assert set(DATA_SETS) == {"digits"} | torchvision | published
 
 
-@pytest.mark.parametrize("name", ["zzz", "", "DIGITS", "digits.csv"])
-def test_unknown_name_lists_the_known_ones(name: str) -> None:
-    with pytest.raises(ValueError, match=f"^'{name}' is no known data set; .*give one of digits, mnist, ") as caught:
-        load_data(name)
-    assert ".npy, .npz, .pt file or of a folder" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["none.npy", "none.npz", "none.NPZ"])
-def test_missing_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="there is no data file") as caught:
-        load_data(tmp_path / name)
-    assert str(tmp_path / name) in str(caught.value)
+UNKNOWN = "^'{}' is no known data set; .*give one of digits, mnist, .*.npy, .npz, .pt file or of a folder"
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("minst", "mnist"), ("fashion-mnist", "fashion_mnist"), ("cifar", "cifar10")]
+    ("name", "message"),
+    [
+        *((name, UNKNOWN.format(name)) for name in ("zzz", "", "DIGITS", "digits.csv")),
+        ("minst", "is no known data set; did you mean mnist[?] give one of"),
+        ("fashion-mnist", "is no known data set; did you mean fashion_mnist[?] give one of"),
+        ("cifar", "is no known data set; did you mean cifar10[?] give one of"),
+        *((f"{{}}/none.{suffix}", "there is no data file .*none.") for suffix in ("npy", "npz", "NPZ")),
+        ("{}/table.csv", "of an unknown kind; .npy, .npz, .pt files and folders of images can be read"),
+        *((path, "there are no images below the folder") for path in ("{}", "{}/folder.npy")),
+        *((name, "^the data|no known data set") for name in ("a" * 5000, "bad\0name", "x/" * 3000)),  # no paths
+    ],
 )
-def test_the_nearest_name_is_told(name: str, meant: str) -> None:
-    with pytest.raises(ValueError, match=f"is no known data set; did you mean {meant}[?] give one of"):
-        load_data(name)
-
-
-def test_file_of_another_kind(tmp_path: Path) -> None:
+def test_refusals(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "table.csv").write_text("1,2")
-    with pytest.raises(ValueError, match="of an unknown kind; .npy, .npz, .pt files and folders of images can be read"):
-        load_data(tmp_path / "table.csv")
     (tmp_path / "folder.npy").mkdir()
-    for path in (tmp_path, tmp_path / "folder.npy"):
-        with pytest.raises(ValueError, match="there are no images below the folder"):
-            load_data(path)
-
-
-@pytest.mark.parametrize("name", ["a" * 5000, "bad\0name", "x/" * 3000])
-def test_names_that_are_no_paths(name: str) -> None:
-    with pytest.raises(ValueError):
-        load_data(name)
+    with pytest.raises(ValueError, match=message):
+        load_data(name.format(tmp_path))

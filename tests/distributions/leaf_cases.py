@@ -98,11 +98,6 @@ class LeafDistributionTests:
         assert len(torch.unique(d.expand((50, 3, 2)).sample().flatten(1), dim=0)) > 1
         assert e.expand((4, 5, 3, 2)).batch_shape == (4, 5, 3, 2)
 
-    @pytest.mark.parametrize("shape", [(2,), (3, 3), (2, 3), (5, 1, 2)])
-    def test_expand_refuses_other_shapes(self, shape):
-        with pytest.raises(ValueError, match="batch_shape"):
-            self.build(self.parameters(3, 2)).expand(shape)
-
     # ---- density ------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("value_batch", [(), (2,), (3, 2), (5, 3, 2), (5, 1, 2)])
@@ -153,11 +148,11 @@ class LeafDistributionTests:
         d = self.build(parameters)
         mode = d.mode
         assert mode.shape == (*BATCH, SIZE) and mode.dtype == d.mean.dtype
-        for x in d.sample((200,)):
-            for j in range(SIZE):  # one pixel at a time
-                other = mode.clone()
-                other[..., j] = x[..., j]
-                assert (d.log_prob(other) <= d.log_prob(mode) + 1e-12).all()
+        x = d.sample((200,))
+        for j in range(SIZE):  # one pixel at a time
+            other = mode.expand(x.shape).clone()
+            other[..., j] = x[..., j]
+            assert (d.log_prob(other) <= d.log_prob(mode) + 1e-12).all()
         assert_close(d.expand((5, *BATCH)).mode, mode.expand(5, *mode.shape))
 
     def test_entropy_is_the_mean_surprise(self):
@@ -178,21 +173,19 @@ class LeafDistributionTests:
         if parameters:
             assert small.sample().dtype == small.mean.dtype == small.variance.dtype == torch.float32
 
-    def test_values_outside_the_support_are_refused(self):
+    def test_refusals(self):
         d = self.build(self.parameters(*BATCH))
+        for shape in [(2,), (3, 3), (2, 3), (5, 1, 2)]:
+            with pytest.raises(ValueError, match="batch_shape"):
+                d.expand(shape)
         for bad in self.bad_values:
             x = self.values(*BATCH, SIZE)
             x[1, 0, 2] = bad
             with pytest.raises(ValueError, match="support"):
                 d.log_prob(x)
-
-    @pytest.mark.parametrize("validate", [True, False])
-    @pytest.mark.parametrize("size", [1, SIZE + 1])
-    def test_values_of_another_event_size_are_refused(self, size, validate):
-        with pyro.validation_enabled(validate), pytest.raises(ValueError, match="event"):
-            self.build(self.parameters(*BATCH)).log_prob(torch.zeros(*BATCH, size))
-
-    def test_bad_parameters_are_refused(self):
+        for validate, size in itertools.product([True, False], [1, SIZE + 1]):
+            with pyro.validation_enabled(validate), pytest.raises(ValueError, match="event"):
+                self.build(self.parameters(*BATCH)).log_prob(torch.zeros(*BATCH, size))
         for name in self.parameters():
             parameters = self.parameters(*BATCH)
             parameters[name][..., 1] = float("nan")

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -73,23 +75,19 @@ class MaskedLeafDistributionTests(LeafDistributionTests):
         ], -1)  # fmt: skip
         assert_close(d.log_prob(x), (pixelwise * mask).sum(-1))
 
-    @pytest.mark.parametrize(
-        "mask, error",
-        [
-            (torch.ones(SIZE), TypeError),
-            ([True] * SIZE, TypeError),
-            (torch.ones(SIZE + 1, dtype=torch.bool), ValueError),
-            (torch.ones(3, SIZE, dtype=torch.bool), ValueError),
-            (torch.tensor(True), ValueError),
-        ],
-    )
-    def test_bad_masks_are_refused(self, mask, error):
-        with pytest.raises(error, match="mask of Leaf"):
-            self.build(self.parameters(*BATCH), mask)
-
-    def test_counted_pixels_outside_the_support_are_refused(self):
+    def test_refusals_with_a_mask(self):
+        wrong: Any
+        for error, wrong in [
+            (TypeError, torch.ones(SIZE)),
+            (TypeError, [True] * SIZE),
+            (ValueError, torch.ones(SIZE + 1, dtype=torch.bool)),
+            (ValueError, torch.ones(3, SIZE, dtype=torch.bool)),
+            (ValueError, torch.tensor(True)),
+        ]:
+            with pytest.raises(error, match="mask of Leaf"):
+                self.build(self.parameters(*BATCH), wrong)
         d = self.build(self.parameters(*BATCH), MASK)
-        for bad in self.bad_values:
+        for bad in self.bad_values:  # of pixels that count
             x = self.values(*BATCH, SIZE)
             x[1, 0, 2] = bad
             with pytest.raises(ValueError, match="support"):

@@ -11,7 +11,7 @@ from pyro.infer import TraceEnum_ELBO
 from scipy import stats
 
 from pyro_spvae import Circuit, InducedTree, poon_domingos, quad_tree, random_binary_tree, whole
-from tests.circuits.oracle import enumerate_induced_trees
+from tests.circuits.oracle import list_trees, selection_log_probs
 
 CIRCUITS = {
     "2x2": lambda: Circuit(poon_domingos((2, 2), 1), 2),
@@ -27,24 +27,6 @@ CIRCUITS = {
 }
 
 
-def exact(circuit, leaf=None):
-    """Probability of every leaf selection by summing all induced trees, keyed by the set of leaves."""
-    log_probs: dict[frozenset, list] = {}
-    for log_weight, leaves in enumerate_induced_trees(circuit):
-        value = torch.as_tensor(log_weight)
-        if leaf is not None:
-            value = value + leaf[sorted(leaves)].sum()
-        log_probs.setdefault(frozenset(leaves), []).append(value)
-    total = torch.stack([v for values in log_probs.values() for v in values]).logsumexp(0)
-    return {leaves: (torch.stack(values).logsumexp(0) - total).detach() for leaves, values in log_probs.items()}
-
-
-def as_tree(circuit, leaves):
-    tree = torch.zeros(circuit.num_leaves, dtype=torch.bool)
-    tree[sorted(leaves)] = True
-    return tree
-
-
 @pytest.mark.parametrize("name", CIRCUITS)
 @pytest.mark.parametrize("given_leaves", [False, True])
 class TestAgainstEnumeration:
@@ -56,77 +38,52 @@ class TestAgainstEnumeration:
     def leaf(self, circuit, given_leaves):
         return 3 * torch.randn(circuit.num_leaves) if given_leaves else None
 
-    def test_log_prob(self, circuit, leaf):
-        tree = InducedTree(circuit, leaf)
-        for leaves, log_prob in exact(circuit, leaf).items():
-            assert tree.log_prob(as_tree(circuit, leaves)).item() == pytest.approx(log_prob.item(), abs=1e-9)
+    @pytest.fixture
+    def exact(self, circuit, leaf):
+        """Every leaf selection and its log-probability, by summing all induced trees."""
+        return selection_log_probs(list_trees(circuit), leaf)
 
-    def test_support_is_every_selection_once_and_sums_to_one(self, circuit, leaf):
+    def test_log_prob_with_gradients(self, circuit, leaf, exact):
+        selections, expected = exact
+        ours = InducedTree(circuit, leaf).log_prob(selections)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-9)
+        factor, parameters = torch.randn(len(selections)), list(circuit.parameters())
+        if parameters:
+            grads = (torch.autograd.grad(one @ factor, parameters) for one in (ours, expected))
+            torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-11)
+
+    def test_support_is_every_selection_once_and_no_other_mask_is_possible(self, circuit, leaf, exact):
         tree = InducedTree(circuit, leaf)
         support = tree.enumerate_support()
-        assert {frozenset(row.nonzero().squeeze(-1).tolist()) for row in support} == set(exact(circuit, leaf))
-        assert len(support) == len(exact(circuit, leaf))
+        assert torch.equal(support.unique(dim=0), exact[0]) and len(support) == len(exact[0])
         assert tree.log_prob(support).logsumexp(0).item() == pytest.approx(0, abs=1e-9)
+        if circuit.num_leaves <= 12:  # 4,096 masks are enough
+            every = [torch.tensor([False, True])] * circuit.num_leaves
+            masks = torch.cartesian_prod(*every).reshape(-1, circuit.num_leaves)
+            possible = tree.log_prob(masks).isfinite()
+            assert torch.equal(masks[possible].unique(dim=0), exact[0])
 
-    def test_every_other_mask_is_impossible(self, circuit, leaf):
-        if circuit.num_leaves > 12:
-            pytest.skip("4,096 masks are enough")
+    def test_samples_follow_the_density(self, circuit, leaf, exact):
+        selections, log_probs = exact
+        number = 10_000
+        draws = torch.cat([selections, InducedTree(circuit, leaf).sample((number,))])
+        found, counts = draws.unique(dim=0, return_counts=True)  # in the order of the selections
+        assert torch.equal(found, selections)
+        observed, expected = counts.double() - 1, log_probs.exp().detach() * number
+        frequent = expected >= 10
+        if not frequent.all():
+            observed, expected = (torch.cat([x[frequent], x[~frequent].sum(0, True)]) for x in (observed, expected))
+        if len(expected) > 1:
+            assert stats.chisquare(observed, expected * number / expected.sum()).pvalue > 1e-4
+
+    def test_moments_and_log_marginal(self, circuit, leaf, exact):
+        selections, log_probs = exact[0].double(), exact[1].detach()
         tree = InducedTree(circuit, leaf)
-        masks = torch.cartesian_prod(*[torch.tensor([False, True])] * circuit.num_leaves).reshape(
-            -1, circuit.num_leaves
-        )
-        possible = set(exact(circuit, leaf))
-        log_probs = tree.log_prob(masks)
-        for mask, log_prob in zip(masks, log_probs, strict=True):
-            is_tree = frozenset(mask.nonzero().squeeze(-1).tolist()) in possible
-            assert bool(torch.isfinite(log_prob)) == is_tree
-        assert log_probs.logsumexp(0).item() == pytest.approx(0, abs=1e-9)
-
-    def test_samples_follow_the_density(self, circuit, leaf):
-        tree = InducedTree(circuit, leaf)
-        draws = tree.sample((20_000,))
-        counts: dict[frozenset, int] = {}
-        for row, count in zip(*draws.unique(dim=0, return_counts=True), strict=True):
-            counts[frozenset(row.nonzero().squeeze(-1).tolist())] = int(count)
-        expected = {leaves: float(log_prob.exp()) * 20_000 for leaves, log_prob in exact(circuit, leaf).items()}
-        assert set(counts) <= set(expected)
-        frequent = [leaves for leaves, value in expected.items() if value >= 10]
-        observed = [counts.get(leaves, 0) for leaves in frequent] + [20_000 - sum(counts.get(k, 0) for k in frequent)]
-        wanted = [expected[leaves] for leaves in frequent] + [20_000 - sum(expected[k] for k in frequent)]
-        if wanted[-1] < 1e-6:
-            observed, wanted = observed[:-1], wanted[:-1]
-        if len(wanted) > 1:
-            assert stats.chisquare(observed, wanted).pvalue > 1e-4
-        else:
-            assert sum(observed) == 20_000
-
-    def test_mean_is_the_marginal_of_each_leaf(self, circuit, leaf):
-        expected = sum(log_prob.exp() * as_tree(circuit, leaves) for leaves, log_prob in exact(circuit, leaf).items())
-        torch.testing.assert_close(InducedTree(circuit, leaf).mean, expected)
-        torch.testing.assert_close(InducedTree(circuit, leaf).variance, expected * (1 - expected))
-
-    def test_log_marginal(self, circuit, leaf):
+        mean = log_probs.exp() @ selections
+        torch.testing.assert_close(tree.mean, mean)
+        torch.testing.assert_close(tree.variance, mean * (1 - mean))
         values = torch.randn(4, circuit.num_leaves)
-        selections = exact(circuit, leaf)
-        expected = torch.stack([p + values[:, sorted(leaves)].sum(-1) for leaves, p in selections.items()]).logsumexp(0)
-        torch.testing.assert_close(InducedTree(circuit, leaf).log_marginal(values), expected)
-
-    def test_gradient_of_log_prob(self, circuit, leaf):
-        """The derivative of log p(tree) in the sum weights, by finite differences of the enumerated value."""
-        parameters = list(circuit.parameters())
-        if not parameters:
-            pytest.skip("no weights")
-        leaves = next(iter(exact(circuit, leaf)))
-        grad = torch.autograd.grad(InducedTree(circuit, leaf).log_prob(as_tree(circuit, leaves)), parameters[0])[0]
-        with torch.no_grad():
-            flat = parameters[0].view(-1)
-            for i in range(min(4, len(flat))):
-                values = []
-                for step in (1e-5, -1e-5):
-                    flat[i] += step
-                    values.append(exact(circuit, leaf)[leaves].item())
-                    flat[i] -= step
-                assert grad.view(-1)[i].item() == pytest.approx((values[0] - values[1]) / 2e-5, abs=1e-7)
+        torch.testing.assert_close(tree.log_marginal(values), (log_probs + values @ selections.T).logsumexp(-1))
 
 
 def test_shapes():
@@ -151,21 +108,21 @@ def test_expanded_draws_are_independent():
     assert len(draws.unique(dim=0)) > 8
 
 
-def test_value_outside_the_support_is_refused():
-    tree = InducedTree(CIRCUITS["2x2"](), validate_args=True)
-    with pytest.raises(ValueError, match="support"):
-        tree.log_prob(torch.full((8,), 0.5))
-
-
-def test_wrong_leaf_values():
-    with pytest.raises(ValueError, match=r"leaf_values has shape \(3, 7\); its last size must be 8"):
-        InducedTree(CIRCUITS["2x2"](), torch.zeros(3, 7))
-
-
-def test_too_many_selections():
-    circuit = Circuit(poon_domingos((5, 5), 1), 2)  # 2^25 selections
-    with pytest.raises(ValueError, match="65536"):
-        InducedTree(circuit).enumerate_support()
+@pytest.mark.parametrize(
+    ("message", "act"),
+    [
+        ("support", lambda circuit: InducedTree(circuit, validate_args=True).log_prob(torch.full((8,), 0.5))),
+        (
+            r"leaf_values has shape \(3, 7\); its last size must be 8",
+            lambda circuit: InducedTree(circuit, torch.zeros(3, 7)),
+        ),
+        # 2^25 selections
+        ("65536", lambda circuit: InducedTree(Circuit(poon_domingos((5, 5), 1), 2)).enumerate_support()),
+    ],
+)
+def test_refusals(message, act):
+    with pytest.raises(ValueError, match=message):
+        act(CIRCUITS["2x2"]())
 
 
 def test_float32_paper_circuit():

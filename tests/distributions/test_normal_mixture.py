@@ -188,11 +188,6 @@ class TestExpand:
         error = (e.variance / 400).sqrt()
         assert ((z - e.mean).mean(0).abs() < 4.5 * error.mean(0)).all()
 
-    @pytest.mark.parametrize("shape", [(3,), (L, 3), (1,), ()])
-    def test_refuses_others(self, shape):
-        with pytest.raises(ValueError, match="batch_shape"):
-            LeafNormalMixture(*parameters()).expand(shape)
-
     def test_plates_see_one_event_per_leaf(self):
         given = parameters()
         d = LeafNormalMixture(*given)
@@ -282,37 +277,61 @@ class TestGraph:
         assert torch.equal(copy.deepcopy(d).log_prob(z), expected)
 
 
-class TestRefusals:
-    def test_shapes(self):
-        loc, scale, log_weight = parameters()
-        for given, message in (
-            (
-                (loc, scale[:1]),
-                r"^scale of LeafNormalMixture must have the shape of loc, \(4, 2, 3\), but its shape is",
-            ),
-            ((loc, scale, log_weight[:2]), r"^log_weight of LeafNormalMixture must have the shape \(4, 2\), but its"),
-            ((loc, scale, log_weight.unsqueeze(-1)), r"^log_weight of LeafNormalMixture must have the shape \(4, 2\)"),
-            (
-                (torch.zeros(3), torch.ones(3)),
-                r"^loc of LeafNormalMixture must have at least 2 dimension\(s\), but its",
-            ),
-        ):
-            with pytest.raises(ValueError, match=message):
-                LeafNormalMixture(*given)
+def refused(change):
+    """A mixture of which ``change`` alters what it is made with, by name."""
+    return lambda given: LeafNormalMixture(**given | {name: alter(given[name]) for name, alter in change.items()})
 
-    def test_types_and_values(self):
-        loc, scale, log_weight = parameters()
-        with pytest.raises(TypeError, match="^loc of LeafNormalMixture must be a floating-point tensor"):
-            LeafNormalMixture(loc.long(), scale)
-        with pytest.raises(TypeError, match="^scale of LeafNormalMixture must be a floating-point tensor"):
-            LeafNormalMixture(loc, 1.0)
-        with pytest.raises(ValueError, match="scale"):
-            LeafNormalMixture(loc, -scale)
-        with pytest.raises(ValueError, match="loc"):
-            LeafNormalMixture(loc * torch.nan, scale)
-        d = LeafNormalMixture(loc, scale, log_weight)
-        with pytest.raises(ValueError, match="support"):
-            d.log_prob(torch.full((L, D), torch.nan))
-        for size in (1, D + 1):
-            with pytest.raises(ValueError, match="event"):
-                d.log_prob(torch.zeros(L, size))
+
+@pytest.mark.parametrize(
+    ("error", "message", "act"),
+    [
+        (
+            ValueError,
+            r"^scale of LeafNormalMixture must have the shape of loc, \(4, 2, 3\), but its shape is",
+            refused({"scale": lambda scale: scale[:1]}),
+        ),
+        (
+            ValueError,
+            r"^log_weight of LeafNormalMixture must have the shape \(4, 2\), but its",
+            refused({"log_weight": lambda log_weight: log_weight[:2]}),
+        ),
+        (
+            ValueError,
+            r"^log_weight of LeafNormalMixture must have the shape \(4, 2\)",
+            refused({"log_weight": lambda log_weight: log_weight.unsqueeze(-1)}),
+        ),
+        (
+            ValueError,
+            r"^loc of LeafNormalMixture must have at least 2 dimension\(s\), but its",
+            refused({"loc": lambda loc: loc[0, 0]}),
+        ),
+        (
+            TypeError,
+            "^loc of LeafNormalMixture must be a floating-point tensor",
+            refused({"loc": lambda loc: loc.long()}),
+        ),
+        (
+            TypeError,
+            "^scale of LeafNormalMixture must be a floating-point tensor",
+            refused({"scale": lambda scale: 1.0}),
+        ),
+        (ValueError, "scale", refused({"scale": lambda scale: -scale})),
+        (ValueError, "loc", refused({"loc": lambda loc: loc * torch.nan})),
+        (
+            ValueError,
+            "support",
+            lambda given: LeafNormalMixture(**given).log_prob(torch.full((L, D), torch.nan)),
+        ),
+        *(
+            (ValueError, "event", lambda given, size=size: LeafNormalMixture(**given).log_prob(torch.zeros(L, size)))
+            for size in (1, D + 1)
+        ),
+        *(
+            (ValueError, "batch_shape", lambda given, shape=shape: LeafNormalMixture(**given).expand(shape))
+            for shape in ((3,), (L, 3), (1,), ())
+        ),
+    ],
+)
+def test_refusals(error, message, act):
+    with pytest.raises(error, match=message):
+        act(dict(zip(("loc", "scale", "log_weight"), parameters(), strict=True)))

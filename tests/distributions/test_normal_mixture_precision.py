@@ -23,6 +23,21 @@ def direct(loc, scale, value):
     return terms.logsumexp(-1) - math.log(len(loc))
 
 
+def by_products(d, z, dtype=torch.float32):
+    """Log-densities of one leaf by products of a precision ``[N]``, and the estimate of what rounding takes."""
+    *matrices, squares = d._matrices(torch.Size((1,)), dtype)
+    result, quadratic = module._by_products(z.transpose(0, 1), *matrices)
+    return result[0], module._rounding(result, quadratic, squares)
+
+
+@pytest.fixture(params=["chosen by what is lost", "double precision without a look"])
+def arithmetic(request, monkeypatch):
+    """On the CPU, and on devices that would have to be waited for."""
+    if request.param != "chosen by what is lost":
+        monkeypatch.setattr(module, "_READABLE", ())
+        monkeypatch.setattr(module, "_rounding", None)
+
+
 class TestPrecision:
     """Squares that are expanded lose digits; float32 must not show it."""
 
@@ -44,20 +59,24 @@ class TestPrecision:
         return loc.float(), deviation.float(), z.float()
 
     @pytest.mark.parametrize("name", cases)
-    def test_falls_back_to_double_precision_and_is_right(self, name):
+    def test_plain_expansion_is_off_and_known_to_be(self, name):
         loc, scale, z = self.case(name)
         d = LeafNormalMixture(loc, scale)
-        naive, error = module._by_products(z.transpose(0, 1), *d._matrices(torch.Size((1,)), torch.float32))
-        expected = direct(loc, scale, z)
-        off = (naive[0].double().logsumexp(-1) - expected).abs().max()
+        naive, error = by_products(d, z)
+        off = (naive.double().logsumexp(-1) - direct(loc, scale, z)).abs().max()
         assert off > 1e-3 and error > 1e-3, "the plain expansion is off"
+
+    @pytest.mark.parametrize("name", cases)
+    def test_is_right(self, name, arithmetic):
+        loc, scale, z = self.case(name)
+        d, expected = LeafNormalMixture(loc, scale), direct(loc, scale, z)
         found = d.log_prob(z)[:, 0]
         assert found.dtype == torch.float32
         allowed = 1e-3 + 2e-7 * expected.abs()
         assert ((found.double() - expected).abs() < allowed).all()
 
     @pytest.mark.parametrize("name", cases)
-    def test_gradients_of_the_fallback(self, name):
+    def test_gradients(self, name, arithmetic):
         loc, scale, z = (value.requires_grad_() for value in self.case(name))
         ours = torch.autograd.grad(LeafNormalMixture(loc, scale).log_prob(z).sum(), (loc, scale, z))
         theirs = torch.autograd.grad(direct(loc, scale, z).sum(), (loc, scale, z))
@@ -97,8 +116,7 @@ class TestPrecision:
             loc = torch.tensor([place, -1000.0]).reshape(2, 1, 1).float()
             scale = torch.tensor([1e-3, 1000.0]).reshape(2, 1, 1).float()
             d, z = LeafNormalMixture(loc, scale), loc[:1]
-            naive, _ = module._by_products(z.transpose(0, 1), *d._matrices(torch.Size((1,)), torch.float32))
-            missed += int(naive[0, 0].argmax() == 1)
+            missed += int(by_products(d, z)[0][0].argmax() == 1)
             assert_close(d.log_prob(z)[:, 0].double(), direct(loc, scale, z), rtol=0, atol=1e-3)
         assert missed > 0, "the case does not come up"
 
@@ -107,12 +125,12 @@ class TestPrecision:
         scale = torch.full((2, 1, 1), 1e-5)
         z = (loc[0] + 2e-5).unsqueeze(0)
         d = LeafNormalMixture(loc, scale)
-        naive, error = module._by_products(z.transpose(0, 1), *d._matrices(torch.Size((1,)), torch.float64))
+        naive, error = by_products(d, z, torch.float64)
         expected = direct(loc, scale, z)
-        assert error > 1e-3 and (naive[0].logsumexp(-1) - expected).abs() > 1e-3
+        assert error > 1e-3 and (naive.logsumexp(-1) - expected).abs() > 1e-3
         assert_close(d.log_prob(z)[:, 0], expected, rtol=1e-9, atol=1e-9)
 
-    def test_float32_whose_precisions_overflow(self):
+    def test_float32_whose_precisions_overflow(self, arithmetic):
         loc, scale = torch.tensor([[[0.0]], [[1e-22]]]), torch.full((2, 1, 1), 1e-22)
         z = torch.tensor([[0.0], [2e-22]]).unsqueeze(1)
         found = LeafNormalMixture(loc.float(), scale.float()).log_prob(z.float())[:, 0]
@@ -130,21 +148,21 @@ class TestPrecision:
         loc, scale, log_weight = parameters()
         d = LeafNormalMixture(loc, scale, log_weight)
         v = torch.randn(L, 7, D)
-        products, _ = module._by_products(v, *d._matrices(torch.Size((L,)), torch.float64))
+        products, _ = module._by_products(v, *d._matrices(torch.Size((L,)), torch.float64)[:-1])
         differences = module._by_differences(v, *d._flat(torch.Size((L,))))
         assert_close(products, differences, rtol=1e-11, atol=1e-11)
 
     def test_estimate_of_the_error_is_of_its_size(self):
         loc, scale, z = self.case("posteriors")
         d = LeafNormalMixture(loc, scale)
-        naive, error = module._by_products(z.transpose(0, 1), *d._matrices(torch.Size((1,)), torch.float32))
-        off = (naive[0].double().logsumexp(-1) - direct(loc, scale, z)).abs().max()
+        naive, error = by_products(d, z)
+        off = (naive.double().logsumexp(-1) - direct(loc, scale, z)).abs().max()
         assert off / 3 < error < 10 * off
         # one component likeliest by far, where square and constant cancel: both are rounded
         d = LeafNormalMixture(
             torch.tensor([100.0, -100.0]).reshape(2, 1, 1).float(), torch.full((2, 1, 1), 0.01).float()
         )
-        _, error = module._by_products(d.loc[:1], *d._matrices(torch.Size((1,)), torch.float32))
+        _, error = by_products(d, d.loc[:1])
         assert error.item() == pytest.approx(2e8 * torch.finfo(torch.float32).eps, rel=0.05)
 
     def test_samples_of_a_value_not_seen_are_no_reason_to_stop(self):

@@ -13,9 +13,12 @@ import torch
 import torch.distributions as td
 from pyro import poutine
 
-from pyro_spvae import CircuitELBO
+from pyro_spvae import CircuitELBO, Latent, collapse_tree, whole
+from pyro_spvae.distributions import LeafNormal, LeafStandardNormal
+from pyro_spvae.guides import LeafGuide
 from pyro_spvae.infer import renyi_mean
 from pyro_spvae.infer.annealing import AnnealMessenger, anneal
+from pyro_spvae.models import LeafModel
 from tests.helpers import assert_same_gradients, collected_gradients, gradients, leaf_log_weights, small_spvae
 from tests.infer.test_dreg import two_layer
 from tests.infer.test_vimco import TwoBits
@@ -33,7 +36,7 @@ OBJECTIVES = [
 
 
 def annealed(spvae, beta):
-    return anneal(spvae.model, beta), anneal(spvae.guide, beta)
+    return anneal(spvae.model, beta), anneal(spvae.guide, beta, guide=True)
 
 
 class TestValue:
@@ -42,7 +45,7 @@ class TestValue:
         """alpha=1, in the limit of many particles: E_q log p(x|z) - beta KL(q || p) of every leaf, exactly."""
         model = LinearGaussian()
         with torch.no_grad():  # away from the prior
-            model.spvae.leaf_guide.encoder.stacks[0].biases[0].add_(1.0)
+            model.spvae.leaf_guide.z.network.stacks[0].biases[0].add_(1.0)
         x = 0.5 * torch.randn(2, 1, 2, 4)
         q = model.spvae.leaf_guide.encode(model.spvae.view(x))
         prior = td.Normal(torch.zeros(()), torch.ones(()))
@@ -63,7 +66,7 @@ class TestValue:
         pyro.set_rng_seed(1)
         trace = poutine.trace(pyro.plate("particles", 4, dim=-3)(spvae.guide)).get_trace(x)
         z = trace.nodes["z"]["value"]
-        likelihood = spvae.leaf.likelihood(spvae.leaf.decoder(z)).log_prob(spvae.view(x))
+        likelihood = spvae.leaf.pixels.likelihood(spvae.leaf.pixels.decoder(z)).log_prob(spvae.view(x))
         leaf = renyi_mean(likelihood + beta * (full - likelihood), alpha)
         pyro.set_rng_seed(1)
         bound = CircuitELBO(4, alpha=alpha).bound(*annealed(spvae, beta), x)
@@ -76,7 +79,7 @@ class TestValue:
         pyro.set_rng_seed(1)
         z = poutine.trace(pyro.plate("particles", 2, dim=-3)(spvae.guide)).get_trace(x, observed).nodes["z"]["value"]
         mask = spvae.view(observed.expand(1, 2, 2)).unsqueeze(0)
-        likelihood = spvae.leaf.likelihood(spvae.leaf.decoder(z), mask).log_prob(spvae.view(x))
+        likelihood = spvae.leaf.pixels.likelihood(spvae.leaf.pixels.decoder(z), mask).log_prob(spvae.view(x))
         leaf = torch.where(mask.any(-1), likelihood + 0.4 * (full - likelihood), 0.0)
         expected = -spvae.circuit(renyi_mean(leaf)).sum()
         pyro.set_rng_seed(1)
@@ -128,7 +131,7 @@ class TestGradient:
         loss = CircuitELBO(alpha=1.0)(*annealed(spvae, 0.0))(x)
         pyro.set_rng_seed(3)
         z = poutine.trace(spvae.guide).get_trace(x).nodes["z"]["value"]
-        likelihood = spvae.leaf.likelihood(spvae.leaf.decoder(z)).log_prob(spvae.view(x))
+        likelihood = spvae.leaf.pixels.likelihood(spvae.leaf.pixels.decoder(z)).log_prob(spvae.view(x))
         assert_same_gradients(gradients(spvae, loss), gradients(spvae, -spvae.circuit(likelihood).sum()))
 
     @pytest.mark.parametrize("beta", [0.0, 0.4])
@@ -224,3 +227,75 @@ class TestHandler:
         with pytest.raises(ValueError, match=message):
             program.beta = beta
         assert program.beta == 0.5
+
+
+class WithFactor(LeafModel):
+    """A factor of the model is evidence; one of the guide, here the volume change of a flow, is a part of log q."""
+
+    latents = {"z": Latent(1)}
+
+    def build(self, leaves, pixels):
+        self.loc = torch.nn.Parameter(torch.randn(leaves, pixels))
+
+    def forward(self, x=None, mask=None):
+        z = pyro.sample("z", LeafStandardNormal(1))
+        pyro.factor("soft", -z.squeeze(-1).square())
+        return pyro.sample("x", LeafNormal(self.loc + z, torch.tensor(0.5), mask), obs=x)
+
+
+class WithFactorGuide(LeafGuide):
+    def build(self, leaves, pixels):
+        self.weight = torch.nn.Parameter(torch.randn(leaves, pixels, 1))
+        self.stretch = torch.nn.Parameter(torch.randn(leaves))
+
+    def forward(self, x):
+        loc = torch.einsum("blp,lpd->bld", x, self.weight)
+        base = pyro.sample("base", LeafNormal(torch.zeros_like(loc), torch.tensor(1.0)), infer={"is_auxiliary": True})
+        pyro.sample("z", dist.Delta(loc + self.stretch.exp().unsqueeze(-1) * base, event_dim=1))
+        pyro.factor("volume", -self.stretch.expand(loc.shape[:-1]), has_rsample=True)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
+@pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
+def test_factors_are_what_they_are(alpha, beta):
+    """log w = log p(x|z) + soft + beta (log p(z) - log q(z)), where log q has the guide's factor."""
+    spvae = small_spvae(whole((2, 2)), units=1, leaf=WithFactor(), guide=WithFactorGuide())
+    x = torch.randn(3, 1, 2, 2)
+    torch.manual_seed(1)
+    loss = CircuitELBO(4, alpha=alpha).differentiable_loss(*annealed(spvae, beta), x)
+    torch.manual_seed(1)
+    trace = poutine.trace(pyro.plate("particles", 4, dim=-3)(spvae.guide)).get_trace(x)
+    base, z = trace.nodes["base"]["value"], trace.nodes["z"]["value"]
+    log_q = dist.Normal(0.0, 1.0).log_prob(base).sum(-1) - spvae.leaf_guide.stretch
+    log_p = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
+    evidence = dist.Normal(spvae.leaf.loc + z, 0.5).log_prob(spvae.view(x)).sum(-1) - z.squeeze(-1).square()
+    expected = -renyi_mean(evidence + beta * (log_p - log_q), alpha).sum()
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
+    assert_same_gradients(gradients(spvae, loss), gradients(spvae, expected))
+
+
+def test_a_weight_for_each_site():
+    """log w = log p(x|z1, z2) + sum of beta_s (log p - log q), sites that are not named counting once."""
+    spvae, x = two_layer(), torch.randn(3, 1, 1, 2)
+    weights = {"z2": 0.25}
+    losses = []
+    for programs in (annealed(spvae, weights), annealed(spvae, {"z2": 0.25, "z1": 1.0})):
+        torch.manual_seed(1)
+        losses.append(CircuitELBO(3).differentiable_loss(*programs, x))
+    torch.manual_seed(1)
+    guide_trace = poutine.trace(pyro.plate("particles", 3, dim=-3)(spvae.guide)).get_trace(x)
+    model = collapse_tree(poutine.replay(pyro.plate("particles", 3, dim=-3)(spvae.model), trace=guide_trace))
+    model_trace = poutine.trace(model).get_trace(x)
+    for trace in (guide_trace, model_trace):
+        trace.compute_log_prob()
+    ratio = {n: model_trace.nodes[n]["log_prob"] - guide_trace.nodes[n]["log_prob"] for n in ("z1", "z2")}
+    leaf = renyi_mean(model_trace.nodes["x"]["log_prob"] + 0.25 * ratio["z2"] + ratio["z1"])
+    expected = -spvae.circuit(leaf).sum()
+    expected_gradients = gradients(spvae, expected)
+    for loss in losses:
+        torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
+        assert_same_gradients(gradients(spvae, loss), expected_gradients)
+    with pytest.raises(ValueError, match="^beta of 'z2' is -1; a number of at least 0 is needed"):
+        anneal(spvae.model, {"z2": -1})
+    with pytest.raises(ValueError, match=r"^gradient='dreg' needs one poutine.scale for all sites of the guide"):
+        CircuitELBO(3, gradient="dreg").differentiable_loss(*annealed(spvae, weights), x)

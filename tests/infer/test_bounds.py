@@ -102,7 +102,7 @@ def test_unseen_leaf_contributes_exactly_nothing():
     # and its parameters get no gradient
     loss = CircuitELBO(4)(model.spvae.model, model.spvae.guide)(x, observed)
     loss.backward()
-    grad = model.spvae.leaf.decoder.stacks[0].weights[0].grad
+    grad = model.spvae.leaf.pixels.decoder.stacks[0].weights[0].grad
     assert (grad[:2] == 0).all() and (grad[2:].abs().sum((1, 2)) > 0).all()
 
 
@@ -154,7 +154,7 @@ class TestChunks:
 
     def test_encodes_once(self, model, x):
         calls = []
-        encoder: MLP = model.spvae.leaf_guide.encoder
+        encoder: MLP = model.spvae.leaf_guide.z.network
         handle = encoder.register_forward_hook(lambda module, args, result: calls.append(len(args[0])))
         log_likelihood(model.spvae.model, model.spvae.guide, x, num_samples=50, chunk_size=20)
         handle.remove()

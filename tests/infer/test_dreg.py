@@ -13,16 +13,16 @@ import torch
 from pyro import poutine
 
 from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae.blocks import Latent
 from pyro_spvae.guides import LeafGuide
 from pyro_spvae.models import LeafModel
-from pyro_spvae.nn import memoized
 from tests.helpers import assert_same_gradients, gradients, small_spvae
 
 
 class TwoLayerModel(LeafModel):
     """z2 -> z1 -> x, to see that latent variables which depend on each other are treated right."""
 
-    latent_dim = 1
+    latents = {"z2": Latent(1), "z1": Latent(1)}
 
     def build(self, leaves, pixels):
         self.a = torch.nn.Parameter(torch.randn(leaves, 1))
@@ -35,11 +35,10 @@ class TwoLayerModel(LeafModel):
 
 
 class TwoLayerGuide(LeafGuide):
-    def build(self, leaves, pixels, latent_dim):
+    def build(self, leaves, pixels):
         self.c = torch.nn.Parameter(torch.randn(leaves, pixels))
         self.d = torch.nn.Parameter(torch.randn(leaves, 1))
 
-    @memoized
     def encode(self, x):
         return (self.c * x).sum(-1, keepdim=True)
 
@@ -124,16 +123,16 @@ def test_exact_guide_gets_no_noise():
     spvae = small_spvae(poon_domingos((1, 2), delta=1), latent_dim=1, hidden_dims=())
     with torch.no_grad():  # x does not depend on z and q is the prior
         for name, parameter in spvae.named_parameters():
-            if name.startswith(("leaf.decoder", "leaf_guide.encoder")):
+            if name.startswith(("leaf.pixels.decoder", "leaf_guide.z.network")):
                 parameter.zero_()
-        spvae.leaf_guide.encoder.stacks[1].biases[0].fill_(math.log(math.expm1(1 - spvae.leaf_guide.min_scale)))
+        spvae.leaf_guide.z.network.stacks[1].biases[0].fill_(math.log(math.expm1(1 - spvae.leaf_guide.z.min_scale)))
     x = torch.randn(5, 1, 1, 2)
     loss = CircuitELBO(4, gradient="dreg").differentiable_loss(spvae.model, spvae.guide, x)
     for name, grad in gradients(spvae, loss).items():
         if name.startswith("leaf_guide"):
             assert float(grad.abs().max()) < 1e-12, name
     plain = gradients(spvae, CircuitELBO(4).differentiable_loss(spvae.model, spvae.guide, x))
-    assert float(plain["leaf_guide.encoder.stacks.0.biases.0"].abs().max()) > 1e-3
+    assert float(plain["leaf_guide.z.network.stacks.0.biases.0"].abs().max()) > 1e-3
 
 
 def test_without_gradients_the_loss_is_the_plain_one():

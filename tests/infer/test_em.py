@@ -85,7 +85,7 @@ class TestExpectedCounts:
         circuit = Circuit(poon_domingos((2, 3), 1), 2, tie=tie, weights=weights)
         spn = SPN(circuit)
         x = values("bernoulli", 6, 1, 2, 3)
-        leaf = spn.leaf.distribution().log_prob(spn.view(x)).detach()
+        leaf = spn.leaf.pixels().log_prob(spn.view(x)).detach()
         counts = brute_force(circuit, leaf)[2]
         spn.em_step(x, smoothing=smoothing)
         shared = 0
@@ -154,7 +154,7 @@ class TestNoStepLowersTheLikelihood:
 
         def objective():
             prior = sum((smoothing / w.shape[-1] * w).sum() for w in spn.circuit.log_weights())
-            (logits,) = spn.leaf.outputs
+            (logits,) = spn.leaf.pixels.outputs
             if likelihood == "bernoulli":
                 log_probs = torch.stack([logits, -logits], -1).sigmoid().log()
             else:
@@ -174,22 +174,22 @@ class TestByHand:
         ones = torch.tensor([0.0, 1, 1, 1]).reshape(4, 1, 1, 1)
         spn = SPN(whole((1, 1)), 1)
         spn.em_step(ones, smoothing=0)
-        assert spn.leaf.distribution().mean.item() == pytest.approx(3 / 4)
+        assert spn.leaf.pixels().mean.item() == pytest.approx(3 / 4)
         spn.em_step(ones, smoothing=0.5)
-        assert spn.leaf.distribution().mean.item() == pytest.approx(3.25 / 4.5)
+        assert spn.leaf.pixels().mean.item() == pytest.approx(3.25 / 4.5)
 
         levels = torch.tensor([0.0, 4, 4, 1]).reshape(4, 1, 1, 1)
         spn = SPN(whole((1, 1)), 1, likelihood=Binomial(4))
         spn.em_step(levels, smoothing=0)
-        assert spn.leaf.distribution().mean.item() == pytest.approx(9 / 4)
+        assert spn.leaf.pixels().mean.item() == pytest.approx(9 / 4)
         spn.em_step(levels, smoothing=2)
-        assert spn.leaf.distribution().mean.item() == pytest.approx((9 + 2 * 2) / 6)
+        assert spn.leaf.pixels().mean.item() == pytest.approx((9 + 2 * 2) / 6)
 
         spn = SPN(whole((1, 1)), 1, likelihood=Categorical(5))
         spn.em_step(levels, smoothing=0)
-        assert_close(spn.leaf.distribution().probs.flatten(), torch.tensor([1, 1, 0, 0, 2]) / 4, atol=3e-6, rtol=0)
+        assert_close(spn.leaf.pixels().probs.flatten(), torch.tensor([1, 1, 0, 0, 2]) / 4, atol=3e-6, rtol=0)
         spn.em_step(levels, smoothing=1)
-        assert_close(spn.leaf.distribution().probs.flatten(), torch.tensor([1.2, 1.2, 0.2, 0.2, 2.2]) / 5)
+        assert_close(spn.leaf.pixels().probs.flatten(), torch.tensor([1.2, 1.2, 0.2, 0.2, 2.2]) / 5)
 
     @pytest.mark.parametrize("smoothing", [0.0, 2.0])
     @pytest.mark.parametrize(
@@ -203,46 +203,46 @@ class TestByHand:
         x = torch.rand(20, 1, 2, 2)
         spn = SPN(whole((2, 2)), 1, likelihood=likelihood)
         spn.em_step(x, smoothing=smoothing)
-        assert_close(spn.leaf.distribution().mean[0], x.mean(0).flatten())
-        assert_close(spn.leaf.distribution().stddev[0], x.std(0, correction=0).flatten())
+        assert_close(spn.leaf.pixels().mean[0], x.mean(0).flatten())
+        assert_close(spn.leaf.pixels().stddev[0], x.std(0, correction=0).flatten())
 
     def test_what_a_normal_leaf_cannot_reach(self):
         """The nearest that it can, with the deviation from the mean that it has."""
         x = torch.tensor([-1.0, -3.0]).reshape(2, 1, 1, 1)
         spn = SPN(whole((1, 1)), 1, likelihood=Normal(mean="sigmoid"))
         spn.em_step(x, smoothing=0)
-        assert spn.leaf.distribution().mean.item() == pytest.approx(0, abs=2e-6)
-        assert spn.leaf.distribution().variance.item() == pytest.approx((1 + 9) / 2, rel=1e-5)
+        assert spn.leaf.pixels().mean.item() == pytest.approx(0, abs=2e-6)
+        assert spn.leaf.pixels().variance.item() == pytest.approx((1 + 9) / 2, rel=1e-5)
         spn = SPN(whole((1, 1)), 1, likelihood=Normal(scale="precision"))
         spn.em_step(3 * x, smoothing=0)
-        assert spn.leaf.distribution().mean.item() == pytest.approx(-6)
-        assert spn.leaf.distribution().stddev.item() == pytest.approx(1, abs=2e-6)
+        assert spn.leaf.pixels().mean.item() == pytest.approx(-6)
+        assert spn.leaf.pixels().stddev.item() == pytest.approx(1, abs=2e-6)
 
     def test_a_step_of_a_mixture(self):
         """The textbook's two lines for a mixture of two products of Bernoulli variables."""
         spn = SPN(whole((1, 3)), 2)
         x = values("bernoulli", 15, 1, 1, 3)
         weight = spn.circuit.log_weights()[0].detach().exp().flatten()
-        probs = spn.leaf.outputs[0].detach().sigmoid()  # [component, pixel]
+        probs = spn.leaf.pixels.outputs[0].detach().sigmoid()  # [component, pixel]
         flat = x.flatten(1)
         joint = weight * torch.stack([(p**flat * (1 - p) ** (1 - flat)).prod(-1) for p in probs], -1)
         share = joint / joint.sum(-1, keepdim=True)
         before = spn.em_step(x, smoothing=0)
         assert before == pytest.approx(joint.sum(-1).log().mean().item())
         assert_close(spn.circuit.log_weights()[0].detach().exp().flatten(), share.mean(0))
-        assert_close(spn.leaf.outputs[0].detach().sigmoid(), share.T @ flat / share.sum(0).unsqueeze(-1))
+        assert_close(spn.leaf.pixels.outputs[0].detach().sigmoid(), share.T @ flat / share.sum(0).unsqueeze(-1))
 
     def test_reaches_the_clusters_of_a_mixture(self):
         """Two clusters that have nothing in common: shares, means and deviations are those of the clusters."""
         low, high = torch.randn(30, 1, 1, 2) - 50, 2 * torch.randn(10, 1, 1, 2) + 50
         spn = SPN(whole((1, 2)), 2, likelihood=Normal())
         with torch.no_grad():
-            spn.leaf.outputs[0].copy_(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
+            spn.leaf.pixels.outputs[0].copy_(torch.tensor([[-1.0, -1.0], [1.0, 1.0]]))
         spn.fit_em(torch.cat([low, high]), 50, smoothing=0, tolerance=1e-12)
         assert_close(spn.circuit.log_weights()[0].detach().exp().flatten(), torch.tensor([0.75, 0.25]))
         for i, cluster in enumerate((low, high)):
-            assert_close(spn.leaf.distribution().mean[i], cluster.mean(0).flatten())
-            assert_close(spn.leaf.distribution().stddev[i], cluster.std(0, correction=0).flatten())
+            assert_close(spn.leaf.pixels().mean[i], cluster.mean(0).flatten())
+            assert_close(spn.leaf.pixels().stddev[i], cluster.std(0, correction=0).flatten())
 
     def test_missing_pixels_do_not_count(self):
         x = torch.randn(40, 1, 2, 2)
@@ -250,16 +250,16 @@ class TestByHand:
         spn = SPN(whole((2, 2)), 1, likelihood=Normal())
         spn.em_step(torch.where(observed, x, torch.nan), observed, smoothing=0)
         wanted = [x[:, 0, i, j][observed[:, 0, i, j]] for i in range(2) for j in range(2)]
-        assert_close(spn.leaf.distribution().mean[0], torch.stack([pixel.mean() for pixel in wanted]))
-        assert_close(spn.leaf.distribution().stddev[0], torch.stack([pixel.std(correction=0) for pixel in wanted]))
+        assert_close(spn.leaf.pixels().mean[0], torch.stack([pixel.mean() for pixel in wanted]))
+        assert_close(spn.leaf.pixels().stddev[0], torch.stack([pixel.std(correction=0) for pixel in wanted]))
 
     @pytest.mark.parametrize("likelihood", ["bernoulli", "categorical", "normal"])
     def test_pixels_that_are_never_seen_stay(self, likelihood):
         spn = make_spn(likelihood)
-        before = [output.detach().clone() for output in spn.leaf.outputs]
+        before = [output.detach().clone() for output in spn.leaf.pixels.outputs]
         observed = torch.tensor([[True, True], [True, False]])
         spn.em_step(values(likelihood, 20, 1, 2, 2), observed, smoothing=0)
-        for old, new in zip(before, spn.leaf.outputs, strict=True):
+        for old, new in zip(before, spn.leaf.pixels.outputs, strict=True):
             assert torch.equal(new[6:], old[6:]) and not (new[:6] == old[:6]).any()
         assert all(parameter.isfinite().all() for parameter in spn.parameters())
 
@@ -267,9 +267,9 @@ class TestByHand:
     def test_pixels_that_are_never_seen_with_smoothing(self, likelihood):
         """Further data of all values alike, where there is such a thing; data like none are no data."""
         spn = make_spn(likelihood)
-        before = [output.detach().clone() for output in spn.leaf.outputs]
+        before = [output.detach().clone() for output in spn.leaf.pixels.outputs]
         spn.em_step(values(likelihood, 20, 1, 2, 2), torch.tensor([[True, True], [True, False]]), smoothing=0.5)
-        for old, new in zip(before, spn.leaf.outputs, strict=True):
+        for old, new in zip(before, spn.leaf.pixels.outputs, strict=True):
             if likelihood == "normal":
                 assert torch.equal(new[6:], old[6:])
             else:
@@ -307,7 +307,7 @@ class TestBatches:
 
     def test_statistics_add_up(self):
         spn = make_spn()
-        expected = ExpectedStatistics(spn.circuit, spn.leaf.likelihood)
+        expected = ExpectedStatistics(spn.circuit, spn.leaf.pixels.likelihood)
         for _ in range(3):
             expected.add(torch.zeros(5, 8), torch.zeros(5, 8, 1))
         assert expected.rows == 15 and expected.log_likelihood == pytest.approx(0, abs=1e-12)
@@ -363,7 +363,7 @@ class TestOptions:
     def test_no_data(self):
         spn = make_spn()
         with pytest.raises(ValueError, match="^there are no data to learn from; add"):
-            ExpectedStatistics(spn.circuit, spn.leaf.likelihood).maximise(tuple(spn.leaf.outputs))
+            ExpectedStatistics(spn.circuit, spn.leaf.pixels.likelihood).maximise(tuple(spn.leaf.pixels.outputs))
 
 
 def _in_double(options):
@@ -385,4 +385,4 @@ def test_a_likelihood_of_ones_own():
 
     spn = SPN(whole((1, 1)), 1, likelihood=Coin())
     spn.em_step(torch.tensor([0.0, 1.0, 1.0]).reshape(3, 1, 1, 1), smoothing=1.0)
-    assert spn.leaf.distribution().mean.item() == pytest.approx(2 / 3), "further data are like all of them"
+    assert spn.leaf.pixels().mean.item() == pytest.approx(2 / 3), "further data are like all of them"

@@ -15,7 +15,7 @@ from torch import nn
 
 from pyro_spvae import collapse_tree, whole
 from pyro_spvae.distributions import InducedTree
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NoLatents, NormalGuide
+from pyro_spvae.guides import HierarchicalGuide, LeafGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.infer import bound_terms
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import HVAE, SPVAE, VAE, FactorizedLeaf, MixedLeaf
@@ -83,7 +83,7 @@ class TestOneLayer:
         model, draws = LinearGaussian(), 40_000
         spvae, x = model.spvae, torch.randn(4, 1, 2, 4)
         with torch.no_grad():
-            spvae.leaf_guide.encoder.stacks[0].biases[0].add_(1.0)  # away from the prior
+            spvae.leaf_guide.z.network.stacks[0].biases[0].add_(1.0)  # away from the prior
         terms = bound_terms(spvae.model, spvae.guide, x, num_particles=draws).latents["z"]
         q = spvae.leaf_guide.encode(spvae.view(x))
         leaf = model.leaf_elbo(x).requires_grad_()
@@ -176,8 +176,8 @@ class TestTwoLayers:
 class Shifted(LeafGuide):
     """A guide that does not know its entropy, and states a variable that the model has not."""
 
-    def build(self, leaves, pixels, latent_dim):
-        self.weight = nn.Parameter(torch.randn(leaves, pixels, latent_dim))
+    def build(self, leaves, pixels, latents):
+        self.weight = nn.Parameter(torch.randn(leaves, pixels, *self.shape_of(latents, "z")))
 
     def forward(self, x):
         loc = torch.einsum("...lp,lpd->...ld", x, self.weight)
@@ -197,7 +197,7 @@ def test_entropies_that_are_not_known_are_sampled():
 
 def test_leaves_of_several_kinds():
     parts = [VAE(Normal(), latent_dim=2, hidden_dims=(3,)), FactorizedLeaf(Normal())]
-    spvae = small_spvae(leaf=MixedLeaf(parts), guide=MixedGuide([NormalGuide(hidden_dims=(3,)), NoLatents()]))
+    spvae = small_spvae(leaf=MixedLeaf(parts), guide=MixedGuide([NormalGuide(hidden_dims=(3,)), LeafGuide()]))
     assert_split(spvae, torch.randn(5, *spvae.event_shape), ["z"])
 
 

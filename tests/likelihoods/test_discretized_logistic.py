@@ -13,7 +13,7 @@ import torch
 from pyro_spvae import registry
 from pyro_spvae.likelihoods import DiscretizedLogistic
 from pyro_spvae.training.build import build_likelihood, build_model, modelled, resolve
-from tests.test_priors_likelihoods import LEAVES, PIXELS, LikelihoodTests
+from tests.likelihoods.test_likelihoods import LEAVES, PIXELS, LikelihoodTests
 from tests.training.cases import TINY, images, table
 
 

@@ -56,8 +56,8 @@ def by_hand(spvae, x, particles, order, skip=True, values=None):
     other = values[names[1]] if values else loc + scale_of(raw) * torch.randn(*shape, loc.size(-1))
     log_q = first.log_prob(drawn).sum(-1) + second.log_prob(other).sum(-1)
     z2, z1 = (drawn, other) if order == "top-down" else (other, drawn)
-    between, raw = leaf.conditional(z2)
-    (logits,) = leaf.decoder(z1, z2) if skip else leaf.decoder(z1)
+    between, raw = leaf.z1.network(z2)
+    (logits,) = leaf.pixels.decoder(z1, z2) if skip else leaf.pixels.decoder(z1)
     log_p = (
         TorchNormal(0.0, 1.0).log_prob(z2).sum(-1)
         + TorchNormal(between, scale_of(raw)).log_prob(z1).sum(-1)

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
+from pyro_spvae.blocks import Latent
 from pyro_spvae.guides import LeafGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import LeafModel
@@ -26,14 +27,29 @@ class Mixture(Prior):
         self.base = base
         self.names = names
 
-    def build(self, leaves, latent_dim):
-        self.loc = nn.Parameter(torch.randn(leaves, self.components, latent_dim))
+    def build(self, leaves, event_shape):
+        self.loc = nn.Parameter(torch.randn(leaves, self.components, *event_shape))
         if self.base is not None:
-            self.base.bind(leaves=leaves, latent_dim=latent_dim)
+            self.base.bind(leaves=leaves, event_shape=event_shape)
 
     def forward(self):
         kinds = dist.Categorical(logits=torch.zeros_like(self.loc[..., 0]))
         return dist.MixtureSameFamily(kinds, dist.Normal(self.loc, self.spread).to_event(1))
+
+
+class Sum(Prior):
+    """A normal about the sum of the means of other priors, given as a list and as a dict."""
+
+    def __init__(self, first=(), others=None):
+        super().__init__()
+        self.terms = nn.ModuleList([*first, *(others or {}).values()])
+
+    def build(self, leaves, event_shape):
+        for term in self.terms:
+            term.bind(leaves=leaves, event_shape=event_shape)
+
+    def forward(self):
+        return dist.Normal(sum(term().mean for term in self.terms), 1.0).to_event(1)
 
 
 class Laplace(Likelihood):
@@ -63,9 +79,10 @@ class Affine(Network):
 class LinearGuide(LeafGuide):
     """No constructor of its own."""
 
-    def build(self, leaves, pixels, latent_dim):
-        self.weight = nn.Parameter(0.1 * torch.randn(leaves, pixels, latent_dim))
-        self.log_scale = nn.Parameter(torch.zeros(leaves, latent_dim))
+    def build(self, leaves, pixels, latents):
+        (size,) = self.shape_of(latents, "z")
+        self.weight = nn.Parameter(0.1 * torch.randn(leaves, pixels, size))
+        self.log_scale = nn.Parameter(torch.zeros(leaves, size))
 
     def forward(self, x):
         loc = torch.einsum("blp,lpd->bld", x, self.weight)
@@ -77,12 +94,13 @@ class TwoLayer(LeafModel):
 
     def __init__(self, latent_dim=1, noise=0.5):
         super().__init__()
-        self.latent_dim = latent_dim
         self.noise = noise
+        self.latents = {"z2": Latent(latent_dim), "z1": Latent(latent_dim)}
 
     def build(self, leaves, pixels):
-        self.a = nn.Parameter(torch.randn(leaves, self.latent_dim))
-        self.b = nn.Parameter(torch.randn(leaves, self.latent_dim, pixels))
+        (size,) = self.latents["z1"].event_shape
+        self.a = nn.Parameter(torch.randn(leaves, size))
+        self.b = nn.Parameter(torch.randn(leaves, size, pixels))
 
     def forward(self, x=None, mask=None):
         z2 = pyro.sample("z2", dist.Normal(torch.zeros_like(self.a), 1.0).to_event(1))
@@ -93,9 +111,10 @@ class TwoLayer(LeafModel):
 
 
 class TwoLayerGuide(LeafGuide):
-    def build(self, leaves, pixels, latent_dim):
-        self.c = nn.Parameter(torch.randn(leaves, pixels, latent_dim))
-        self.d = nn.Parameter(torch.randn(leaves, latent_dim))
+    def build(self, leaves, pixels, latents):
+        (size,), _ = self.shape_of(latents, "z2", "z1")
+        self.c = nn.Parameter(torch.randn(leaves, pixels, size))
+        self.d = nn.Parameter(torch.randn(leaves, size))
 
     def encode(self, x):
         return torch.einsum("...lp,lpd->...ld", x, self.c)

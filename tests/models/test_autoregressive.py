@@ -17,7 +17,7 @@ from pyro_spvae.guides import HierarchicalGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import HVAE, SPVAE, VAE, MixedLeaf
 from pyro_spvae.nn import GatedConv, Joint, PixelCNN
-from tests.models.test_decoding import scattered
+from tests.conditionals.test_pixels import scattered
 
 
 def pixel_spvae(shape=(2, 4), delta=2, likelihood=None, channels=1, leaf=None, **options):
@@ -34,7 +34,7 @@ def pixel_spvae(shape=(2, 4), delta=2, likelihood=None, channels=1, leaf=None, *
 
 def with_prior_as_guide(spvae):
     """Importance weights are then p(x | z), which are bounded."""
-    head = spvae.leaf_guide.encoder.network.head
+    head = spvae.leaf_guide.z.network.network.head
     with torch.no_grad():
         head.weights[0].zero_()
         head.biases[0].copy_(torch.tensor([0, 0, *[math.log(math.expm1(1 - 1e-3))] * 2]))
@@ -161,7 +161,7 @@ def test_saves_and_loads_to_equal_values(tmp_path):
         torch.manual_seed(2)
         values.append((model.log_likelihood(x, num_samples=7), model.sample(5)))
     assert torch.equal(values[0][0], values[1][0]) and torch.equal(values[0][1], values[1][1])
-    assert again.leaf.decoder.latents == "masked"
+    assert again.leaf.pixels.decoder.latents == "masked"
 
 
 def test_progress_bar(capsys):
@@ -190,7 +190,7 @@ def test_two_layers_of_latent_variables():
     spvae = SPVAE(poon_domingos((2, 4), 2), 2, leaf=leaf, guide=guide)
     x = binary(5, 1, 2, 4)
     CircuitELBO(num_particles=2)(spvae.model, spvae.guide)(x).backward()
-    assert all(layer.weights[0].grad.any() for layer in leaf.decoder.maps)
+    assert all(layer.weights[0].grad.any() for layer in leaf.pixels.decoder.maps)
     observed = torch.ones(1, 2, 4, dtype=torch.bool)
     observed[..., 2:] = False
     filled = spvae.impute(x, observed, num_particles=3)[0]

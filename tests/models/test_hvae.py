@@ -58,8 +58,8 @@ class TestProgram:
         trace.compute_log_prob()
         z2, z1, x = (trace.nodes[name]["value"] for name in ("z2", "z1", "x"))
         tree = trace.nodes["tree"]["value"].squeeze(-2)
-        loc, raw = spvae.leaf.conditional(z2)
-        (logits,) = spvae.leaf.decoder(z1, z2)
+        loc, raw = spvae.leaf.z1.network(z2)
+        (logits,) = spvae.leaf.pixels.decoder(z1, z2)
         parts = {
             "z2": TorchNormal(0.0, 1.0).log_prob(z2),
             "z1": TorchNormal(loc, scale_of(raw)).log_prob(z1),
@@ -73,22 +73,22 @@ class TestProgram:
         spvae = hvae()
         x = torch.rand(5, spvae.num_leaves, 1)
         q = spvae.leaf_guide.posterior(x)
-        loc, raw = spvae.leaf_guide.encoder(x)
+        loc, raw = spvae.leaf_guide.z.network(x)
         assert torch.equal(q.loc, loc) and q.event_shape == (TOP,)
         torch.testing.assert_close(q.scale, scale_of(raw))
 
     def test_without_skip_pixels_do_not_see_the_top(self):
         spvae = hvae(skip=False)
-        assert isinstance(spvae.leaf.decoder, MLP) and spvae.leaf.decoder.sizes["inputs"] == LATENT
+        assert isinstance(spvae.leaf.pixels.decoder, MLP) and spvae.leaf.pixels.decoder.sizes["inputs"] == LATENT
         skip = hvae()
-        assert isinstance(skip.leaf.decoder, Joint) and skip.leaf.decoder.sizes["inputs"] == (LATENT, TOP)
+        assert isinstance(skip.leaf.pixels.decoder, Joint) and skip.leaf.pixels.decoder.sizes["inputs"] == (LATENT, TOP)
 
     def test_scales_are_parameterised_as_asked(self):
         leaf = HVAE(Bernoulli(), LATENT, TOP, (4,), scale="logvar", min_scale=0.2)
         guide = HierarchicalGuide((4,), scale="exp", min_scale=0.3)
         spvae = SPVAE(whole((2, 2)), units=1, leaf=leaf, guide=guide)
         with torch.no_grad():
-            for network in (leaf.conditional, guide.encoder, guide.second.trunk):
+            for network in (leaf.z1.network, guide.encoder, guide.second.trunk):
                 network.stacks[0].weights[-1].mul_(100)
         trace = poutine.trace(spvae.guide).get_trace(bits(spvae, 50))
         x = spvae.view(bits(spvae, 50))
@@ -99,7 +99,7 @@ class TestProgram:
             assert scale.min() >= 0.3 and scale.max() > 3
         model = poutine.trace(spvae.model).get_trace(num=200)
         scale = model.nodes["z1"]["fn"].scale
-        raw = leaf.conditional(model.nodes["z2"]["value"])[1]
+        raw = leaf.z1.network(model.nodes["z2"]["value"])[1]
         torch.testing.assert_close(scale, (raw.clamp(-6, 2) / 2).exp().clamp(min=0.2))
 
     @pytest.mark.parametrize("order", ORDERS)

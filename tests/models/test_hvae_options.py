@@ -76,7 +76,7 @@ class TestArchitectures:
             50 * 100 + 100 + 100 * 100 + 100 + 2 * (100 * 100 + 100),
             100 * 200 + 200 + 200 * 200 + 200 + 200 * 784 + 784,
         ]
-        parts = (guide.encoder, guide.second, leaf.conditional, leaf.decoder)
+        parts = (guide.encoder, guide.second, leaf.z1.network, leaf.pixels.decoder)
         assert [sum(p.numel() for p in part.parameters()) for part in parts] == expected
         assert number == sum(expected) == 521_084
         trace = poutine.trace(spvae.guide).get_trace(torch.zeros(2, 1, 28, 28))
@@ -103,7 +103,7 @@ class TestOptions:
         assert HVAE(Bernoulli(), 5).top_dim == 5 and HVAE(Bernoulli(), 5, 3).guide_sizes["top_dim"] == 3
         assert (guide.order, guide.scale, guide.min_scale) == ("top-down", "softplus", 1e-3)
         assert isinstance(leaf.prior, StandardNormal)
-        for network in (leaf.conditional, leaf.decoder, guide.encoder, guide.second):
+        for network in (leaf.z1.network, leaf.pixels.decoder, guide.encoder, guide.second):
             assert network.hidden_dims == (32, 32) and network.activation == "softplus"
 
     def test_the_model_takes_the_guide_by_itself(self):
@@ -112,8 +112,8 @@ class TestOptions:
 
     def test_options_reach_the_networks_that_are_not_given(self):
         leaf = HVAE(Bernoulli(), hidden_dims=(5, 6), activation="gated", decoder=Joint((7,)))
-        assert leaf.conditional.hidden_dims == (5, 6) and leaf.conditional.activation == "gated"
-        assert leaf.decoder.hidden_dims == (7,)
+        assert leaf.z1.network.hidden_dims == (5, 6) and leaf.z1.network.activation == "gated"
+        assert leaf.pixels.decoder.hidden_dims == (7,)
         guide = HierarchicalGuide((5, 6), "gated", encoder=MLP((7,), networks="shared"))
         assert guide.encoder.hidden_dims == (7,) and guide.second.hidden_dims == (5, 6)
 
@@ -121,7 +121,7 @@ class TestOptions:
         leaf = HVAE(Bernoulli(), 3, 4, (5,), VampPrior(3), "tanh", "exp", 0.1, False)
         options = leaf.options()
         assert (options["latent_dim"], options["top_dim"], options["scale"], options["skip"]) == (3, 4, "exp", False)
-        assert options["decoder"] is leaf.decoder and "hidden_dims" not in options
+        assert options["decoder"] is leaf.pixels.decoder and "hidden_dims" not in options
         guide = HierarchicalGuide((5,), "tanh", "exp", 0.1, "bottom-up")
         assert guide.options()["order"] == "bottom-up" and guide.options()["min_scale"] == 0.1
 

@@ -13,14 +13,14 @@ from pyro import poutine
 from pyro.infer import SVI
 
 from pyro_spvae import CircuitELBO, InducedTree, collapse_tree, poon_domingos
-from pyro_spvae.guides import MixedGuide, NoLatents, NormalGuide
+from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
 
 
 def mixed(likelihood=Bernoulli, units=2, counts=None):
     leaf = MixedLeaf([VAE(likelihood(), latent_dim=2, hidden_dims=(4,)), FactorizedLeaf(likelihood())], counts)
-    guide = MixedGuide([NormalGuide(hidden_dims=(4,)), NoLatents()], counts)
+    guide = MixedGuide([NormalGuide(hidden_dims=(4,)), LeafGuide()], counts)
     spvae = SPVAE(poon_domingos((2, 2), delta=1), units=units, leaf=leaf, guide=guide)
     with torch.no_grad():  # a guide wider than the prior, so that importance weights are bounded
         spvae.leaf_guide.parts[0].encoder.stacks[1].biases[-1].add_(1.0)

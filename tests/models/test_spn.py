@@ -12,11 +12,11 @@ from pyro.infer import SVI, Predictive, TraceEnum_ELBO
 from torch.testing import assert_close
 
 from pyro_spvae import Circuit, CircuitELBO, log_likelihood, poon_domingos, quad_tree, random_binary_tree, whole
-from pyro_spvae.guides import LeafGuide, NoLatents, NormalGuide
+from pyro_spvae.guides import LeafGuide, LeafGuide, NormalGuide
 from pyro_spvae.infer import bound_terms
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, Explanation, FactorizedLeaf
-from pyro_spvae.models.posterior import LeafDraws
+from pyro_spvae.queries.posterior import LeafDraws
 from tests.circuits.oracle import enumerate_induced_trees
 from tests.models import own_parts
 from tests.spn_cases import DISCRETE, LIKELIHOODS, joint_log_prob, make_spn, states, values
@@ -204,7 +204,7 @@ class TestSamples:
         path = spn.interpolate(start, end, steps=3)
         assert path.shape == (3, 3, 1, 2, 2)
         tree = spn.mpe(start).tree
-        assert_close(path[0], spn.view.assemble(tree, spn.leaf.distribution().mean.detach()))
+        assert_close(path[0], spn.view.assemble(tree, spn.leaf.pixels().mean.detach()))
         assert spn.reconstruct(start).shape == start.shape
 
 
@@ -244,7 +244,7 @@ class TestMpe:
         """For each tree the best completion is known: the means of its leaves."""
         spn = make_spn(likelihood)
         x, observed = values(likelihood, 6, 1, 2, 2), torch.tensor([[True, False], [False, False]])
-        means = spn.leaf.distribution().mean.detach()
+        means = spn.leaf.pixels().mean.detach()
         candidates = []
         for _, leaves in enumerate_induced_trees(spn.circuit):
             tree = torch.zeros(spn.num_leaves, dtype=torch.bool)
@@ -262,7 +262,7 @@ class TestMpe:
         spn = make_spn()
         x, observed = values("bernoulli", 7, 1, 2, 2), torch.rand(7, 1, 2, 2) < 0.5
         together = spn.mpe(x, observed)
-        monkeypatch.setattr("pyro_spvae.models.queries._EXACT_BLOCK", 3)
+        monkeypatch.setattr("pyro_spvae.queries.queries._EXACT_BLOCK", 3)
         assert all(torch.equal(one, other) for one, other in zip(together, spn.mpe(x, observed), strict=True))
 
     def test_refusals(self):
@@ -285,9 +285,9 @@ class Modeless(Bernoulli):
 class TestConstruction:
     def test_defaults(self):
         spn = SPN(GRAPHS["grid"])
-        assert isinstance(spn.leaf, FactorizedLeaf) and isinstance(spn.leaf.likelihood, Bernoulli)
-        assert isinstance(spn.leaf_guide, NoLatents) and not spn.has_latents
-        assert [output.shape for output in spn.leaf.outputs] == [(8, 1)]
+        assert isinstance(spn.leaf, FactorizedLeaf) and isinstance(spn.leaf.pixels.likelihood, Bernoulli)
+        assert isinstance(spn.leaf_guide, NoLatents) and not spn.latents
+        assert [output.shape for output in spn.leaf.pixels.outputs] == [(8, 1)]
         assert SPVAE(GRAPHS["grid"]).has_latents
 
     def test_an_spvae_with_the_leaf_is_the_same(self):
@@ -305,7 +305,7 @@ class TestConstruction:
         outputs = []
         for _ in range(2):
             torch.manual_seed(3)
-            outputs.append(list(make_spn(likelihood).leaf.outputs))
+            outputs.append(list(make_spn(likelihood).leaf.pixels.outputs))
         assert all(torch.equal(one, other) for one, other in zip(*outputs, strict=True))
         first = outputs[0][0]
         assert len(first.unique()) == first.numel()
@@ -315,7 +315,7 @@ class TestConstruction:
     def test_initial_deviations(self):
         for likelihood, deviation in ((Normal(), 0.7), (Normal(mean="sigmoid"), 0.3), (Normal(scale="precision"), 0.7)):
             spn = SPN(GRAPHS["grid"], likelihood=likelihood)
-            assert_close(spn.leaf.distribution().stddev.detach(), torch.full((8, 1), deviation))
+            assert_close(spn.leaf.pixels().stddev.detach(), torch.full((8, 1), deviation))
 
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
@@ -342,12 +342,12 @@ class TestConstruction:
         with pytest.raises(
             ValueError, match="^guide is a NoLatents, but the leaf VAE has latent variables; accepted is"
         ):
-            SPVAE(GRAPHS["grid"], leaf=VAE(Normal()), guide=NoLatents())
+            SPVAE(GRAPHS["grid"], leaf=VAE(Normal()), guide=LeafGuide())
 
     def test_own_likelihoods(self):
         spn = SPN(GRAPHS["grid"], likelihood=own_parts.Laplace())
         x, observed = torch.randn(3, 1, 2, 2), torch.rand(3, 1, 2, 2) < 0.5
-        pixels = torch.distributions.Laplace(spn.leaf.outputs[0], 0.1).log_prob(spn.view(x))
+        pixels = torch.distributions.Laplace(spn.leaf.pixels.outputs[0], 0.1).log_prob(spn.view(x))
         wanted = spn.circuit.log_prob(torch.where(spn.view(observed), pixels, 0.0).sum(-1))
         assert_close(spn.log_prob(x, observed), wanted)
         assert torch.equal(spn.log_likelihood(x, observed), spn.log_prob(x, observed).detach())

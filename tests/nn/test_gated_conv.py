@@ -9,15 +9,12 @@ import re
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
 
-from pyro_spvae import poon_domingos, random_binary_tree
-from pyro_spvae.guides import NormalGuide
-from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.nn import GatedConv
 from pyro_spvae.nn.leaf_conv import LeafConv, block_diagonal
-from pyro_spvae.registry import build, describe, make
+from pyro_spvae.registry import make
+from tests.nn.cases import assert_same, by_hand
 
 # shape of a patch, leaves, layers of an encoder
 CASES = {
@@ -34,106 +31,64 @@ def case(request):
     return CASES[request.param]
 
 
-def copy_into(module, weight, bias):
-    """Puts copies of weights, dense ones ``[in, out]``, into a module of torch."""
-    own = weight.T if isinstance(module, nn.Linear) else weight
-    module.weight = nn.Parameter(own.detach().clone())
-    module.bias = nn.Parameter(bias.detach().clone().flatten())
-    return module
+def convolved(layer, place, leaf, h):
+    return F.conv2d(h, layer.kernels[place][leaf], layer.biases[place][leaf], layer.stride, layer.padding)
 
 
-def linear(stack, leaf):
-    weight, bias = stack.weights[0][leaf], stack.biases[0][leaf]
-    return copy_into(nn.Linear(*weight.shape), weight, bias)
+def gated_layers(layers, h, shape):
+    """Images of one leaf after the other, ``[N, leaf, pixel]`` to a list of ``[N, channel, H, W]``."""
+    images = []
+    for leaf in range(h.size(1)):
+        image = h[:, leaf].reshape(-1, *shape)
+        for layer in layers:
+            image = convolved(layer, 0, leaf, image) * torch.sigmoid(convolved(layer, 1, leaf, image))
+        images.append(image)
+    return images
 
 
-def convolution(layer, leaf):
-    weight, bias = layer.kernel[leaf], layer.bias[leaf]
-    after, before, kernel, _ = weight.shape
-    return copy_into(nn.Conv2d(before, after, kernel, layer.stride, layer.padding), weight, bias)
-
-
-def gate(h):
-    value, gate = h.chunk(2, 1)
-    return value * torch.sigmoid(gate)
-
-
-def encoder_twin(network, leaf, shape, x):
-    h = x.reshape(-1, *shape)
-    for layer in network.network.convolutions:
-        h = gate(convolution(layer, leaf)(h))
-    return linear(network.network.head, leaf)(h.flatten(1))
-
-
-def decoder_twin(network, leaf, shape, *latents):
-    layers = network.network
-    if len(latents) > 1:
-        parts = [gate(linear(branch, leaf)(z)) for branch, z in zip(layers.branches, latents, strict=True)]
-    else:
-        parts = list(latents)
-    h = gate(linear(layers.dense, leaf)(torch.cat(parts, -1))).reshape(-1, *shape)
-    for layer in layers.convolutions:
-        h = gate(convolution(layer, leaf)(h))
-    return convolution(layers.heads.conv, leaf)(h)
-
-
-@pytest.mark.parametrize("lead", [(4,), (2, 3), ()])
 class TestEqualsOneTorchNetworkPerLeaf:
-    def test_encoder(self, case, lead):
+    def test_encoder(self, case):
         shape, leaves, layers = case
-        size = math.prod(shape)
-        network = GatedConv(layers).bind(leaves=leaves, inputs=size, outputs=(2, 3), input_shape=shape)
-        x = torch.randn(*lead, leaves, size)
-        rows = x.reshape(-1, leaves, size)
-        expected = torch.stack([encoder_twin(network, leaf, shape, rows[:, leaf]) for leaf in range(leaves)], 1)
-        for output, other in zip(network(x), expected.reshape(*lead, leaves, 5).split([2, 3], -1), strict=True):
-            torch.testing.assert_close(output, other)
+        network = GatedConv(layers).bind(leaves=leaves, inputs=math.prod(shape), outputs=(2, 3), input_shape=shape)
+        x = torch.randn(4, leaves, math.prod(shape), requires_grad=True)
+        images = gated_layers(network.network.convolutions, x, shape)
+        expected = by_hand(network.network.head, torch.stack([image.flatten(1) for image in images], 1))
+        assert_same(network(x), expected, [x, *network.parameters()])
 
-    @pytest.mark.parametrize("inputs", [4, (4, 2)])
-    def test_decoder(self, case, lead, inputs):
+    @pytest.mark.parametrize("inputs", [(4,), (4, 2)])
+    def test_decoder(self, case, inputs):
         shape, leaves, _ = case
         size, channels = math.prod(shape), shape[0]
         network = GatedConv(((5, 3, 1, 1), (3, 5, 1, 2)), hidden=6).bind(
             leaves=leaves, inputs=inputs, outputs=(2 * size, size), output_shape=shape
         )
-        latents = [torch.randn(*lead, leaves, of) for of in ((4, 2) if isinstance(inputs, tuple) else (4,))]
-        each = []
-        for leaf in range(leaves):
-            rows = [z[..., leaf, :].reshape(-1, z.size(-1)) for z in latents]
-            first, second = decoder_twin(network, leaf, shape, *rows).split([2 * channels, channels], 1)
-            # channel c * 2 + v of the first head is value v of channel c
-            first = first.reshape(-1, channels, 2, *shape[1:]).permute(0, 1, 3, 4, 2)
-            each.append((first.reshape(*lead, -1), second.reshape(*lead, -1)))
-        expected = [torch.stack(parts, -2) for parts in zip(*each, strict=True)]
-        torch.testing.assert_close(list(network(*latents)), expected)
-
-
-def test_gradients_of_one_leaf_are_its_own(case):
-    shape, leaves, layers = case
-    network = GatedConv(layers).bind(leaves=leaves, inputs=math.prod(shape), outputs=(2,), input_shape=shape)
-    (output,) = network(torch.randn(3, leaves, math.prod(shape)))
-    for gradient in torch.autograd.grad(output[:, -1].square().sum(), list(network.parameters())):
-        assert gradient[-1].any()
-        assert not gradient[:-1].any()
-
-
-def test_latent_vectors_of_a_decoder_broadcast():
-    network = GatedConv(((3, 3, 1, 1),), hidden=4).bind(leaves=2, inputs=(3, 2), outputs=(4,), output_shape=(1, 2, 2))
-    first, second = torch.randn(5, 1, 2, 3), torch.randn(4, 2, 2)
-    torch.testing.assert_close(network(first, second), network(first.expand(5, 4, 2, 3), second.expand(5, 4, 2, 2)))
+        layers = network.network
+        latents = [torch.randn(4, leaves, of, requires_grad=True) for of in inputs]
+        seen = latents
+        if len(inputs) > 1:
+            seen = [by_hand(branch, z, "gated")[0] for branch, z in zip(layers.branches, latents, strict=True)]
+        (h,) = by_hand(layers.dense, torch.cat(seen, -1), "gated")
+        images = gated_layers(layers.convolutions, h, shape)
+        expected = []
+        for place in range(2):
+            heads = [convolved(layers.heads.conv, place, leaf, image) for leaf, image in enumerate(images)]
+            # channel c * values + v of a head is value v of channel c
+            parts = [head.unflatten(1, (channels, -1)).movedim(2, -1).flatten(1) for head in heads]
+            expected.append(torch.stack(parts, 1))
+        assert_same(network(*latents), expected, [*latents, *network.parameters()])
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3, 6])
 def test_block_diagonal_kernels_equal_one_convolution_per_leaf(groups):
     kernel, x = torch.randn(6, 2, 3, 3, 3), torch.randn(4, 6, 3, 5, 5)
-    expected = torch.cat([nn.functional.conv2d(x[:, leaf], kernel[leaf]) for leaf in range(6)], 1)
-    actual = nn.functional.conv2d(x.flatten(1, 2), block_diagonal(kernel, groups), groups=groups)
+    expected = torch.cat([F.conv2d(x[:, leaf], kernel[leaf]) for leaf in range(6)], 1)
+    actual = F.conv2d(x.flatten(1, 2), block_diagonal(kernel, groups), groups=groups)
     torch.testing.assert_close(actual, expected)
 
 
 def test_groups_fill_sixteen_channels_where_the_leaves_can_be_divided():
-    assert [LeafConv(leaves, 4, 8, 3).block for leaves in (1, 3, 8, 7, 10)] == [1, 3, 4, 1, 2]
-    assert LeafConv(8, 64, 64, 3).block == 1
+    assert [LeafConv(leaves, 4, [3, 5], 3).block for leaves in (1, 3, 8, 7, 10)] == [1, 3, 4, 1, 2]
+    assert LeafConv(8, 64, [64], 3).block == 1
 
 
 class TestSizesOfThePaper:
@@ -160,99 +115,65 @@ class TestSizesOfThePaper:
 
 
 def test_initial_parameters():
-    network = GatedConv(((20, 3, 1, 1),)).bind(leaves=40, inputs=32, outputs=(9, 9), input_shape=(2, 4, 4))
+    network = GatedConv(((20, 3, 1, 1),)).bind(leaves=40, inputs=32, outputs=(9, 12), input_shape=(2, 4, 4)).network
     bound = 1 / math.sqrt(2 * 9)
-    layer = network.network.convolutions[0]
-    for parameter in (layer.kernel, layer.bias):
+    (layer,) = network.convolutions
+    assert [kernel.shape for kernel in layer.kernels] == [(40, 20, 2, 3, 3)] * 2
+    for parameter in layer.parameters():
         assert 0.98 * bound < parameter.abs().max() <= bound
         assert parameter.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.05)
-    head = network.network.head
-    assert head.weights[0].std().item() == pytest.approx(math.sqrt(2 / (20 * 16)), rel=0.02)
-    assert head.biases[0].abs().max() <= 1 / math.sqrt(20 * 16)
+    assert [weight.shape for weight in network.head.weights] == [(40, 320, 9), (40, 320, 12)]
+    for weight, bias in zip(network.head.weights, network.head.biases, strict=True):
+        assert weight.std().item() == pytest.approx(math.sqrt(2 / 320), rel=0.02)
+        assert bias.abs().max() <= 1 / math.sqrt(320)
 
 
-def test_blocks_are_values_gates_and_heads():
-    network = GatedConv(((5, 3, 1, 1),)).bind(leaves=2, inputs=4, outputs=(2, 3), input_shape=(1, 2, 2)).network
-    for module, sizes in ((network.convolutions[0], (5, 5)), (network, (2, 3))):
-        named = dict(module.named_parameters())
-        for name, (axis, blocks) in module.tensor_blocks().items():
-            assert blocks == sizes and named[name].size(axis) == sum(sizes)
-    without = GatedConv(((5, 3, 1, 1),), heads=False).bind(leaves=2, inputs=4, outputs=(2,), input_shape=(1, 2, 2))
-    assert without.network.tensor_blocks() == {}
-
-
-def test_by_name_and_description():
+def test_by_name():
     network = make("network", "gated-conv(layers=small, hidden=20)", hidden_dims=(3,))
     assert (network.layers, network.hidden, network.heads) == ("small", 20, True)
-    again = build("network", describe(GatedConv(((3, 3, 1, 1),), heads=False)))
-    assert again.layers == ((3, 3, 1, 1),) and not again.heads
 
 
-class TestRefusals:
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
-            ({"layers": "huge"}, "layers is 'huge'; known are large, small, or a sequence of layers"),
-            *(
-                (
-                    {"layers": layers},
-                    f"layers {what}; layers (channels, kernel, stride, padding), such as ((32, 3, 1, 1), "
-                    "(6, 3, 2, 1)), are needed",
-                )
-                for layers, what in (
-                    ((), "is ()"),
-                    (3, "is 3"),
-                    (((3, 3, 1),), "has the entry (3, 3, 1)"),
-                    ((3, 3, 1, 1), "has the entry 3"),
-                    (((3, 3, 0, 1),), "has the entry (3, 3, 0, 1)"),
-                    (((3, 3, 1, -1),), "has the entry (3, 3, 1, -1)"),
-                )
-            ),
-            ({"hidden": 0}, "hidden is 0; a positive integer is needed"),
-            ({"heads": 1}, "heads is 1; True or False is needed"),
-        ],
-    )
-    def test_options(self, options, message):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            GatedConv(**options)
+WANTED = "layers (channels, kernel, stride, padding), such as ((32, 3, 1, 1), (6, 3, 2, 1)), are needed"
 
-    @pytest.mark.parametrize(
-        ("layers", "sizes", "message"),
-        [
-            ("large", {}, "the network 'gated-conv' needs leaf regions that are equal rectangles"),
-            ("large", {"input_shape": (1, 2, 3)}, "inputs is 4; the pixels of the shape (1, 2, 3) are needed"),
-            (
-                ((3, 3, 1, 0),),
-                {"input_shape": (1, 2, 2)},
-                "layers of the network 'gated-conv' leave nothing of patches of 2 x 2 pixels; give smaller kernels and "
-                "strides",
-            ),
-            (
-                ((3, 3, 2, 1),),
-                {"output_shape": (1, 2, 2)},
-                "layers of the network 'gated-conv' has the entry (3, 3, 2, 1); in a decoder the stride is 1 and the "
-                "padding half of the kernel less one, so that sides stay",
-            ),
-            (
-                "large",
-                {"output_shape": (1, 2, 3)},
-                "an output of the network 'gated-conv' has the size 8; a multiple of the patch's 6 pixels is needed",
-            ),
-            (
-                "large",
-                {"input_shape": (1, 2, 2), "output_shape": (1, 2, 2)},
-                "input_shape and output_shape are both given; the network 'gated-conv' takes one of them",
-            ),
-        ],
-    )
-    def test_sizes(self, layers, sizes, message):
-        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            GatedConv(layers).bind(leaves=2, inputs=4, outputs=(12, 8), **sizes)
 
-    @pytest.mark.parametrize("regions", [poon_domingos((6, 5), 3), random_binary_tree((4, 4), 2, 2, seed=1)])
-    def test_unequal_patches(self, regions):
-        message = "^the network 'gated-conv' needs leaf regions that are equal rectangles$"
-        with pytest.raises(ValueError, match=message):
-            SPVAE(regions, leaf=VAE(Bernoulli(), decoder=GatedConv()))
-        with pytest.raises(ValueError, match=message):
-            SPVAE(regions, leaf=VAE(Bernoulli()), guide=NormalGuide(encoder=GatedConv()))
+@pytest.mark.parametrize(
+    ("options", "sizes", "message"),
+    [
+        ({"layers": "huge"}, {}, "layers is 'huge'; known are large, small, or a sequence of layers"),
+        ({"layers": ()}, {}, f"layers is (); {WANTED}"),
+        ({"layers": 3}, {}, f"layers is 3; {WANTED}"),
+        ({"layers": ((3, 3, 1),)}, {}, f"layers has the entry (3, 3, 1); {WANTED}"),
+        ({"layers": (3, 3, 1, 1)}, {}, f"layers has the entry 3; {WANTED}"),
+        ({"layers": ((3, 3, 0, 1),)}, {}, f"layers has the entry (3, 3, 0, 1); {WANTED}"),
+        ({"layers": ((3, 3, 1, -1),)}, {}, f"layers has the entry (3, 3, 1, -1); {WANTED}"),
+        ({"hidden": 0}, {}, "hidden is 0; a positive integer is needed"),
+        ({"heads": 1}, {}, "heads is 1; True or False is needed"),
+        ({}, {}, "the network 'gated-conv' needs leaf regions that are equal rectangles"),
+        ({}, {"input_shape": (1, 2, 3)}, "inputs is 4; the pixels of the shape (1, 2, 3) are needed"),
+        (
+            {"layers": ((3, 3, 1, 0),)},
+            {"input_shape": (1, 2, 2)},
+            "layers of the network 'gated-conv' leave nothing of patches of 2 x 2 pixels; give smaller kernels and "
+            "strides",
+        ),
+        (
+            {"layers": ((3, 3, 2, 1),)},
+            {"output_shape": (1, 2, 2)},
+            "layers of the network 'gated-conv' has the entry (3, 3, 2, 1); in a decoder the stride is 1 and the "
+            "padding half of the kernel less one, so that sides stay",
+        ),
+        (
+            {},
+            {"output_shape": (1, 2, 3)},
+            "an output of the network 'gated-conv' has the size 8; a multiple of the patch's 6 pixels is needed",
+        ),
+        (
+            {},
+            {"input_shape": (1, 2, 2), "output_shape": (1, 2, 2)},
+            "input_shape and output_shape are both given; the network 'gated-conv' takes one of them",
+        ),
+    ],
+)
+def test_refusals(options, sizes, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        GatedConv(**options).bind(leaves=2, inputs=4, outputs=(12, 8), **sizes)

@@ -42,7 +42,7 @@ def written_out(spvae):
     def model(x):
         with pyro.plate("data", len(x), dim=-2), pyro.plate("leaf", spvae.num_leaves, dim=-1):
             z = pyro.sample("z", component(spvae))
-            (logits,) = spvae.leaf.decoder(z)
+            (logits,) = spvae.leaf.pixels.decoder(z)
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=spvae.view(x))
 
     return model
@@ -98,10 +98,10 @@ def test_of_two_layers():
     def model(x):
         with pyro.plate("data", len(x), dim=-2), pyro.plate("leaf", 1, dim=-1):
             z2 = pyro.sample("z2", component(spvae))
-            loc, raw = leaf.conditional(z2)
+            loc, raw = leaf.z1.network(z2)
             scale = 1e-3 + torch.nn.functional.softplus(raw)
             z1 = pyro.sample("z1", dist.Normal(loc, scale).to_event(1))
-            (logits,) = leaf.decoder(z1, z2)
+            (logits,) = leaf.pixels.decoder(z1, z2)
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=spvae.view(x))
 
     values = []

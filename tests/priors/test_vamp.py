@@ -16,7 +16,7 @@ from torch.distributions import MultivariateNormal
 
 from pyro_spvae import CircuitELBO, poon_domingos, whole
 from pyro_spvae.distributions import LeafNormalMixture
-from pyro_spvae.guides import MixedGuide, NoLatents, NormalGuide
+from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
@@ -30,8 +30,8 @@ class TestLogLikelihood:
 
     def exact(self, regions, components=3):
         spvae = vamp(components, regions=regions, units=2, hidden_dims=(), likelihood=Normal(min_scale=0.1))
-        loc, raw = spvae.leaf.decoder.stacks
-        encoder, spread = spvae.leaf_guide.encoder.stacks
+        loc, raw = spvae.leaf.pixels.decoder.stacks
+        encoder, spread = spvae.leaf_guide.z.network.stacks
         with torch.no_grad():
             raw.weights[0].zero_()
             encoder.weights[0].mul_(0.5)
@@ -83,29 +83,29 @@ class TestMixed:
     def make(self):
         priors = VampPrior(3), VampPrior(data=torch.rand(4, 1, 3, 2)), VampPrior(2, init="data")
         leaf = MixedLeaf([*(VAE(Normal(), 2, (3,), prior) for prior in priors), FactorizedLeaf(Normal())])
-        guide = MixedGuide([*(NormalGuide((3,)) for _ in priors), NoLatents()])
+        guide = MixedGuide([*(NormalGuide((3,)) for _ in priors), LeafGuide()])
         return SPVAE(poon_domingos((3, 2), delta=2), units=4, leaf=leaf, guide=guide)
 
     def test_each_part_sees_its_own_encoder_leaves_and_padding(self):
         spvae = self.make()
         assert spvae.wanted_rows == 2
         x = torch.rand(7, 1, 3, 2)
-        spvae.initialise(x)
+        spvae.start(x)
         assert spvae.wanted_rows == 0
         for place in range(3):
-            part, guide = spvae.leaf.parts[place], spvae.leaf_guide.parts[place]
+            part, guide = (one.subsets[place].program for one in (spvae.leaf, spvae.leaf_guide))
             q = guide.posterior(part.prior.inputs)
             assert torch.equal(part.prior().loc, q.loc)
-            index = spvae.leaf.index[place]
+            index = spvae.leaf.subsets[place].index
             mask = spvae.view.mask[index]
             assert index.tolist() == [place, 4 + place]
             assert torch.equal(part.prior.mask, mask)
             assert (part.prior.inputs[:, ~mask] == 0).all()
-        started = spvae.leaf.parts[2].prior
-        own = spvae.view.patches(x)[:, spvae.leaf.index[2]]
+        started = spvae.leaf.subsets[2].program.prior
+        own = spvae.view.patches(x)[:, spvae.leaf.subsets[2].index]
         distance = (started.inputs.unsqueeze(1) - own).abs().amax((-1, -2)).min(-1).values
         assert (distance < 0.06).all(), "the rows' patches of these leaves"
-        frozen = spvae.leaf.parts[1].prior
+        frozen = spvae.leaf.subsets[1].program.prior
         assert frozen.inputs.shape == (4, 2, 4) and (frozen.inputs[:, frozen.mask] > 0).all()
 
     def test_trains_saves_and_answers(self, tmp_path):
@@ -124,9 +124,9 @@ class TestMixed:
     def test_a_guide_of_ones_own_has_no_encoder(self):
         leaf = MixedLeaf([VAE(Normal(), 2, (3,), VampPrior(3)), FactorizedLeaf(Normal())])
         with pytest.raises(
-            ValueError, match="^this VampPrior has no encoder; pass it to a model with a guide that has"
+            ValueError, match="^the guide LinearGuide has no encoder that a VampPrior could use; define"
         ):
-            SPVAE(GRID, leaf=leaf, guide=own_parts.LinearGuide()).sample(1)
+            SPVAE(GRID, leaf=leaf, guide=own_parts.LinearGuide())
 
 
 class TestStorage:
@@ -157,7 +157,7 @@ class TestStorage:
     def test_a_model_that_waits_for_data_comes_back_as_it_was(self, tmp_path):
         """Saved before it has started, it still has to; saved after, it has."""
         spvae = SPVAE(GRID, prior=VampPrior(3, init="data"))
-        spvae.initialise(torch.rand(3, 1, 2, 2))
+        spvae.start(torch.rand(3, 1, 2, 2))
         spvae.save(tmp_path)
         loaded = SPVAE.load(tmp_path)
         assert loaded.wanted_rows == 0 and torch.equal(loaded.leaf.prior.inputs, spvae.leaf.prior.inputs)

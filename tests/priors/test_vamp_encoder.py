@@ -137,20 +137,20 @@ class TestEncoder:
     @pytest.mark.parametrize("gradient", ["iwae", "dreg"])
     def test_sees_pseudo_inputs_once_a_step(self, particles, gradient):
         spvae = vamp(components=3)
-        calls = count(spvae.leaf_guide.encoder)
+        calls = count(spvae.leaf_guide.z.network)
         for step in (1, 2):
             CircuitELBO(particles, gradient=gradient)(spvae.model, spvae.guide)(data(spvae, 5)).backward()
             assert sorted(calls) == [3] * step + [5] * step
 
     def test_sees_pseudo_inputs_once_for_particles_one_after_the_other(self):
         spvae = vamp(components=3)
-        calls = count(spvae.leaf_guide.encoder)
+        calls = count(spvae.leaf_guide.z.network)
         CircuitELBO(4, vectorize_particles=False)(spvae.model, spvae.guide)(data(spvae, 5)).backward()
         assert sorted(calls) == [3, 5]
 
     def test_sees_pseudo_inputs_once_a_log_likelihood_and_each_datum_once(self):
         spvae = vamp(components=11)
-        calls = count(spvae.leaf_guide.encoder)
+        calls = count(spvae.leaf_guide.z.network)
         x = data(spvae, 10)
         for chunk_size, blocks in ((1, [1] * 10), (100, [2] * 5), (10_000, [10])):
             calls.clear()
@@ -171,7 +171,7 @@ class TestEncoder:
             alive.append(sum(one() is not None for one in said))
             said.append(weakref.ref(result[0]))
 
-        spvae.leaf_guide.encoder.register_forward_hook(hook)
+        spvae.leaf_guide.z.network.register_forward_hook(hook)
         spvae.log_likelihood(data(spvae, 12), num_samples=50, chunk_size=50)
         assert len(said) == 13 and max(alive) <= 2
 

@@ -52,8 +52,9 @@ class TestSizes:
     def test_networks_are_gated_and_start_as_the_authors_do(self, tiny_mnist):
         torch.manual_seed(0)
         spvae = build(VampExperiment(), tiny_mnist)
-        (stack,) = spvae.leaf_guide.encoder.stacks
-        assert [tuple(weight.shape) for weight in stack.weights] == [(1, 784, 600), (1, 300, 600), (1, 300, 80)]
+        (stack,) = spvae.leaf_guide.z.network.stacks
+        shapes = [(1, 784, 300), (1, 300, 300), (1, 300, 40)]  # of values and gates, and of mean and scale
+        assert [tuple(weight.shape) for weight in stack.weights] == [shape for shape in shapes for _ in range(2)]
         for weight in stack.weights:
             assert abs(float(weight.detach().std()) / (2 / weight.size(1)) ** 0.5 - 1) < 0.03
 

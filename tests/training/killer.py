@@ -1,11 +1,11 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs that are killed (SIGKILL) at chosen moments and resumed, each in a process of its own.
+Runs that are killed (SIGKILL) at chosen moments and resumed, each in a process of its own, one of them in two.
 
 Started as a program, which loads everything once and then forks: ``python -m tests.training.killer FOLDER``. It leaves
-``FOLDER/<name>`` for every case, ``FOLDER/whole`` for a run that was never stopped, and ``FOLDER/report.json`` with how
-each process ended.
+``FOLDER/<name>`` for every case, ``FOLDER/whole`` and ``FOLDER/whole of two`` for runs that were never stopped, and
+``FOLDER/report.json`` with how each process ended.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
 
 import torch
+import torch._dynamo  # noqa: F401  # which the first optimiser of each process would import
 
 import pyro_spvae.checkpoint
 import pyro_spvae.training.train as train_module
@@ -83,30 +85,57 @@ CASES = {
     "while a checkpoint is written": before(pyro_spvae.checkpoint, "atomic_write", 3, halfway=True),
     "before a checkpoint is renamed": before(os, "replace", 6),
     "while the test split is evaluated": before(train_module, "_results", 1),
-    "before the results are written": before(train_module, "write_pictures", 1),
+    "before the results are written": before(train_module, "_write_pictures", 1),
 }
-TIMES = (0.15, 0.4, 0.8)  # seconds after which runs are killed from outside, wherever they are
+TIMES = (0.1, 0.2, 0.4)  # seconds after which runs are killed from outside, wherever they are
 
 
-def run(action, after=None) -> int:
-    """Exit status of an action in a process of its own: negative if it was killed."""
+def fork(action, **environment: str) -> int:
+    """Starts an action in a process of its own."""
     child = os.fork()
     if child == 0:
         try:
+            os.environ.update(environment)
             action()
         except BaseException as error:
             print(type(error).__name__, error, file=sys.stderr)
             os._exit(1)
         os._exit(0)
+    return child
+
+
+def end(child: int) -> int:
+    """Exit status of a process: negative if it was killed."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def run(action, after=None) -> int:
+    """Exit status of an action, killed after some seconds if it is to be."""
+    child = fork(action)
     if after is not None:
         time.sleep(after)
         os.kill(child, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return end(child)
+
+
+def run_two(action) -> int:
+    """Exit status of the first of two processes that share an action; where it is killed, both are."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    address = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    first, second = (fork(action, RANK=rank, LOCAL_RANK=rank, **address) for rank in ("0", "1"))
+    status = end(first)
+    if status != 0:
+        os.kill(second, signal.SIGKILL)
+    return max(status, end(second), key=abs)
 
 
 def main(folder: Path) -> None:
     """All cases."""
     torch.set_num_threads(1)
+    # they would take longer than all the rest, and no case depends on them
+    train_module._write_pictures = lambda *args: None
     config = TrainConfig(
         data=str(folder / "data.npy"),
         units=1,
@@ -120,21 +149,24 @@ def main(folder: Path) -> None:
         schedule="cosine",
         preprocess="dequantize",
     )
-    report = {"whole": [run(lambda: train_module.train(config, folder / "whole"))]}
+    report = {}
+    for name, start in (("whole", run), ("whole of two", run_two)):
+        report[name] = [start(lambda out=folder / name: train_module.train(config, out))]
     cases = CASES | {f"after {seconds} seconds": seconds for seconds in TIMES}
+    cases["in the middle of an epoch of two"] = CASES["in the middle of an epoch"]
     for name, moment in cases.items():
-        out = folder / name
+        out, start = folder / name, run_two if name.endswith("two") else run
 
         def killed(moment=moment, out=out):
             if callable(moment):
                 moment()
             train_module.train(config, out)
 
-        ends = [run(killed, None if callable(moment) else moment)]
+        ends = [start(killed) if callable(moment) else run(killed, moment)]
         if not out.exists():  # nothing was there yet
-            ends.append(run(lambda out=out: train_module.train(config, out)))
+            ends.append(start(lambda out=out: train_module.train(config, out)))
         elif not RunFolder(out).is_finished:
-            ends.append(run(lambda out=out: train_module.resume(out)))
+            ends.append(start(lambda out=out: train_module.resume(out)))
         report[name] = ends
     (folder / "report.json").write_text(json.dumps(report))
 

@@ -48,20 +48,20 @@ def same(first, second):
 class TestDecoderOption:
     def test_decoders_may_be_of_another_kind(self):
         _, spvae = model(**PIXEL)
-        assert isinstance(spvae.leaf.decoder, PixelCNN) and isinstance(spvae.leaf_guide.encoder, GatedConv)
-        assert (spvae.leaf.decoder.filters, spvae.leaf_guide.encoder.layers) == (4, ((3, 3, 1, 1),))
+        assert isinstance(spvae.leaf.pixels.decoder, PixelCNN) and isinstance(spvae.leaf_guide.z.network, GatedConv)
+        assert (spvae.leaf.pixels.decoder.filters, spvae.leaf_guide.z.network.layers) == (4, ((3, 3, 1, 1),))
         _, spvae = model(network="conv(filters=(2,))", decoder="mlp", hidden=(5,), delta=2)
-        assert isinstance(spvae.leaf.decoder, MLP) and isinstance(spvae.leaf_guide.encoder, Conv)
-        assert spvae.leaf.decoder.hidden_dims == (5,)
+        assert isinstance(spvae.leaf.pixels.decoder, MLP) and isinstance(spvae.leaf_guide.z.network, Conv)
+        assert spvae.leaf.pixels.decoder.hidden_dims == (5,)
 
     def test_by_default_they_are_like_the_encoders(self):
         assert TrainConfig().decoder is None
         _, spvae = model(network="gated-conv(layers=((3, 3, 1, 1),))", delta=2)
-        assert isinstance(spvae.leaf.decoder, GatedConv)
+        assert isinstance(spvae.leaf.pixels.decoder, GatedConv)
 
     def test_some_of_several_kinds_of_leaves(self):
         _, spvae = model(**{**PIXEL, "leaf": "vae+factorized", "units": 2})
-        assert isinstance(spvae.leaf.parts[0].decoder, PixelCNN)
+        assert isinstance(spvae.leaf.subsets[0].program.pixels.decoder, PixelCNN)
 
     @pytest.mark.parametrize(
         ("options", "message"),

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from pyro_spvae import poon_domingos, random_binary_tree
-from pyro_spvae.data import DataSet, Values, load_data
-from pyro_spvae.guides import NoLatents
+from pyro_spvae.data import DataSet, Values
+from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.likelihoods import Normal
-from pyro_spvae.models import SPVAE, FactorizedLeaf
+from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf
 from pyro_spvae.training.build import build_likelihood, build_model, build_regions, modelled, region_shape, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
@@ -40,6 +40,7 @@ RESOLVED = {
     "two columns": ("random-binary-tree", "normal"),
     "one column": ("whole", "normal"),
 }
+OWN = "tests.models.own_parts:Laplace"
 
 
 @pytest.mark.parametrize("name", DATA)
@@ -120,6 +121,7 @@ def test_the_normal_knows_whether_its_data_lie_in_the_unit_interval():
         ({"likelihood": "normal"}, 4, "dequantize", "normal"),
         ({"likelihood": "binomial"}, 256, "integers", "binomial"),
         ({"likelihood": "categorical"}, 2, "integers", "categorical"),
+        ({"likelihood": OWN}, 4, "dequantize", OWN),  # says that it is of real numbers
         ({"preprocess": "binarize"}, 256, "binarize", "bernoulli"),
         ({"preprocess": "binarize-static"}, None, "binarize-static", "bernoulli"),
         ({"preprocess": "integers"}, 256, "integers", "binomial"),
@@ -144,21 +146,9 @@ def test_a_leaf_without_latent_variables_has_no_guide(levels):
     assert config.guide == "none" and resolve(config, images(levels=levels)) == config
     data = modelled(config, images(levels=levels))
     spvae = build_model(config, data)
-    assert isinstance(spvae.leaf, FactorizedLeaf) and isinstance(spvae.leaf_guide, NoLatents)
+    assert isinstance(spvae, SPN) and isinstance(spvae.leaf, FactorizedLeaf) and type(spvae.leaf_guide) is LeafGuide
     assert spvae.log_likelihood(data.test[:2]).isfinite().all()
     assert resolve(TINY, images()).guide == "normal"
-
-
-def test_a_guide_must_fit_the_leaf():
-    for options, message in (
-        ({"leaf": "factorized", "guide": "normal(min_scale=0.1)"}, "guide is a NormalGuide, but the leaf Factorized"),
-        ({"leaf": "factorized", "guide": "normal"}, "guide is a NormalGuide, but the leaf Factorized"),
-        ({"leaf": "hvae", "guide": "normal"}, "guide is a NormalGuide, which states z alone, but the leaf HVAE has"),
-        ({"guide": "none"}, "guide is a NoLatents, but the leaf VAE has latent variables"),
-    ):
-        config = resolve(dataclasses.replace(TINY, **options), images())
-        with pytest.raises(ValueError, match=f"^{message}"):
-            build_model(config, modelled(config, images()))
 
 
 def test_precision_is_that_of_the_parameters():
@@ -166,49 +156,10 @@ def test_precision_is_that_of_the_parameters():
     assert {p.dtype for p in build_model(config, modelled(config, images())).parameters()} == {torch.float64}
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"likelihood": "bernoulli"},
-            "likelihood is 'bernoulli', but the values of digits are not only 0 and 1; accepted",
-        ),
-        ({"structure": "whole", "delta": 2}, "delta is 2, but the structure whole has no cells; leave it out"),
-        ({"depth": 2}, "depth is 2 and describes random-binary-tree, but the structure is poon-domingos; leave it out"),
-        (
-            {"repetitions": 2},
-            "repetitions is 2 and describes random-binary-tree and learned, but the structure is poon-domingos",
-        ),
-        (
-            {"leaf_size": 2, "structure": "random-binary-tree"},
-            "leaf_size is 2 and describes learned, but the structure is random-binary-tree",
-        ),
-        (
-            {"depth": 2, "structure": "learned"},
-            "depth is 2 and describes random-binary-tree, but the structure is lear",
-        ),
-        ({"delta": 2, "structure": "learned"}, "delta is 2, but the structure learned has no cells"),
-    ],
-)
-def test_options_that_do_not_fit(options, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
-        resolve(TrainConfig(**options), load_data("digits"))
-
-
-@pytest.mark.parametrize("likelihood", ["binomial", "categorical", "bernoulli"])
-def test_discrete_likelihoods_need_discrete_data(likelihood):
-    with pytest.raises(
-        ValueError, match=f"^likelihood is '{likelihood}', but the values of table are .*accepted (is|are) 'normal'"
-    ):
-        resolve(dataclasses.replace(TINY, likelihood=likelihood), table())
-
-
 def grouped_rows(rows, seed=0):
     """A table whose columns 0, 2, 4 and 1, 3, 5 belong together."""
     draw = np.random.default_rng(seed)
-    return np.repeat(draw.normal(size=(1, rows, 2)), 3, 0).transpose(1, 0, 2).reshape(rows, 6) + draw.normal(
-        scale=0.4, size=(rows, 6)
-    )
+    return np.tile(draw.normal(size=(rows, 2)), 3) + draw.normal(scale=0.4, size=(rows, 6))
 
 
 class TestLearnedStructure:
@@ -273,11 +224,6 @@ class TestLearnedStructure:
         again = TrainConfig.from_dict(RunFolder(tmp_path / "whole").read_json("config.json"))
         assert (again.structure, again.leaf_size, again.repetitions) == ("learned", 2, 3)
 
-    def test_refuses_a_leaf_region_of_more_than_all_variables(self):
-        config = resolve(dataclasses.replace(self.config, leaf_size=5), table())
-        with pytest.raises(ValueError, match="^leaf_size must be at most the number of variables, 4, but is 5"):
-            build_model(config, table())
-
 
 @pytest.mark.parametrize("structure", ["random-binary-tree", "learned"])
 @pytest.mark.parametrize("channels", [1, 3])
@@ -296,20 +242,12 @@ def test_images_are_trained_on_with_leaf_regions_of_unequal_sizes(structure, cha
     assert {"samples.png", "reconstructions.png"} <= {path.name for path in (tmp_path / "run" / "figures").iterdir()}
 
 
-class TestKinds:
-    def test_two_kinds_of_leaves_take_turns(self):
-        data = images(side=8)
-        config = resolve(dataclasses.replace(TINY, leaf="vae+factorized", units=4, delta=4), data)
-        spvae = build_model(config, data)
-        assert [type(part).__name__ for part in spvae.leaf.parts] == ["VAE", "FactorizedLeaf"]
-        assert [type(part).__name__ for part in spvae.leaf_guide.parts] == ["NormalGuide", "NoLatents"]
-        assert [index[:4].tolist() for index in spvae.leaf.index] == [[0, 2, 4, 6], [1, 3, 5, 7]]
-
-    def test_they_must_fill_a_region(self):
-        data = images(side=8)
-        config = resolve(dataclasses.replace(TINY, leaf="vae+factorized", units=3, delta=4), data)
-        with pytest.raises(ValueError, match="2 kinds, but there are 3 leaves a region; a multiple of 2 is needed"):
-            build_model(config, data)
+def test_two_kinds_of_leaves_take_turns():
+    data = images(side=8)
+    spvae = build_model(resolve(dataclasses.replace(TINY, leaf="vae+factorized", units=4, delta=4), data), data)
+    assert [type(subset.program) for subset in spvae.leaf.subsets] == [VAE, FactorizedLeaf]
+    assert [type(subset.program) for subset in spvae.leaf_guide.subsets] == [NormalGuide, LeafGuide]
+    assert [subset.index[:4].tolist() for subset in spvae.leaf.subsets] == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
 def test_sum_weights_are_tied_and_factored():
@@ -328,6 +266,36 @@ def test_several_deltas():
     data = images(side=8)
     config = resolve(dataclasses.replace(TINY, delta=[4, 2]), data)
     assert build_regions(config, data) == poon_domingos((8, 8), [4, 2])
-    quad = resolve(dataclasses.replace(TINY, structure="quad-tree", delta=[4, 2]), data)
-    with pytest.raises(ValueError, match="delta is \\[4, 2\\], but the structure quad-tree takes one; give one side"):
-        build_regions(quad, data)
+
+
+DISCRETE = r"likelihood is '{}', but the values of table are .*accepted (is|are) 'normal'"
+TREES = "describes random-binary-tree"
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ("few levels", {"likelihood": "bernoulli"}, "likelihood is 'bernoulli', but the values of images are not only"),
+        *(("table", {"likelihood": name}, DISCRETE.format(name)) for name in ("binomial", "categorical", "bernoulli")),
+        ("bytes", {"structure": "whole", "delta": 2}, "delta is 2, but the structure whole has no cells; leave it out"),
+        ("bytes", {"structure": "learned", "delta": 2}, "delta is 2, but the structure learned has no cells; leave it"),
+        ("bytes", {"depth": 2}, f"depth is 2 and {TREES}, but the structure is poon-domingos; leave it out"),
+        ("bytes", {"depth": 2, "structure": "learned"}, f"depth is 2 and {TREES}, but the structure is learned"),
+        ("bytes", {"repetitions": 2}, f"repetitions is 2 and {TREES} and learned, but the structure is poon-domingos"),
+        ("table", {"leaf_size": 2}, "leaf_size is 2 and describes learned, but the structure is random-binary-tree"),
+        ("table", {"leaf_size": 5, "structure": "learned"}, "leaf_size must be at most the number of .*, 4, but is 5"),
+        ("bytes", {"delta": [4, 2], "structure": "quad-tree"}, r"delta is \[4, 2\], .* quad-tree takes one; give one"),
+        (
+            "bytes",
+            {"leaf": "vae+factorized", "units": 3},
+            ".*2 kinds, but there are 3 leaves a region; a multiple of 2",
+        ),
+        ("few levels", {"leaf": "factorized", "guide": "normal"}, "a NormalGuide states .* sites z, but .* none; give"),
+        ("few levels", {"leaf": "hvae", "guide": "normal"}, "a NormalGuide states .* sites z, but .* z2, z1; give"),
+        ("few levels", {"guide": "none"}, "the guide LeafGuide states .* none, but the leaf VAE declares z; they must"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(data, options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        config = resolve(dataclasses.replace(TINY, **options), DATA[data])
+        build_model(config, modelled(config, DATA[data]))

@@ -132,7 +132,7 @@ def test_a_split_of_one_row_has_no_spread():
 
 def test_active_units_are_the_latent_dimensions_that_follow_the_data():
     spvae, data, _ = _fitted(images())
-    encoder = spvae.leaf_guide.encoder
+    encoder = spvae.leaf_guide.z.network
     with torch.no_grad():
         for weight in encoder.stacks[0].weights:
             weight.zero_()

@@ -14,12 +14,11 @@ from torch import nn
 
 from pyro_spvae import poon_domingos, whole
 from pyro_spvae.distributions import LeafNormal
-from pyro_spvae.guides import LeafGuide, MixedGuide, NoLatents, NormalGuide
+from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import HVAE, SPVAE, VAE, FactorizedLeaf, MixedLeaf
-from pyro_spvae.training import mean_variances as module
-from pyro_spvae.training.evaluation import active_units
-from pyro_spvae.training.mean_variances import mean_variances
+from pyro_spvae.training import evaluation as module
+from pyro_spvae.training.evaluation import active_units, mean_variances
 
 
 class Planted(LeafGuide):
@@ -33,7 +32,7 @@ class Planted(LeafGuide):
         super().__init__()
         self.gains, self.s, self.names = (a, b, c), s, names
 
-    def build(self, leaves, pixels, latent_dim, top_dim):
+    def build(self, leaves, pixels, latents):
         a, b, c = map(torch.tensor, self.gains)
         self.a, self.b, self.c = nn.Parameter(a), nn.Parameter(b), nn.Parameter(c)
         self.live = nn.Parameter(torch.ones(leaves, 1))
@@ -128,8 +127,8 @@ def test_one_row_has_no_variance():
 
 
 class Cauchy(LeafGuide):
-    def build(self, leaves, pixels, latent_dim):
-        self.loc = nn.Parameter(torch.zeros(leaves, latent_dim))
+    def build(self, leaves, pixels, latents):
+        self.loc = nn.Parameter(torch.zeros(leaves, *self.shape_of(latents, "z")))
 
     def forward(self, x):
         pyro.sample("z", dist.Cauchy(self.loc.expand(len(x), -1, -1), 1.0).to_event(1))
@@ -144,7 +143,7 @@ def test_no_mean():
 def test_leaves_of_several_kinds_and_none_with_latents():
     regions, x = poon_domingos((1, 2), delta=1), torch.randn(50, 1, 1, 2)
     parts = [VAE(Normal(), latent_dim=2), FactorizedLeaf(Normal())]
-    mixed = SPVAE(regions, units=2, leaf=MixedLeaf(parts), guide=MixedGuide([NormalGuide(), NoLatents()]))
+    mixed = SPVAE(regions, units=2, leaf=MixedLeaf(parts), guide=MixedGuide([NormalGuide(), LeafGuide()]))
     with torch.no_grad():
         for parameter in mixed.leaf_guide.parameters():
             parameter.add_(torch.randn_like(parameter))

@@ -55,7 +55,6 @@ def killed(tmp_path_factory):
         [sys.executable, "-m", "tests.training.killer", str(folder)],
         capture_output=True,
         text=True,
-        timeout=300,
         env=environment,
     )
     assert done.returncode == 0, done.stderr
@@ -77,6 +76,12 @@ class TestKilled:
         assert report[name][-1] == 0 or report[name] == [-9], errors
         assert_same(outcome(folder / name), outcome(folder / "whole"))
 
+    def test_two_processes(self, killed):
+        folder, report, errors = killed
+        name = "in the middle of an epoch of two"
+        assert report["whole of two"] == [0] and report[name] == [-9, 0], errors
+        assert_same(outcome(folder / name), outcome(folder / "whole of two"))
+
     def test_nothing_else_is_left(self, killed):
         folder, report, _ = killed
         hidden = [path.name for path in folder.iterdir() if path.name.startswith(".")]
@@ -84,6 +89,12 @@ class TestKilled:
         for name in report:
             names = {path.name for path in (folder / name).iterdir()}
             assert names - {"last.pt.partial"} == {path.name for path in (folder / "whole").iterdir()}
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """They would take longer than all the rest."""
+    monkeypatch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
 
 
 @pytest.fixture
@@ -97,10 +108,9 @@ def file(tmp_path):
 def stopped(tmp_path, file, monkeypatch):
     """A run that was interrupted after its first epoch."""
     advance = Trainer._advance
-    monkeypatch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 3)
-    with pytest.raises(KeyboardInterrupt, match="continue with: pyro-spvae train --resume"):
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt, match="continue with: pyro-spvae train --"):
+        patched.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 3)
         train(dataclasses.replace(TINY, data=str(file), epochs=4, patience=9), tmp_path / "run")
-    monkeypatch.undo()
     return tmp_path / "run"
 
 
@@ -117,61 +127,64 @@ def test_what_the_run_was_started_with_may_be_said_again(stopped):
     assert RunFolder(stopped).is_finished
 
 
-def test_a_finished_run_is_not_resumed(stopped):
-    resume(stopped)
-    before = (stopped / "last.pt").read_bytes()
-    with pytest.raises(ValueError, match="is finished, there is nothing to resume; train another one from its config"):
-        resume(stopped)
-    assert (stopped / "last.pt").read_bytes() == before
+def other_checkpoint(run):
+    """Puts the checkpoint of another architecture into a run."""
+    data, other = json.loads((run / "config.json").read_text())["data"], run.with_name("other")
+    train(dataclasses.replace(TINY, data=data, latent_dim=3), other)
+    (run / "last.pt").write_bytes((other / "last.pt").read_bytes())
 
 
-def refused(stopped, message, changes=None):
-    """A refusal that leaves every file as it was."""
+def damaged(name, damage):
+    """Spoils a file of a run."""
+
+    def spoil(run):
+        content = (run / name).read_bytes()
+        broken = {"truncated": content[: len(content) // 2], "empty": b"", "noise": bytes(range(256)) * 9}
+        (run / name).write_bytes(broken[damage])
+
+    return spoil
+
+
+def option(**changes):
+    """Asks for other options than those of the run."""
+    return lambda run: changes
+
+
+REFUSALS = {
+    "other data": (
+        option(data="digits"),
+        "^data is 'digits', but the run .* was started with '.*data.npy'; leave it out to resume",
+    ),
+    "epochs": (option(epochs=9), "^epochs is 9, but the run .* was started with 4"),
+    "seed": (option(seed=1), "^seed is 1, but the run .* was started with 0"),
+    "device": (option(device="gpu"), "device is 'gpu'; accepted are"),
+    "other content": (
+        lambda run: np.save(run.with_name("data.npy"), np.random.default_rng(1).normal(size=(40, 3))),
+        "^the data .*data.npy are not those that the run .* was started with",
+    ),
+    "no data": (lambda run: run.with_name("data.npy").unlink(), "data.npy"),
+    "no metrics": (
+        lambda run: (run / "metrics.jsonl").unlink(),
+        "metrics.jsonl has 0 lines, but last.pt counts 1 validations",
+    ),
+    "finished": (
+        lambda run: resume(run) and None,
+        "is finished, there is nothing to resume; train another one from its config",
+    ),
+    "another architecture": (other_checkpoint, "last.pt .*another (architecture|configuration)"),
+    **{
+        f"{damage} {name}": (damaged(name, damage), name.partition(".")[0])
+        for name in ("last.pt", "config.json", "data.json")
+        for damage in ("truncated", "empty", "noise")
+    },
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_refusals_leave_every_file_as_it_was(stopped, change, message):
+    changes = change(stopped)
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=message) as caught:
         resume(stopped, changes)
     assert "\n" not in str(caught.value)
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data": "digits"}, "^data is 'digits', but the run .* was started with '.*data.npy'; leave it out to resume"),
-        ({"epochs": 9}, "^epochs is 9, but the run .* was started with 4"),
-        ({"seed": 1}, "^seed is 1, but the run .* was started with 0"),
-        ({"device": "gpu"}, "device is 'gpu'; accepted are"),
-    ],
-)
-def test_other_options_are_refused(stopped, changes, message):
-    refused(stopped, message, changes)
-
-
-def test_a_file_with_other_content_is_refused(stopped, file):
-    np.save(file, np.random.default_rng(1).normal(size=(40, 3)))
-    refused(stopped, "^the data .*data.npy are not those that the run .* was started with")
-
-
-def test_a_file_that_is_gone(stopped, file):
-    file.unlink()
-    refused(stopped, "data.npy")
-
-
-@pytest.mark.parametrize("name", ["last.pt", "config.json", "data.json"])
-@pytest.mark.parametrize("damage", ["truncated", "empty", "noise"])
-def test_damaged_files_are_refused(stopped, name, damage):
-    path = stopped / name
-    content = path.read_bytes()
-    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "noise": bytes(range(256)) * 9}[damage])
-    refused(stopped, name.partition(".")[0])
-
-
-def test_a_checkpoint_of_another_architecture_is_refused(stopped, file, tmp_path):
-    train(dataclasses.replace(TINY, data=str(file), latent_dim=3), tmp_path / "other")
-    (stopped / "last.pt").write_bytes((tmp_path / "other" / "last.pt").read_bytes())
-    refused(stopped, "last.pt .*another (architecture|configuration)")
-
-
-def test_metrics_that_are_missing(stopped):
-    (stopped / "metrics.jsonl").unlink()
-    refused(stopped, "metrics.jsonl has 0 lines, but last.pt counts 1 validations")

@@ -178,7 +178,7 @@ def test_the_progress_bar_shows_bound_validation_speed_and_time_left(make, capsy
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_bound_that_is_not_finite_ends_training_before_it_does_harm(make, epoch):
     trainer = make(epochs=5, batch_size=16)  # 2 steps an epoch
-    weight = trainer.spvae.leaf.decoder.stacks[0].weights[0]
+    weight = trainer.spvae.leaf.pixels.decoder.stacks[0].weights[0]
     advance = trainer._advance
 
     def spoil(*args):
@@ -191,7 +191,7 @@ def test_a_bound_that_is_not_finite_ends_training_before_it_does_harm(make, epoc
     kept = "the last good parameters are in .*last.pt" if epoch == 2 else "nothing was kept"
     with pytest.raises(
         ValueError,
-        match=rf"^the bound became nan at step {2 * epoch} \(values of leaf.decoder.stacks.0.weights.0 are not "
+        match=rf"^the bound became nan at step {2 * epoch} \(values of leaf.pixels.decoder.stacks.0.weights.0 are not "
         rf"finite\); {kept}; try a smaller lr",
     ):
         trainer.run()
@@ -205,10 +205,10 @@ def test_a_bound_that_is_not_finite_ends_training_before_it_does_harm(make, epoc
 def test_gradients_that_are_not_finite_are_named(make):
     trainer = make()
     trainer.objective.elbo.differentiable_loss = lambda model, guide, x: (
-        (trainer.spvae.leaf.decoder.stacks[0].biases[0].sum() * 0).sqrt() / 0.0
+        (trainer.spvae.leaf.pixels.decoder.stacks[0].biases[0].sum() * 0).sqrt() / 0.0
     )
     with pytest.raises(
-        ValueError, match=r"^the bound became nan at step 1 \(gradients of leaf.decoder.stacks.0.biases.0 are"
+        ValueError, match=r"^the bound became nan at step 1 \(gradients of leaf.pixels.decoder.stacks.0.biases.0 are"
     ):
         trainer.run()
 

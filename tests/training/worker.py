@@ -12,9 +12,9 @@ import pyro
 import torch
 
 from pyro_spvae import distributed
+from pyro_spvae.evaluating import lean
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
-from pyro_spvae.training.lean import lean
 from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import TINY, images
 

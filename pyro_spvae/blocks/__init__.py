@@ -1,0 +1,10 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks, modules whose call returns a distribution; the latent variables they are stated for; their life cycle."""
+
+from pyro_spvae.blocks.block import Block
+from pyro_spvae.blocks.latent import Latent
+from pyro_spvae.blocks.life_cycle import held, in_mode, parts
+from pyro_spvae.blocks.scale import positive_scale
+
+__all__ = ["Block", "Latent", "held", "in_mode", "parts", "positive_scale"]

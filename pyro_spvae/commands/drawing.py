@@ -1,0 +1,166 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""``sample``, ``reconstruct``, ``impute`` and ``interpolate``: what a trained model draws, as arrays and pictures."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any
+
+from pyro_spvae.checks import is_positive, positive_integer
+from pyro_spvae.commands.app import option
+from pyro_spvae.commands.options import MASK, WHAT, Particles, RowOptions, RunOptions, RunPath, number, query
+
+
+@query
+def sample(
+    path: RunPath,
+    *,
+    num: Annotated[int, option("How many.", WHAT, "--num", "-n", min=1)] = 64,
+    means: Annotated[bool, option("The likelihood's means instead of draws.", WHAT, "--means")] = False,
+    how: RunOptions,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """
+    Draw new data from the model.
+
+    Writes samples.npz (or means.npz), in the units that the model was trained
+    on, and for images a picture.
+
+    :returns: what was written: ``samples`` or ``means`` ``[num, *event]`` in the model's units, ``low``, ``high``; see
+        :meth:`pyro_spvae.models.SPVAE.sample`.
+    :raises ValueError: if it is no run, or an option is unfit.
+    """
+    from pyro_spvae import plots
+    from pyro_spvae.commands.query import Query, to_array
+
+    positive_integer("num", num)
+    asked = Query.open("sample", path, how)
+    with asked.drawing():
+        x = asked.spvae.sample(num, means=means, progress=progress)
+    kind, title = ("means", "sampled means") if means else ("samples", "samples")
+    return asked.answer(asked.name(kind), {kind: to_array(x)}, partial(plots.image_grid, x, title=title))
+
+
+@query
+def reconstruct(
+    path: RunPath,
+    *,
+    num: Annotated[int | None, number("How many rows, from the first of the split.", "16")] = None,
+    rows: RowOptions,
+    particles: Particles = 100,
+    how: RunOptions,
+) -> dict[str, Any]:
+    """
+    Rows and their reconstructions: means of the likelihood given a draw of tree and latent variables.
+
+    Writes .npz and, for images, a picture.
+
+    :returns: what was written: ``original`` and ``reconstruction`` ``[row, *event]`` in the model's units, ``low``,
+        ``high``; see :meth:`pyro_spvae.models.SPVAE.reconstruct`.
+    :raises ValueError: if it is no run, or an option is unfit.
+    """
+    from pyro_spvae import plots
+    from pyro_spvae.commands.query import Query, to_array
+
+    positive_integer("particles", particles)
+    asked = Query.open("reconstruct", path, how)
+    selection = asked.select(rows)
+    x = asked.place(selection.rows[: asked.count(selection, num, default=16)])
+    with asked.drawing():
+        reconstruction = asked.spvae.reconstruct(x, num_particles=particles)
+    found = {"original": x, "reconstruction": reconstruction}
+    arrays = {name: to_array(values) for name, values in found.items()}
+    name = asked.name(selection.label, particles=(particles, 100))
+    return asked.answer(name, arrays, partial(plots.image_rows, found))
+
+
+@query
+def impute(
+    path: RunPath,
+    *,
+    observed: Annotated[str, option(MASK, WHAT, metavar="MASK", show_default=False)],
+    num: Annotated[int | None, number("How many rows, from the first of the split.", "8")] = None,
+    completions: Annotated[int, option("Completions of each row.", WHAT, min=1)] = 3,
+    means: Annotated[bool, option("Fill with the likelihood's means instead of draws.", WHAT, "--means")] = False,
+    particles: Particles = 100,
+    rows: RowOptions,
+    how: RunOptions,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """
+    Draw what is missing given what is seen.
+
+    Seen entries stay as they are. Writes .npz and, for images, a picture of the
+    rows: original, seen (missing pixels orange) and completions.
+
+    :returns: what was written: ``original`` and the mask ``observed`` ``[row, *event]``, ``imputed``
+        ``[completion, row, *event]`` in the model's units, ``low``, ``high``; see
+        :meth:`pyro_spvae.models.SPVAE.impute`.
+    :raises ValueError: if it is no run, or an option is unfit.
+    """
+    from pyro_spvae import plots
+    from pyro_spvae.commands.observed import observed_name, parse_observed
+    from pyro_spvae.commands.query import Query, to_array
+
+    positive_integer("completions", completions)
+    positive_integer("particles", particles)
+    asked = Query.open("impute", path, how)
+    selection = asked.select(rows)
+    x = asked.place(selection.rows[: asked.count(selection, num, default=8)])
+    mask = parse_observed(observed, x.shape[1:], len(selection.rows), asked.seed, first=len(x))
+    mask = mask.to(x.device).expand(x.shape)
+    with asked.drawing():
+        imputed = asked.spvae.impute(x, mask, completions, num_particles=particles, means=means, progress=progress)
+    arrays = {"original": to_array(x), "observed": to_array(mask), "imputed": to_array(imputed)}
+    labels = ["imputed"] if completions == 1 else [f"imputed {i + 1}" for i in range(completions)]
+    shown = {"original": x, "seen": x, **dict(zip(labels, imputed, strict=True))}
+    name = asked.name(selection.label, observed_name(observed), "means" if means else None, particles=(particles, 100))
+    return asked.answer(name, arrays, partial(plots.image_rows, shown, seen={"seen": mask}))
+
+
+@query
+def interpolate(
+    path: RunPath,
+    *,
+    num: Annotated[int | None, number("How many pairs: rows 0 and 1, 2 and 3, ... of the split.", "4")] = None,
+    steps: Annotated[int, option("Points of a path, both ends included.", WHAT, min=2)] = 10,
+    particles: Annotated[int, option("Importance samples of each leaf.", WHAT, min=1)] = 100,
+    rows: RowOptions,
+    how: RunOptions,
+) -> dict[str, Any]:
+    """
+    Paths between rows, through the latent spaces of the leaves and of the circuit.
+
+    Writes .npz and, for images, a picture: on each line a row, the path, and
+    the other row.
+
+    :returns: what was written: ``start`` and ``end`` ``[pair, *event]``, ``path`` ``[step, pair, *event]`` in the
+        model's units, ``low``, ``high``; see :meth:`pyro_spvae.models.SPVAE.interpolate`.
+    :raises ValueError: if it is no run, or an option is unfit.
+    """
+    import torch
+
+    from pyro_spvae import plots
+    from pyro_spvae.commands.query import Query, to_array
+
+    positive_integer("particles", particles)
+    if not is_positive(steps) or steps < 2:
+        raise ValueError(f"steps is {steps!r}; an integer of at least 2 is needed")
+    asked = Query.open("interpolate", path, how)
+    selection = asked.select(rows)
+    pairs = len(selection.rows) // 2
+    wanted = 1 if num is None else positive_integer("num", num)
+    if wanted > pairs:
+        raise ValueError(
+            f"num is {wanted} pairs, but the split {rows.split} of {selection.data.name} has {len(selection.rows)} rows"
+        )
+    x = asked.place(selection.rows[: 2 * (min(4, pairs) if num is None else num)])
+    start, end = x[0::2], x[1::2]
+    with asked.drawing():
+        between = asked.spvae.interpolate(start, end, steps, particles)
+    arrays = {"start": to_array(start), "end": to_array(end), "path": to_array(between)}
+    lines = torch.cat([start.unsqueeze(0), between, end.unsqueeze(0)])  # [step, pair, ...]
+    shown = {f"original {2 * i} | path | original {2 * i + 1}": lines[:, i] for i in range(len(start))}
+    name = asked.name(selection.label, particles=(particles, 100))
+    return asked.answer(name, arrays, partial(plots.image_rows, shown))

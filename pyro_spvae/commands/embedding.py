@@ -1,0 +1,133 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""``embed``: where data lie in the latent spaces of the leaves and of the circuit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pyro_spvae.checks import positive_integer
+from pyro_spvae.commands.app import option
+from pyro_spvae.commands.options import WHAT, RowOptions, RunOptions, RunPath, number, query
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyro_spvae.commands.query import Arrays, Query, Selection
+    from pyro_spvae.models import SPVAE, Embedding
+
+MAX_SUMS = 2**31  # bytes of posteriors of sum nodes
+_LATENT = "latent_"
+_ROWS = 1024  # embedded at a time
+
+
+@query
+def embed(
+    path: RunPath,
+    *,
+    num: Annotated[int | None, number("How many rows, from the first of the split.", "all")] = None,
+    rows: RowOptions,
+    sums: Annotated[
+        bool,
+        option("Leave out the posteriors of sum nodes, which are large.", WHAT, " /--no-sums", show_default=False),
+    ] = True,
+    particles: Annotated[int, option("Importance samples of each leaf for the posteriors.", WHAT, min=1)] = 100,
+    panels: Annotated[int, option("VAEs of a leaf region that are drawn, at most.", WHAT, min=1)] = 4,
+    grid: Annotated[int, option("Patches to a side of each leaf's picture.", WHAT, min=1)] = 8,
+    how: RunOptions,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """
+    Latent means of every leaf, and posterior probabilities of leaves and sum nodes.
+
+    Writes .npz and a picture: the latent space of every leaf as decoded patches,
+    in the leaf's place on the image; for tables scatter plots.
+
+    :returns: what was written, see :meth:`pyro_spvae.models.SPVAE.embed`: ``latent_<site> [row, leaf, latent]``, the
+        guide's means; ``leaf_posterior [row, leaf]``; ``sum_posterior_<i> [row, region, sum, product]``,
+        ``sum_regions_<i> [region]`` their numbers; ``leaf_region [leaf]`` and ``leaf_scope [leaf region, variable]``
+        padded by -1; and ``explained_variance [leaf, component]`` where principal components were drawn. The picture
+        is that of :func:`pyro_spvae.plots.latent_picture`; where leaves have no latent variables, there is none.
+    :raises ValueError: if it is no run, an option is unfit, or posteriors of sum nodes would take more than 2 GiB.
+    """
+    import torch
+
+    from pyro_spvae import plots
+    from pyro_spvae.commands.query import Query, to_array
+
+    for name, value in {"particles": particles, "panels": panels, "grid": grid}.items():
+        positive_integer(name, value)
+    asked = Query.open("embed", path, how)
+    selection = asked.select(rows)
+    number = asked.count(selection, num)
+    if sums:
+        _check_size(asked.spvae, number)
+    arrays = _embed(asked, selection, number, sums, particles, progress)
+    arrays |= _structure(asked.spvae, sums)
+    sites = {name.removeprefix(_LATENT): torch.from_numpy(array) for name, array in arrays.items() if _LATENT in name}
+    figure = None
+    if not sites:
+        how.report("note        the leaves have no latent variables, so there is no picture of latent spaces")
+    elif number > 1 or plots.has_prior_grid(asked.spvae, sites):
+        posterior = torch.from_numpy(arrays["leaf_posterior"])
+        figure, explained = plots.latent_picture(asked.spvae, sites, posterior, asked.run.values, panels, grid)
+        if explained is not None:
+            arrays["explained_variance"] = to_array(explained)
+    else:
+        how.report("note        one row has no principal components, so there is no picture")
+    asked.write(asked.name(selection.label, particles=(particles, 100)), arrays, figure=figure)
+    return arrays
+
+
+def _check_size(spvae: SPVAE, rows: int) -> None:
+    weights = sum(weight.numel() * weight.element_size() for weight in spvae.circuit.log_weights())
+    if rows * weights > MAX_SUMS:
+        raise ValueError(
+            f"the posteriors of sum nodes of {rows:,} rows would take {rows * weights / 2**30:.1f} GiB, more than "
+            f"{MAX_SUMS // 2**30} GiB; leave them out by --no-sums, or embed fewer rows by --num"
+        )
+
+
+def _embed(asked: Query, selection: Selection, rows: int, sums: bool, particles: int, progress: bool) -> Arrays:
+    """The embedding of the first rows, made block by block in place."""
+    import numpy as np
+    from tqdm.auto import tqdm
+
+    from pyro_spvae.commands.query import to_array
+
+    arrays: Arrays = {}
+    bar = tqdm(total=rows, desc="embed", unit="row", disable=not progress)
+    with bar, asked.drawing():
+        for start in range(0, rows, _ROWS):
+            x = asked.place(selection.rows[start : min(start + _ROWS, rows)])
+            for name, values in _flat(asked.spvae.embed(x, num_particles=particles, sums=sums)).items():
+                block = to_array(values)
+                if start == 0:
+                    arrays[name] = np.empty((rows, *block.shape[1:]), block.dtype)
+                arrays[name][start : start + len(x)] = block
+            bar.update(len(x))
+    return arrays
+
+
+def _flat(embedding: Embedding) -> dict[str, Tensor]:
+    found = {f"{_LATENT}{site}": means for site, means in embedding.latents.items()}
+    found["leaf_posterior"] = embedding.leaf_posterior
+    for i, posterior in enumerate(embedding.sum_posterior or []):
+        found[f"sum_posterior_{i}"] = posterior
+    return found
+
+
+def _structure(spvae: SPVAE, sums: bool) -> Arrays:
+    """What the axes of the embedding are: regions of leaves and of sum nodes."""
+    import numpy as np
+
+    circuit = spvae.circuit
+    scopes = circuit.regions.leaf_scopes
+    longest = max(map(len, scopes))
+    arrays: Arrays = {
+        "leaf_region": np.arange(circuit.num_leaf_regions).repeat(circuit.leaves),
+        "leaf_scope": np.array([[*scope, *[-1] * (longest - len(scope))] for scope in scopes]),
+    }
+    for i, layer in enumerate(circuit.layers if sums else ()):
+        arrays[f"sum_regions_{i}"] = np.array(layer.regions)
+    return arrays

@@ -1,0 +1,202 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""``evaluate``: log-likelihoods, bounds and their parts, and active units of a split."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pyro_spvae.commands.app import option
+from pyro_spvae.commands.options import HOW, MASK, WHAT, RowOptions, RunOptions, RunPath, query
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyro_spvae.commands.query import Query, Selection
+    from pyro_spvae.training.config import TrainConfig
+    from pyro_spvae.training.evaluation import Evaluation
+
+
+@query
+def evaluate(
+    path: RunPath,
+    *,
+    rows: RowOptions,
+    samples: Annotated[
+        int | None,
+        option("Importance samples of each leaf for log-likelihoods.", WHAT, min=1, show_default="the run's"),
+    ] = None,
+    particles: Annotated[
+        int | None,
+        option("Importance samples of each leaf in the bounds.", WHAT, min=1, show_default="the run's"),
+    ] = None,
+    observed: Annotated[
+        str | None,
+        option(
+            f"Marginals of the seen entries. {MASK} Then nats of the seen entries are given, in all and for each; no "
+            "bits/dim, which stand for a code of every entry of a row.",
+            WHAT,
+            metavar="MASK",
+            show_default="everything",
+        ),
+    ] = None,
+    chunk_size: Annotated[
+        int | None,
+        option("Pairs of row and sample decoded at a time; bounds memory.", HOW, min=1, show_default="the run's"),
+    ] = None,
+    how: RunOptions,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """
+    Log-likelihood of every row, its mean and standard error, bounds, KL terms and active units.
+
+    All in nats per row, higher is better for log-likelihood and elbo; bits/dim,
+    lower is better, for images of grey levels. With the run's own options the
+    figures are those of its results.json. Writes .json, .npz (a value for each
+    row, and for each latent dimension how much it varies with the data) and a
+    histogram. Several processes share the rows:
+    torchrun --nproc-per-node 2 -m pyro_spvae evaluate RUN
+
+    :returns: what was written as JSON: ``log_likelihood`` and its ``standard_error`` (nats per row, mean over the
+        rows), the terms of :func:`pyro_spvae.training.evaluation.mean_bounds`, by latent site ``kl``, ``entropy``,
+        ``cross_entropy`` and ``active_units``, ``bits_per_dim`` or ``nats_per_seen_entry``, sizes, seed, seconds,
+        versions. The ``.npz`` file has ``log_likelihood [row]``, ``mean_variance_<site> [leaf, latent]`` and
+        ``dimension_kl_<site> [leaf, latent]``, see :class:`pyro_spvae.training.evaluation.Evaluation`. Pictures are a
+        histogram and, for images and a VampPrior, pseudo-inputs and what is generated from them.
+    :raises ValueError: if it is no run, an option is unfit, or a figure is not finite.
+    """
+    from pyro_spvae import distributed
+    from pyro_spvae.commands.observed import parse_observed
+    from pyro_spvae.commands.query import Query
+    from pyro_spvae.training.evaluation import evaluate_rows
+    from pyro_spvae.training.objective import as_bound, build_objective
+    from pyro_spvae.training.run import versions
+
+    start = time.perf_counter()
+    asked = Query.open("evaluate", path, how, several_processes=True)
+    given = {"samples": samples, "chunk_size": chunk_size, "particles": particles}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    config = dataclasses.replace(asked.run.config, **changes)
+    with distributed.processes(asked.device):
+        if rows.download:  # by one process
+            distributed.on_main(lambda: asked.select(rows) and None)
+        selection = asked.select(dataclasses.replace(rows, download=False))
+        mask = None
+        if observed is not None:
+            mask = parse_observed(observed, asked.run.event_shape, len(selection.rows), asked.seed)
+        evaluation = evaluate_rows(
+            asked.spvae,
+            selection.rows,
+            elbo=as_bound(build_objective(config)),
+            samples=config.samples,
+            chunk_size=config.chunk_size,
+            seed=asked.seed,
+            observed=mask,
+            progress=progress,
+        )
+        figures = evaluation.results
+        results = {
+            "run": str(asked.run.path),
+            "data": selection.data.name,
+            "split": rows.split,
+            "observed": observed,
+            **figures,
+            **_per_entry(asked, figures["log_likelihood"], len(selection.rows), mask),
+            "particles": config.particles,
+            "chunk_size": config.chunk_size,
+            "seconds": round(time.perf_counter() - start, 3),
+            "processes": distributed.world(),
+            "device": str(asked.device),
+            "versions": versions(),
+        }
+        distributed.on_main(lambda: _write(asked, selection, config, results, evaluation))
+    return results
+
+
+def _per_entry(asked: Query, mean: float, rows: int, mask: Tensor | None) -> dict[str, Any]:
+    """The mean log-likelihood for each dimension, or for each entry that is seen."""
+    if mask is None:
+        return {"bits_per_dim": asked.run.bits_per_dim(mean)}
+    seen = float(mask.expand(rows, *asked.run.event_shape).sum()) / rows
+    return {"bits_per_dim": None, "seen_entries": seen, "nats_per_seen_entry": mean / seen}
+
+
+def _write(
+    asked: Query, selection: Selection, config: TrainConfig, results: dict[str, Any], evaluation: Evaluation
+) -> None:
+    from pyro_spvae import plots
+    from pyro_spvae.commands.observed import observed_name
+    from pyro_spvae.commands.query import to_array
+
+    own = asked.run.config
+    name = asked.name(
+        selection.label,
+        None if results["observed"] is None else observed_name(results["observed"]),
+        samples=(config.samples, own.samples),
+        particles=(config.particles, own.particles),
+    )
+    for line in table(results):
+        asked.report(line)
+    values = to_array(evaluation.log_likelihood)
+    figure = plots.histogram(values, "log-likelihood (nats)", "rows", results["standard_error"])
+    arrays = {"log_likelihood": values}
+    arrays |= {key: to_array(dimensions) for key, dimensions in evaluation.dimensions.items()}
+    asked.write(name, arrays, results, figure)
+    for key, picture in plots.pseudo_input_pictures(asked.spvae, asked.run.values).items():
+        asked.write(key, figure=picture)
+
+
+def table(results: dict[str, Any]) -> list[str]:
+    """The figures that :func:`evaluate` returns, in aligned lines with their units."""
+    seen = "" if results["observed"] is None else f", {results['observed']} seen"
+    lines = [
+        ("log-likelihood", f"{results['log_likelihood']:.2f}", "nats"),
+        ("bits/dim", _number(results["bits_per_dim"], 3), "bits"),
+        ("per seen entry", _number(results.get("nats_per_seen_entry"), 4), "nats"),
+        ("bound (elbo)", f"{results['elbo']:.2f}", f"nats, {results['particles']} particles as in training"),
+        ("leaf elbo", f"{results['leaf_elbo']:.2f}", "nats, reconstruction less both KL"),
+        ("reconstruction", f"{results['reconstruction']:.2f}", "nats"),
+        *_latent_lines(results),
+        ("tree KL", f"{results['tree_kl']:.2f}", "nats"),
+        *_active_lines(results["active_units"]),
+    ]
+    lines = [line for line in lines if line[1]]
+    width = max(len(value) for _, value, _ in lines)
+    exactness = f"{results['samples']:,} samples" if results["samples"] else "exact"
+    head = f"{results['split']} of {results['data']}{seen}: {results['rows']:,} rows, {exactness}"
+    rows = [f"{name:<15} {value:>{width}}  {unit}" for name, value, unit in lines]
+    if results["standard_error"] is not None:
+        rows[0] += f", standard error {results['standard_error']:.2f}"
+    return [head, *rows]
+
+
+def _latent_lines(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The latent KL, and those of sites where there are several, as cross-entropies less entropies."""
+    of_sites = results["kl"]
+
+    def line(name: str, kl: float, sites: Iterable[str]) -> tuple[str, str, str]:
+        cross, entropy = (sum(results[term][site] for site in sites) for term in ("cross_entropy", "entropy"))
+        split = f", cross-entropy {cross:.2f} less entropy {entropy:.2f}" if of_sites else ""
+        return name, f"{kl:.2f}", f"nats{split}"
+
+    several = of_sites.items() if len(of_sites) > 1 else ()
+    return [
+        line("latent KL", results["latent_kl"], of_sites),
+        *(line(f"  of {site}", kl, [site]) for site, kl in several),
+    ]
+
+
+def _active_lines(active: dict[str, int | None]) -> list[tuple[str, str, str]]:
+    """How many latent dimensions are active, of all sites and of each where there are several."""
+    known = {site: number for site, number in active.items() if number is not None}
+    if len(known) < len(active):
+        return []
+    split = f" ({', '.join(f'{number} of {site}' for site, number in known.items())})" if len(known) > 1 else ""
+    return [("active units", str(sum(known.values())), f"latent dimensions that vary with the data{split}")]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"

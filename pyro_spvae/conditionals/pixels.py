@@ -1,0 +1,139 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The pixels of a leaf: a decoder network and a likelihood, as one block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor, nn
+
+from pyro_spvae import checks
+from pyro_spvae.blocks.block import Block
+from pyro_spvae.distributions import LeafAutoregressive
+from pyro_spvae.distributions.autoregressive import check_whole
+from pyro_spvae.likelihoods.likelihood import Likelihood
+from pyro_spvae.nn.network import Network
+
+
+class Pixels(Block):
+    r"""
+    :math:`p(x \mid f(z_1, .., z_n))`: a likelihood whose parameters a decoder makes of the inputs. Without a decoder they
+    are free parameters, the same for all data.
+
+    :param Likelihood likelihood: of the pixels given the decoder's outputs.
+    :param Network decoder: from the inputs to the likelihood's parameters. If it is ``autoregressive``, each pixel also
+        depends on those before it.
+    :ivar ParameterList outputs: without a decoder, a tensor ``[leaf, head]`` for each of ``likelihood.heads``, drawn by
+        :meth:`pyro_spvae.likelihoods.Likelihood.initial_outputs`.
+    """
+
+    def __init__(self, likelihood: Likelihood, decoder: Network | None = None) -> None:
+        super().__init__()
+        checks.instance("likelihood", likelihood, Likelihood)
+        if decoder is not None:
+            checks.instance("decoder", decoder, Network)
+        self.likelihood = likelihood
+        self.decoder = decoder
+
+    def build(
+        self, leaves: int, pixels: int, inputs: int | tuple[int, ...] = (), patch: tuple[int, ...] | None = None
+    ) -> None:
+        """
+        Binds likelihood and decoder, or draws the free parameters.
+
+        :param inputs: size of the input, or a tuple of sizes of several.
+        :param tuple patch: channels, height and width of the patches, or ``None``.
+        """
+        self.likelihood.bind(leaves=leaves, pixels=pixels)
+        if self.decoder is None:
+            self.outputs = nn.ParameterList(self.likelihood.initial_outputs(leaves))
+        else:
+            self.decoder.bind(leaves=leaves, inputs=inputs, outputs=self.likelihood.heads, output_shape=patch)
+
+    def forward(self, *inputs: Tensor, mask: Tensor | None = None) -> TorchDistribution:
+        """
+        :param Tensor inputs: ``[.., leaf, latent]`` for each input of the decoder.
+        :param Tensor mask: ``bool``, broadcastable to ``[.., leaf, pixel]``: pixels that count.
+        :returns: batch ``[.., leaf]``, event ``[pixel]``; a :class:`~pyro_spvae.distributions.LeafAutoregressive` for
+            an autoregressive decoder.
+        """
+        if self.decoder is None:
+            return self.likelihood(tuple(self.outputs), mask)
+        if not self.decoder.autoregressive:
+            return self.likelihood(self.decoder(*inputs), mask)
+        network, likelihood = self.decoder, self.likelihood
+        context = network.context(*inputs)  # [.., L, n, H, W]
+        heads = tuple(context.new_zeros(context.size(-4), size) for size in likelihood.heads)
+
+        def conditionals(context: Tensor, value: Tensor) -> TorchDistribution:
+            return likelihood(network(context, likelihood.features(value)), mask)
+
+        pixels, support = likelihood.sizes["pixels"], likelihood(heads, mask).support
+        return LeafAutoregressive(context, pixels, conditionals, self.draws, support, mask)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Pixel values brought to about [0, 1] for the guide's networks."""
+        return self.likelihood.features(x)
+
+    def check(self, x: Tensor, mask: Tensor) -> None:
+        """
+        :raises ValueError: if a value of ``x`` with ``mask`` set is outside the support, or the decoder is autoregressive
+            and the mask shows a part of a patch.
+        """
+        self.likelihood.check(x, mask)
+        if self.decoder is not None and self.decoder.autoregressive:
+            check_whole(mask)
+
+    def draws(self, context: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """
+        Draws patches, all channels of one pixel after the other; every layer is computed once at every pixel.
+
+        :param Tensor context: ``[row, leaf, n, height, width]``; few rows are drawn at a time, which bounds memory.
+        :returns: an iterator over slices of rows, indices of the drawn entries of a patch ``[channel]``, and their
+            values ``[row, leaf, channel]``.
+        """
+        decoder: Any = self.decoder
+        size = decoder.rows_at_once(context)
+        for start in range(0, len(context), size):
+            rows = slice(start, min(start + size, len(context)))
+            steps = decoder.steps(context[rows])
+            pixel = _Pixel(self.likelihood, rows.stop - rows.start, context)
+            for place in steps:
+                values, features = pixel.draw(steps.outputs(), place)
+                steps.put(features)
+                yield rows, place, values
+
+
+class _Pixel:
+    """
+    Draws values of single pixels of ``rows`` patches.
+
+    Of a likelihood that is the same at all pixels one of the pixel alone is made. Any other may depend on the place, and
+    is asked for whole patches of which the pixel is used.
+    """
+
+    def __init__(self, likelihood: Likelihood, rows: int, context: Tensor) -> None:
+        self.likelihood = likelihood
+        self.leaves = context.size(1)
+        alike = vars(type(likelihood)).get("same_at_all_pixels", False)
+        self.alone: Likelihood | None = type(likelihood)(**likelihood.options()) if alike else None
+        self.values = context.new_zeros(rows, self.leaves, likelihood.sizes["pixels"])
+
+    def draw(self, outputs: tuple[Tensor, ...], place: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and their features at the entries ``place [channel]``, both ``[row, leaf, channel]``."""
+        if self.alone is not None:
+            if self.alone._sizes is None:
+                self.alone.bind(leaves=self.leaves, pixels=len(place))
+            values = self.alone(outputs).sample()
+            return values, self.alone.features(values)
+        heads = []
+        for output, size in zip(outputs, self.likelihood.heads, strict=True):
+            whole = output.new_zeros(*output.shape[:2], self.values.size(-1), size // self.values.size(-1))
+            whole[:, :, place] = output.unflatten(-1, (len(place), -1))
+            heads.append(whole.flatten(-2))
+        values = self.likelihood(tuple(heads)).sample()[..., place]
+        self.values[..., place] = values
+        return values, self.likelihood.features(self.values)[..., place]

@@ -1,0 +1,96 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What the model of a leaf is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pyro.nn import PyroModule
+from torch import Tensor
+
+from pyro_spvae.blocks import Latent
+from pyro_spvae.blocks.life_cycle import parts
+from pyro_spvae.conditionals.pixels import Pixels
+from pyro_spvae.leaves.leaf_guide import LeafGuide
+from pyro_spvae.part import Part
+
+
+class LeafModel(Part, PyroModule):
+    """
+    A generative program for the data of one leaf, written without plates.
+
+    Subclasses declare their :attr:`latents` in the class or when they are constructed, make their parameters in ``build(leaves, pixels)``
+    and state their sites in ``forward``: the latent variables by the declared names, and the observation ``"x"``.
+    :class:`~pyro_spvae.models.SPVAE` runs the program once for all leaves inside the plates ``data`` (dim -2) and
+    ``leaf`` (dim -1), so that every tensor has shape ``[.., data, leaf, event]`` and parameters carry a leaf axis.
+
+    :ivar dict latents: what is latent, by site; nothing by default.
+    :ivar Pixels pixels: the block that states the pixels, which also brings values to what the guide sees and checks
+        them; ``None`` if the program states them otherwise, and takes any values.
+
+    Example::
+
+        class FactorAnalyser(LeafModel):
+            def __init__(self, latent_dim=2):
+                super().__init__()
+                self.latent_dim = latent_dim
+                self.latents = {"z": Latent(latent_dim)}
+
+            def build(self, leaves, pixels):
+                self.loadings = nn.Parameter(0.1 * torch.randn(leaves, self.latent_dim, pixels))
+                self.log_scale = nn.Parameter(torch.zeros(leaves, pixels))
+
+            def forward(self, x=None, mask=None):
+                z = pyro.sample("z", LeafStandardNormal(self.latent_dim))
+                loc = torch.einsum("...ld,ldp->...lp", z, self.loadings)
+                return pyro.sample("x", LeafNormal(loc, self.log_scale.exp(), mask=mask), obs=x)
+    """
+
+    latents: Mapping[str, Latent] = {}  # not a proxy, which cannot be copied or pickled
+    pixels: Pixels | None
+
+    #: registered name of the guide that is taken where none is given; by default the normal one, if anything is latent
+    guide_name: str | None = None
+
+    #: names of the networks that take several inputs, where a perceptron has a first layer for each
+    joint_networks: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pixels = None
+
+    @property
+    def default_guide(self) -> str:
+        """Registered name of the guide that is taken where none is given."""
+        return self.guide_name or ("normal" if self.latents else "none")
+
+    def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """
+        States the sites of the leaf.
+
+        :param Tensor x: observed patches ``[data, leaf, pixel]``, or ``None`` to generate.
+        :param Tensor mask: ``bool``, broadcastable to ``[data, leaf, pixel]``: pixels that count. ``None``: all do.
+        :returns: the patches.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward(self, x=None, mask=None)")
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the guide's networks see of the patches ``x``; by default what the pixels' block says."""
+        return x if self.pixels is None else self.pixels.features(x)
+
+    def check(self, x: Tensor, mask: Tensor) -> None:
+        """Raises a ValueError in one sentence where values of ``x`` with ``mask`` set cannot be observed."""
+        if self.pixels is not None:
+            self.pixels.check(x, mask)
+
+    def meet(self, guide: LeafGuide, patches: Callable[[Tensor], Tensor], mask: Tensor | None) -> None:
+        """
+        Shows all blocks in the leaf the guide, once both are bound, see :meth:`pyro_spvae.part.Part.connect`.
+
+        :param LeafGuide guide: the guide.
+        :param callable patches: from data ``[rows, *event_shape]`` to patches ``[rows, leaf, pixel]``.
+        :param Tensor mask: pixels that are no padding, ``bool [leaf, pixel]``, or ``None`` if none are.
+        """
+        for part in parts(self):
+            part.connect(guide.posterior, lambda x: self.features(patches(x)), mask)

@@ -1,0 +1,197 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of a model: made of their own options, and sized by the model that holds them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from pyro_spvae.checks import is_positive
+
+_PLAIN = (bool, int, float, str, tuple)
+_SHAPES = ("patch", "input_shape", "output_shape")  # channels, height and width, or None where there are none
+
+
+class Part(nn.Module):
+    """
+    A module that is constructed with its own options; :meth:`bind` gives it its sizes, and only then are its
+    parameters made.
+
+    :class:`~pyro_spvae.models.SPVAE` binds the parts it is given, so that all parameters exist before the first step.
+    Used alone a part takes the same sizes by hand, as in ``StandardNormal().bind(leaves=1, event_shape=(2,))``.
+    Subclasses implement :meth:`build` with the sizes they need as keyword arguments; sizes that it does not name are
+    not passed on to it.
+
+    A part has a life cycle, of which each step does nothing by default: :meth:`connect` once all are bound,
+    :meth:`start` once with training data, :meth:`advance` before each step of training, :meth:`prepare_evaluation` once
+    before figures are reported. The root walks over all parts inside it, so that no part hands calls on to its own.
+    """
+
+    _sizes: dict[str, Any] | None = None
+    _arguments: dict[str, Any]
+    _made: dict[str, Any]  # attributes of the arguments' names, as the constructor left them
+
+    #: how many training rows :meth:`start` wants to see before the part is used; 0 once it has
+    wanted_rows: int = 0
+
+    #: scopes in which parameters do not change, so that what follows from them alone may be kept
+    held_by: int = 0
+
+    #: names of buffers that differ between processes, such as persistent chains; checkpoints keep those of each process
+    process_buffers: tuple[str, ...] = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        part = super().__new__(cls)
+        try:
+            given = inspect.Signature(constructor_parameters(cls)).bind(*args, **kwargs)
+        except TypeError:  # the constructor will say it, or the part is being copied
+            return part
+        given.apply_defaults()
+        part.__dict__["_arguments"] = dict(given.arguments)
+        return part
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _noted(cls.__init__)  # type: ignore[method-assign]
+
+    def bind(self, **sizes: Any) -> Self:
+        """
+        Fixes the sizes and makes the parameters.
+
+        :param sizes: at least the sizes that the part's ``build`` needs: ``leaves``, ``pixels``, ``inputs``, a size or,
+            for networks of several inputs, a tuple of sizes; ``outputs``, a tuple of sizes; ``event_shape``, a tuple;
+            ``latents``, what the leaf declares; and ``patch``, ``input_shape``, ``output_shape``, which
+            are the channels, height and width of every leaf region, or ``None`` where leaf regions are not equal
+            rectangles.
+        :returns: the part itself.
+        :raises ValueError: if the part is bound already, or a size is not a positive integer.
+        """
+        name = type(self).__name__
+        if self._sizes is not None:
+            bound = ", ".join(f"{key}={value}" for key, value in self._sizes.items())
+            raise ValueError(f"this {name} is bound already ({bound}); construct another one for another model")
+        for key, value in sizes.items():
+            _check_size(name, key, value)
+        parameters = inspect.signature(self.build).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            sizes = {key: value for key, value in sizes.items() if key in parameters}
+        self.build(**sizes)
+        self._sizes = sizes
+        return self
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The sizes given to :meth:`bind`, of those that the part has use for."""
+        if self._sizes is None:
+            raise ValueError(f"this {type(self).__name__} has no sizes yet; pass it to a model, or call bind(...)")
+        return self._sizes
+
+    def build(self, *args: Any, **sizes: Any) -> None:
+        """Makes the parameters for the given sizes."""
+        raise NotImplementedError(f"{type(self).__name__} must define build(self, ...) with the sizes it needs")
+
+    def connect(
+        self, posterior: Callable[[Tensor], Any], features: Callable[[Tensor], Tensor], mask: Tensor | None
+    ) -> None:
+        """
+        Shows the part its surroundings, once all parts are bound; by default looks at nothing.
+
+        :param callable posterior: the guide's distribution of the latent variable that has the leaf's prior, given
+            features ``[.., leaf, pixel]``; see :meth:`pyro_spvae.leaves.LeafGuide.posterior`.
+        :param callable features: from data ``[rows, ..]`` to the features of their patches, ``[rows, leaf, pixel]``.
+        :param Tensor mask: pixels that are no padding, ``bool [leaf, pixel]``, or ``None`` if none are.
+        """
+
+    def start(self, features: Tensor) -> None:
+        """
+        Starts from training data, once; by default looks at nothing.
+
+        :param Tensor features: those of at least :attr:`wanted_rows` training rows, what the guide's networks see,
+            ``[rows, leaf, pixel]``.
+        """
+
+    def advance(self, progress: float) -> None:
+        """
+        Moves what training moves besides gradients, such as an inverse temperature or a chain; by default nothing.
+
+        :param float progress: part of the steps that are done, from 0 to 1.
+        """
+
+    def prepare_evaluation(self) -> None:
+        """Computes what reported figures need and no step does, such as a normaliser; by default nothing."""
+
+    def release(self) -> None:
+        """
+        Forgets what was kept while :attr:`held_by` scopes of :func:`pyro_spvae.blocks.held` lasted, in which parameters
+        do not change; by default there is nothing.
+        """
+
+    def options(self) -> dict[str, Any]:
+        """
+        The arguments that the part was constructed with; an attribute of an argument's name that was set to something
+        else since then stands in its place.
+
+        :raises ValueError: if the constructor takes any number of arguments.
+        """
+        for parameter in constructor_parameters(type(self)):
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise ValueError(
+                    f"{type(self).__name__} cannot be saved: its constructor takes {parameter}, where arguments with "
+                    "names are needed"
+                )
+        found = dict(self.__dict__.get("_arguments", {}))
+        made = self.__dict__.get("_made", {})
+        return found | {name: now for name, now in self._attributes().items() if not _same(now, made.get(name))}
+
+    def _attributes(self) -> dict[str, Any]:
+        """Attributes of the arguments' names."""
+        held = self.__dict__ | self._modules
+        return {name: held[name] for name in self.__dict__.get("_arguments", {}) if name in held}
+
+
+def _same(value: Any, other: Any) -> bool:
+    return value is other or (isinstance(value, _PLAIN) and type(value) is type(other) and bool(value == other))
+
+
+def _noted(constructor: Callable[..., None]) -> Callable[..., None]:
+    """A constructor, after which a part knows how it was left; that of a subclass is the last to end."""
+
+    @functools.wraps(constructor)
+    def construct(self: Part, *args: Any, **kwargs: Any) -> None:
+        constructor(self, *args, **kwargs)
+        self.__dict__["_made"] = self._attributes()
+
+    return construct
+
+
+def constructor_parameters(cls: type) -> list[inspect.Parameter]:
+    """What the constructor of a class of parts takes; nothing if it has none of its own."""
+    owner = next(base for base in cls.__mro__ if "__init__" in vars(base))
+    if owner.__module__.partition(".")[0] in ("builtins", "pyro", "torch"):
+        return []
+    return list(inspect.signature(vars(owner)["__init__"]).parameters.values())[1:]
+
+
+def _check_size(part: str, key: str, value: Any) -> None:
+    sizes = isinstance(value, tuple) and bool(value) and all(map(is_positive, value))
+    if key == "latents":
+        if not isinstance(value, Mapping):
+            raise ValueError(f"latents of {part} is {value!r}; a dict of the leaf's latent sites is needed")
+    elif key in ("outputs", "event_shape") or (key == "inputs" and isinstance(value, Sequence)):
+        if not (sizes or (key == "event_shape" and value == ())):
+            raise ValueError(f"{key} of {part} is {value!r}; a tuple of positive integers is needed")
+    elif key in _SHAPES:
+        if value is not None and not (sizes and len(value) == 3):
+            raise ValueError(
+                f"{key} of {part} is {value!r}; channels, height and width as a tuple of positive integers, or "
+                "None, are needed"
+            )
+    elif not is_positive(value):
+        raise ValueError(f"{key} of {part} is {value!r}; a positive integer is needed")

@@ -1,0 +1,61 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures that a run leaves in its folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch import Tensor
+
+from pyro_spvae.data import DataSet
+from pyro_spvae.evaluating import evaluating
+from pyro_spvae.models import SPVAE
+from pyro_spvae.plots.curves import histogram, learning_curve
+from pyro_spvae.plots.images import image_grid, image_rows
+from pyro_spvae.plots.pseudo_inputs import pseudo_input_pictures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class RunPictures(NamedTuple):
+    """
+    :ivar dict figures: by name, in order.
+    :ivar dict images: those of the model alone by name, ``[N, C, H, W]`` with values in [0, 1].
+    """
+
+    figures: dict[str, Figure]
+    images: dict[str, Tensor]
+
+
+def run_pictures(
+    spvae: SPVAE, data: DataSet, metrics: list[dict[str, Any]], log_likelihood: Tensor | None = None
+) -> RunPictures:
+    """
+    Learning curve, histogram of log-likelihoods and, for images, samples, reconstructions, and the pseudo-inputs of a
+    VampPrior; the same for the same model.
+
+    :param list metrics: lines of ``metrics.jsonl``.
+    :param Tensor log_likelihood: of every test row, nats, ``[data]``; without it there is no histogram.
+    """
+    figures = {"learning_curve": learning_curve(metrics)}
+    if log_likelihood is not None:
+        figures["log_likelihoods"] = histogram(log_likelihood.numpy(), "log-likelihood (nats)", "test rows")
+    if not data.is_image:
+        return RunPictures(figures, {})
+    low, high = data.values.low, data.values.high
+    with evaluating(spvae, seed=0):
+        samples = spvae.sample(64)
+        means = spvae.sample(64, means=True)
+        originals = data.test[:16].to(next(spvae.parameters()))
+        reconstructions = spvae.reconstruct(originals)
+    figures["samples"] = image_grid(samples, low, high, title="samples")
+    figures["means"] = image_grid(means, low, high, title="sampled means")
+    pair = {"test images": originals, "reconstructions": reconstructions}
+    figures["reconstructions"] = image_rows(pair, low, high)
+    shown = {"samples": samples, "means": means, "reconstructions": reconstructions}
+    return RunPictures(
+        figures | pseudo_input_pictures(spvae, data.values),
+        {name: ((x.float().cpu() - low) / ((high - low) or 1.0)).clamp(0, 1) for name, x in shown.items()},
+    )

@@ -1,0 +1,128 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""A batch of data as the leaves see it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.circuits.leaf_view import LeafView
+from pyro_spvae.leaves import LeafGuide, LeafModel
+
+
+@dataclass(frozen=True, eq=False)
+class LeafBatch:
+    """
+    What model and guide see of a batch; both take it in the place of the data.
+
+    :ivar Tensor x: the data, ``[data, *event_shape]``.
+    :ivar Tensor patches: values ``[data, leaf, pixel]``; 0 where not seen.
+    :ivar Tensor features: what the guide's networks see, same shape; 0 where not seen.
+    :ivar Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``, or ``None`` if all do.
+    :ivar Tensor seen: leaves that see anything, ``bool [data or 1, leaf]``, or ``None`` if all do.
+    """
+
+    x: Tensor
+    patches: Tensor
+    features: Tensor
+    mask: Tensor | None
+    seen: Tensor | None
+    _encoded: dict[int, Any] | None = field(default=None, repr=False)
+
+    @property
+    def rows(self) -> int:
+        """Number of data."""
+        return len(self.x)
+
+    def encoding(self, guide: LeafGuide) -> Any:
+        """What a guide needs to know of the batch; computed once if the batch is :meth:`kept`."""
+        if self._encoded is None:
+            return guide.encode(self.features)
+        if id(guide) not in self._encoded:
+            self._encoded[id(guide)] = guide.encode(self.features)
+        return self._encoded[id(guide)]
+
+    def kept(self) -> LeafBatch:
+        """The same batch, which keeps encodings: for as long as parameters stay as they are."""
+        return self if self._encoded is not None else replace(self, _encoded={})
+
+    @staticmethod
+    def make(
+        view: LeafView, leaf: LeafModel, like: Tensor, x: Tensor, observed: Tensor | None, check_values: bool
+    ) -> LeafBatch:
+        """
+        Checks a batch and cuts it into patches.
+
+        :param LeafView view: which entries each leaf sees.
+        :param LeafModel leaf: knows features and supports.
+        :param Tensor like: of the model's type, on its device.
+        :param Tensor x: data.
+        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen.
+        :param bool check_values: whether values are looked at.
+        """
+        check_shapes(view.event_shape, like, x, observed)
+        patches = view(x)  # [B, L, P]
+        mask, seen = view.mask, None
+        if observed is not None:
+            pixels = view(observed.expand(torch.broadcast_shapes(observed.shape, view.event_shape)))  # [(B), L, P]
+            mask = pixels if view.mask is None else pixels & view.mask
+            seen = mask.any(-1)
+        if check_values:
+            counted = torch.ones_like(patches, dtype=torch.bool) if mask is None else mask.expand_as(patches)
+            finite = torch.isfinite(patches) | ~counted
+            if not bool(finite.all()):
+                raise ValueError(
+                    f"x holds {int((~finite).sum())} NaN or infinite values; finite values are needed "
+                    "(mark missing entries by observed=False)"
+                )
+            leaf.check(patches, counted)
+        if mask is not None:
+            patches = torch.where(mask, patches, torch.zeros_like(patches))
+        return LeafBatch(x, patches, leaf.features(patches), mask, seen)
+
+
+def check_shapes(event: Sequence[int], like: Tensor, x: Tensor, observed: Tensor | None) -> None:
+    """
+    :param event: shape of a datum.
+    :param Tensor like: of the model's type, on its device.
+    :raises ValueError: if ``x`` or ``observed`` has another shape or device than the model needs, or holds no rows.
+    :raises TypeError: if one of them has another type.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is a {type(x).__name__}; a torch.Tensor is needed")
+    expected = "[data, " + ", ".join(map(str, event)) + "]"
+    if x.dim() != len(event) + 1 or x.shape[1:] != event:
+        raise ValueError(f"x has shape {list(x.shape)}; the model's region graph and channels need {expected}")
+    if len(x) == 0:
+        raise ValueError(f"x holds no data; at least one row of shape {list(event)} is needed")
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; floating point is needed (x.float())")
+    dtype, device = like.dtype, like.device
+    if x.dtype != dtype:
+        raise TypeError(f"x has dtype {x.dtype}, the model {dtype}; convert one of them, as in x.to({dtype})")
+    if x.device != device:
+        raise ValueError(
+            f"x is on the device {x.device}, the model on {device}; move one of them, as in x.to('{device}')"
+        )
+    if observed is None:
+        return
+    if not isinstance(observed, Tensor) or observed.dtype != torch.bool:
+        raise TypeError("observed must be a bool tensor, True = seen")
+    try:
+        fits = torch.broadcast_shapes(observed.shape, x.shape) == x.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"observed has shape {list(observed.shape)}; it must broadcast to the shape of x, {list(x.shape)}"
+        )
+    if observed.device != device:
+        raise ValueError(
+            f"observed is on the device {observed.device}, the model on {device}; move it, as in "
+            f"observed.to('{device}')"
+        )

@@ -1,0 +1,35 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""How values are drawn that nobody looks at, or that take long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+
+from pyro_spvae.distributions.leaf import LeafDistribution
+
+
+class DrawMessenger(Messenger):
+    """
+    Says how values of the observation are drawn in the model.
+
+    :param bool progress: with a progress bar, where they are drawn step by step.
+    :param bool skip: not at all, where nobody looks at them: zeros are put in their place.
+    """
+
+    def __init__(self, progress: bool = False, skip: bool = False) -> None:
+        super().__init__()
+        self.progress = progress
+        self.skip = skip
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] != "x" or msg["done"] or msg["value"] is not None:
+            return
+        law = msg["fn"]
+        if self.skip:
+            msg["value"] = torch.zeros(()).expand(law.batch_shape + law.event_shape)
+        elif self.progress and isinstance(law, LeafDistribution) and law.stepwise:
+            msg["value"] = law.sample(progress=True)

@@ -1,0 +1,231 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Tree and latent variables given data: circuit posterior and importance resampling."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_spvae import checks
+from pyro_spvae.blocks import Latent
+from pyro_spvae.distributions import InducedTree
+from pyro_spvae.infer import collapse_tree
+from pyro_spvae.infer.enumerated import enumerate_guide, flatten_particles
+from pyro_spvae.infer.leaf_terms import LeafTermCollector
+from pyro_spvae.infer.site import LEAF_PLATE, PARTICLE_PLATE, is_drawn, plates
+from pyro_spvae.queries.batch import LeafBatch
+from pyro_spvae.queries.decoding import DrawMessenger
+from pyro_spvae.queries.quiet import forked, quiet
+from pyro_spvae.queries.root import Root
+
+_NESTING = 3  # plates of particles, data and leaves
+
+
+@dataclass(frozen=True, eq=False)
+class LeafDraws:
+    """
+    Weighted draws of the leaf guide given data: those of its drawn sites, with every value of its enumerated ones.
+
+    :ivar Tensor log_share: logarithm of what each particle counts, which sums to 1; ``[particle, data, leaf]``.
+    :ivar Tensor log_weight: the same plus log importance weights, in nats, whose sum is the leaf's value.
+    :ivar dict sites: the guide's latent sites inside the leaf plate by name, each as Pyro traced it; values and
+        distributions broadcast to ``shape``.
+    :ivar Size shape: axes of enumerated values, drawn particles, data and leaves.
+    :ivar Tensor seen: leaves that see anything, ``bool [data or 1, leaf]``, or ``None`` if all do.
+    """
+
+    log_weight: Tensor
+    log_share: Tensor
+    sites: dict[str, Any]
+    shape: torch.Size
+    seen: Tensor | None
+
+    @staticmethod
+    def make(root: Root, batch: LeafBatch, num_particles: int) -> LeafDraws:
+        """Runs guide and model once, all particles together (one, if nothing is latent); data have been checked."""
+        num_particles = num_particles if root.latents else 1
+        collector = LeafTermCollector(joint_particles=False)
+        with torch.no_grad(), quiet(root):
+            batch = batch.kept()
+            guide = enumerate_guide(_particles(root.guide, num_particles), _NESTING)
+            guide_trace: Any = poutine.trace(guide).get_trace(batch)
+            model = collapse_tree(poutine.replay(_particles(root.model, num_particles), trace=guide_trace))
+            model_trace: Any = poutine.trace(model).get_trace(batch)
+            collector.collect(model_trace, guide_trace)
+        log_weight, log_share = collector.weighted()
+        shape = torch.broadcast_shapes(
+            log_weight.shape,
+            (num_particles, batch.rows, root.num_leaves),
+            () if log_share is None else log_share.shape,
+        )
+        share = (log_weight.new_zeros(()) if log_share is None else log_share) - math.log(num_particles)
+        log_weight = log_weight - math.log(num_particles)
+        sites = {name: site for name, site in _leaf_sites(guide_trace).items() if name in model_trace.nodes}
+        log_weight, share = (flatten_particles(value, shape) for value in (log_weight, share))
+        return LeafDraws(log_weight, share, sites, shape, batch.seen)
+
+    @property
+    def leaf_values(self) -> Tensor:
+        """Log of the mean weight of each leaf, the leaf values that the circuit takes; nats, ``[data, leaf]``."""
+        return self.log_weight.logsumexp(0)
+
+    def value(self, name: str) -> Tensor:
+        """Values of a site, ``[particle, data, leaf, *event]``."""
+        site = self.sites[name]
+        return flatten_particles(site["value"], self.shape, site["fn"].event_dim)
+
+    def summaries(self, root: Root) -> dict[str, Tensor]:
+        """
+        What the guide says of each latent site, see :meth:`pyro_spvae.blocks.Latent.summary`, ``[data, leaf, *event]``;
+        the prior where a leaf sees nothing.
+        """
+        return self._average(root, Latent.summary)
+
+    def points(self, root: Root) -> dict[str, Tensor]:
+        """A typical value of each latent site, see :meth:`pyro_spvae.blocks.Latent.point`, ``[data, leaf, *event]``."""
+        return self._average(root, Latent.point)
+
+    def _average(self, root: Root, describe: Any) -> dict[str, Tensor]:
+        prior = None if self.seen is None else prior_sites(root, len(self.log_weight), self.log_weight.size(1))
+        found = {}
+        for name, site in self.sites.items():
+            latent = root.latents[name]
+            values = self._described(latent, site, describe)
+            if prior is not None:
+                other = _described(latent, prior[name], describe)
+                seen = self.seen.reshape(*self.seen.shape, *[1] * (values.dim() - 2))  # type: ignore[union-attr]
+                values = torch.where(seen, values, other)
+            found[name] = values
+        return found
+
+    def _described(self, latent: Latent, site: Any, describe: Any) -> Tensor:
+        values = _of_particles(latent, site, describe, self.shape)
+        weight = self.log_share.exp()
+        if latent.is_discrete and describe is Latent.point:  # values are not averaged: that of the likeliest particle
+            return values.gather(0, _index(weight.argmax(0, keepdim=True), values)).squeeze(0)
+        return (weight.reshape(*weight.shape, *[1] * (values.dim() - 3)) * values).sum(0)
+
+
+class TreePosterior:
+    """
+    The guide that :meth:`pyro_spvae.models.SPVAE.posterior` returns.
+
+    Draws ``num_particles`` values of every latent site from the leaf guide once, with their importance weights; each
+    call then states ``tree`` (from the posterior over trees given the averaged weights) and the latent sites
+    (resampled by their weights, per datum and leaf).
+    """
+
+    def __init__(self, root: Root, batch: LeafBatch, num_particles: int) -> None:
+        checks.positive_integer("num_particles", num_particles)
+        self.num_leaves = root.num_leaves
+        self.rows = batch.rows
+        draws = LeafDraws.make(root, batch, num_particles)
+        self.log_weight = draws.log_weight  # [K, B, L]
+        self.tree = InducedTree(root.circuit, draws.leaf_values.unsqueeze(-2))
+        self.values: dict[str, tuple[Tensor, int]] = {}
+        prior = None if draws.seen is None else prior_sites(root, len(self.log_weight), self.rows)
+        for name, site in draws.sites.items():
+            value, event_dim = draws.value(name), site["fn"].event_dim
+            if prior is not None and draws.seen is not None:
+                # a leaf that sees nothing has weight 1 whatever the guide drew; its posterior is its prior
+                seen = draws.seen.reshape(draws.seen.shape + (1,) * event_dim)
+                value = torch.where(seen, value, prior[name]["value"].to(value.dtype))
+            self.values[name] = (value, event_dim)
+
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        particle = dist.Categorical(logits=self.log_weight.movedim(0, -1)).sample()  # [B, L]
+        with pyro.plate("data", self.rows, dim=-2):
+            pyro.sample("tree", self.tree)
+            with pyro.plate("leaf", self.num_leaves, dim=-1):
+                for name, (value, event_dim) in self.values.items():
+                    chosen = value.gather(0, _index(particle.unsqueeze(0), value)).squeeze(0)
+                    pyro.sample(name, dist.Delta(chosen, event_dim=event_dim))
+
+
+def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Tensor | None]:
+    """
+    What the guide says of each latent site, given its draws of the sites before it.
+
+    :param int num_particles: number of draws.
+    :returns: ``[particle, data, leaf, *event]`` by site, the same for all particles where nothing is drawn before it;
+        ``None`` where the distribution of a site has no mean, or none that is finite.
+    """
+    with torch.no_grad(), quiet(root):
+        trace: Any = poutine.trace(_particles(root.guide, num_particles)).get_trace(batch)
+    means: dict[str, Tensor | None] = {}
+    for name, site in _leaf_sites(trace).items():
+        try:
+            mean = root.latents[name].summary(site["fn"]) if name in root.latents else site["fn"].mean
+        except (ValueError, NotImplementedError, AttributeError):
+            mean = None
+        means[name] = None if mean is None or not bool(mean.isfinite().all()) else mean
+    return means
+
+
+def prior_sites(root: Root, num_particles: int, rows: int) -> dict[str, Any]:
+    """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``."""
+    with torch.no_grad(), quiet(root), DrawMessenger(skip=True):
+        model = _particles(collapse_tree(root.model), num_particles)
+        trace: Any = poutine.trace(model).get_trace(num=rows)
+    return dict(trace.nodes)
+
+
+def guide_laws(root: Root) -> dict[str, Any]:
+    """The distributions that the guide states by latent site, given a datum of which all features are 0."""
+    features = root._reference(torch.zeros(())).new_zeros(1, root.num_leaves, root.view.pixels)
+
+    def guide() -> None:
+        encoding = root.leaf_guide.encode(features)
+        with pyro.plate("data", 1, dim=-2), pyro.plate("leaf", root.num_leaves, dim=-1):
+            root.leaf_guide(encoding)
+
+    with torch.no_grad(), quiet(root), forked(features.device):
+        trace: Any = poutine.trace(guide).get_trace()
+    sites = _leaf_sites(trace).items()
+    return {name: site["fn"] for name, site in sites if not site["infer"].get("is_auxiliary")}
+
+
+def model_laws(root: Root) -> dict[str, Any]:
+    """The distributions that the model states by latent site."""
+    with forked(root._reference(torch.zeros(())).device):
+        nodes = prior_sites(root, 1, 1)
+    inside = (name for name, site in nodes.items() if is_drawn(site) and LEAF_PLATE in plates(site))
+    return {name: nodes[name]["fn"] for name in inside if name != "x"}
+
+
+def _particles(program: Any, num: int) -> Any:
+    return pyro.plate(PARTICLE_PLATE, num, dim=-_NESTING)(program)
+
+
+def _leaf_sites(trace: Any) -> dict[str, Any]:
+    """Latent sites inside the leaf plate."""
+    return {name: site for name, site in trace.nodes.items() if is_drawn(site) and LEAF_PLATE in plates(site)}
+
+
+def _index(particle: Tensor, value: Tensor) -> Tensor:
+    """Numbers of particles ``[1, data, leaf]`` for all entries of values ``[particle, data, leaf, *event]``."""
+    return particle.reshape(*particle.shape, *[1] * (value.dim() - 3)).expand(1, *value.shape[1:])
+
+
+def _of_particles(latent: Latent, site: Any, describe: Any, shape: torch.Size) -> Tensor:
+    """What each particle's distribution says, ``[particle, data, leaf, *]``."""
+    law, draws = site["fn"], site["value"]
+    batch = torch.broadcast_shapes(law.batch_shape, draws.shape[: draws.dim() - law.event_dim])
+    if batch != law.batch_shape:  # values of an enumerated site have an axis that its distribution has not
+        law = law.expand(batch)
+    values = describe(latent, law, draws.expand(batch + law.event_shape).unsqueeze(0))
+    return flatten_particles(values, shape, values.dim() - len(batch))
+
+
+def _described(latent: Latent, site: Any, describe: Any) -> Tensor:
+    """What a site of the model without data says, averaged over particles, ``[data, leaf, *]``."""
+    values = _of_particles(latent, site, describe, site["fn"].batch_shape)
+    return values[0] if latent.is_discrete and describe is Latent.point else values.mean(0)

@@ -1,0 +1,260 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What a trained model can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_spvae import checks
+from pyro_spvae.distributions.autoregressive import pixel_means
+from pyro_spvae.infer import log_likelihood
+from pyro_spvae.queries.decoding import DrawMessenger
+from pyro_spvae.queries.embedding import Embedding
+from pyro_spvae.queries.posterior import LeafDraws, TreePosterior
+from pyro_spvae.queries.quiet import forked, quiet
+from pyro_spvae.queries.storage import Storage
+
+_BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
+_EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are small, and circuits over them large
+
+
+class Queries(Storage):
+    """
+    The part of :class:`~pyro_spvae.models.SPVAE` that answers questions about data.
+
+    The model is in evaluation mode for each answer. Where leaves are autoregressive, the likelihood's means are those
+    of each pixel given a draw of the pixels before it, and a leaf region is either seen or missing as a whole.
+    """
+
+    def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> TreePosterior:
+        """
+        A guide over tree and latent variables given data, for ``Predictive(spvae.model, guide=spvae.posterior(x))``.
+
+        The tree is drawn from the circuit's posterior given importance weighted leaf values, each leaf's latent
+        variables by resampling ``num_particles`` draws of the guide (from the prior where the leaf sees nothing). Call
+        the model with ``num=len(x)``: it then generates anew for each datum, also the entries that were observed.
+
+        :param Tensor x: data ``[data, *event_shape]``.
+        :param Tensor observed: as in :meth:`model`.
+        :param int num_particles: importance samples of each leaf.
+        :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the
+            same particles.
+        """
+        return TreePosterior(self, self.check(x, observed), num_particles)
+
+    def log_likelihood(
+        self,
+        x: Tensor,
+        observed: Tensor | None = None,
+        *,
+        num_samples: int = 5000,
+        chunk_size: int = 2048,
+        progress: bool = False,
+    ) -> Tensor:
+        """
+        Log-likelihood of every datum by importance sampling, see :func:`pyro_spvae.infer.log_likelihood`.
+
+        :returns: nats, ``[data]``, higher is better.
+        """
+        self.check(x, observed)
+        with quiet(self):
+            return log_likelihood(
+                self.model,
+                self.guide,
+                x,
+                observed=observed,
+                num_samples=num_samples,
+                chunk_size=chunk_size,
+                progress=progress,
+            )
+
+    @torch.no_grad()
+    def sample(self, num: int = 1, *, means: bool = False, progress: bool = False) -> Tensor:
+        """
+        Draws data from the model.
+
+        :param int num: how many.
+        :param bool means: return the likelihood's means instead of draws (of the same trees and latent variables' law).
+        :param bool progress: show a progress bar where pixels are drawn one after the other.
+        :returns: ``[num, *event_shape]``.
+        """
+        checks.positive_integer("num", num)
+        blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
+        return torch.cat([self._generate(block, None, means, progress) for block in blocks])
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
+        """
+        The likelihood's mean given one posterior draw of tree and latent variables for every datum.
+
+        :returns: ``[data, *event_shape]``.
+        """
+        return self._complete(x, observed, 1, num_particles, means=True)[0]
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Tensor,
+        observed: Tensor,
+        num_samples: int = 1,
+        *,
+        num_particles: int = 100,
+        means: bool = False,
+        progress: bool = False,
+    ) -> Tensor:
+        """
+        Draws the missing entries given the seen ones.
+
+        :param Tensor x: data ``[data, *event_shape]``; values at missing entries are not looked at.
+        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen.
+        :param int num_samples: completions of each datum.
+        :param int num_particles: importance samples of each leaf that latent variables are drawn from.
+        :param bool means: fill with the likelihood's means instead of draws.
+        :param bool progress: show a progress bar where pixels are drawn one after the other.
+        :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
+        """
+        checks.positive_integer("num_samples", num_samples)
+        filled = self._complete(x, observed, num_samples, num_particles, means, progress)
+        return torch.where(observed, x.to(filled.dtype), filled)
+
+    def _complete(
+        self,
+        x: Tensor,
+        observed: Tensor | None,
+        num_samples: int,
+        num_particles: int,
+        means: bool,
+        progress: bool = False,
+    ) -> Tensor:
+        """Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time."""
+        self.check(x, observed)
+        checks.positive_integer("num_particles", num_particles)
+        blocks = []
+        for block, seen in self._blocks(x, observed, num_particles):
+            posterior = self.posterior(block, seen, num_particles)
+            drawn = [self._generate(len(block), posterior, means, progress) for _ in range(num_samples)]
+            blocks.append(torch.stack(drawn))
+        return torch.cat(blocks, 1)
+
+    def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool, progress: bool) -> Tensor:
+        with quiet(self), DrawMessenger(progress=progress):
+            model: Callable[..., Tensor] = self.model
+            if posterior is not None:
+                model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())
+            trace: Any = poutine.trace(model).get_trace(num=num)
+            if not means:
+                return trace.nodes["_RETURN"]["value"]
+            patches = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+        return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)
+
+    @torch.no_grad()
+    def embed(
+        self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100, sums: bool = True
+    ) -> Embedding:
+        """
+        What the model knows of each datum: latent means of every leaf (probabilities of discrete variables), and the exact posterior over induced trees given
+        importance weighted leaf values, summed to leaves and to products.
+
+        :param Tensor x: data ``[data, *event_shape]``.
+        :param Tensor observed: as in :meth:`model`. A leaf that sees nothing of a datum has its prior's mean.
+        :param int num_particles: importance samples of each leaf.
+        :param bool sums: whether the posterior over products is wanted, as many numbers a datum as the circuit has
+            weights.
+        :returns: :class:`~pyro_spvae.queries.Embedding`.
+        :raises ValueError: if the guide's distribution of a latent site has no mean.
+        """
+        self.check(x, observed)
+        checks.positive_integer("num_particles", num_particles)
+        blocks = []
+        for block, seen in self._blocks(x, observed, num_particles):
+            draws = LeafDraws.make(self, self.prepare(block, seen), num_particles)
+            leaf = draws.leaf_values
+            by_sum = self.circuit.sum_posterior(leaf) if sums else []
+            blocks.append((draws.summaries(self), self.circuit.posterior(leaf), by_sum))
+        return Embedding(
+            latents={name: torch.cat([latents[name] for latents, _, _ in blocks]) for name in blocks[0][0]},
+            leaf_posterior=torch.cat([posterior for _, posterior, _ in blocks]),
+            sum_posterior=[torch.cat(parts) for parts in zip(*(part[2] for part in blocks), strict=True)]
+            if sums
+            else None,
+        )
+
+    @torch.no_grad()
+    def interpolate(self, start: Tensor, end: Tensor, steps: int = 8, num_particles: int = 100) -> Tensor:
+        r"""
+        A path from one datum to another through the model.
+
+        At :math:`t` between 0 and 1 it is the likelihood's mean under the most probable induced tree for leaf values
+        :math:`(1 - t)\, \ell(\mathrm{start}) + t\, \ell(\mathrm{end})`, the geometric path between the two
+        posteriors over trees, with latent variables :math:`(1 - t)\, \mu(\mathrm{start}) + t\, \mu(\mathrm{end})`,
+        means under the guide; of discrete ones the mode of the nearer end. At both ends it is the most probable reconstruction.
+
+        :param Tensor start: data ``[data, *event_shape]``.
+        :param Tensor end: as many data; both see the same noise.
+        :param int steps: number of points, ends included, at least 2.
+        :param int num_particles: importance samples of each leaf.
+        :returns: ``[steps, data, *event_shape]``.
+        """
+        if not checks.is_positive(steps) or steps < 2:
+            raise ValueError(f"steps is {steps!r}; an integer of at least 2 is needed")
+        checks.positive_integer("num_particles", num_particles)
+        for name, x in (("start", start), ("end", end)):
+            try:
+                self.check(x)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{name}: {error}") from None
+        if start.shape != end.shape:
+            raise ValueError(f"end has shape {list(end.shape)}; that of start, {list(start.shape)}, is needed")
+        blocks = []
+        for (first, _), (last, _) in zip(
+            self._blocks(start, None, num_particles), self._blocks(end, None, num_particles), strict=True
+        ):
+            with forked(first.device):
+                draws = LeafDraws.make(self, self.prepare(first), num_particles)
+            others = LeafDraws.make(self, self.prepare(last), num_particles)
+            leaf, other_leaf = draws.leaf_values, others.leaf_values
+            values, other_values = draws.points(self), others.points(self)
+            points = []
+            for t in torch.linspace(0, 1, steps).tolist():
+                tree, _ = self.circuit.mpe(torch.lerp(leaf, other_leaf, t))
+                latents = {
+                    name: self.latents[name].between(value, other_values[name], t) for name, value in values.items()
+                }
+                with forked(first.device):  # autoregressive leaves draw pixels; all points see the same noise
+                    points.append(self.decode(tree, latents))
+            blocks.append(torch.stack(points))
+        return torch.cat(blocks, 1)
+
+    @torch.no_grad()
+    def decode(self, tree: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
+        """
+        The likelihood's means given tree and latent variables.
+
+        :param Tensor tree: selected leaves of an induced tree, ``bool [data, leaf]``.
+        :param dict latents: values of latent sites of all leaves, ``[data, leaf, *event]``; sites that are left out are
+            drawn from the model given the others.
+        :returns: ``[data, *event_shape]``.
+        """
+        given = {**latents, "tree": tree.unsqueeze(-2)}
+        with quiet(self):
+            trace: Any = poutine.trace(poutine.condition(self.model, data=given)).get_trace(num=len(tree))
+            means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+        return self.view.assemble(tree, means)
+
+    def _blocks(self, x: Tensor, observed: Tensor | None, num_particles: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Data and their masks, few at a time."""
+        return batches(x, observed, max(1, _BLOCK // num_particles) if self.latents else _EXACT_BLOCK)
+
+
+def batches(x: Tensor, observed: Tensor | None, rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Data and their masks, ``rows`` at a time."""
+    seen = None if observed is None else observed.expand(x.shape)
+    for start in range(0, len(x), rows):
+        block = slice(start, start + rows)
+        yield x[block], None if seen is None else seen[block]

@@ -1,0 +1,35 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation of data that have been checked already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pyro
+import torch
+
+from pyro_spvae.blocks import held, in_mode
+from pyro_spvae.infer.local_param import LocalParamMessenger
+
+
+@contextmanager
+def quiet(root: Any) -> Iterator[None]:
+    """
+    Within the block a model is in evaluation mode and its parameters do not change; there is no validation, and no
+    record in Pyro's parameter store.
+    """
+    with in_mode(root, training=False), held(root), pyro.validation_enabled(False), LocalParamMessenger():
+        yield
+
+
+@contextmanager
+def forked(device: torch.device) -> Iterator[None]:
+    """Within the block random numbers are drawn as ever; after it the generators are where they were before."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        state = torch.mps.get_rng_state() if device.type == "mps" else None
+        yield
+        if state is not None:
+            torch.mps.set_rng_state(state)

@@ -1,0 +1,148 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The commands that use runs, as their users see them: output, files, messages and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import numpy as np
+import pytest
+
+from pyro_spvae import commands
+from pyro_spvae.commands.listing import info, table
+from tests.cli_cases import invoke
+from tests.commands.cases import load, names
+from tests.commands.test_help import VERBS
+
+ANSWERS = {
+    "evaluate": ("test.json", "test.npz", "test.png"),
+    "sample": ("samples.npz", "samples.png"),
+    "reconstruct": ("test.npz", "test.png"),
+    "impute": ("test-left.npz", "test-left.png"),
+    "interpolate": ("test.npz", "test.png"),
+    "embed": ("test.npz", "test.png"),
+}
+NEEDED = {"impute": ("--observed", "left")}
+
+
+def refused(*args):
+    """What a command says that ends with exit code 2: one line."""
+    result = invoke(*args)
+    assert result.exit_code == 2, result.output
+    assert result.stdout == "" and result.stderr.startswith("Error: ") and result.stderr.count("\n") == 1
+    return result.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_answer_lies_in_the_run(digits, verb):
+    result = invoke(verb, digits, *NEEDED.get(verb, ()))
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (digits / verb).iterdir()) == sorted(ANSWERS[verb])
+    for name in ANSWERS[verb]:
+        assert f"written to  {digits / verb / name}" in result.stdout.splitlines()
+    assert result.stderr == ""
+
+
+OPTIONS = {
+    "evaluate": {"samples": 3, "particles": 2, "observed": "top", "chunk_size": 64, "split": "validation", "seed": 3},
+    "sample": {"num": 3, "means": True, "seed": 3, "device": "cpu"},
+    "reconstruct": {"num": 3, "particles": 7, "data": "digits", "split": "train"},
+    "impute": {"observed": "left", "num": 2, "completions": 2, "means": True, "particles": 7},
+    "interpolate": {"num": 2, "steps": 3, "particles": 7, "data_dir": "somewhere", "seed": 4},
+    "embed": {"num": 4, "sums": False, "particles": 7, "panels": 1, "grid": 3, "download": True},
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_options_are_those_of_the_function(verb, digits, tmp_path):
+    function, options = getattr(commands, verb), OPTIONS[verb]
+    assert options.keys() <= inspect.signature(function).parameters.keys()
+    flags = []
+    for name, value in options.items():
+        flag = f"--{name.replace('_', '-')}" if value is not False else f"--no-{name}"
+        flags += [flag] if isinstance(value, bool) else [flag, value]
+    result = invoke(verb, digits, *flags, "--out", tmp_path / "told")
+    assert result.exit_code == 0, result.output
+    lines = []
+    function(str(digits), **options, out=str(tmp_path / "called"), report=lines.append)
+    assert result.stdout.replace("told", "called").splitlines() == lines
+    assert names(tmp_path / "told") == names(tmp_path / "called")
+    (path,) = (tmp_path / "told").glob("*.npz")
+    found, wanted = load(path), load(tmp_path / "called" / path.name)
+    assert found.keys() == wanted.keys() and all(np.array_equal(found[key], wanted[key]) for key in wanted)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("verb", [*VERBS, "info"])
+    def test_no_run(self, verb, tmp_path):
+        needed = NEEDED.get(verb, ())
+        assert "there is no run folder" in refused(verb, tmp_path / "nothing", *needed)
+        (tmp_path / "empty").mkdir()
+        assert "is no run" in refused(verb, tmp_path / "empty", *needed)
+        assert not list((tmp_path / "empty").iterdir())
+
+    @pytest.mark.parametrize(
+        ("args", "message"),
+        [
+            (("evaluate", "--device", "cuda:99"), "device is 'cuda:99', but torch finds"),
+            (("evaluate", "--data", "nonsense"), "'nonsense' is no known data set"),
+            (("evaluate", "--observed", "some"), "observed is 'some'; accepted are left, right"),
+            (("evaluate", "--observed", "none.npy"), "observed is the file none.npy, which cannot be read"),
+            (("evaluate", "--samples", "0"), "--samples"),
+            (("evaluate", "--split", "all"), "--split"),
+            (("sample", "-n", "0"), "--num"),
+            (("sample", "--seed", "-1"), "--seed"),
+            (("sample", "--seed", str(2**63)), "seed is 9223372036854775808; an integer from 0 to 2^63 - 1 is needed"),
+            (("reconstruct", "-n", "1000"), "num is 1000, but the split test of digits has 250 rows"),
+            (("impute",), "Missing option '--observed'"),
+            (("impute", "--observed", "random:2"), "a probability above 0 and at most 1 is needed"),
+            (("interpolate", "-n", "126"), "num is 126 pairs, but the split test of digits has 250 rows"),
+            (("interpolate", "--steps", "1"), "--steps"),
+            (("embed", "--grid", "0"), "--grid"),
+            (("embed", "--nonsense"), "No such option"),
+        ],
+    )
+    def test_unfit_options(self, digits, tmp_path, args, message):
+        verb, *options = args
+        assert message in refused(verb, digits, *options, "--out", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_file_in_the_way(self, digits, tmp_path):
+        (tmp_path / "out").touch()
+        assert "is no folder" in refused("sample", digits, "--out", tmp_path / "out")
+
+
+def test_the_printed_table_of_evaluate(digits, tmp_path):
+    result = invoke("evaluate", digits, "--out", tmp_path)
+    written = json.loads((tmp_path / "test.json").read_text())
+    first, second, *_ = result.stdout.splitlines()
+    assert first == "test of digits: 250 rows, 10 samples"
+    assert f"{written['log_likelihood']:.2f}  nats, standard error {written['standard_error']:.2f}" in second
+
+
+class TestInfo:
+    def test_a_table(self, digits):
+        result = invoke("info", digits)
+        assert result.exit_code == 0 and result.stdout.splitlines() == table(info([digits]))
+        results = json.loads((digits / "results.json").read_text())
+        (row,) = info([digits])
+        known = ("parameters", "log_likelihood", "standard_error", "bits_per_dim", "seconds", "samples")
+        assert {name: row[name] for name in known} == {name: results[name] for name in known}
+        assert (row["data"], row["status"]) == ("digits", "finished")
+        assert row["model"] == "poon-domingos 4 2x2, latent 3, hidden 8"
+
+    def test_json(self, digits):
+        result = invoke("info", digits.parent, "--json")
+        assert result.exit_code == 0 and json.loads(result.stdout) == info([digits.parent])
+
+    def test_damaged_runs_in_a_folder_are_told_apart_from_the_table(self, digits, tmp_path):
+        (tmp_path / "runs" / "bad").mkdir(parents=True)
+        for name in ("config.json", "data.json"):
+            (tmp_path / "runs" / "bad" / name).write_text("{")
+        result = invoke("info", digits, tmp_path / "runs", "--json")
+        assert result.exit_code == 0
+        assert {row["status"] for row in json.loads(result.stdout)} == {"finished", "damaged"}
+        assert result.stderr.startswith("note        ") and result.stderr.count("\n") == 1
+        assert "bad/config.json" in refused("info", tmp_path / "runs" / "bad")

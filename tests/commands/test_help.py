@@ -1,0 +1,98 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands say of themselves, without waiting for torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+
+import pytest
+
+from pyro_spvae import __version__, commands
+from pyro_spvae.commands import training
+from pyro_spvae.data import DATA_SETS
+from pyro_spvae.training.config import TrainConfig
+from tests.cli_cases import invoke, python
+
+VERBS = ("evaluate", "sample", "reconstruct", "impute", "interpolate", "embed")
+SAID = {
+    "": ("train", "demo"),
+    "-h": ("train", "demo"),
+    "demo -h": ("--seed",),
+    "reproduce": ("spvae-table1", "vampprior"),
+    "reproduce vampprior --help": ("--components",),
+    "info --help": ("--json", "nats"),
+    "--version": (__version__,),
+    "evaluate --help": ("half of an image that is SEEN", "random:P", "nats", "no bits/dim", "--nproc-per-node 2"),
+    "impute --help": ("half of an image that is SEEN", "random:P"),
+}
+CODE = """
+import contextlib, io, json, sys
+from pyro_spvae.commands import main
+told = {}
+for words in %r:
+    sys.argv = ["pyro-spvae", *words.split()]
+    with contextlib.redirect_stdout(io.StringIO()) as text:
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code or words == "reproduce", (words, end.code)
+    told[words] = text.getvalue()
+heavy = {"torch", "pyro", "numpy", "matplotlib", "sklearn"} & sys.modules.keys()
+assert not heavy, heavy
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told():
+    """Help by the words that it was asked by, in a process that imported nothing heavy."""
+    result = python("-c", CODE % [*SAID, "train --help", *(f"{verb} --help" for verb in VERBS)])
+    assert result.returncode == 0, result.stderr
+    return {words: " ".join(text.replace("│", " ").split()) for words, text in json.loads(result.stdout).items()}
+
+
+@pytest.mark.parametrize("words", SAID)
+def test_help_says(told, words):
+    assert words == "--version" or "Usage: " in told[words]
+    assert all(part in told[words] for part in SAID[words])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_and_documentation_have_every_option_and_default(told, verb):
+    text, function = told[f"{verb} --help"], getattr(commands, verb)
+    parameters = inspect.signature(function).parameters
+    assert "the run's" in text and f"RUN/{verb}" in text
+    for name in parameters.keys() - {"path", "report", "progress", "sums"}:
+        assert f"--{name.replace('_', '-')} " in text
+    for default in (parameter.default for parameter in parameters.values()):
+        if isinstance(default, int) and not isinstance(default, bool):
+            assert f"[default: {default}]" in text
+    documented = re.findall(r"^:param (\w+): \w", inspect.getdoc(function), re.MULTILINE)
+    assert documented == list(parameters)
+    with pytest.raises(TypeError, match="nonsense"):
+        function("folder", nonsense=1, **({"observed": "left"} if verb == "impute" else {}))
+
+
+def test_train_help_shows_every_field_with_defaults_and_units(told):
+    text, config = told["train --help"], TrainConfig()
+    for field in dataclasses.fields(TrainConfig):
+        assert field.name == "data" or re.search(f"--{field.name.replace('_', '-')}[ ,]", text)
+    shown = [config.lr, config.particles, config.samples, config.patience, config.likelihood, config.units]
+    for default in ("digits", ",".join(map(str, config.hidden)), *shown):
+        assert f"Default: {default}." in text
+    units = ("nats per row", "higher is better", "pixels", "Most epochs", "standard-normal")
+    choices = ("quad-tree", "categorical", "leaky_relu", "dreg", "shared")
+    assert all(word in text for word in (*units, *choices, *DATA_SETS))
+    fields = {field.name for field in dataclasses.fields(TrainConfig)}
+    runs = {"out", "resume", "config", "overwrite", "dry_run", "download", "quiet"}
+    assert inspect.signature(training.train).parameters.keys() == fields | runs
+
+
+def test_module_and_version():
+    result = python("-m", "pyro_spvae", "--version")
+    assert (result.returncode, result.stdout, result.stderr) == (0, f"pyro-spvae {__version__}\n", "")
+    assert invoke().exit_code == 0

@@ -1,0 +1,172 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels given latent vectors under autoregressive decoders: normalised, and drawn as the density says."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pyro
+import pytest
+import torch
+from pyro import poutine
+from torch import nn
+
+import pyro_spvae.distributions as dist
+from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Likelihood, Normal
+from pyro_spvae.models.decoding import DrawMessenger, decode
+from pyro_spvae.nn import MLP, PixelCNN
+from pyro_spvae.blocks import in_mode
+
+
+class Tinted(Likelihood):
+    """Bernoulli pixels whose log-odds are shifted by a parameter of each pixel."""
+
+    accepts = "0 and 1"
+
+    def build(self, leaves, pixels):
+        self.shift = nn.Parameter(torch.randn(leaves, pixels))
+
+    def forward(self, outputs, mask=None):
+        return dist.LeafBernoulli(outputs[0] + self.shift, mask=mask)
+
+
+def scattered(module):
+    """Running statistics and parameters away from where they start, in evaluation mode."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        for name, buffer in module.named_buffers():
+            if "running" in name:
+                buffer.uniform_(0.5, 1.5)
+    return module.eval()
+
+
+def parts(likelihood, shape, leaves=2, latent_dim=2, **options):
+    decoder = PixelCNN(**({"filters": 5, "layers": 2} | options))
+    likelihood.bind(leaves=leaves, pixels=math.prod(shape))
+    decoder.bind(leaves=leaves, inputs=latent_dim, outputs=likelihood.heads, output_shape=shape)
+    return scattered(decoder), likelihood
+
+
+def naive_sample(decoder, likelihood, z, shape):
+    """A full evaluation for every pixel; each pixel's law is drawn from alone, with its channels."""
+    channels, pixels = shape[0], math.prod(shape[1:])
+    context = decoder.context(z)
+    x = torch.zeros(*z.shape[:-1], channels * pixels)
+    alone = type(likelihood)(**likelihood.options()).bind(leaves=z.size(-2), pixels=channels)
+    for pixel in range(pixels):
+        place = torch.arange(channels) * pixels + pixel
+        outputs = decoder(context, likelihood.features(x))
+        x[..., place] = alone(
+            tuple(out.unflatten(-1, (channels * pixels, -1))[..., place, :].flatten(-2) for out in outputs)
+        ).sample()
+    return x
+
+
+def test_other_decoders_are_not_autoregressive():
+    likelihood = Bernoulli().bind(leaves=2, pixels=4)
+    decoder = MLP((3,)).bind(leaves=2, inputs=2, outputs=(4,))
+    z, mask = torch.randn(5, 2, 2), torch.tensor([[True, True, False, True]])
+    law = decode(decoder, likelihood, (z,), mask)
+    assert isinstance(law, dist.LeafBernoulli) and law.pixel_mask is mask
+    torch.testing.assert_close(law.logits, decoder(z)[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"latents": "masked"}, {"norm": "none", "layers": 3}])
+@pytest.mark.parametrize("likelihood", [Bernoulli, Tinted])
+def test_density_sums_to_one_and_draws_follow_it(options, likelihood):
+    torch.manual_seed(5)
+    decoder, likelihood = parts(likelihood(), (1, 3, 2), **options)
+    law = decode(decoder, likelihood, (torch.randn(2, 2),))
+    images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=6))).unsqueeze(1)  # [64, 1, P]
+    probability = law.log_prob(images).exp().detach()
+    torch.testing.assert_close(probability.sum(0), torch.ones(2))
+    number = 10_000
+    index = (law.sample((number,)) @ 2.0 ** torch.arange(5, -1, -1)).long()
+    for leaf in range(2):
+        share = torch.bincount(index[:, leaf], minlength=64) / number
+        expected = probability[:, leaf]
+        assert number * ((share - expected).square() / expected).sum() < 130  # chi-square of 63 degrees, p < 1e-6
+
+
+@pytest.mark.parametrize(
+    "likelihood", [Bernoulli(), Binomial(7), Categorical(3), Normal()], ids=lambda one: str(one)[:8]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_draws_equal_those_of_full_evaluations(likelihood, channels):
+    shape = (channels, 3, 4)
+    decoder, likelihood = parts(type(likelihood)(**likelihood.options()), shape)
+    z = torch.randn(3, 2, 2)
+    torch.manual_seed(1)
+    drawn = decode(decoder, likelihood, (z,)).sample()
+    torch.manual_seed(1)
+    torch.testing.assert_close(drawn, naive_sample(decoder, likelihood, z, shape))
+    assert drawn.unique().numel() > 1
+
+
+def test_few_rows_at_a_time_have_the_same_law(monkeypatch):
+    decoder, likelihood = parts(Bernoulli(), (1, 2, 2))
+    monkeypatch.setattr(decoder, "rows_at_once", lambda context: 3)
+    z = torch.randn(1, 2, 2)
+    law = decode(decoder, likelihood, (z,)).expand((4001, 2))
+    probability = law.conditional_mean(law.sample())
+    first = probability[:, :, 0]
+    torch.testing.assert_close(first, first[:1].expand(4001, 2))  # nothing is before the first pixel
+    share = law.sample()[:, :, 0].mean(0)
+    assert ((share - first[0]).abs() < 5 * (first[0] * (1 - first[0]) / 4001).sqrt()).all()
+
+
+def test_rows_at_once_bound_what_is_held():
+    decoder, _ = parts(Bernoulli(), (1, 4, 4), leaves=3)
+    context = decoder.context(torch.randn(1, 3, 2))
+    steps = decoder.steps(context)
+    held = steps.of_maps.numel() + sum(seen.numel() for seen in steps.seen)
+    assert decoder.rows_at_once(context) * held <= 2**25 <= 2 * decoder.rows_at_once(context) * held
+
+
+def test_conditional_means_and_support():
+    decoder, likelihood = parts(Normal(), (1, 3, 2))
+    law = decode(decoder, likelihood, (torch.randn(3, 2, 2),))
+    x = torch.randn(3, 2, 6)
+    later = x.clone()
+    later[..., 4] += 1
+    torch.testing.assert_close(law.conditional_mean(x)[..., :5], law.conditional_mean(later)[..., :5])
+    assert (law.conditional_mean(x)[..., 5] != law.conditional_mean(later)[..., 5]).any()
+    assert law.support.check(torch.full((6,), 0.3)) and law.support.event_dim == 1
+    bernoulli = decode(*parts(Bernoulli(), (1, 3, 2)), (torch.randn(2, 2),))
+    assert not bernoulli.support.check(torch.full((6,), 0.3))
+
+
+class TestDrawMessenger:
+    def test_skips_draws_of_autoregressive_leaves_alone(self):
+        decoder, likelihood = parts(Bernoulli(), (1, 2, 2))
+
+        def program():
+            law = decode(decoder, likelihood, (torch.randn(3, 2, 2),))
+            pyro.sample("other", dist.LeafBernoulli(torch.full((2, 3), 99.0)).to_event(0))
+            return pyro.sample("x", law.expand((3, 2)))
+
+        with DrawMessenger(skip=True):
+            trace = poutine.trace(program).get_trace()
+        assert trace.nodes["x"]["value"].shape == (3, 2, 4) and not trace.nodes["x"]["value"].any()
+        assert trace.nodes["other"]["value"].all()
+
+    def test_shows_progress(self, capsys):
+        decoder, likelihood = parts(Bernoulli(), (1, 2, 2))
+        with DrawMessenger(progress=True):
+            pyro.sample("x", decode(decoder, likelihood, (torch.randn(3, 2, 2),)))
+        assert "24/24" in capsys.readouterr().err
+
+
+def test_in_mode_puts_every_module_back():
+    module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
+    module[1].eval()
+    modes = [part.training for part in module.modules()]
+    with in_mode(module, training=False):
+        assert not any(part.training for part in module.modules())
+        with in_mode(module, training=True):
+            assert all(part.training for part in module.modules())
+        assert not any(part.training for part in module.modules())
+    assert [part.training for part in module.modules()] == modes

@@ -1,0 +1,73 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Files that are pictures, whole or not there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from matplotlib.image import imread, imsave
+
+from pyro_spvae import plots
+from tests.commands.cases import assert_picture
+from tests.plots.test_curves import metrics
+
+
+@pytest.mark.parametrize("height, width, count", [(8, 8, 64), (28, 28, 16), (2, 40, 9), (40, 2, 9), (1, 1, 1)])
+def test_files_are_pictures_of_sane_size(tmp_path, height, width, count):
+    x = torch.rand(count, 1, height, width)
+    figures = {
+        "grid.png": plots.image_grid(x, title="samples"),
+        "rows.png": plots.image_rows({"test images": x, "reconstructions": x}),
+        "curve.png": plots.learning_curve(metrics([-2.0, -1.0], [-3.0, -2.0])),
+        "tiles.png": plots.tiled({str(i): list(x) for i in range(4)}, [(height * i, 0) for i in range(count)]),
+        "histogram.png": plots.histogram(x.flatten().numpy(), "values", "pixels"),
+    }
+    for name, figure in figures.items():
+        plots.save(figure, tmp_path / name)
+        assert_picture(tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [1, 24])
+def test_scatter_plots_are_pictures_of_sane_size(tmp_path, number):
+    points = {f"region {i}": (torch.rand(9, 2), torch.rand(9)) for i in range(number)}
+    plots.save(plots.clouds(points, 4, "weights", "title"), tmp_path / "clouds.png")
+    assert_picture(tmp_path / "clouds.png")
+
+
+def test_a_picture_replaces_another_at_one_go(tmp_path, monkeypatch):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"before")
+    figure = plots.image_grid(torch.rand(1, 1, 3, 3))
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(figure, "savefig", full)
+        with pytest.raises(ValueError, match="picture.png cannot be written: No space left on device"):
+            plots.save(figure, path)
+    assert path.read_bytes() == b"before" and [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+    plots.save(figure, path)
+    assert path.read_bytes().startswith(b"\x89PNG") and [file.name for file in tmp_path.iterdir()] == ["picture.png"]
+
+
+def test_pyplot_keeps_no_figures(tmp_path):
+    import matplotlib.pyplot as plt
+
+    plots.save(plots.image_grid(torch.rand(4, 1, 3, 3)), tmp_path / "grid.png")
+    assert not plt.get_fignums()
+
+
+def test_pictures_stand_in_rows_and_wide_strips_below_each_other(tmp_path):
+    paths = {}
+    for name, (height, width) in {"square": (9, 9), "strip": (3, 20)}.items():
+        paths[name] = tmp_path / f"{name}.png"
+        imsave(paths[name], torch.rand(height, width, 3, dtype=torch.float64).numpy())
+    for name, wanted in {"square": [(0, 0), (0, 1), (1, 0)], "strip": [(0, 0), (1, 0), (2, 0)]}.items():
+        row = [("a", paths[name]), ("b", paths[name])]
+        axes = plots.picture_files([row, [("c", paths[name])]]).axes
+        assert [each.get_title() for each in axes] == ["a", "b", "c"]
+        places = [each.get_subplotspec() for each in axes]
+        assert [(place.rowspan.start, place.colspan.start) for place in places] == wanted
+        assert axes[0].images[0].get_array().shape[:2] == imread(paths[name]).shape[:2]

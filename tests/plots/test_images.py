@@ -1,0 +1,142 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The right pixels in the right places."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_spvae import plots
+from tests.plots.cases import shown
+
+GREY = [0.0, 0.25, 0.75, 1.0]
+
+
+def flat_images(values, channels=1, height=3, width=2):
+    return torch.tensor(values)[:, None, None, None].expand(-1, channels, height, width)
+
+
+def test_a_grid_is_row_by_row():
+    (picture,) = shown(plots.image_grid(flat_images(GREY)))
+    assert picture.shape == (7, 5, 3)  # two by two images of 3 x 2, one line between
+    assert np.allclose(picture[:3, :2], 0.0) and np.allclose(picture[:3, 3:], 0.25)
+    assert np.allclose(picture[4:, :2], 0.75) and np.allclose(picture[4:, 3:], 1.0)
+    line = picture[3]
+    assert np.ptp(line[0]) > 0.2, "lines have a colour, which grey images lack"
+    assert np.allclose(line, line[0]) and np.allclose(picture[:, 2], line[0])
+
+
+def test_a_grid_of_so_many_columns():
+    (picture,) = shown(plots.image_grid(flat_images(GREY), columns=4))
+    assert picture.shape == (3, 11, 3) and np.allclose(picture[:, 9:], 1.0)
+
+
+def test_an_unfilled_grid_and_a_single_image():
+    (picture,) = shown(plots.image_grid(flat_images([0.0, 0.5, 1.0])))
+    assert np.allclose(picture[4:, :2], 1.0) and np.allclose(picture[4:, 2:], 1.0)  # the third image is white
+    assert np.ptp(picture[0, 2]) > 0.2  # a coloured line between images
+    (picture,) = shown(plots.image_grid(flat_images([0.5])))
+    assert picture.shape == (3, 2, 3) and np.allclose(picture, 0.5)
+
+
+def test_colours_stay_and_other_channels_stand_side_by_side():
+    colour = torch.rand(1, 3, 4, 5)
+    (picture,) = shown(plots.image_grid(colour))
+    assert np.allclose(picture, colour[0].movedim(0, -1), atol=1e-6)
+    for channels in (2, 4):
+        x = torch.rand(1, channels, 4, 5)
+        (picture,) = shown(plots.image_grid(x))
+        assert picture.shape == (4, 5 * channels, 3)
+        for channel in range(channels):
+            part = picture[:, 5 * channel : 5 * channel + 5]
+            assert np.allclose(part, x[0, channel, :, :, None], atol=1e-6)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 16.0), (-2.0, 2.0)])
+def test_values_are_scaled_and_cut_to_the_range(low, high):
+    values = [low + (high - low) * grey for grey in GREY]
+    (picture,) = shown(plots.image_grid(flat_images([*values[:3], high + 5]), low, high))
+    assert np.allclose(picture, shown(plots.image_grid(flat_images(GREY)))[0])
+
+
+def test_a_range_of_one_value_is_no_error():
+    (picture,) = shown(plots.image_grid(flat_images([5.0]), low=5.0, high=5.0))
+    assert np.allclose(picture, 0.0)
+
+
+def test_rows_are_labelled_and_their_columns_stand_below_each_other():
+    figure = plots.image_rows({"first": flat_images(GREY), "second": flat_images(GREY[::-1])})
+    assert [axes.get_title() for axes in figure.axes] == ["first", "second"]
+    first, second = shown(figure)
+    assert first.shape == second.shape == (3, 4 * 2 + 3, 3)
+    for i, grey in enumerate(GREY):
+        assert np.allclose(first[:, 3 * i : 3 * i + 2], grey)
+        assert np.allclose(second[:, 3 * i : 3 * i + 2], GREY[3 - i])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_pixels_that_are_not_seen_have_a_colour_that_grey_images_lack(channels):
+    x = flat_images(GREY, channels)
+    seen = torch.ones_like(x, dtype=torch.bool)
+    seen[1, :, 0] = False
+    first, second = shown(plots.image_rows({"original": x, "seen": x}, seen={"seen": seen}))
+    missing = second[0, 2 * channels + 1 if channels == 2 else 3]
+    assert np.ptp(missing) > 0.2 and not np.allclose(missing, first[0, -1]), "neither grey nor the lines' colour"
+    changed = (first != second).any(-1)
+    width = 2 * (2 if channels == 2 else 1)
+    assert changed[0, width + 1 : 2 * width + 1].all() and changed.sum() == width, "those pixels and no others"
+    assert np.allclose(second[0, width + 1 : 2 * width + 1], missing)
+
+
+def test_unseen_values_may_be_anything():
+    x = flat_images(GREY).clone()
+    seen = torch.ones_like(x, dtype=torch.bool)
+    x[2], seen[2] = torch.nan, False
+    (picture,) = shown(plots.image_rows({"seen": x}, seen={"seen": seen}))
+    assert np.isfinite(picture).all()
+
+
+def test_a_colour_pixel_of_which_one_channel_is_seen_shows_it():
+    x = torch.full((1, 3, 1, 1), 0.5)
+    seen = torch.tensor([True, False, False]).reshape(1, 3, 1, 1)
+    (picture,) = shown(plots.image_rows({"seen": x}, seen={"seen": seen}))
+    assert np.allclose(picture[0, 0], [0.5, 0.0, 0.0])
+
+
+def test_tiles_lie_in_their_places():
+    tiles = [torch.full((1, 2, 3), grey) for grey in GREY]
+    corners = [(0, 0), (0, 3), (2, 0), (2, 3)]
+    figure = plots.tiled({"VAE 1": tiles, "VAE 2": tiles[::-1]}, corners, title="latent spaces")
+    assert [axes.get_title() for axes in figure.axes] == ["VAE 1", "VAE 2"]
+    assert figure.get_suptitle() == "latent spaces"
+    first, second = shown(figure)
+    assert first.shape == second.shape == (5, 7, 3)  # one line between
+    for (top, left), grey, other in zip([(0, 0), (0, 4), (3, 0), (3, 4)], GREY, GREY[::-1], strict=True):
+        assert np.allclose(first[top : top + 2, left : left + 3], grey)
+        assert np.allclose(second[top : top + 2, left : left + 3], other)
+    assert np.ptp(first[2, 0]) > 0.2 and np.allclose(first[2], first[2, 0]) and np.allclose(first[:, 3], first[2, 0])
+
+
+def test_tiles_of_unequal_size_and_of_two_channels():
+    tiles = [torch.zeros(2, 3, 4), torch.ones(2, 3, 1), torch.full((2, 2, 5), 0.5)]
+    (picture,) = shown(plots.tiled({"": tiles}, [(0, 0), (0, 4), (3, 0)]))
+    assert picture.shape == (6, 11, 3)  # both channels of a tile side by side
+    assert np.allclose(picture[:3, :8], 0.0) and np.allclose(picture[:3, 9:], 1.0)
+    assert np.allclose(picture[4:, :10], 0.5)
+
+
+def test_thin_lines_divide_tiles():
+    tiles = [torch.zeros(1, 4, 6), torch.zeros(1, 4, 6)]
+    (axes,) = plots.tiled({"": tiles}, [(0, 0), (4, 0)], divisions=2).axes
+    lines = [[segment.tolist() for segment in group.get_segments()] for group in axes.collections]
+    # pixel i lies from i - 0.5 to i + 0.5; the second tile begins below a line of one pixel
+    assert lines == [
+        [[[-0.5, 1.5], [5.5, 1.5]]],
+        [[[2.5, -0.5], [2.5, 3.5]]],
+        [[[-0.5, 6.5], [5.5, 6.5]]],
+        [[[2.5, 4.5], [2.5, 8.5]]],
+    ]
+    (axes,) = plots.tiled({"": tiles}, [(0, 0), (4, 0)]).axes
+    assert not axes.collections

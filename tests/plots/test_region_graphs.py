@@ -1,0 +1,66 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Region graphs: small ones whole, of larger ones the cells, or the first leaf regions."""
+
+from __future__ import annotations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+
+from pyro_spvae import plots, poon_domingos, quad_tree, random_binary_tree, whole
+from pyro_spvae.circuits import RegionGraph
+
+matplotlib.use("Agg")
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        poon_domingos((7, 5), [3, 2]),
+        poon_domingos((3, 2, 2), 1),
+        poon_domingos(5, 2),
+        quad_tree((3, 2, 4)),
+        random_binary_tree((3, 3), 2, 5, seed=2),
+        random_binary_tree(5, 2, 4, seed=3),
+        whole((3, 4)),
+        whole(1),
+        RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)]),
+    ],
+    ids=repr,
+)
+def test_the_counts_and_every_leaf_region_are_shown(graph):
+    ax = plots.region_graph(graph)
+    regions, leaves = graph.num_regions, graph.num_leaf_regions
+    assert ax.get_title() == f"{regions} regions ({leaves} leaf), {len(graph.partitions)} partitions"
+    assert {text.get_text() for text in ax.texts} >= set(map(str, range(leaves)))
+    plt.close(ax.figure)
+
+
+def test_a_small_graph_is_drawn_whole():
+    figure, axes = plt.subplots()
+    assert plots.region_graph(poon_domingos((2, 2), 1), axes) is axes
+    assert len(axes.images) == 9, "a thumbnail a region"
+    assert sum(line.get_marker() == "o" for line in axes.lines) == 6, "a dot a partition"
+    plt.close(figure)
+
+
+def test_of_a_large_one_cells_share_a_colour_that_no_neighbour_has():
+    figure, axes = plt.subplots()
+    plots.region_graph(poon_domingos((16, 16), 2), axes)  # eight cells a row, as many as there are colours
+    (picture,) = axes.images
+    shades = picture.get_array()
+    assert shades.shape == (16, 16) and len(axes.texts) == 64
+    cells = shades.reshape(8, 2, 8, 2).transpose(0, 2, 1, 3)
+    assert (cells == cells[:, :, :1, :1]).all()
+    assert (cells[1:] != cells[:-1]).all() and (cells[:, 1:] != cells[:, :-1]).all()
+    plt.close(figure)
+
+
+def test_of_overlapping_leaf_regions_the_first_have_thumbnails():
+    figure, axes = plt.subplots()
+    graph = random_binary_tree((8, 8), 3, 12, seed=0)
+    plots.region_graph(graph, axes)
+    assert graph.num_leaf_regions == 96 and len(axes.images) == 64
+    assert axes.texts[-1].get_text() == "the first 64 of 96 leaf regions"
+    plt.close(figure)
