@@ -40,8 +40,9 @@ install: $(VENV)/.installed ## create the environment and install the package in
 demo: $(VENV)/.installed ## train the default model on the bundled digits and show what it learned
 	$(BIN)/pyro-spvae demo
 
-test: $(VENV)/.installed-test ## run the whole test suite
-	$(BIN)/python -m pytest
+# One worker a core, which takes over tests of the others when it has none left; each worker has one thread.
+test: $(VENV)/.installed-test ## run the whole test suite and print the slowest tests
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal --durations 20
 
 lint: $(VENV)/.installed-lint ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .

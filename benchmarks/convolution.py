@@ -182,15 +182,16 @@ def _by(contender: Grouped, network: Conv, x: Tensor) -> Tensor:
     decoding = hasattr(layers, "dense")
     channels, sides = layers.channels, layers.sides
     if decoding:
-        x, channels, sides = F.softplus(layers.dense(x)), channels[::-1], sides[::-1]
+        (x,), channels, sides = layers.dense(x), channels[::-1], sides[::-1]
     images = contender.enter(x, channels[0], sides[0])
-    for place, (kernel, bias) in enumerate(zip(layers.kernels, layers.biases, strict=True)):
+    convolutions = layers.convolutions()
+    for place, (kernel, bias) in enumerate(convolutions):
         step = contender.transpose if decoding else contender.convolve
         images = step(images, kernel, bias, layers.stride, sides[place + 1])
-        if not decoding or place + 1 < len(layers.kernels):
+        if not decoding or place + 1 < len(convolutions):
             images = contender.activate(images)
     h = contender.leave(images)
-    return h if decoding else layers.trunk(h)
+    return h if decoding else torch.cat(layers.trunk(h), -1)
 
 
 def _networks(case: Case) -> dict[str, tuple[Conv, Tensor]]:

@@ -79,11 +79,18 @@ def _normal(z: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     return -0.5 * ((z - mean).square() / variance + variance.log() + _LOG_TWO_PI)
 
 
+def side_by_side(stack: Any) -> list[range]:
+    """Which parameters of a gated stack a plain network has as one: values and gates of each layer, and all outputs."""
+    hidden = len(stack.weights) - stack.heads
+    return [range(i, i + 2) for i in range(0, hidden, 2)] + [range(hidden, len(stack.weights))]
+
+
 def _copied(network: Any) -> nn.Sequential:
     """A gated network of one leaf with a shared trunk, as torch modules."""
     (stack,) = network.stacks
     layers: list[nn.Module] = []
-    for weight, bias in zip(stack.weights, stack.biases, strict=True):
+    for places in side_by_side(stack):
+        weight, bias = (torch.cat([each[i] for i in places], -1) for each in (stack.weights, stack.biases))
         layer = nn.Linear(weight.size(1), weight.size(2)).to(weight)
         layer.weight.data.copy_(weight[0].t())
         layer.bias.data.copy_(bias[0, 0])

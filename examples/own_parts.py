@@ -38,7 +38,8 @@ class FactorAnalyser(LeafModel):
 
 class FlowPrior(Prior):
     def build(self, leaves, event_shape):
-        self.flow = nn.ModuleList([T.affine_coupling(*event_shape, [16]), T.spline(*event_shape)])
+        (d,) = event_shape
+        self.flow = nn.ModuleList([T.affine_coupling(d, [16]), T.householder(d), T.affine_coupling(d, [16])])
 
     def forward(self):
         zeros = next(self.parameters()).new_zeros(self.sizes["event_shape"])

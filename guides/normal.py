@@ -19,8 +19,8 @@ from pyro_spvae.nn.defaults import networks_or_defaults
 
 class NormalGuide(LeafGuide):
     r"""
-    Diagonal Gaussian guide, :math:`q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2)`, a network per leaf, each seeing
-    its own patch.
+    Diagonal Gaussian guide, :math:`q(z \mid x) = N(\mu(x), \mathrm{diag}\, \sigma(x)^2)`, a network per leaf, each
+    seeing its own patch.
 
     Site: ``"z"``, the one latent variable of the leaf.
 

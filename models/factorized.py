@@ -14,8 +14,8 @@ from pyro_spvae.likelihoods import Likelihood
 
 class FactorizedLeaf(LeafModel):
     r"""
-    Fully factorised leaf, :math:`p(x) = \prod_j p(x_j; \theta_j)`: a likelihood whose parameters are free, with no decoder
-    and no latent variable (the leaves of Poon and Domingos 2011).
+    Fully factorised leaf, :math:`p(x) = \prod_j p(x_j; \theta_j)`: a likelihood whose parameters are free, with no
+    decoder and no latent variable (the leaves of Poon and Domingos 2011).
 
     Site: observed ``"x"`` with event ``[pixel]``. What is random given data is the induced tree alone, whose posterior
     a circuit has exactly, so that every query of :class:`~pyro_spvae.models.SPVAE` is exact, in one pass.

@@ -21,8 +21,8 @@ from pyro_spvae.priors import Prior, StandardNormal
 
 class HVAE(LeafModel):
     r"""
-    Hierarchical VAE, :math:`p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1, z_2)` (Tomczak and Welling 2018, (11) to (13)); with
-    ``skip=False`` the pixels depend on :math:`z_1` alone, as in the two-layer model of Burda et al. 2016.
+    Hierarchical VAE, :math:`p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1, z_2)` (Tomczak and Welling 2018, (11) to (13));
+    with ``skip=False`` the pixels depend on :math:`z_1` alone, as in the two-layer model of Burda et al. 2016.
 
     Sites: latent ``"z2"`` and ``"z1"``, vectors, and observed ``"x"``.
 
@@ -32,7 +32,7 @@ class HVAE(LeafModel):
     :param Prior prior: distribution of ``z2``; standard normal by default.
     :param str scale: of ``z1``, see :func:`pyro_spvae.blocks.positive_scale`; ``min_scale`` is the smallest.
     :param bool skip: whether the pixels depend on ``z2`` beside ``z1``.
-    :param Network conditional: from ``z2`` to mean and scale of ``z1``; ``decoder`` from ``z1`` (and ``z2``) to the pixels.
+    :param Network conditional: from ``z2`` to mean and scale of ``z1``; ``decoder`` from ``z1``, ``z2`` to the pixels.
     :raises ValueError: for options out of range, or if all networks and options of the default ones are given.
     """
 

@@ -65,8 +65,8 @@ class SPVAE(Queries):
         two-dimensional graphs (images ``[1, height, width]``) and ``None`` for others (``[D]``).
     :ivar int num_leaves: number of leaf programs.
     :ivar torch.Size event_shape: shape of one datum.
-    :raises ValueError: for arguments that do not go together, such as a guide whose latent sites have other names, event
-        shapes or supports than the leaf declares.
+    :raises ValueError: for arguments that do not go together, such as a guide whose latent sites have other names,
+        event shapes or supports than the leaf declares.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class SPVAE(Queries):
         self._check_programs()
 
     def _check_programs(self) -> None:
-        """Both programs state what the leaf declares; what a prior that waits for data states is seen after its start."""
+        """Both programs state what the leaf declares; a prior that waits for data is asked after its start."""
         name = type(self.leaf).__name__
         check_sites(self.latents, guide_laws(self), f"the guide {type(self.leaf_guide).__name__}", name)
         if not self.wanted_rows:
@@ -152,8 +152,8 @@ class SPVAE(Queries):
         """
         The generative program.
 
-        :param Tensor x: data ``[data, *event_shape]``, or what :meth:`prepare` made of them and of the mask; ``None`` to
-            generate.
+        :param Tensor x: data ``[data, *event_shape]``, or what :meth:`prepare` made of them and of the mask; ``None``
+            to generate.
         :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen. Other entries of ``x`` are not looked
             at, and a leaf that sees none contributes a factor of exactly 1.
         :param int num: how many to generate when ``x`` is ``None``.

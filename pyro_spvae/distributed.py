@@ -21,8 +21,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pyro_spvae.blocks.life_cycle import process_buffers
-
 _T = TypeVar("_T")
 _TIMEOUT = timedelta(hours=2)  # the first process may load, download and draw while the others wait
 
@@ -88,20 +86,14 @@ def choose_device(name: str) -> torch.device:
 
 def share(objective: nn.Module) -> nn.Module:
     """
-    The module with gradients averaged over the processes; the module itself with one process. Parameters and buffers
-    become those of the first process, but for buffers that differ between processes.
+    The module with gradients averaged over the processes; the module itself with one process. Parameters become those
+    of the first process, buffers stay those of each.
     """
     if world() == 1:
         return objective
-    own = process_buffers(objective)
-    kept = {name: buffer.clone() for name, buffer in own.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer releases of torch have another name for the option
-        shared = nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
-    with torch.no_grad():
-        for name, buffer in own.items():
-            buffer.copy_(kept[name])
-    return shared
+        return nn.parallel.DistributedDataParallel(objective, broadcast_buffers=False)
 
 
 def total(values: Tensor) -> Tensor:

@@ -55,7 +55,10 @@ def execute(notebook: NotebookNode, folder: Path, smoke_test: bool) -> NotebookN
     client = NotebookClient(
         copy.deepcopy(notebook),
         km=manager,
-        timeout=36000,
+        timeout=None,
+        # limits of a kernel that hangs, which no slow machine reaches
+        startup_timeout=3600,
+        iopub_timeout=3600,
         record_timing=False,
         coalesce_streams=True,
         resources={"metadata": {"path": str(folder)}},

@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -64,7 +65,7 @@ class TestRoundTrip:
     def test_content(self, tmp_path):
         write_checkpoint(tmp_path / "a.pt", STATE)
         state = read_checkpoint(str(tmp_path / "a.pt"))
-        assert state.pop("format") == FORMAT == 2
+        assert state.pop("format") == FORMAT
         assert state.keys() == STATE.keys()
         assert torch.equal(state["weights"], STATE["weights"]) and state["weights"].dtype == torch.float64
         assert state["nested"]["a"] == STATE["nested"]["a"] and state["nested"][7].dtype == torch.int64
@@ -178,11 +179,10 @@ class TestWriting:
 
 
 class TestReading:
-    def test_missing_and_unreadable(self, tmp_path):
-        with pytest.raises(ValueError, match=f"^there is no checkpoint {tmp_path / 'a.pt'}$"):
-            read_checkpoint(tmp_path / "a.pt")
-        with pytest.raises(ValueError, match=f"^there is no checkpoint {tmp_path}$"):
-            read_checkpoint(tmp_path)
+    @pytest.mark.parametrize("name", ["a.pt", ""])
+    def test_no_file(self, tmp_path, name):
+        with pytest.raises(ValueError, match=f"^there is no checkpoint {tmp_path / name}$"):
+            read_checkpoint(tmp_path / name)
 
     def test_an_error_of_the_disk(self, tmp_path, monkeypatch):
         def fail(self):
@@ -195,30 +195,38 @@ class TestReading:
 
     def test_code_is_refused_and_not_run(self, tmp_path):
         target = tmp_path / "was run"
-        for content in (saved({"format": 2, "x": Bomb(target)}), saved(Bomb(target)), pickle.dumps(Bomb(target))):
+        for content in (saved({"format": FORMAT, "x": Bomb(target)}), saved(Bomb(target)), pickle.dumps(Bomb(target))):
             refused(tmp_path / "a.pt", content)
             assert not target.exists()
         assert "something other than tensors and plain values" in refused(tmp_path / "a.pt", saved({"x": Bomb(target)}))
         assert "something other than tensors" in refused(tmp_path / "a.pt", saved({"x": torch.nn.Linear(1, 1)}))
 
     @pytest.mark.parametrize(
-        "content", [torch.ones(2), [1], None, {}, {"format": "2"}, {"format": True}, {"format": 2.0}]
+        ("content", "message"),
+        [
+            *(
+                (content, "a.pt is no checkpoint of this package$")
+                for content in (torch.ones(2), [1], None, {}, {"format": "2"}, {"format": True}, {"format": 2.0})
+            ),
+            (
+                {"format": FORMAT + 1, "model": {}},
+                rf"was written by a newer version of pyro-spvae \(format {FORMAT + 1}, this one reads {FORMAT}\)",
+            ),
+            (
+                {"format": FORMAT - 1, "model": {}},
+                rf"was written by an older version of pyro-spvae \(format {FORMAT - 1}, this one reads {FORMAT}\)",
+            ),
+        ],
     )
-    def test_other_files_of_torch(self, tmp_path, content):
-        assert refused(tmp_path / "a.pt", saved(content)).endswith("a.pt is no checkpoint of this package")
-
-    def test_formats(self, tmp_path):
-        newer = refused(tmp_path / "a.pt", saved({"format": 3, "model": {}}))
-        assert "was written by a newer version of pyro-spvae (format 3, this one reads 2)" in newer
-        older = refused(tmp_path / "a.pt", saved({"format": 1, "model": {}}))
-        assert "was written by an older version of pyro-spvae (format 1, this one reads 2)" in older
+    def test_other_files_of_torch(self, tmp_path, content, message):
+        assert re.search(message, refused(tmp_path / "a.pt", saved(content)))
 
     def test_files_of_other_kinds(self, tmp_path):
         zipped = io.BytesIO()
         with zipfile.ZipFile(zipped, "w") as archive:
             archive.writestr("a/data.pkl", b"\x80\x02}q\x00.")
         old_format = io.BytesIO()
-        torch.save({"format": 2}, old_format, _use_new_zipfile_serialization=False)
+        torch.save({"format": FORMAT}, old_format, _use_new_zipfile_serialization=False)
         script = io.BytesIO()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -293,9 +301,10 @@ class TestFuzz:
     plain = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
         lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+        max_leaves=20,
     )
 
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     @given(st.dictionaries(st.text(), plain, max_size=4))
     def test_any_plain_values_survive(self, path, state):
         write_checkpoint(path, state)

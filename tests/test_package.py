@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import graphlib
 import importlib
 import importlib.metadata
 import os
@@ -104,3 +105,23 @@ def test_imports_run_one_way(path: Path) -> None:
                 other = str(module).split(".")[1]
                 lower = other == own or RANKS.get(other, 0) < RANKS[own]
                 assert lower or (own, other) == ("models", "training"), f"{own} imports {module}"  # SPVAE.fit
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    """Neither when they are loaded nor later, nor for type checkers alone."""
+    modules = {}
+    for path in FILES:
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        parts = parts if parts[0] == "pyro_spvae" else ("pyro_spvae", *parts)
+        modules[".".join(part for part in parts if part != "__init__")] = path
+    graph = {}
+    for name, path in modules.items():
+        package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                home = ".".join([*package[: len(package) + 1 - node.level], *filter(None, [node.module])])
+                home = home if node.level else str(node.module)
+                graph[name] |= {child if (child := f"{home}.{a.name}") in modules else home for a in node.names}
+        graph[name] = (graph[name] & modules.keys()) - {"pyro_spvae", name}  # whose names are looked up when used
+    graphlib.TopologicalSorter(graph).prepare()

@@ -20,7 +20,7 @@ from pyro_spvae.nn.network import Network
 
 class Gaussian(Block):
     r"""
-    :math:`N(\mu(h), \mathrm{diag}\, \sigma(h)^2)` with mean and standard deviation by a network of the inputs :math:`h`.
+    :math:`N(\mu(h), \mathrm{diag}\, \sigma(h)^2)` with mean and standard deviation by a network of the inputs.
 
     :param Network network: from the inputs to mean and unconstrained scale.
     :param str scale: how the standard deviation is parameterised, see :func:`pyro_spvae.blocks.positive_scale`.

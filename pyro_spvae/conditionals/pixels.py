@@ -20,8 +20,8 @@ from pyro_spvae.nn.network import Network
 
 class Pixels(Block):
     r"""
-    :math:`p(x \mid f(z_1, .., z_n))`: a likelihood whose parameters a decoder makes of the inputs. Without a decoder they
-    are free parameters, the same for all data.
+    :math:`p(x \mid f(z_1, .., z_n))`: a likelihood whose parameters a decoder makes of the inputs. Without a decoder
+    they are free parameters, the same for all data.
 
     :param Likelihood likelihood: of the pixels given the decoder's outputs.
     :param Network decoder: from the inputs to the likelihood's parameters. If it is ``autoregressive``, each pixel also
@@ -80,8 +80,8 @@ class Pixels(Block):
 
     def check(self, x: Tensor, mask: Tensor) -> None:
         """
-        :raises ValueError: if a value of ``x`` with ``mask`` set is outside the support, or the decoder is autoregressive
-            and the mask shows a part of a patch.
+        :raises ValueError: if a value of ``x`` with ``mask`` set is outside the support, or the decoder is
+            autoregressive and the mask shows a part of a patch.
         """
         self.likelihood.check(x, mask)
         if self.decoder is not None and self.decoder.autoregressive:
@@ -111,8 +111,8 @@ class _Pixel:
     """
     Draws values of single pixels of ``rows`` patches.
 
-    Of a likelihood that is the same at all pixels one of the pixel alone is made. Any other may depend on the place, and
-    is asked for whole patches of which the pixel is used.
+    Of a likelihood that is the same at all pixels one of the pixel alone is made. Any other may depend on the place,
+    and is asked for whole patches of which the pixel is used.
     """
 
     def __init__(self, likelihood: Likelihood, rows: int, context: Tensor) -> None:

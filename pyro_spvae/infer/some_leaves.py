@@ -31,8 +31,10 @@ class SomeLeavesMessenger(Messenger):
         self.leaves = leaves
         self.suffix = suffix
         self.observation: SomeLeaves | None = None
+        self._stated: list[SomeLeaves | None] = []  # of the sites that are being stated
 
     def _pyro_sample(self, msg: Any) -> None:
+        self._stated.append(None)
         if is_subsample(msg) or msg["done"]:
             return
         fn = SomeLeaves(msg["fn"], self.index, self.leaves)
@@ -44,9 +46,11 @@ class SomeLeavesMessenger(Messenger):
             msg["done"] = msg["stop"] = True
             return
         msg["name"] += self.suffix
-        msg["fn"] = fn
+        msg["fn"] = self._stated[-1] = fn
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        # handlers outside have recorded the value of all leaves; the program goes on with its own
-        if isinstance(msg["fn"], SomeLeaves) and msg["value"] is not None:
-            msg["value"] = msg["fn"].gather(msg["value"])
+        # handlers outside have recorded the value of all leaves, and may have put another distribution in the place of
+        # this one; the program goes on with its own
+        own = self._stated.pop()
+        if own is not None and msg["value"] is not None:
+            msg["value"] = own.gather(msg["value"])

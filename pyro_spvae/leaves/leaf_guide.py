@@ -57,8 +57,8 @@ class LeafGuide(Part, PyroModule):
         if set(latents) != set(sites):
             declared = ", ".join(latents) or "none"
             raise ValueError(
-                f"a {type(self).__name__} states the latent sites {', '.join(sites)}, but the leaf declares {declared}; "
-                "give a guide of these"
+                f"a {type(self).__name__} states the latent sites {', '.join(sites)}, but the leaf declares {declared}"
+                "; give a guide of these"
             )
         shapes = tuple(latents[site].event_shape for site in sites)
         return shapes[0] if len(sites) == 1 else shapes

@@ -39,8 +39,8 @@ class Likelihood(Block):
     #: what it is a distribution of: "binary", "levels", "real", "positive" or "counts"; decides preprocessing
     of: str = "real"
 
-    #: whether the distribution of a pixel follows from its outputs alone, wherever it is in the patch; every class says so
-    #: for itself, a subclass does not inherit it
+    #: whether the distribution of a pixel follows from its outputs alone, wherever it is in the patch; every class
+    #: says so for itself, a subclass does not inherit it
     same_at_all_pixels: bool = False
 
     def build(self, leaves: int, pixels: int) -> None:

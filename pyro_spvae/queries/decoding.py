@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from pyro.poutine.messenger import Messenger
+from torch import Tensor
 
 from pyro_spvae.distributions.leaf import LeafDistribution
 
@@ -17,19 +17,20 @@ class DrawMessenger(Messenger):
     Says how values of the observation are drawn in the model.
 
     :param bool progress: with a progress bar, where they are drawn step by step.
-    :param bool skip: not at all, where nobody looks at them: zeros are put in their place.
+    :param Tensor zero: a number of the model's type on its device, which is put in their place where nobody looks at
+        them; by default they are drawn.
     """
 
-    def __init__(self, progress: bool = False, skip: bool = False) -> None:
+    def __init__(self, progress: bool = False, zero: Tensor | None = None) -> None:
         super().__init__()
         self.progress = progress
-        self.skip = skip
+        self.zero = zero
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] != "x" or msg["done"] or msg["value"] is not None:
             return
         law = msg["fn"]
-        if self.skip:
-            msg["value"] = torch.zeros(()).expand(law.batch_shape + law.event_shape)
+        if self.zero is not None:
+            msg["value"] = self.zero.expand(law.batch_shape + law.event_shape)
         elif self.progress and isinstance(law, LeafDistribution) and law.stepwise:
             msg["value"] = law.sample(progress=True)

@@ -111,7 +111,8 @@ class LeafDraws:
         weight = self.log_share.exp()
         if latent.is_discrete and describe is Latent.point:  # values are not averaged: that of the likeliest particle
             return values.gather(0, _index(weight.argmax(0, keepdim=True), values)).squeeze(0)
-        return (weight.reshape(*weight.shape, *[1] * (values.dim() - 3)) * values).sum(0)
+        weight = weight.reshape(*weight.shape, *[1] * (values.dim() - 3))
+        return values[0] + (weight * (values - values[0])).sum(0)  # exact where all particles say the same
 
 
 class TreePosterior:
@@ -172,7 +173,8 @@ def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Te
 
 def prior_sites(root: Root, num_particles: int, rows: int) -> dict[str, Any]:
     """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``."""
-    with torch.no_grad(), quiet(root), DrawMessenger(skip=True):
+    zero = root._reference(torch.zeros(())).new_zeros(())
+    with torch.no_grad(), quiet(root), DrawMessenger(zero=zero):
         model = _particles(collapse_tree(root.model), num_particles)
         trace: Any = poutine.trace(model).get_trace(num=rows)
     return dict(trace.nodes)

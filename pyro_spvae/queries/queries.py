@@ -158,16 +158,15 @@ class Queries(Storage):
         self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100, sums: bool = True
     ) -> Embedding:
         """
-        What the model knows of each datum: latent means of every leaf (probabilities of discrete variables), and the exact posterior over induced trees given
-        importance weighted leaf values, summed to leaves and to products.
+        What the model knows of each datum: latent means of every leaf (probabilities of discrete variables), and the
+        exact posterior over induced trees given importance weighted leaf values, summed to leaves and to products.
 
         :param Tensor x: data ``[data, *event_shape]``.
         :param Tensor observed: as in :meth:`model`. A leaf that sees nothing of a datum has its prior's mean.
         :param int num_particles: importance samples of each leaf.
         :param bool sums: whether the posterior over products is wanted, as many numbers a datum as the circuit has
             weights.
-        :returns: :class:`~pyro_spvae.queries.Embedding`.
-        :raises ValueError: if the guide's distribution of a latent site has no mean.
+        :returns: :class:`~pyro_spvae.queries.Embedding`. Of a distribution without a known mean draws are averaged.
         """
         self.check(x, observed)
         checks.positive_integer("num_particles", num_particles)
@@ -193,7 +192,8 @@ class Queries(Storage):
         At :math:`t` between 0 and 1 it is the likelihood's mean under the most probable induced tree for leaf values
         :math:`(1 - t)\, \ell(\mathrm{start}) + t\, \ell(\mathrm{end})`, the geometric path between the two
         posteriors over trees, with latent variables :math:`(1 - t)\, \mu(\mathrm{start}) + t\, \mu(\mathrm{end})`,
-        means under the guide; of discrete ones the mode of the nearer end. At both ends it is the most probable reconstruction.
+        means under the guide; of discrete ones the mode of the nearer end. At both ends it is the most probable
+        reconstruction.
 
         :param Tensor start: data ``[data, *event_shape]``.
         :param Tensor end: as many data; both see the same noise.

@@ -21,7 +21,13 @@ def quiet(root: Any) -> Iterator[None]:
     Within the block a model is in evaluation mode and its parameters do not change; there is no validation, and no
     record in Pyro's parameter store.
     """
-    with in_mode(root, training=False), held(root), pyro.validation_enabled(False), LocalParamMessenger():
+    with (
+        in_mode(root, training=False),
+        held(root),
+        pyro.validation_enabled(False),
+        pyro.settings.context(module_local_params=True),  # parameters are no statements, which cost time each
+        LocalParamMessenger(),
+    ):
         yield
 
 

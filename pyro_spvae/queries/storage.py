@@ -32,9 +32,9 @@ class Storage(Root):
 
     def architecture(self) -> dict[str, Any]:
         """
-        What the model was made from, as plain values: its class, the region graph as its JSON text, the numbers of units, leaves
-        and channels, leaf and guide as :func:`pyro_spvae.registry.describe` has them, and the floating-point type; and
-        the circuit's options ``tie`` and ``weights`` where they are not the defaults.
+        What the model was made from, as plain values: its class, the region graph as its JSON text, the numbers of
+        units, leaves and channels, leaf and guide as :func:`pyro_spvae.registry.describe` has them, and the
+        floating-point type; and the circuit's options ``tie`` and ``weights`` where they are not the defaults.
 
         :raises ValueError: if a part is a user's own and cannot be made anew from a description, or the circuit is.
         """
@@ -65,8 +65,8 @@ class Storage(Root):
     @classmethod
     def from_architecture(cls, architecture: dict[str, Any]) -> Self:
         """
-        A new model, on the CPU, with parameters drawn anew; of the class that is described, if it is this one or a
-        subclass.
+        A new model, on the CPU, with parameters drawn anew; of the class that is described or of this one, whichever is
+        a subclass of the other.
 
         A part that is a user's own is imported from its module.
 
@@ -93,7 +93,9 @@ class Storage(Root):
         if not isinstance(architecture["root"], str):
             raise ValueError(f"root is {architecture['root']!r}; the name of a class of models is needed")
         kind: Any = find("root", architecture["root"])
-        if not issubclass(kind, cls):
+        if issubclass(cls, kind):
+            kind = cls  # such as a user's own class with further methods
+        elif not issubclass(kind, cls):
             raise ValueError(f"the model is a {kind.__name__}, no {cls.__name__}; load it by {kind.__name__}.load")
         try:
             with _made_as(_DTYPES[dtype]):

@@ -58,7 +58,9 @@ def as_bound(objective: ELBO) -> CircuitELBO:
     if isinstance(objective, CircuitELBO):
         return objective
     order = float(objective.alpha) if isinstance(objective, RenyiELBO) else 1.0
-    return CircuitELBO(objective.num_particles, order)
+    return CircuitELBO(
+        objective.num_particles, order, kl="analytic" if isinstance(objective, TraceMeanField_ELBO) else "sample"
+    )
 
 
 def build_loss(objective: ELBO, model: Any, guide: Any) -> nn.Module:
@@ -73,7 +75,7 @@ def build_loss(objective: ELBO, model: Any, guide: Any) -> nn.Module:
     if isinstance(objective, CircuitELBO):
         return objective(model, guide)
     if objective.max_plate_nesting == math.inf:  # or Pyro finds it out, by a run that moves the noise of the first step
-        objective.max_plate_nesting = _PLATES
+        objective.max_plate_nesting = _PLATES + (objective.vectorize_particles and objective.num_particles > 1)
     return SingleLeafELBO(model, guide, objective)
 
 

@@ -14,10 +14,10 @@ from pyro import poutine
 from torch import nn
 
 import pyro_spvae.distributions as dist
+from pyro_spvae.conditionals import Pixels
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Likelihood, Normal
-from pyro_spvae.models.decoding import DrawMessenger, decode
 from pyro_spvae.nn import MLP, PixelCNN
-from pyro_spvae.blocks import in_mode
+from pyro_spvae.queries.decoding import DrawMessenger
 
 
 class Tinted(Likelihood):
@@ -43,15 +43,15 @@ def scattered(module):
     return module.eval()
 
 
-def parts(likelihood, shape, leaves=2, latent_dim=2, **options):
+def autoregressive(likelihood, shape, leaves=2, **options):
     decoder = PixelCNN(**({"filters": 5, "layers": 2} | options))
-    likelihood.bind(leaves=leaves, pixels=math.prod(shape))
-    decoder.bind(leaves=leaves, inputs=latent_dim, outputs=likelihood.heads, output_shape=shape)
-    return scattered(decoder), likelihood
+    pixels = Pixels(likelihood, decoder).bind(leaves=leaves, pixels=math.prod(shape), inputs=2, patch=shape)
+    return scattered(pixels)
 
 
-def naive_sample(decoder, likelihood, z, shape):
+def naive_sample(block, z, shape):
     """A full evaluation for every pixel; each pixel's law is drawn from alone, with its channels."""
+    decoder, likelihood = block.decoder, block.likelihood
     channels, pixels = shape[0], math.prod(shape[1:])
     context = decoder.context(z)
     x = torch.zeros(*z.shape[:-1], channels * pixels)
@@ -65,21 +65,53 @@ def naive_sample(decoder, likelihood, z, shape):
     return x
 
 
-def test_other_decoders_are_not_autoregressive():
-    likelihood = Bernoulli().bind(leaves=2, pixels=4)
-    decoder = MLP((3,)).bind(leaves=2, inputs=2, outputs=(4,))
-    z, mask = torch.randn(5, 2, 2), torch.tensor([[True, True, False, True]])
-    law = decode(decoder, likelihood, (z,), mask)
+@pytest.mark.parametrize("masked", [False, True])
+def test_pixels_are_the_likelihood_of_the_decoders_outputs(masked):
+    mask = torch.tensor([[True, True, False, True]]) if masked else None
+    block = Pixels(Bernoulli(), MLP((3,))).bind(leaves=2, pixels=4, inputs=2)
+    z = torch.randn(5, 2, 2)
+    law = block(z, mask=mask)
     assert isinstance(law, dist.LeafBernoulli) and law.pixel_mask is mask
-    torch.testing.assert_close(law.logits, decoder(z)[0])
+    torch.testing.assert_close(law.logits, block.decoder(z)[0])
+    free = Pixels(Normal()).bind(leaves=2, pixels=4)
+    law = free(mask=mask)
+    torch.testing.assert_close(law.loc, free.outputs[0])
+    assert [output.shape for output in free.outputs] == [(2, 4), (2, 4)] and law.pixel_mask is mask
+
+
+def test_checks_values_and_whole_patches():
+    x = torch.tensor([[[0.0, 1, 0, 1]], [[1, 1, 0, 0.5]]])
+    mask = torch.ones_like(x, dtype=torch.bool)
+    some = mask.clone()
+    some[1, 0, 3] = False
+    plain = Pixels(Bernoulli(), MLP((3,))).bind(leaves=1, pixels=4, inputs=2)
+    plain.check(x, some)
+    cnn = autoregressive(Bernoulli(), (1, 2, 2), leaves=1)
+    for block in (plain, cnn):
+        with pytest.raises(ValueError, match="^x holds the value 0.5 "):
+            block.check(x, mask)
+    with pytest.raises(ValueError, match="^mask shows a part of a patch, "):
+        cnn.check(x, some)
+    assert torch.equal(Pixels(Binomial(5)).bind(leaves=1, pixels=4).features(x), x / 5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((Bernoulli,), "likelihood is the class Bernoulli; an instance of Likelihood is needed"),
+        ((Bernoulli(), nn.Linear(2, 2)), "decoder is a Linear; an instance of Network is needed"),
+    ],
+)
+def test_refused(arguments, message):
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        Pixels(*arguments)
 
 
 @pytest.mark.parametrize("options", [{}, {"latents": "masked"}, {"norm": "none", "layers": 3}])
 @pytest.mark.parametrize("likelihood", [Bernoulli, Tinted])
 def test_density_sums_to_one_and_draws_follow_it(options, likelihood):
     torch.manual_seed(5)
-    decoder, likelihood = parts(likelihood(), (1, 3, 2), **options)
-    law = decode(decoder, likelihood, (torch.randn(2, 2),))
+    law = autoregressive(likelihood(), (1, 3, 2), **options)(torch.randn(2, 2))
     images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=6))).unsqueeze(1)  # [64, 1, P]
     probability = law.log_prob(images).exp().detach()
     torch.testing.assert_close(probability.sum(0), torch.ones(2))
@@ -97,20 +129,19 @@ def test_density_sums_to_one_and_draws_follow_it(options, likelihood):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_draws_equal_those_of_full_evaluations(likelihood, channels):
     shape = (channels, 3, 4)
-    decoder, likelihood = parts(type(likelihood)(**likelihood.options()), shape)
+    block = autoregressive(type(likelihood)(**likelihood.options()), shape)
     z = torch.randn(3, 2, 2)
     torch.manual_seed(1)
-    drawn = decode(decoder, likelihood, (z,)).sample()
+    drawn = block(z).sample()
     torch.manual_seed(1)
-    torch.testing.assert_close(drawn, naive_sample(decoder, likelihood, z, shape))
+    torch.testing.assert_close(drawn, naive_sample(block, z, shape))
     assert drawn.unique().numel() > 1
 
 
 def test_few_rows_at_a_time_have_the_same_law(monkeypatch):
-    decoder, likelihood = parts(Bernoulli(), (1, 2, 2))
-    monkeypatch.setattr(decoder, "rows_at_once", lambda context: 3)
-    z = torch.randn(1, 2, 2)
-    law = decode(decoder, likelihood, (z,)).expand((4001, 2))
+    block = autoregressive(Bernoulli(), (1, 2, 2))
+    monkeypatch.setattr(block.decoder, "rows_at_once", lambda context: 3)
+    law = block(torch.randn(1, 2, 2)).expand((4001, 2))
     probability = law.conditional_mean(law.sample())
     first = probability[:, :, 0]
     torch.testing.assert_close(first, first[:1].expand(4001, 2))  # nothing is before the first pixel
@@ -119,7 +150,7 @@ def test_few_rows_at_a_time_have_the_same_law(monkeypatch):
 
 
 def test_rows_at_once_bound_what_is_held():
-    decoder, _ = parts(Bernoulli(), (1, 4, 4), leaves=3)
+    decoder = autoregressive(Bernoulli(), (1, 4, 4), leaves=3).decoder
     context = decoder.context(torch.randn(1, 3, 2))
     steps = decoder.steps(context)
     held = steps.of_maps.numel() + sum(seen.numel() for seen in steps.seen)
@@ -127,46 +158,32 @@ def test_rows_at_once_bound_what_is_held():
 
 
 def test_conditional_means_and_support():
-    decoder, likelihood = parts(Normal(), (1, 3, 2))
-    law = decode(decoder, likelihood, (torch.randn(3, 2, 2),))
+    law = autoregressive(Normal(), (1, 3, 2))(torch.randn(3, 2, 2))
     x = torch.randn(3, 2, 6)
     later = x.clone()
     later[..., 4] += 1
     torch.testing.assert_close(law.conditional_mean(x)[..., :5], law.conditional_mean(later)[..., :5])
     assert (law.conditional_mean(x)[..., 5] != law.conditional_mean(later)[..., 5]).any()
     assert law.support.check(torch.full((6,), 0.3)) and law.support.event_dim == 1
-    bernoulli = decode(*parts(Bernoulli(), (1, 3, 2)), (torch.randn(2, 2),))
+    bernoulli = autoregressive(Bernoulli(), (1, 3, 2))(torch.randn(2, 2))
     assert not bernoulli.support.check(torch.full((6,), 0.3))
 
 
 class TestDrawMessenger:
-    def test_skips_draws_of_autoregressive_leaves_alone(self):
-        decoder, likelihood = parts(Bernoulli(), (1, 2, 2))
+    def test_skips_draws_of_the_observation_alone(self):
+        block = autoregressive(Bernoulli(), (1, 2, 2))
 
         def program():
-            law = decode(decoder, likelihood, (torch.randn(3, 2, 2),))
             pyro.sample("other", dist.LeafBernoulli(torch.full((2, 3), 99.0)).to_event(0))
-            return pyro.sample("x", law.expand((3, 2)))
+            return pyro.sample("x", block(torch.randn(3, 2, 2)).expand((3, 2)))
 
-        with DrawMessenger(skip=True):
+        with DrawMessenger(zero=torch.zeros(())):
             trace = poutine.trace(program).get_trace()
         assert trace.nodes["x"]["value"].shape == (3, 2, 4) and not trace.nodes["x"]["value"].any()
         assert trace.nodes["other"]["value"].all()
 
     def test_shows_progress(self, capsys):
-        decoder, likelihood = parts(Bernoulli(), (1, 2, 2))
+        block = autoregressive(Bernoulli(), (1, 2, 2))
         with DrawMessenger(progress=True):
-            pyro.sample("x", decode(decoder, likelihood, (torch.randn(3, 2, 2),)))
+            pyro.sample("x", block(torch.randn(3, 2, 2)))
         assert "24/24" in capsys.readouterr().err
-
-
-def test_in_mode_puts_every_module_back():
-    module = nn.Sequential(nn.Dropout(), nn.Sequential(nn.Dropout()))
-    module[1].eval()
-    modes = [part.training for part in module.modules()]
-    with in_mode(module, training=False):
-        assert not any(part.training for part in module.modules())
-        with in_mode(module, training=True):
-            assert all(part.training for part in module.modules())
-        assert not any(part.training for part in module.modules())
-    assert [part.training for part in module.modules()] == modes

@@ -55,9 +55,9 @@ class KindsLeaf(LeafModel):
     def forward(self, x=None, mask=None):
         c = pyro.sample("c", dist.Categorical(logits=self.c))
         b = pyro.sample("b", dist.Bernoulli(logits=chosen(self.b, c).squeeze(-1)))
-        z = pyro.sample("z", LeafNormal(chosen(self.loc, c * BITS + b), torch.tensor(0.8)))
+        z = pyro.sample("z", LeafNormal(chosen(self.loc, c * BITS + b), self.loc.new_tensor(0.8)))
         pixels = torch.einsum("...ld,ldp->...lp", z, self.weight)
-        return pyro.sample("x", LeafNormal(pixels, torch.tensor(0.6), mask), obs=x)
+        return pyro.sample("x", LeafNormal(pixels, pixels.new_tensor(0.6), mask), obs=x)
 
     def evidence(self, patches):
         """Exact log-densities of the leaves, ``[data, leaf]``."""
@@ -88,7 +88,7 @@ class KindsGuide(LeafGuide):
         logits, h = encoding
         c = pyro.sample("c", dist.Categorical(logits=logits + self.shift), infer=dict(PARALLEL))
         b = pyro.sample("b", dist.Bernoulli(logits=chosen(self.b, c).squeeze(-1)), infer=dict(PARALLEL))
-        pyro.sample("z", LeafNormal(h + chosen(self.loc, c * BITS + b), torch.tensor(1.3)))
+        pyro.sample("z", LeafNormal(h + chosen(self.loc, c * BITS + b), h.new_tensor(1.3)))
 
 
 def kinds(regions=None, units=2):
@@ -244,7 +244,7 @@ class OnlyKinds(KindsLeaf):
     def forward(self, x=None, mask=None):
         c = pyro.sample("c", dist.Categorical(logits=self.c))
         pixels = torch.einsum("...ld,ldp->...lp", chosen(self.loc, c), self.weight)
-        return pyro.sample("x", LeafNormal(pixels, torch.tensor(0.6), mask), obs=x)
+        return pyro.sample("x", LeafNormal(pixels, pixels.new_tensor(0.6), mask), obs=x)
 
 
 class OnlyKindsGuide(KindsGuide):
@@ -316,7 +316,6 @@ def test_one_of_several_kinds_of_leaves():
     log_weight = vae.prior().log_prob(draws) - q.log_prob(draws) + vae.pixels(draws).log_prob(other)
     leaf[:, 1::2] = log_weight.logsumexp(0).detach() - math.log(20_000)
     torch.testing.assert_close(found, spvae.circuit(leaf).detach(), rtol=0, atol=0.1)
-
 
 
 @pytest.mark.parametrize(

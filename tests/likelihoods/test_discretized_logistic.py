@@ -100,7 +100,7 @@ class TestSoftplus(TestDiscretizedLogistic):
         likelihood = DiscretizedLogistic(scale="softplus").bind(leaves=LEAVES, pixels=PIXELS)
         outputs = (torch.zeros(LEAVES, PIXELS), torch.full((LEAVES, PIXELS), -1e3))
         torch.testing.assert_close(likelihood(outputs).log_scale.exp(), torch.full((LEAVES, PIXELS), 1e-3))
-        assert likelihood.options() == {"levels": 256, "edges": "tails", "scale": "softplus", "min_scale": 1e-3}
+        assert likelihood.min_scale == 1e-3
 
 
 @pytest.mark.parametrize(

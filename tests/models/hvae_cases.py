@@ -48,10 +48,10 @@ def by_hand(spvae, x, particles, order, skip=True, values=None):
     """
     leaf, guide, patches = spvae.leaf, spvae.leaf_guide, spvae.view(x)
     shape = (particles, len(x), spvae.num_leaves) if particles > 1 else (len(x), spvae.num_leaves)
-    first = TorchNormal(*(f(out) for f, out in zip((lambda m: m, scale_of), guide.encoder(patches), strict=True)))
+    first = TorchNormal(*(f(out) for f, out in zip((lambda m: m, scale_of), guide.first.network(patches), strict=True)))
     names = ("z2", "z1") if order == "top-down" else ("z1", "z2")
     drawn = values[names[0]] if values else first.loc + first.scale * torch.randn(*shape, first.loc.size(-1))
-    loc, raw = guide.second(patches, drawn) if order == "top-down" else guide.second(drawn)
+    loc, raw = guide.second.network(patches, drawn) if order == "top-down" else guide.second.network(drawn)
     second = TorchNormal(loc, scale_of(raw))
     other = values[names[1]] if values else loc + scale_of(raw) * torch.randn(*shape, loc.size(-1))
     log_q = first.log_prob(drawn).sum(-1) + second.log_prob(other).sum(-1)

@@ -12,7 +12,7 @@ from torch import nn
 from pyro_spvae.blocks import Latent
 from pyro_spvae.guides import LeafGuide
 from pyro_spvae.likelihoods import Likelihood
-from pyro_spvae.models import LeafModel
+from pyro_spvae.models import SPVAE, LeafModel
 from pyro_spvae.nn import Network
 from pyro_spvae.priors import Prior
 
@@ -142,11 +142,21 @@ class MeanlessGuide(LinearGuide):
 
 
 class Forgetful(Prior):
-    """Keeps its argument under another name."""
+    """Keeps its argument under another name, and not as it is given."""
 
-    def __init__(self, size=1):
+    def __init__(self, size=1.0):
         super().__init__()
-        self.length = size
+        self.length = size**2
+
+    def build(self, leaves, event_shape):
+        self.loc = nn.Parameter(torch.randn(leaves, *event_shape))
+
+    def forward(self):
+        return dist.Normal(self.loc, self.length).to_event(1)
+
+
+class OwnRoot(SPVAE):
+    """A class of models with methods of its own."""
 
 
 class Failing(Prior):

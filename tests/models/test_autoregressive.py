@@ -36,8 +36,9 @@ def with_prior_as_guide(spvae):
     """Importance weights are then p(x | z), which are bounded."""
     head = spvae.leaf_guide.z.network.network.head
     with torch.no_grad():
-        head.weights[0].zero_()
-        head.biases[0].copy_(torch.tensor([0, 0, *[math.log(math.expm1(1 - 1e-3))] * 2]))
+        for parameter in head.parameters():
+            parameter.zero_()
+        head.biases[1].fill_(math.log(math.expm1(1 - 1e-3)))
     return spvae
 
 
@@ -83,7 +84,7 @@ def test_trains(likelihood, channels):
 
 
 def test_samples_follow_the_model():
-    spvae = scattered(pixel_spvae((1, 2), 2))
+    spvae = with_prior_as_guide(scattered(pixel_spvae((1, 2), 2)))
     images = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).reshape(4, 1, 1, 2)
     probability = spvae.log_likelihood(images, num_samples=20_000).exp()
     drawn = spvae.sample(20_000).flatten(1)
@@ -130,7 +131,7 @@ def test_interpolates_under_one_noise():
 
 
 def test_imputes_whole_regions_by_the_conditional_distribution():
-    spvae = scattered(pixel_spvae((1, 2), 1))
+    spvae = with_prior_as_guide(scattered(pixel_spvae((1, 2), 1)))
     observed = torch.tensor([[[True, False]]])
     images = torch.tensor([[1.0, 0], [1, 1]]).reshape(2, 1, 1, 2)
     joint = spvae.log_likelihood(images, num_samples=4000).exp()

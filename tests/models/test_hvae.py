@@ -73,7 +73,7 @@ class TestProgram:
         spvae = hvae()
         x = torch.rand(5, spvae.num_leaves, 1)
         q = spvae.leaf_guide.posterior(x)
-        loc, raw = spvae.leaf_guide.z.network(x)
+        loc, raw = spvae.leaf_guide.first.network(x)
         assert torch.equal(q.loc, loc) and q.event_shape == (TOP,)
         torch.testing.assert_close(q.scale, scale_of(raw))
 
@@ -88,12 +88,12 @@ class TestProgram:
         guide = HierarchicalGuide((4,), scale="exp", min_scale=0.3)
         spvae = SPVAE(whole((2, 2)), units=1, leaf=leaf, guide=guide)
         with torch.no_grad():
-            for network in (leaf.z1.network, guide.encoder, guide.second.trunk):
+            for network in (leaf.z1.network, guide.first.network, guide.second.network.trunk):
                 network.stacks[0].weights[-1].mul_(100)
         trace = poutine.trace(spvae.guide).get_trace(bits(spvae, 50))
         x = spvae.view(bits(spvae, 50))
         q = guide.posterior(x)
-        torch.testing.assert_close(q.scale, guide.encoder(x)[1].exp().clamp(min=0.3))
+        torch.testing.assert_close(q.scale, guide.first.network(x)[1].exp().clamp(min=0.3))
         for name in ("z2", "z1"):
             scale = trace.nodes[name]["fn"].scale
             assert scale.min() >= 0.3 and scale.max() > 3
@@ -107,8 +107,8 @@ class TestProgram:
         spvae = hvae(order=order)
         rows = []
         guide = spvae.leaf_guide
-        first = guide.second.branches[0] if order == "top-down" else guide.encoder
-        for network in (guide.encoder, first):
+        first = guide.second.network.branches[0] if order == "top-down" else guide.first.network
+        for network in (guide.first.network, first):
             network.register_forward_hook(lambda module, args, result: rows.append(args[0].shape[:-2]))
         CircuitELBO(7)(spvae.model, spvae.guide)(bits(spvae))
         assert rows == [(5,), (5,)]
@@ -262,12 +262,3 @@ class TestCircuit:
         sites = {name: value.shape[1:] for name, value in spvae.embed(x).latents.items()}
         assert sites == {"z": (8, LATENT), "z2_1": (8, TOP), "z1_1": (8, LATENT)}
         assert spvae.sample(2).shape == (2, 1, 2, 2)
-
-
-def test_the_guide_of_one_layer_is_refused_when_the_model_is_made():
-    with pytest.raises(ValueError) as error:
-        SPVAE(poon_domingos((4, 4), 2), units=1, leaf=HVAE(Bernoulli(), latent_dim=2), guide=NormalGuide())
-    assert str(error.value) == (
-        "guide is a NormalGuide, which states z alone, but the leaf HVAE has z2 and z1; accepted is HierarchicalGuide, "
-        "or a guide of your own that states them"
-    )

@@ -22,11 +22,10 @@ from tests.models.hvae_cases import scale_of
 
 def set_normal(stack, factor, scale):
     """Makes a linear layer for mean and scale change the mean a little and the scale not at all."""
-    size = stack.biases[-1].size(-1) // 2
-    stack.weights[-1][..., :size].mul_(factor)
-    stack.weights[-1][..., size:].zero_()
-    stack.biases[-1][..., :size].zero_()
-    stack.biases[-1][..., size:] = (scale - 1e-3).expm1().log()
+    stack.weights[-2].mul_(factor)
+    stack.weights[-1].zero_()
+    stack.biases[-2].zero_()
+    stack.biases[-1].copy_((scale - 1e-3).expm1().log())
 
 
 class Linear:
@@ -50,39 +49,37 @@ class Linear:
         leaves = spvae.num_leaves
         self.prior = prior
         with torch.no_grad():
-            self.a = conditional.stacks[0].weights[0][..., :d].mul_(0.7)
-            conditional.stacks[0].weights[0][..., d:].zero_()
-            conditional.stacks[0].biases[0].normal_(0, 0.3)[..., d:] += 0.5
-            self.offset = conditional.stacks[0].biases[0][..., :d].squeeze(1)
-            self.between = scale_of(conditional.stacks[0].biases[0][..., d:]).squeeze(1)
+            (slope, spread), (offset, raw) = conditional.stacks[0].weights, conditional.stacks[0].biases
+            self.a = slope.mul_(0.7).clone()
+            spread.zero_()
+            self.offset = offset.normal_(0, 0.3).squeeze(1).clone()
+            self.between = scale_of(raw.normal_(0.5, 0.3)).squeeze(1).clone()
             if skip:
                 both = torch.cat([torch.eye(d), -torch.eye(d)], 1).expand(leaves, d, 2 * d)
                 for branch in decoder.branches:
                     branch.stack.weights[0].copy_(both)
                 self.w, self.v = 0.5 * torch.randn(leaves, d, pixels), 0.5 * torch.randn(leaves, d, pixels)
                 means = torch.cat([self.w, -self.w, self.v, -self.v], 1)
-                decoder.trunk.stacks[0].weights[0].copy_(torch.cat([means, torch.zeros_like(means)], -1))
-                bias = decoder.trunk.stacks[0].biases[0]
+                stack = decoder.trunk.stacks[0]
             else:
                 self.w, self.v = 0.7 * torch.randn(leaves, d, pixels), torch.zeros(leaves, d, pixels)
-                decoder.stacks[0].weights[0].copy_(torch.cat([self.w, torch.zeros_like(self.w)], -1))
-                bias = decoder.stacks[0].biases[0]
-            self.a, self.offset, self.between = self.a.clone(), self.offset.clone(), self.between.clone()
-            bias.normal_()
-            self.bias = bias[..., :pixels].squeeze(1).clone()
-            self.sigma = 1.0 + nn.functional.softplus(bias[..., pixels:]).squeeze(1)
+                means, stack = self.w, decoder.stacks[0]
+            stack.weights[0].copy_(means)
+            stack.weights[1].zero_()
+            self.bias, raw = (bias.normal_().squeeze(1).clone() for bias in stack.biases)
+            self.sigma = 1.0 + nn.functional.softplus(raw)
             (self.guide_top_down if order == "top-down" else self.guide_bottom_up)(guide, d)
 
     def guide_top_down(self, guide, d):
         """Close to the prior, which bounds the importance weights: z1 follows z2 as in the model, only wider."""
-        set_normal(guide.encoder.stacks[0], 0.03, torch.full((d,), 1.2))
-        features, z2 = (branch.stack.weights[0] for branch in guide.second.branches)
+        set_normal(guide.first.network.stacks[0], 0.03, torch.full((d,), 1.2))
+        features, z2 = (branch.stack.weights[0] for branch in guide.second.network.branches)
         features.mul_(0.1)
         z2.copy_(torch.cat([torch.eye(d), -torch.eye(d)], 1))
-        trunk = guide.second.trunk.stacks[0]
+        trunk = guide.second.network.trunk.stacks[0]
         set_normal(trunk, 0.1, 0.3 + self.between.unsqueeze(1))
-        trunk.weights[0][:, 2 * d :, :d] = torch.cat([self.a, -self.a], 1)
-        trunk.biases[0][..., :d] = self.offset.unsqueeze(1)
+        trunk.weights[0][:, 2 * d :] = torch.cat([self.a, -self.a], 1)
+        trunk.biases[0].copy_(self.offset.unsqueeze(1))
 
     def guide_bottom_up(self, guide, d):
         """z1 by its marginal, z2 by regression on it, both wider."""
@@ -91,12 +88,13 @@ class Linear:
         slope = (given @ (self.a * precision.unsqueeze(1))).mT  # from z1 to z2
         marginal = self.a.mT @ self.a + torch.diag_embed(self.between.square())
         widest = torch.linalg.eigvalsh(marginal)[:, -1].sqrt()
-        set_normal(guide.encoder.stacks[0], 0.1, 1.1 * widest.reshape(-1, 1, 1).expand(-1, 1, d))
-        second = guide.second.stacks[0]
+        set_normal(guide.first.network.stacks[0], 0.1, 1.1 * widest.reshape(-1, 1, 1).expand(-1, 1, d))
+        guide.first.network.stacks[0].biases[0].copy_(self.offset.unsqueeze(1))
+        second = guide.second.network.stacks[0]
         widest = torch.linalg.eigvalsh(given)[:, -1].sqrt()
         set_normal(second, 0.0, 1.1 * widest.reshape(-1, 1, 1).expand(-1, 1, d))
-        second.weights[0][..., :d] = slope
-        second.biases[0][..., :d] = -(self.offset.unsqueeze(1) @ slope)
+        second.weights[0].copy_(slope)
+        second.biases[0].copy_(-(self.offset.unsqueeze(1) @ slope))
 
     def log_prob(self, x):
         patches = self.spvae.view(x)
@@ -132,7 +130,7 @@ class TestEvidence:
         model = Linear(skip, order, prior(), regions)
         x = model.spvae.sample(5)
         exact = model.log_prob(x)
-        found = model.spvae.log_likelihood(x.repeat(20, 1, 1, 1), num_samples=3000, chunk_size=10**5).reshape(20, 5)
+        found = model.spvae.log_likelihood(x.repeat(20, 1, 1, 1), num_samples=4000, chunk_size=10**5).reshape(20, 5)
         ratio = (found - exact).exp()  # products of averages of independent leaves: 1 in the mean
         error = ratio.std(0) / 20**0.5
         assert ((ratio.mean(0) - 1).abs() < 5 * error).all() and (error < 0.05).all()

@@ -5,19 +5,20 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
-import pyro
 import pytest
 import torch
 from pyro import poutine
 from torch import nn
 
 from pyro_spvae import CircuitELBO, whole
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, NormalGuide
+from pyro_spvae.guides import HierarchicalGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import HVAE, SPVAE, VAE
 from pyro_spvae.nn import MLP, Joint
 from pyro_spvae.priors import MixtureOfGaussians, StandardNormal, VampPrior
+from pyro_spvae.registry import build, describe
 from tests.models.hvae_cases import GRID, LATENT, TOP
 
 
@@ -45,7 +46,7 @@ class TestArchitectures:
         two = HVAE(Bernoulli(), 40, prior=prior(), scale="logvar", **gated)
         number, spvae = self.count(two, HierarchicalGuide(scale="logvar", **gated))
         assert number == 2_431_024 + more
-        assert two.top_dim == 40 and spvae.leaf_guide.order == "top-down"
+        assert two.latents["z2"].event_shape == (40,) and spvae.leaf_guide.order == "top-down"
 
     def test_mixture_of_gaussians_and_frozen_data(self):
         gated = {"hidden_dims": (300, 300), "activation": "gated"}
@@ -76,7 +77,7 @@ class TestArchitectures:
             50 * 100 + 100 + 100 * 100 + 100 + 2 * (100 * 100 + 100),
             100 * 200 + 200 + 200 * 200 + 200 + 200 * 784 + 784,
         ]
-        parts = (guide.encoder, guide.second, leaf.z1.network, leaf.pixels.decoder)
+        parts = (guide.first, guide.second, leaf.z1, leaf.pixels.decoder)
         assert [sum(p.numel() for p in part.parameters()) for part in parts] == expected
         assert number == sum(expected) == 521_084
         trace = poutine.trace(spvae.guide).get_trace(torch.zeros(2, 1, 28, 28))
@@ -86,24 +87,19 @@ class TestArchitectures:
         assert [name for name in generated.stochastic_nodes if name[0] in "xz"] == ["z2", "z1", "x"]
 
 
-class OtherLeafGuide(LeafGuide):
-    def build(self, leaves, pixels, latent_dim, top_dim):
-        self.z1, self.z2 = nn.Parameter(torch.zeros(leaves, latent_dim)), nn.Parameter(torch.zeros(leaves, top_dim + 1))
-
-    def forward(self, x):
-        pyro.sample("z2", pyro.distributions.Normal(self.z2.expand(*x.shape[:-1], -1), 1.0).to_event(1))
-        pyro.sample("z1", pyro.distributions.Normal(self.z1.expand(*x.shape[:-1], -1), 1.0).to_event(1))
-
-
 class TestOptions:
     def test_defaults(self):
         leaf, guide = HVAE(Bernoulli()), HierarchicalGuide()
-        assert (leaf.latent_dim, leaf.top_dim, leaf.skip, leaf.scale, leaf.min_scale) == (8, 8, True, "softplus", 1e-3)
-        assert leaf.guide_sizes == {"latent_dim": 8, "top_dim": 8}
-        assert HVAE(Bernoulli(), 5).top_dim == 5 and HVAE(Bernoulli(), 5, 3).guide_sizes["top_dim"] == 3
-        assert (guide.order, guide.scale, guide.min_scale) == ("top-down", "softplus", 1e-3)
+        assert (leaf.skip, leaf.z1.scale, leaf.z1.min_scale) == (True, "softplus", 1e-3)
+        for sizes, shapes in (((), (8, 8)), ((5,), (5, 5)), ((5, 3), (3, 5))):
+            latents = HVAE(Bernoulli(), *sizes).latents
+            assert list(latents) == ["z2", "z1"] and [one.event_shape for one in latents.values()] == [
+                (n,) for n in shapes
+            ]
+        assert guide.order == "top-down"
+        assert all((one.scale, one.min_scale) == ("softplus", 1e-3) for one in (guide.first, guide.second))
         assert isinstance(leaf.prior, StandardNormal)
-        for network in (leaf.z1.network, leaf.pixels.decoder, guide.encoder, guide.second):
+        for network in (leaf.z1.network, leaf.pixels.decoder, guide.first.network, guide.second.network):
             assert network.hidden_dims == (32, 32) and network.activation == "softplus"
 
     def test_the_model_takes_the_guide_by_itself(self):
@@ -115,15 +111,21 @@ class TestOptions:
         assert leaf.z1.network.hidden_dims == (5, 6) and leaf.z1.network.activation == "gated"
         assert leaf.pixels.decoder.hidden_dims == (7,)
         guide = HierarchicalGuide((5, 6), "gated", encoder=MLP((7,), networks="shared"))
-        assert guide.encoder.hidden_dims == (7,) and guide.second.hidden_dims == (5, 6)
+        assert guide.first.network.hidden_dims == (7,) and guide.second.network.hidden_dims == (5, 6)
 
-    def test_options_make_the_same_parts(self):
-        leaf = HVAE(Bernoulli(), 3, 4, (5,), VampPrior(3), "tanh", "exp", 0.1, False)
-        options = leaf.options()
-        assert (options["latent_dim"], options["top_dim"], options["scale"], options["skip"]) == (3, 4, "exp", False)
-        assert options["decoder"] is leaf.pixels.decoder and "hidden_dims" not in options
-        guide = HierarchicalGuide((5,), "tanh", "exp", 0.1, "bottom-up")
-        assert guide.options()["order"] == "bottom-up" and guide.options()["min_scale"] == 0.1
+    @pytest.mark.parametrize(
+        "part",
+        [
+            HVAE(Bernoulli(), 3, 4, (5,), VampPrior(3), "tanh", "exp", 0.1, False),
+            HVAE(Bernoulli(), 3, conditional=MLP((4,)), decoder=Joint((2,))),
+            HierarchicalGuide((5,), "tanh", "exp", 0.1, "bottom-up"),
+        ],
+        ids=lambda part: type(part).__name__,
+    )
+    def test_options_make_the_same_parts(self, part):
+        description = describe(part)
+        again = build(description["kind"], description)
+        assert describe(again) == description and repr(again) == repr(part)
 
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -131,10 +133,7 @@ class TestOptions:
             (lambda: HVAE(Bernoulli(), 0), "latent_dim is 0; a positive integer is needed"),
             (lambda: HVAE(Bernoulli(), 2, 0), "top_dim is 0; a positive integer is needed"),
             (lambda: HVAE(Bernoulli(), 2, True), "top_dim is True; a positive integer is needed"),
-            (
-                lambda: HVAE(Bernoulli(), skip=1),  # type: ignore[arg-type]
-                "skip is 1; True or False is needed",
-            ),
+            (lambda: HVAE(Bernoulli(), skip=1), "skip is 1; True or False is needed"),
             (lambda: HVAE(Bernoulli(), scale="relu"), "scale is 'relu'; known are softplus, precision, exp, logvar"),
             (lambda: HVAE(Bernoulli(), min_scale=-1), "min_scale is -1; a number of at least 0 is needed"),
             (lambda: HVAE(Bernoulli(), activation="step"), "activation is 'step'; known are softplus, relu, .*, gated"),
@@ -142,50 +141,34 @@ class TestOptions:
             (lambda: HVAE(Bernoulli(), hidden_dims=()), "hidden_dims is empty; at least one size is needed"),
             (
                 lambda: HVAE(Bernoulli(), hidden_dims=(3,), conditional=MLP(), decoder=Joint()),
-                "conditional and decoder are given, so leave out hidden_dims and activation",
+                r"conditional and decoder are given, so leave out the options of the default network \(hidden_dims\)",
             ),
             (lambda: HierarchicalGuide(order="up"), "order is 'up'; known are top-down, bottom-up"),
             (lambda: HierarchicalGuide(scale="relu"), "scale is 'relu'; known are softplus, precision, exp, logvar"),
             (
                 lambda: HierarchicalGuide(activation="tanh", encoder=MLP(), second=Joint()),
-                "encoder and second are given, so leave out hidden_dims and activation",
+                r"encoder and second are given, so leave out the options of the default network \(activation\)",
             ),
             (
-                lambda: HierarchicalGuide(second=MLP()),
-                "second is a MLP; a Joint network, of features and z2, is needed in the order top-down",
+                lambda: SPVAE(GRID, leaf=HVAE(Bernoulli()), guide=HierarchicalGuide(second=MLP())),
+                "a MLP takes one input, but there are 2 here; give a network of several inputs, such as Joint",
             ),
             (
-                lambda: SPVAE(GRID, leaf=VAE(Bernoulli()), guide=HierarchicalGuide()),
-                "a HierarchicalGuide needs a leaf with two latent layers, such as HVAE, but it has one",
+                lambda: SPVAE(GRID, leaf=HVAE(Bernoulli(), decoder=MLP())),
+                "a MLP takes one input, but there are 2 here; give a network of several inputs, such as Joint",
+            ),
+            (lambda: HVAE(Bernoulli), "likelihood is the class Bernoulli; an instance of Likelihood is needed"),
+            (lambda: HVAE(Bernoulli(), prior=MLP()), "prior is a MLP; an instance of Prior is needed"),
+            *(
+                (partial(make, **{name: nn.Linear(2, 2)}), f"{name} is a Linear; an instance of Network is needed")
+                for make, names in (
+                    (partial(HVAE, Bernoulli()), ("conditional", "decoder")),
+                    (HierarchicalGuide, ("encoder", "second")),
+                )
+                for name in names
             ),
         ],
     )
     def test_refused(self, make, message):
-        with pytest.raises(ValueError, match=f"^{message}"):
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
             make()
-
-    def test_parts_of_the_wrong_kind(self):
-        with pytest.raises(TypeError, match="^likelihood is the class Bernoulli; an instance of Likelihood is needed$"):
-            HVAE(Bernoulli)
-        with pytest.raises(TypeError, match="^prior is a MLP; an instance of Prior is needed$"):
-            HVAE(Bernoulli(), prior=MLP())
-        for name in ("conditional", "decoder"):
-            with pytest.raises(TypeError, match=f"^{name} is a Linear; an instance of Network is needed$"):
-                HVAE(Bernoulli(), **{name: nn.Linear(2, 2)})
-        for name in ("encoder", "second"):
-            with pytest.raises(TypeError, match=f"^{name} is a Linear; an instance of Network is needed$"):
-                HierarchicalGuide(**{name: nn.Linear(2, 2)})
-
-    def test_guides_that_do_not_fit(self):
-        x = torch.zeros(2, 1, 2, 2)
-
-        class Own(NormalGuide):
-            """Only when it runs can be seen what it states."""
-
-        spvae = SPVAE(GRID, leaf=HVAE(Bernoulli(), LATENT, TOP), guide=Own())
-        with pytest.raises(ValueError, match="the model's latent site 'z2' is not in the guide; add it there"):
-            spvae.log_likelihood(x, num_samples=1)
-        spvae = SPVAE(GRID, leaf=HVAE(Bernoulli(), LATENT, TOP), guide=OtherLeafGuide())
-        message = "^the latent size of the site 'z2' is 3, but the guide draws values of size 4; one size is needed"
-        with pytest.raises(ValueError, match=message):
-            spvae.log_likelihood(x, num_samples=1)

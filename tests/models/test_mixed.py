@@ -16,6 +16,8 @@ from pyro_spvae import CircuitELBO, InducedTree, collapse_tree, poon_domingos
 from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.training.evaluation import mean_variances
+from tests.models.own_leaves import Kinds, KindsGuide
 
 
 def mixed(likelihood=Bernoulli, units=2, counts=None):
@@ -23,7 +25,7 @@ def mixed(likelihood=Bernoulli, units=2, counts=None):
     guide = MixedGuide([NormalGuide(hidden_dims=(4,)), LeafGuide()], counts)
     spvae = SPVAE(poon_domingos((2, 2), delta=1), units=units, leaf=leaf, guide=guide)
     with torch.no_grad():  # a guide wider than the prior, so that importance weights are bounded
-        spvae.leaf_guide.parts[0].encoder.stacks[1].biases[-1].add_(1.0)
+        spvae.leaf_guide.subsets[0].program.z.network.stacks[1].biases[-1].add_(1.0)
     return spvae
 
 
@@ -41,18 +43,18 @@ class TestDensity:
             poutine.replay(spvae.model, guide), poutine.replay(spvae.guide, guide), (x,), {}
         )
         patches = spvae.view(x)  # [B, L, 1]
-        vae, factorized = spvae.leaf.parts
+        vae, factorized = (subset.program for subset in spvae.leaf.subsets)
         z = guide.nodes["z"]["value"]  # [B, L, 2]
         assert (z[:, 1::2] == 0).all() and (z[:, ::2] != 0).all()
-        (logits,) = vae.decoder(z[:, ::2])
-        q = spvae.leaf_guide.parts[0].encode(patches[:, ::2])
+        (logits,) = vae.pixels.decoder(z[:, ::2])
+        q = spvae.leaf_guide.subsets[0].program.encode(patches[:, ::2])
         normal = torch.distributions.Normal
         expected_vae = (
             torch.distributions.Bernoulli(logits=logits).log_prob(patches[:, ::2]).sum(-1)
             + normal(0.0, 1.0).log_prob(z[:, ::2]).sum(-1)
             - normal(q.loc, q.scale).log_prob(z[:, ::2]).sum(-1)
         )
-        expected = torch.distributions.Bernoulli(logits=factorized.outputs[0]).log_prob(patches[:, 1::2]).sum(-1)
+        expected = torch.distributions.Bernoulli(logits=factorized.pixels.outputs[0]).log_prob(patches[:, 1::2]).sum(-1)
         torch.testing.assert_close(terms.log_weight[0][:, ::2], expected_vae)
         torch.testing.assert_close(terms.log_weight[0][:, 1::2], expected)
 
@@ -137,8 +139,8 @@ class TestQueries:
 class TestCounts:
     def test_leaves_of_a_region_follow_the_counts(self):
         spvae = mixed(units=3, counts=(1, 2))
-        assert [index.tolist() for index in spvae.leaf.index] == [[0, 3, 6, 9], [1, 2, 4, 5, 7, 8, 10, 11]]
-        assert spvae.leaf.parts[1].outputs[0].shape == (8, 1)
+        assert [subset.index.tolist() for subset in spvae.leaf.subsets] == [[0, 3, 6, 9], [1, 2, 4, 5, 7, 8, 10, 11]]
+        assert spvae.leaf.subsets[1].program.pixels.outputs[0].shape == (8, 1)
 
     def test_two_kinds_of_vae_have_sites_of_their_own(self, x):
         leaf = MixedLeaf([VAE(Bernoulli(), latent_dim=2), VAE(Bernoulli(), latent_dim=2, hidden_dims=(3,))])
@@ -158,3 +160,74 @@ class TestCounts:
     def test_refuses(self, counts, message):
         with pytest.raises(ValueError, match=message):
             mixed(counts=counts)
+
+
+class TestPartsOfManyKinds:
+    """Vectors of different sizes, a categorical variable that the guide sums over, and nothing latent."""
+
+    @pytest.fixture
+    def spvae(self):
+        leaves = [VAE(Bernoulli(), 2, (3,)), VAE(Bernoulli(), 5, (3,)), Kinds(3), FactorizedLeaf(Bernoulli())]
+        guides = [NormalGuide((3,)), NormalGuide((3,)), KindsGuide("parallel"), LeafGuide()]
+        counts = (1, 1, 2, 1)
+        leaf, guide = MixedLeaf(leaves, counts), MixedGuide(guides, counts)
+        return SPVAE(poon_domingos((1, 2), delta=1), units=5, leaf=leaf, guide=guide)
+
+    @pytest.fixture
+    def x(self):
+        return torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).reshape(4, 1, 1, 2)
+
+    def test_latents_have_the_names_and_shapes_of_the_parts(self, spvae):
+        shapes = {site: latent.event_shape for site, latent in spvae.latents.items()}
+        assert shapes == {"z": (2,), "z_1": (5,), "c_2": ()}
+
+    @pytest.mark.parametrize("vectorize", [True, False])
+    @pytest.mark.parametrize("num", [1, 3])
+    def test_what_is_summed_over_is_exact(self, spvae, x, num, vectorize):
+        terms = CircuitELBO(num, vectorize_particles=vectorize).terms(spvae.model, spvae.guide, (x,), {})
+        assert terms.log_weight.shape == (num, 4, 10)
+        for place in (2, 3):
+            subset = spvae.leaf.subsets[place]
+            own = subset.narrow(spvae.view(x))
+            evidence = subset.program.evidence(own) if place == 2 else subset.program.pixels().log_prob(own)
+            torch.testing.assert_close(
+                subset.narrow(terms.log_weight.unsqueeze(-1))[..., 0], evidence.expand(num, 4, -1)
+            )
+
+    def test_densities_sum_to_one(self, spvae, x):
+        with torch.no_grad():  # guides wider than the prior, so that importance weights are bounded
+            for subset in spvae.leaf_guide.subsets[:2]:
+                subset.program.z.network.stacks[1].biases[-1].add_(1.0)
+        found = spvae.log_likelihood(x.repeat(20, 1, 1, 1), num_samples=500).reshape(20, 4).exp().sum(-1)
+        assert abs(found.mean() - 1) < 5 * found.std() / 20**0.5 < 0.02
+
+    def test_queries(self, spvae, x, tmp_path):
+        latents = spvae.embed(x, num_particles=3).latents
+        shapes = {site: value.shape[1:] for site, value in latents.items()}
+        assert shapes == {"z": (10, 2), "z_1": (10, 5), "c_2": (10, 3)}
+        index = spvae.leaf.subsets[2].index
+        own = latents["c_2"][:, index]
+        torch.testing.assert_close(own.sum(-1), torch.ones(4, 4))
+        assert (own > 0).all() and latents["c_2"].sum() == own.sum()
+        seen = torch.tensor([[True, False]])
+        filled = spvae.impute(x, seen, num_samples=2, num_particles=3)
+        assert torch.equal(filled[..., 0], x[..., 0].expand(2, -1, -1, -1))
+        assert set(filled.unique().tolist()) == {
+            0.0,
+            1.0,
+        }
+        for answer in (spvae.reconstruct(x), spvae.interpolate(x, x.flip(0), 3), spvae.sample(3, means=True)):
+            assert ((answer >= 0) & (answer <= 1)).all()
+        assert {site: value.shape for site, value in mean_variances(spvae, x).items()} == shapes
+        spvae.save(tmp_path)
+        answers = []
+        for one in (spvae, SPVAE.load(tmp_path)):
+            pyro.set_rng_seed(1)
+            answers.append((one.log_likelihood(x, num_samples=3), one.reconstruct(x)))
+        assert all(torch.equal(*pair) for pair in zip(*answers, strict=True))
+
+    def test_gradients_reach_every_parameter(self, spvae, x):
+        CircuitELBO(3)(spvae.model, spvae.guide)(x).backward()
+        silent = {name for name, parameter in spvae.named_parameters() if parameter.grad.abs().max() < 1e-12}
+        # the bound does not depend on the weights of a sum that is exact
+        assert silent == {"leaf_guide.subsets.2.program.weight"}

@@ -12,7 +12,7 @@ from pyro.infer import SVI, Predictive, TraceEnum_ELBO
 from torch.testing import assert_close
 
 from pyro_spvae import Circuit, CircuitELBO, log_likelihood, poon_domingos, quad_tree, random_binary_tree, whole
-from pyro_spvae.guides import LeafGuide, LeafGuide, NormalGuide
+from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.infer import bound_terms
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, Explanation, FactorizedLeaf
@@ -147,7 +147,7 @@ class TestExactness:
     def test_one_draw_is_enough(self):
         spn = make_spn()
         x = values("bernoulli", 5, 1, 2, 2)
-        draws = LeafDraws.make(spn, x, None, 100)
+        draws = LeafDraws.make(spn, spn.prepare(x), 100)
         assert draws.log_weight.shape == (1, 5, 8) and draws.sites == {}
         assert spn.posterior(x, num_particles=100).log_weight.shape == (1, 5, 8)
 
@@ -286,9 +286,8 @@ class TestConstruction:
     def test_defaults(self):
         spn = SPN(GRAPHS["grid"])
         assert isinstance(spn.leaf, FactorizedLeaf) and isinstance(spn.leaf.pixels.likelihood, Bernoulli)
-        assert isinstance(spn.leaf_guide, NoLatents) and not spn.latents
+        assert type(spn.leaf_guide) is LeafGuide and not spn.latents
         assert [output.shape for output in spn.leaf.pixels.outputs] == [(8, 1)]
-        assert SPVAE(GRAPHS["grid"]).has_latents
 
     def test_an_spvae_with_the_leaf_is_the_same(self):
         pyro.set_rng_seed(0)
@@ -330,19 +329,13 @@ class TestConstruction:
             (
                 {"guide": NormalGuide()},
                 ValueError,
-                "guide is a NormalGuide, but the leaf FactorizedLeaf has no latent variables; accepted is NoLatents",
+                "a NormalGuide states the latent sites z, but the leaf declares none; give a guide of these",
             ),
         ],
     )
     def test_refusals(self, arguments, error, message):
         with pytest.raises(error, match=f"^{message}$"):
             SPN(GRAPHS["grid"], **arguments)
-
-    def test_a_leaf_with_latents_needs_a_guide_that_states_them(self):
-        with pytest.raises(
-            ValueError, match="^guide is a NoLatents, but the leaf VAE has latent variables; accepted is"
-        ):
-            SPVAE(GRAPHS["grid"], leaf=VAE(Normal()), guide=LeafGuide())
 
     def test_own_likelihoods(self):
         spn = SPN(GRAPHS["grid"], likelihood=own_parts.Laplace())
@@ -359,7 +352,7 @@ class TestConstruction:
             name for name, site in trace.nodes.items() if site["type"] == "sample" and name not in ("data", "leaf")
         }
         assert sites == {"tree", "x"}
-        assert issubclass(NoLatents, LeafGuide) and not list(spn.leaf_guide.parameters())
+        assert not list(spn.leaf_guide.parameters())
 
 
 class TestStorage:
@@ -370,7 +363,7 @@ class TestStorage:
         spn.save(tmp_path)
         for cls in (SPN, SPVAE):
             loaded = cls.load(tmp_path)
-            assert type(loaded) is cls and isinstance(loaded.leaf_guide, NoLatents)
+            assert type(loaded) is SPN and type(loaded.leaf_guide) is LeafGuide
             assert torch.equal(loaded.log_likelihood(x), spn.log_likelihood(x))
         loaded = SPN.load(tmp_path)
         assert loaded.fit_em(x, 3) == spn.fit_em(x, 3)
@@ -385,6 +378,8 @@ class TestStorage:
         SPVAE(GRAPHS["grid"]).save(tmp_path)
         with pytest.raises(ValueError, match="leaf is a VAE; an instance of FactorizedLeaf is needed"):
             SPN.load(tmp_path)
+        SPVAE(GRAPHS["grid"], 2, leaf=FactorizedLeaf(Normal())).save(tmp_path)
+        assert type(SPN.load(tmp_path)) is SPN and type(SPVAE.load(tmp_path)) is SPVAE
 
 
 class TestTraining:

@@ -29,7 +29,9 @@ class TestProgram:
         tree = trace.nodes["tree"]["value"].squeeze(-2)
         z, patches = trace.nodes["z"]["value"], trace.nodes["x"]["value"]
         expected = InducedTree(spvae.circuit).log_prob(tree)
-        leaf = spvae.leaf.prior().log_prob(z) + spvae.leaf.pixels.likelihood(spvae.leaf.pixels.decoder(z)).log_prob(patches)
+        leaf = spvae.leaf.prior().log_prob(z) + spvae.leaf.pixels.likelihood(spvae.leaf.pixels.decoder(z)).log_prob(
+            patches
+        )
         expected = expected + torch.where(tree, leaf, 0.0).sum(-1)
         assert trace.log_prob_sum().item() == pytest.approx(expected.sum().item(), abs=1e-9)
 

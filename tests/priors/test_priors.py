@@ -27,16 +27,13 @@ class TestStandardNormal(PriorTests):
     def make(self):
         return StandardNormal()
 
-    def bound(self, leaves=LEAVES):
-        return self.make().bind(leaves=leaves, event_shape=(LATENT,), pixels=PIXELS)
-
     def reference(self, prior):
         return Independent(Normal(torch.zeros(LEAVES, LATENT), 1.0), 1)
 
-    def test_density(self, prior):
+    def test_density(self, part):
         z = torch.randn(ROWS, LEAVES, LATENT)
         expected = -0.5 * z.square().sum(-1) - 0.5 * LATENT * math.log(2 * math.pi)
-        torch.testing.assert_close(prior().log_prob(z), expected)
+        torch.testing.assert_close(part().log_prob(z), expected)
 
     def test_needs_no_pixels_guide_or_data(self):
         prior = self.make().bind(leaves=1, event_shape=(5,))
@@ -52,7 +49,7 @@ def mixture(loc, scale, weights):
 
 
 class TestMixtureOfGaussians(PriorTests):
-    leaf_dims = {"loc": 1, "raw_scale": 1, "logits": 1}
+    learned = {"loc", "raw_scale", "logits"}
 
     def make(self):
         return MixtureOfGaussians(COMPONENTS, spread=0.6, min_scale=0.2)
@@ -69,10 +66,10 @@ class TestMixtureOfGaussians(PriorTests):
         scale = 0.2 + nn.functional.softplus(prior.raw_scale)
         return mixture(prior.loc, scale, prior.logits.exp() / prior.logits.exp().sum(0))
 
-    def test_weights_sum_to_one_and_are_those_of_the_density(self, prior):
-        assert prior.weights.shape == (COMPONENTS, LEAVES)
-        torch.testing.assert_close(prior.weights.sum(0), torch.ones(LEAVES))
-        torch.testing.assert_close(prior.weights, prior().log_weight.exp())
+    def test_weights_sum_to_one_and_are_those_of_the_density(self, part):
+        assert part.weights.shape == (COMPONENTS, LEAVES)
+        torch.testing.assert_close(part.weights.sum(0), torch.ones(LEAVES))
+        torch.testing.assert_close(part.weights, part().log_weight.exp())
 
     def test_starts_with_the_variance_of_the_standard_normal(self):
         prior = MixtureOfGaussians(4000, spread=0.8).bind(leaves=2, event_shape=(3,))
@@ -85,10 +82,10 @@ class TestMixtureOfGaussians(PriorTests):
     def test_default_is_the_papers_number(self):
         assert MixtureOfGaussians().components == 500
 
-    def test_scales_have_a_floor(self, prior):
+    def test_scales_have_a_floor(self, part):
         with torch.no_grad():
-            prior.raw_scale.fill_(-1e3)
-        assert torch.equal(prior().scale, torch.full((COMPONENTS, LEAVES, LATENT), 0.2))
+            part.raw_scale.fill_(-1e3)
+        assert torch.equal(part().scale, torch.full((COMPONENTS, LEAVES, LATENT), 0.2))
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -116,7 +113,7 @@ class TestMixtureOfGaussians(PriorTests):
 
 
 class VampPriorTests(PriorTests):
-    leaf_dims = {"pseudo_inputs": 0}
+    learned = {"pseudo_inputs"}
 
     def bound(self, leaves=LEAVES):
         prior = self.make().bind(leaves=leaves, event_shape=(LATENT,), pixels=PIXELS)
@@ -142,15 +139,23 @@ class VampPriorTests(PriorTests):
         self.guide = together
         return one
 
-    def test_state_dict_round_trip(self, prior):
+    def test_state_dict_round_trip(self, part):
         guide = self.guide
         z = torch.randn(ROWS, LEAVES, LATENT)
         one = self.bound()
-        one.load_state_dict(prior.state_dict())
-        assert set(prior.state_dict()) == set(self.leaf_dims)  # not the encoder, which is the guide's
-        assert not torch.equal(one().log_prob(z), prior().log_prob(z))
+        one.load_state_dict(part.state_dict())
+        assert set(part.state_dict()) == self.learned  # not the encoder, which is the guide's
+        assert not torch.equal(one().log_prob(z), part().log_prob(z))
         self.guide.load_state_dict(guide.state_dict())
-        assert torch.equal(one().log_prob(z), prior().log_prob(z))
+        assert torch.equal(one().log_prob(z), part().log_prob(z))
+
+    def test_follows_dtype(self, part):
+        z = torch.ones(LEAVES, LATENT)
+        expected = part().log_prob(z)
+        self.guide.float()
+        law = part.float()()
+        assert law.sample().dtype == law.mean.dtype == law.log_prob(z.float()).dtype == torch.float32
+        torch.testing.assert_close(law.log_prob(z.float()).double(), expected, rtol=1e-5, atol=1e-5)
 
     def reference(self, prior):
         """The encoder asked about one pseudo-input of one leaf after the other, by hand."""
@@ -170,18 +175,18 @@ class VampPriorTests(PriorTests):
             weights = prior.logits.softmax(-1).t()
         return mixture(loc.detach(), scale.detach(), weights.detach())
 
-    def test_gradients_of_the_encoder(self, prior):
+    def test_gradients_of_the_encoder(self, part):
         """By finite differences along a random direction, all parameters of the guide together."""
         z = torch.randn(ROWS, LEAVES, LATENT)
         parameters = list(self.guide.parameters())
-        grads = torch.autograd.grad(prior().log_prob(z).sum(), parameters)
+        grads = torch.autograd.grad(part().log_prob(z).sum(), parameters)
         directions = [torch.randn_like(parameter) for parameter in parameters]
         values = []
         for step in (1e-6, -1e-6):
             with torch.no_grad():
                 for parameter, direction in zip(parameters, directions, strict=True):
                     parameter.add_(step * direction)
-                values.append(prior().log_prob(z).sum())
+                values.append(part().log_prob(z).sum())
                 for parameter, direction in zip(parameters, directions, strict=True):
                     parameter.sub_(step * direction)
         slope = sum((grad * direction).sum() for grad, direction in zip(grads, directions, strict=True))
@@ -193,19 +198,19 @@ class TestVampPrior(VampPriorTests):
     def make(self):
         return VampPrior(COMPONENTS)
 
-    def test_is_the_mean_of_the_posteriors_at_the_pseudo_inputs(self, prior):
+    def test_is_the_mean_of_the_posteriors_at_the_pseudo_inputs(self, part):
         """Equation (9)."""
         z = torch.randn(ROWS, LEAVES, LATENT)
-        u = prior.pseudo_inputs.clamp(0, 1)
+        u = part.pseudo_inputs.clamp(0, 1)
         densities = [self.guide.encode(u[:, k].unsqueeze(0)).log_prob(z).exp() for k in range(COMPONENTS)]
-        torch.testing.assert_close(prior().log_prob(z).exp(), sum(densities) / COMPONENTS)
+        torch.testing.assert_close(part().log_prob(z).exp(), sum(densities) / COMPONENTS)
 
 
 class TestVampPriorOfData(VampPriorTests):
     def make(self):
         return VampPrior(data=torch.randn(COMPONENTS, PIXELS))
 
-    def test_options_make_the_same_prior(self):
+    def test_options_make_the_same_part(self):
         """The data are no option: a prior that waits for its pseudo-inputs comes back."""
         prior = self.make()
         again = VampPrior(**prior.options())
@@ -219,7 +224,7 @@ class TestVampPriorOfTrainedData(VampPriorTests):
 
 
 class TestVampPriorOfLearnedWeights(VampPriorTests):
-    leaf_dims = {"pseudo_inputs": 0, "logits": 0}
+    learned = {"pseudo_inputs", "logits"}
 
     def make(self):
         return VampPrior(COMPONENTS, weights="learned")
@@ -230,7 +235,7 @@ class TestPriorOfOnesOwn(PriorTests):
 
     reparameterised = True
     keeps = False
-    leaf_dims = {"loc": 0}
+    learned = {"loc"}
 
     class LearnedNormal(Prior):
         def build(self, leaves, event_shape):
@@ -242,9 +247,6 @@ class TestPriorOfOnesOwn(PriorTests):
 
     def make(self):
         return self.LearnedNormal()
-
-    def bound(self, leaves=LEAVES):
-        return self.make().bind(leaves=leaves, event_shape=(LATENT,), pixels=PIXELS)
 
     def reference(self, prior):
         return Independent(Normal(prior.loc.detach(), 1.0), 1)

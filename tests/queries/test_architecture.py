@@ -14,10 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pyro_spvae import Circuit, poon_domingos
-from pyro_spvae.likelihoods import Normal
-from pyro_spvae.models import SPVAE, VAE
+from pyro_spvae.models import SPVAE
 from tests.helpers import small_spvae
-from tests.models import own_parts
 from tests.queries.test_storage import GRID, MODELS
 
 
@@ -25,7 +23,7 @@ class TestArchitecture:
     def test_is_plain_and_survives_json(self):
         spvae = MODELS["own parts"]()
         architecture = spvae.architecture()
-        assert list(architecture) == ["regions", "units", "leaves", "channels", "leaf", "guide", "dtype"]
+        assert list(architecture) == ["root", "regions", "units", "leaves", "channels", "leaf", "guide", "dtype"]
         again = SPVAE.from_architecture(json.loads(json.dumps(architecture)))
         assert {name: value.shape for name, value in again.state_dict().items()} == {
             name: value.shape for name, value in spvae.state_dict().items()
@@ -56,8 +54,8 @@ class TestArchitecture:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"unitz": 2}, "architecture has the unknown key 'unitz'; its keys are regions, units, leaves, channels, "),
-            ({"units": ...}, "architecture lacks the key 'units'; its keys are regions, units, "),
+            ({"unitz": 2}, "architecture has the unknown key 'unitz'; its keys are root, regions, units, leaves, "),
+            ({"units": ...}, "architecture lacks the key 'units'; its keys are root, regions, "),
             ({"regions": 3}, "regions is a int; the JSON text of a region graph is needed"),
             ({"regions": "{"}, "text must be the JSON of a region graph, but is not JSON"),
             ({"regions": "[" * 100_000}, "architecture describes a model that cannot be made (RecursionError"),
@@ -75,6 +73,10 @@ class TestArchitecture:
             ({"channels": 0}, "channels is 0; a positive integer or None is needed"),
             ({"dtype": "int64"}, "dtype is 'int64'; known are float64, float32"),
             ({"dtype": ["float32"]}, "dtype is ['float32']; known are float64, float32"),
+            ({"root": 3}, "root is 3; the name of a class of models is needed"),
+            ({"root": "spna"}, "root is 'spna'; did you mean spn?"),
+            ({"root": "os:system"}, "root is 'os:system'; a subclass of pyro_spvae.queries.root.Root is needed"),
+            ({"root": "spn"}, "architecture describes a model that cannot be made (TypeError: leaf is a VAE; an inst"),
             ({"leaf": None}, "the description of a leaf is None; a dict"),
             (
                 {"guide": {"kind": "leaf", "class": "vae", "options": {}}},
@@ -132,10 +134,6 @@ class TestArchitecture:
 
         with pytest.raises(ValueError, match="^the circuit is a MyCircuit, which cannot be described; use a Circuit$"):
             SPVAE(MyCircuit(GRID, 2)).architecture()
-        with pytest.raises(ValueError, match="^Forgetful cannot be saved: its constructor takes 'size'"):
-            leaf = VAE(Normal(), 2, (3,))
-            leaf.prior = own_parts.Forgetful()
-            SPVAE(GRID, leaf=leaf).architecture()
         mixed = small_spvae(GRID)
         mixed.circuit.float()
         with pytest.raises(ValueError, match="^the parameters have the types .*torch.float32.*torch.float64"):

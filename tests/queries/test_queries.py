@@ -10,11 +10,14 @@ import types
 import pyro
 import pytest
 import torch
+from pyro import poutine
 
 from pyro_spvae import poon_domingos, whole
 from pyro_spvae.guides import HierarchicalGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
-from pyro_spvae.models import HVAE, SPVAE, VAE, Embedding, queries
+from pyro_spvae.models import HVAE, SPVAE, VAE, Embedding
+from pyro_spvae.queries import queries
+from pyro_spvae.queries.posterior import LeafDraws, prior_sites
 from tests.circuits.oracle import enumerate_induced_trees
 from tests.helpers import small_spvae
 from tests.linear_gaussian import LinearGaussian
@@ -105,20 +108,20 @@ class TestEmbed:
         x, observed = torch.randn(5, 1, 4, 4), torch.rand(5, 1, 4, 4) < 0.7
         whole_batch = spvae.embed(x, observed, num_particles=3)
         rows = []
-        prepare = spvae.prepare
+        make = LeafDraws.make
         monkeypatch.setattr(queries, "_BLOCK", 6)
-        monkeypatch.setattr(
-            SPVAE, "prepare", lambda self, x, observed=None: (rows.append(len(x)), prepare(x, observed))[1]
-        )
+        monkeypatch.setattr(LeafDraws, "make", lambda *args: (rows.append(args[1].rows), make(*args))[1])
         blocks = spvae.embed(x, observed, num_particles=3)
-        assert set(rows) == {2, 1}
+        assert rows == [2, 2, 1]
         torch.testing.assert_close(blocks.latents["z"], whole_batch.latents["z"])
         assert [one.shape for one in blocks.sum_posterior] == [one.shape for one in whole_batch.sum_posterior]
 
-    def test_a_site_without_mean(self):
+    def test_draws_of_a_site_without_mean_are_averaged(self):
         spvae = SPVAE(GRID, leaf=VAE(Normal(), 2, (3,)), guide=own_parts.MeanlessGuide())
-        with pytest.raises(ValueError, match="^the latent site 'z' has no mean: the guide's .* does not define it$"):
-            spvae.embed(torch.randn(2, 1, 4, 4), num_particles=2)
+        x = torch.randn(2, 1, 4, 4)
+        law = poutine.trace(spvae.guide).get_trace(x).nodes["z"]["fn"].base_dist
+        found = spvae.embed(x, num_particles=4000).latents["z"]
+        assert ((found - law.loc).abs() < 5 * law.scale / 4000**0.5).all()
 
     def test_leaves_no_trace_behind(self):
         spvae = small_spvae(GRID)
@@ -133,7 +136,7 @@ class TestInterpolate:
         leaf = spvae.posterior(x, num_particles=num_particles).tree.leaf_values.squeeze(-2)
         tree, _ = spvae.circuit.mpe(leaf)
         z = spvae.leaf_guide.encode(spvae.leaf.features(spvae.view(x))).loc
-        return spvae.view.assemble(tree, spvae.leaf.pixels.likelihood(spvae.leaf.pixels.decoder(z)).mean).detach()
+        return spvae.view.assemble(tree, spvae.leaf.pixels(z).mean).detach()
 
     @pytest.mark.parametrize("likelihood", [Normal, Bernoulli])
     def test_ends_are_the_most_probable_reconstructions(self, likelihood):
@@ -228,7 +231,7 @@ def test_decoding_draws_what_is_not_given():
     spvae = small_spvae(leaf=leaf, guide=HierarchicalGuide(hidden_dims=(3,)))
     tree = spvae.circuit.sample((5,))
     z2, z1 = torch.randn(2, 5, spvae.num_leaves, 2)
-    means = leaf.pixels.likelihood(leaf.pixels.decoder(z1, z2)).mean
+    means = leaf.pixels(z1, z2).mean
     assert torch.allclose(spvae.decode(tree, {"z2": z2, "z1": z1}), spvae.view.assemble(tree, means))
     first, second = (spvae.decode(tree, {"z2": z2}) for _ in range(2))
     assert first.shape == (5, *spvae.event_shape) and not torch.allclose(first, second)
@@ -250,6 +253,11 @@ def test_data_on_another_device():
         spvae.log_likelihood(x.to("meta"))
     with pytest.raises(ValueError, match="^observed is on the device meta, the model on cpu; move it, as in"):
         spvae.impute(x, observed.to("meta"))
+
+
+def test_what_the_prior_says_is_computed_on_the_models_device():
+    nodes = prior_sites(small_spvae(poon_domingos((3, 2), delta=2)).to("meta"), 2, 3)
+    assert {nodes[site]["value"].device.type for site in ("tree", "z", "x")} == {"meta"}
 
 
 @pytest.mark.parametrize("means", [False, True])

@@ -15,10 +15,11 @@ import torch
 
 from pyro_spvae import Circuit, CircuitELBO, poon_domingos, random_binary_tree, whole
 from pyro_spvae.checkpoint import read_checkpoint, write_checkpoint
-from pyro_spvae.guides import NormalGuide
+from pyro_spvae.guides import MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
-from pyro_spvae.models import SPVAE, VAE
+from pyro_spvae.models import SPVAE, VAE, MixedLeaf
 from pyro_spvae.nn import MLP
+from pyro_spvae.priors import StandardNormal
 from tests.helpers import small_spvae
 from tests.models import own_parts
 
@@ -48,9 +49,20 @@ MODELS = {
         leaf=VAE(own_parts.Laplace(0.3), 2, prior=own_parts.Mixture(3, 0.5), decoder=own_parts.Affine(0.2)),
         guide=NormalGuide(encoder=own_parts.Affine()),
     ),
+    "lists and dicts of parts": lambda: SPVAE(
+        GRID,
+        leaf=MixedLeaf(
+            [VAE(Normal(), 2, prior=own_parts.Sum([own_parts.Mixture(2)], {"a": StandardNormal()})), VAE(Normal(), 3)]
+        ),
+        guide=MixedGuide([NormalGuide((3,)), NormalGuide()]),
+    ),
+    "an option under another name": lambda: SPVAE(GRID, leaf=VAE(Normal(), 3, prior=own_parts.Forgetful(2.0))),
     "own programs": lambda: SPVAE(GRID, leaf=own_parts.TwoLayer(2), guide=own_parts.TwoLayerGuide()),
     "own guide": lambda: SPVAE(GRID, leaf=VAE(Normal(), 2, (3,)), guide=own_parts.LinearGuide()),
 }
+
+
+PRIOR = {"kind": "prior", "class": "standard-normal", "options": {}}
 
 
 def same_answers(one, other):
@@ -156,8 +168,12 @@ class TestRoundTrip:
         class Mine(SPVAE):
             pass
 
-        small_spvae(GRID).save(tmp_path)
-        assert type(Mine.load(tmp_path)) is Mine
+        small_spvae(GRID).save(tmp_path / "theirs")
+        assert type(Mine.load(tmp_path / "theirs")) is Mine
+        own_parts.OwnRoot(GRID).save(tmp_path / "own")
+        assert type(SPVAE.load(tmp_path / "own")) is type(own_parts.OwnRoot.load(tmp_path / "own")) is own_parts.OwnRoot
+        with pytest.raises(ValueError, match="the model is a OwnRoot, no Mine; load it by OwnRoot.load$"):
+            Mine.load(tmp_path / "own")
 
     def test_a_second_save_replaces_the_first(self, tmp_path):
         for spvae in (small_spvae(GRID), small_spvae(GRID)):
@@ -251,11 +267,11 @@ class TestFiles:
                 "the parameters in .*: circuit.layers.0.logits is a list, not a tensor",
             ),
             (
-                lambda s: s["architecture"]["leaf"]["options"]["prior"].update({"class": "gone.module:Prior"}),
+                lambda s: s["architecture"]["leaf"]["options"].update(prior=PRIOR | {"class": "gone.module:Prior"}),
                 "the model in .* cannot be made: prior is 'gone.module:Prior', which cannot be imported",
             ),
             (
-                lambda s: s["architecture"]["leaf"]["options"]["prior"].update({"class": "os:system"}),
+                lambda s: s["architecture"]["leaf"]["options"].update(prior=PRIOR | {"class": "os:system"}),
                 "the model in .* cannot be made: prior is 'os:system'; a subclass of .*Prior is needed",
             ),
         ],

@@ -12,17 +12,20 @@ import pytest
 import torch
 
 from pyro_spvae.reproduce import spvae as experiments
+from pyro_spvae.reproduce.finished import Finished, finished
 from pyro_spvae.reproduce.race import _trainers, summarise
-from pyro_spvae.reproduce.report import Finished, finished, write_report
+from pyro_spvae.reproduce.report import write_report
 from pyro_spvae.training.job import set_up
 from tests.cli_cases import invoke
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
+@pytest.fixture(autouse=True, scope="module")
+def quick():
     """Schedules of a few epochs."""
     steps = {model: {"paper": 3 * 391, "small": 2 * 391} for model in experiments._STEPS}
-    monkeypatch.setattr(experiments, "_STEPS", steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "_STEPS", steps)
+        yield
 
 
 def reproduce(*args):
@@ -34,16 +37,12 @@ def reproduce(*args):
 @pytest.fixture(scope="module")
 def done(tiny_mnist, tmp_path_factory):
     """A folder with some finished experiments."""
-    patch = pytest.MonkeyPatch()
-    steps = {model: {"paper": 3 * 391, "small": 2 * 391} for model in experiments._STEPS}
-    patch.setattr(experiments, "_STEPS", steps)
     out = tmp_path_factory.mktemp("runs")
     common = ("--budget", "small", "--data-dir", tiny_mnist, "--out", out)
     printed = {
         model: reproduce("spvae-table1", "--model", model, "--recipe", "tuned", *common) for model in ("spvae", "vae")
     }
     printed["figure2"] = reproduce("spvae-figure2", "--fractions", "0.1,1", "--recipe", "tuned", *common)
-    patch.undo()
     return out, printed
 
 

@@ -1,21 +1,23 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
 """
-Runs that are killed (SIGKILL) at chosen moments and resumed, each in a process of its own, one of them in two.
+Runs that are killed (SIGKILL) at chosen moments and resumed, each in a process of its own, one by command in two.
 
 Started as a program, which loads everything once and then forks: ``python -m tests.training.killer FOLDER``. It leaves
-``FOLDER/<name>`` for every case, ``FOLDER/whole`` and ``FOLDER/whole of two`` for runs that were never stopped, and
-``FOLDER/report.json`` with how each process ended.
+``FOLDER/<name>`` for every case, ``FOLDER/whole`` and ``FOLDER/whole of two`` for runs that were never stopped (the
+latter is asked for twice), and ``FOLDER/report.json`` with how each process ended.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -23,6 +25,7 @@ import torch._dynamo  # noqa: F401  # which the first optimiser of each process 
 
 import pyro_spvae.checkpoint
 import pyro_spvae.training.train as train_module
+from pyro_spvae.commands import app
 from pyro_spvae.training import run_folder
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
@@ -97,6 +100,8 @@ def fork(action, **environment: str) -> int:
         try:
             os.environ.update(environment)
             action()
+        except SystemExit as error:
+            os._exit(error.code)
         except BaseException as error:
             print(type(error).__name__, error, file=sys.stderr)
             os._exit(1)
@@ -119,16 +124,22 @@ def run(action, after=None) -> int:
 
 
 def run_two(action) -> int:
-    """Exit status of the first of two processes that share an action; where it is killed, both are."""
+    """Exit status of both of two processes that share an action; where the first is killed, the other is too."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = str(free.getsockname()[1])
     address = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "WORLD_SIZE": "2"}
     first, second = (fork(action, RANK=rank, LOCAL_RANK=rank, **address) for rank in ("0", "1"))
     status = end(first)
-    if status != 0:
+    if status < 0:
         os.kill(second, signal.SIGKILL)
-    return max(status, end(second), key=abs)
+    other = end(second)
+    return status if other in (status, -signal.SIGKILL) else other
+
+
+def command(*args) -> Callable[[], None]:
+    """Training by the command line."""
+    return lambda: app(["train", *map(str, args), "--quiet"])
 
 
 def main(folder: Path) -> None:
@@ -149,25 +160,34 @@ def main(folder: Path) -> None:
         schedule="cosine",
         preprocess="dequantize",
     )
-    report = {}
-    for name, start in (("whole", run), ("whole of two", run_two)):
-        report[name] = [start(lambda out=folder / name: train_module.train(config, out))]
-    cases = CASES | {f"after {seconds} seconds": seconds for seconds in TIMES}
-    cases["in the middle of an epoch of two"] = CASES["in the middle of an epoch"]
-    for name, moment in cases.items():
-        out, start = folder / name, run_two if name.endswith("two") else run
 
-        def killed(moment=moment, out=out):
+    def go_on(moment, out, start, train, resume):
+        """How a run and what is done after it ends."""
+
+        def killed():
             if callable(moment):
                 moment()
-            train_module.train(config, out)
+            train()
 
         ends = [start(killed) if callable(moment) else run(killed, moment)]
         if not out.exists():  # nothing was there yet
-            ends.append(start(lambda out=out: train_module.train(config, out)))
+            ends.append(start(train))
         elif not RunFolder(out).is_finished:
-            ends.append(start(lambda out=out: train_module.resume(out)))
-        report[name] = ends
+            ends.append(start(resume))
+        return ends
+
+    report = {"whole": [run(lambda: train_module.train(config, folder / "whole"))]}
+    for name, moment in (CASES | {f"after {seconds} seconds": seconds for seconds in TIMES}).items():
+        out = folder / name
+        train = functools.partial(train_module.train, config, out)
+        report[name] = go_on(moment, out, run, train, functools.partial(train_module.resume, out))
+
+    # in two processes
+    (folder / "config.json").write_text(json.dumps(config.to_dict()))
+    whole, two = (("--config", folder / "config.json", "--out", folder / name) for name in ("whole of two", "two"))
+    report["whole of two"] = [run_two(command(*whole)), run_two(command(*whole))]  # the folder exists then
+    resume = command("--resume", folder / "two")
+    report["two"] = go_on(CASES["in the middle of an epoch"], folder / "two", run_two, command(*two), resume)
     (folder / "report.json").write_text(json.dumps(report))
 
 

@@ -28,6 +28,11 @@ PIXEL = {
     "structure": "poon-domingos",
     "delta": 2,
 }
+ASKED = f"decoder is {PIXEL['decoder']!r}, but the leaf"
+ENCODER = (
+    "the network 'pixelcnn' is a decoder and cannot encode patches; give it as decoder alone, and another network as "
+    "encoder"
+)
 
 
 def model(data=DATA, **options):
@@ -66,26 +71,12 @@ class TestDecoderOption:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (
-                {"leaf": "factorized"},
-                f"decoder is {PIXEL['decoder']!r}, but the leaf 'factorized' takes none; leave one of them out",
-            ),
-            (
-                {"leaf": "vae(hidden_dims=(3,))"},
-                f"decoder is {PIXEL['decoder']!r}, but the leaf 'vae(hidden_dims=(3,))' takes none; leave one of them "
-                "out",
-            ),
+            ({"leaf": "factorized"}, f"{ASKED} 'factorized' takes none; leave one of them out"),
+            ({"leaf": "vae(hidden_dims=(3,))"}, f"{ASKED} 'vae(hidden_dims=(3,))' takes none; leave one of them out"),
             ({"decoder": " "}, "decoder is empty; a name is needed"),
             ({"decoder": 3}, "decoder is 3; a text is needed"),
-            (
-                {"decoder": "pixelcn"},
-                "network is 'pixelcn'; did you mean pixelcnn?",
-            ),
-            (
-                {"network": "pixelcnn", "decoder": None},
-                "the network 'pixelcnn' is a decoder and cannot encode patches; give it as decoder alone, and another "
-                "network as encoder",
-            ),
+            ({"decoder": "pixelcn"}, "network is 'pixelcn'; did you mean pixelcnn?"),
+            ({"network": "pixelcnn", "decoder": None}, ENCODER),
         ],
     )
     def test_refusals(self, options, message):

@@ -182,7 +182,7 @@ class TestChain:
         assert all(one != other for one, other in zip(*bounds, strict=True))
 
 
-def main(folder: Path) -> None:
+def main(folder):
     """A whole run and a broken one, in each of several processes."""
     with distributed.processes(torch.device("cpu")):
         whole = trainer(Chain(), folder / "whole")
@@ -206,15 +206,16 @@ def state(made):
     return made.spvae.leaf.prior.state.clone()
 
 
-class TestProcesses:
-    @pytest.fixture(scope="class")
-    def two(self, tmp_path_factory):
-        """The folder of two processes, and what each of them left."""
-        folder = tmp_path_factory.mktemp("two")
-        done = processes(2, "tests.training.test_life_cycle", folder)
-        assert done.returncode == 0, done.stderr
-        return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The folder of two processes, and what each of them left."""
+    folder = tmp_path_factory.mktemp("two")
+    done = processes(2, "tests.training.test_life_cycle", folder)
+    assert done.returncode == 0, done.stderr
+    return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
+
+class TestProcesses:
     def test_each_has_a_chain_of_its_own(self, two):
         chains = [result["chain"] for result in two[1]]
         assert chains[0].shape[0] == STEPS and (chains[0] != chains[1]).all()

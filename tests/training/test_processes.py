@@ -1,17 +1,16 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Two gloo processes against one."""
+"""Two gloo processes against one; two that are killed and resumed are in test_resume."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
 from pyro_spvae import distributed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
-from tests.cli_cases import QUICK, processes
+from tests.cli_cases import processes
 from tests.training import worker
 
 
@@ -78,20 +77,6 @@ def test_evaluation_is_that_of_one_process(two):
     assert torch.equal(two[0]["log_likelihoods"], alone) and torch.equal(two[1]["log_likelihoods"], alone)
     bounds = mean_bounds(trainer.spvae, trainer.elbo, test, seed=3)
     assert two[0]["bounds"] == two[1]["bounds"] == bounds
-
-
-def test_training_by_command(tmp_path):
-    np.save(tmp_path / "data.npy", np.random.default_rng(0).random((41, 4, 4), dtype=np.float32))
-    done = processes(2, "pyro_spvae", "train", tmp_path / "data.npy", *QUICK, "--quiet", "--out", tmp_path / "run")
-    assert done.returncode == 0 and not done.stdout, done.stderr
-    assert (tmp_path / "run" / "results.json").exists()
-
-
-def test_a_refusal_is_told_once_and_ends_all(tmp_path):
-    (tmp_path / "run").mkdir()
-    done = processes(2, "pyro_spvae", "train", "digits", "--out", tmp_path / "run")
-    assert done.returncode != 0
-    assert done.stderr.count("Error: out is") == 1
 
 
 def test_one_process_needs_no_launcher():

@@ -78,9 +78,13 @@ class TestKilled:
 
     def test_two_processes(self, killed):
         folder, report, errors = killed
-        name = "in the middle of an epoch of two"
-        assert report["whole of two"] == [0] and report[name] == [-9, 0], errors
-        assert_same(outcome(folder / name), outcome(folder / "whole of two"))
+        assert report["two"] == [-9, 0], errors
+        assert_same(outcome(folder / "two"), outcome(folder / "whole of two"))
+
+    def test_a_refusal_ends_both_processes_and_is_told_once(self, killed):
+        _, report, errors = killed
+        assert report["whole of two"] == [0, 2], errors
+        assert errors.count("Error: out is") == 1
 
     def test_nothing_else_is_left(self, killed):
         folder, report, _ = killed

@@ -75,28 +75,24 @@ def test_goes_on_from_the_middle_of_an_epoch(tmp_path):
         assert torch.equal(value, second.spvae.state_dict()[key])
 
 
-class TestRefuses:
-    def test_leaves_with_latent_variables(self):
-        spvae = SPVAE(poon_domingos((2, 2), delta=1), latent_dim=1, likelihood=Normal())
-        with pytest.raises(ValueError) as error:
-            spvae.fit(torch.rand(20, 1, 2, 2), optimiser="em")
-        assert str(error.value) == (
-            "optimiser is 'em', which trains vanilla SPNs (models.SPN, --leaf factorized); the model is SPVAE of VAE"
-        )
+class NoStatistics(Bernoulli):
+    statistics = Likelihood.statistics
 
-    def test_a_likelihood_without_statistics(self):
-        class Other(Bernoulli):
-            def statistics(self, x, weight):
-                return Likelihood.statistics(self, x, weight)
 
-        with pytest.raises(ValueError, match="^the likelihood Other has no sufficient statistics, which EM needs"):
-            make_spn(Other()).fit(binary(), optimiser="em")
+def vaes() -> SPVAE:
+    return SPVAE(poon_domingos((2, 2), delta=1), latent_dim=1, likelihood=Normal())
 
-    def test_options_of_gradients(self):
-        with pytest.raises(ValueError, match="^clip is 1.0, but the optimiser 'em' takes no gradients; leave it out$"):
-            FitConfig(optimiser="em", clip=1.0)
-        with pytest.raises(ValueError, match="^smoothing is -1"):
-            FitConfig(optimiser="em", smoothing=-1)
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (vaes, r"optimiser is 'em', which trains vanilla SPNs .*--leaf factorized\); the model is SPVAE of VAE$"),
+        (lambda: make_spn(NoStatistics()), "the likelihood NoStatistics has no sufficient statistics, which EM needs"),
+    ],
+)
+def test_refuses(make, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        make().fit(binary(), optimiser="em")
 
 
 def test_by_command(tmp_path):

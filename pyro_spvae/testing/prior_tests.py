@@ -1,0 +1,97 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What every prior is tested by."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_spvae.blocks.latent import support_key
+from pyro_spvae.testing.block_tests import LATENT, LEAVES, PIXELS, ROWS, BlockTests, check_gradients, close
+
+
+class PriorTests(BlockTests):
+    """
+    A prior is a block whose call, given nothing, returns a normalised distribution over the latent vector of every leaf,
+    from which its samples come.
+
+    Subclasses define :meth:`make`. The moments are integrals over a grid, from ``-reach`` to ``reach`` in each of two
+    dimensions, which must hold almost all of the mass.
+    """
+
+    sizes = {"leaves": LEAVES, "event_shape": (LATENT,), "pixels": PIXELS}
+    reach = 9.0
+    #: whether parameters have a leaf axis, so that leaves differ and are independent
+    by_leaf = True
+
+    def test_shapes(self, part: Any) -> None:
+        law = part()
+        assert law.event_shape == (LATENT,)
+        assert torch.broadcast_shapes(law.batch_shape, (LEAVES,)) == (LEAVES,)
+        for shape in ((LEAVES,), (ROWS, LEAVES), (2, ROWS, LEAVES)):
+            expanded = law.expand(torch.Size(shape))
+            z = expanded.sample()
+            assert z.shape == (*shape, LATENT) and expanded.batch_shape == shape
+            assert expanded.sample(torch.Size((7,))).shape == (7, *shape, LATENT)
+            assert expanded.log_prob(z).shape == shape
+            close(expanded.log_prob(z), law.log_prob(z))
+
+    def test_has_the_support_it_says(self, part: Any) -> None:
+        assert support_key(part().support) == support_key(part.support)
+
+    def _grid(self) -> tuple[Tensor, float]:
+        line = torch.linspace(-self.reach, self.reach, 361)
+        return torch.cartesian_prod(line, line), float(line[1] - line[0]) ** 2
+
+    def test_samples_have_the_moments_of_the_density(self, part: Any) -> None:
+        grid, cell = self._grid()
+        with torch.no_grad():
+            mass = part().log_prob(grid.unsqueeze(-2).expand(-1, LEAVES, -1)).exp() * cell  # [point, leaf]
+        torch.testing.assert_close(mass.sum(0), torch.ones(LEAVES), atol=2e-4, rtol=0)
+        drawn = part().expand(torch.Size((40_000, LEAVES))).sample()
+        for statistic in (
+            lambda z: z[..., 0],
+            lambda z: z[..., 1].square(),
+            lambda z: z[..., 0] * z[..., 1],
+            lambda z: (z[..., 0] - z[..., 1]).abs(),
+            lambda z: z.norm(dim=-1).cos(),
+        ):
+            expected = (mass * statistic(grid).unsqueeze(-1)).sum(0)
+            found = statistic(drawn)
+            error = found.std(0) / math.sqrt(len(drawn))
+            assert bool(((found.mean(0) - expected).abs() < 4.5 * error + 2e-3).all())
+            assert bool((error < 0.1).all())
+
+    def test_gradients_reach_every_parameter(self, part: Any) -> None:
+        z = torch.randn(ROWS, LEAVES, LATENT, requires_grad=True)
+        check_gradients({"z": z, **dict(part.named_parameters())}, part().log_prob(z).sum())
+
+    def test_each_leaf_is_as_if_alone(self, part: Any) -> None:
+        if not self.by_leaf:
+            pytest.skip("one prior for all leaves")
+        z = torch.randn(ROWS, LEAVES, LATENT)
+        together = part().log_prob(z)
+        for leaf in range(LEAVES):
+            close(self.alone(part, leaf)().log_prob(z[:, leaf : leaf + 1]), together[:, leaf : leaf + 1])
+
+    def test_leaves_and_rows_are_drawn_independently(self, part: Any) -> None:
+        z = part().expand(torch.Size((4000, LEAVES))).sample()
+        standard = (z - z.mean(0)) / z.std(0)
+        for one, other in ((standard[:, 0], standard[:, 1]), (standard[:-1, 0], standard[1:, 0])):
+            assert bool(((one * other).mean(0).abs() < 4.5 / math.sqrt(len(one))).all())
+
+    def test_samples_carry_no_gradient(self, part: Any) -> None:
+        assert not part().expand(torch.Size((LEAVES,))).sample().requires_grad
+
+    def test_follows_dtype(self, part: Any) -> None:
+        z = torch.ones(LEAVES, LATENT)
+        expected = part().log_prob(z)
+        law = part.to(torch.float32)()
+        value = law.log_prob(z.float())
+        assert law.sample().dtype == value.dtype == torch.float32
+        close(value, expected, torch.float32)
