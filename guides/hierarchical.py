@@ -26,8 +26,7 @@ class HierarchicalGuide(LeafGuide):
     q(z_1 \mid x, z_2)` (Tomczak and Welling 2018, (14) to (16)), or ``"bottom-up"``, :math:`q(z_1 \mid x)\,
     q(z_2 \mid z_1)` (Burda et al. 2016), which has no :math:`q(z_2 \mid x)` for a VampPrior.
 
-    :param Sequence[int] hidden_dims: hidden layers of the default networks, (32, 32).
-    :param str activation: activation of the default networks, ``"softplus"``.
+    :param Sequence[int] hidden_dims: hidden layers of the default networks, (32, 32); ``activation``: ``"softplus"``.
     :param str scale: of both, see :func:`pyro_spvae.blocks.positive_scale`; ``min_scale`` is the smallest.
     :param Network encoder: from features to mean and scale of the variable that is drawn first.
     :param Network second: from features and ``z2`` (top-down) or from ``z1`` to those of the other one.
@@ -44,18 +43,15 @@ class HierarchicalGuide(LeafGuide):
         super().__init__()
         self.order = checks.one_of("order", order, tuple(_ORDERS))
         given, options = {"encoder": encoder, "second": second}, {"hidden_dims": hidden_dims, "activation": activation}
-        several = ("second",) if order == "top-down" else ()
-        networks = networks_or_defaults(given, several, shared=True, **options)
+        networks = networks_or_defaults(given, options, self.joint_networks if order == "top-down" else (), True)
         self.first, self.second = (Gaussian(network, scale, min_scale) for network in networks)
 
-    def build(
-        self, leaves: int, pixels: int, latents: Mapping[str, Latent], patch: tuple[int, ...] | None = None
-    ) -> None:
+    def build(self, leaves: int, pixels: int, latents: Mapping[str, Latent], patch: Any = None) -> None:
         """Binds the networks."""
         first, second = self.shape_of(latents, *_ORDERS[self.order])
         self.first.bind(leaves=leaves, inputs=pixels, event_shape=first, input_shape=patch)
-        given = {"inputs": (pixels, *first), "input_shape": patch} if self.order == "top-down" else {"inputs": first[0]}
-        self.second.bind(leaves=leaves, event_shape=second, **given)
+        seen = {"inputs": (pixels, *first), "input_shape": patch} if self.order == "top-down" else {"inputs": first[0]}
+        self.second.bind(leaves=leaves, event_shape=second, **seen)
 
     def encode(self, x: Tensor) -> Any:
         """The distribution that is drawn from first, and what the second network sees of the data."""
@@ -63,13 +59,12 @@ class HierarchicalGuide(LeafGuide):
 
     def posterior(self, x: Tensor) -> Any:
         """The distribution of ``z2`` given features; refused bottom-up."""
-        if self.order == "bottom-up":
-            raise ValueError("a VampPrior needs q(z2 | x), which the order bottom-up has not; choose order='top-down'")
-        return self.first(x)
+        if self.order == "top-down":
+            return self.first(x)
+        raise ValueError("a VampPrior needs q(z2 | x), which the order bottom-up has not; choose order='top-down'")
 
     def forward(self, encoding: Any) -> None:
         """States both sites, in the order that they are drawn in."""
-        law, embedded = encoding
-        first, second = _ORDERS[self.order]
+        (first, second), (law, embedded) = _ORDERS[self.order], encoding
         value = pyro.sample(first, law)
         pyro.sample(second, self.second(value) if embedded is None else self.second.join(embedded, value))

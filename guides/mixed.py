@@ -32,7 +32,8 @@ class MixedGuide(LeafGuide):
             checks.instance("an entry of parts", part, LeafGuide)
         self.counts = check_counts(counts, len(parts))
         # unlike a plain list it hands on Pyro's context to the parts
-        self.subsets: Any = PyroModule[nn.ModuleList]([LeafSubset(*pair[::-1]) for pair in enumerate(parts)])
+        modules: Any = PyroModule[nn.ModuleList]
+        self.subsets: Any = modules([LeafSubset(part, place) for place, part in enumerate(parts)])
 
     def build(self, leaves: int, pixels: int, latents: Mapping[str, Latent], **more: Any) -> None:
         """Binds the parts."""

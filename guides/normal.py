@@ -46,7 +46,7 @@ class NormalGuide(LeafGuide):
     ) -> None:
         super().__init__()
         options = {"hidden_dims": hidden_dims, "activation": activation, "networks": networks}
-        (encoder,) = networks_or_defaults({"encoder": encoder}, **options)
+        (encoder,) = networks_or_defaults({"encoder": encoder}, options)
         self.z = Gaussian(encoder, scale, min_scale)
 
     def build(

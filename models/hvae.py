@@ -31,7 +31,6 @@ class HVAE(LeafModel):
     :param Sequence[int] hidden_dims: hidden layers of the default networks, (32, 32); ``activation`` is ``"softplus"``.
     :param Prior prior: distribution of ``z2``; standard normal by default.
     :param str scale: of ``z1``, see :func:`pyro_spvae.blocks.positive_scale`; ``min_scale`` is the smallest.
-    :param bool skip: whether the pixels depend on ``z2`` beside ``z1``.
     :param Network conditional: from ``z2`` to mean and scale of ``z1``; ``decoder`` from ``z1``, ``z2`` to the pixels.
     :raises ValueError: for options out of range, or if all networks and options of the default ones are given.
     """
@@ -47,8 +46,8 @@ class HVAE(LeafModel):
         super().__init__()
         self.skip = checks.boolean("skip", skip)
         given = {"conditional": conditional, "decoder": decoder}
-        several = ("decoder",) if skip else ()
-        networks = networks_or_defaults(given, several, True, hidden_dims=hidden_dims, activation=activation)
+        options = {"hidden_dims": hidden_dims, "activation": activation}
+        networks = networks_or_defaults(given, options, self.joint_networks if skip else (), shared=True)
         self.prior = StandardNormal() if prior is None else prior
         checks.instance("prior", self.prior, Prior)
         bottom = checks.positive_integer("latent_dim", latent_dim)
@@ -68,5 +67,4 @@ class HVAE(LeafModel):
         """States ``z2``, ``z1`` and ``x``."""
         z2 = pyro.sample("z2", self.prior())
         z1 = pyro.sample("z1", self.z1(z2))
-        pixels = self.pixels(z1, z2, mask=mask) if self.skip else self.pixels(z1, mask=mask)
-        return pyro.sample("x", pixels, obs=x)
+        return pyro.sample("x", self.pixels(*((z1, z2) if self.skip else (z1,)), mask=mask), obs=x)

@@ -46,7 +46,8 @@ class MixedLeaf(LeafModel):
             checks.instance("an entry of parts", part, LeafModel)
         self.counts = check_counts(counts, len(parts))
         # unlike a plain list it hands on Pyro's context to the parts
-        self.subsets: Any = PyroModule[nn.ModuleList]([LeafSubset(*pair[::-1]) for pair in enumerate(parts)])
+        modules: Any = PyroModule[nn.ModuleList]
+        self.subsets: Any = modules([LeafSubset(part, place) for place, part in enumerate(parts)])
         latents: dict[str, Latent] = {}
         for subset in self.subsets:
             for name, latent in subset.program.latents.items():
@@ -67,7 +68,7 @@ class MixedLeaf(LeafModel):
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States the latent sites of the parts, and ``x`` of all leaves."""
-        observations = []
+        observations: list[Any] = []
         for subset in self.subsets:
             with SomeLeavesMessenger(subset.index, subset.leaves, subset.suffix) as some:
                 subset.program(None if x is None else subset.narrow(x), subset.narrow_mask(mask))

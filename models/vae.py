@@ -51,7 +51,7 @@ class VAE(LeafModel):
     ) -> None:
         super().__init__()
         options = {"hidden_dims": hidden_dims, "activation": activation, "networks": networks}
-        (decoder,) = networks_or_defaults({"decoder": decoder}, **options)
+        (decoder,) = networks_or_defaults({"decoder": decoder}, options)
         self.prior = StandardNormal() if prior is None else prior
         checks.instance("prior", self.prior, Prior)
         self.latents = {"z": Latent(checks.positive_integer("latent_dim", latent_dim), self.prior.support)}

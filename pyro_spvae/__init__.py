@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from pyro_spvae.conditionals import Gaussian, Pixels
     from pyro_spvae.distributions import InducedTree
     from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
-    from pyro_spvae.infer import CircuitELBO, collapse_tree, log_likelihood
+    from pyro_spvae.infer import CircuitELBO, collapse_tree
+    from pyro_spvae.infer.log_likelihood import log_likelihood
     from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Likelihood, Normal
     from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
     from pyro_spvae.priors import MixtureOfGaussians, Prior, StandardNormal, VampPrior

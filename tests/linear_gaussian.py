@@ -9,8 +9,8 @@ import torch.distributions as td
 from torch import Tensor
 
 from pyro_spvae import poon_domingos
-from pyro_spvae.models import SPVAE
 from pyro_spvae.blocks import positive_scale
+from pyro_spvae.models import SPVAE
 from tests.helpers import small_spvae
 
 

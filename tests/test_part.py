@@ -72,9 +72,7 @@ class TestBind:
         part = Recorder()
         assert part.bind(leaves=2, pixels=3) is part
         assert part.built == [(2, 3)] and part.sizes == {"leaves": 2, "pixels": 3}
-        with pytest.raises(
-            ValueError, match=r"^this Recorder is bound already \(leaves=2, pixels=3\); construct a"
-        ):
+        with pytest.raises(ValueError, match=r"^this Recorder is bound already \(leaves=2, pixels=3\); construct a"):
             part.bind(leaves=3)
         assert part.built == [(2, 3)]
 

@@ -19,8 +19,9 @@ _by_dimension: dict[tuple[type, type], _ByDimension] = {}
 
 def register_divergence(guide: type, model: type) -> Callable[[_Divergence], _Divergence]:
     r"""
-    Registers a divergence :math:`E_q[\log q(z) - \log p(z)]` of a pair of classes, as ``torch.distributions.register_kl``
-    does; it may also use the value that was drawn, where only a part of the expectation is known.
+    Registers a divergence :math:`E_q[\log q(z) - \log p(z)]` of a pair of classes, as
+    ``torch.distributions.register_kl`` does; it may also use the value that was drawn, where only a part of the
+    expectation is known.
 
     :param type guide: class of :math:`q`.
     :param type model: class of :math:`p`.

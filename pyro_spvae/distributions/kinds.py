@@ -11,8 +11,8 @@ from torch import Tensor
 
 def kind_probabilities(law: Any) -> Tensor | None:
     """
-    The probability of each kind, ``[*batch, *event, kind]``, of a Categorical distribution, whose axes may be events and
-    which may be masked or expanded; ``None`` for any other.
+    The probability of each kind, ``[*batch, *event, kind]``, of a Categorical distribution, whose axes may be events
+    and which may be masked or expanded; ``None`` for any other.
     """
     base = law
     while getattr(base, "probs", None) is None:

@@ -75,8 +75,8 @@ class CircuitELBO(ELBO):
     :param int max_plate_nesting: number of plate dimensions of the model, 2 for ``data`` and ``leaf``.
 
     A guide site with ``infer={"enumerate": "parallel"}`` takes all its values, which are particles of the weight
-    :math:`q(c)`: of each drawn particle k, :math:`w_{kl}^{1 - \alpha} = \sum_c q(c \mid x_l)\, w_{klc}^{1 - \alpha}`, and
-    :math:`\log w_{kl} = \sum_c q(c \mid x_l) \log w_{klc}` for ``alpha=1``. Its gradient is exact.
+    :math:`q(c)`: of each drawn particle k, :math:`w_{kl}^{1 - \alpha} = \sum_c q(c \mid x_l)\, w_{klc}^{1 - \alpha}`,
+    and :math:`\log w_{kl} = \sum_c q(c \mid x_l) \log w_{klc}` for ``alpha=1``. Its gradient is exact.
 
     Guide sites without ``rsample`` get the score-function gradient with the leave-one-out baseline of VIMCO (Mnih and
     Rezende 2016), which needs at least two particles.

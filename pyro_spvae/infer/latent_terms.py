@@ -30,8 +30,8 @@ class LatentTerms(NamedTuple):
         has not.
     :ivar Tensor dimension_kl: :math:`r_l\, KL(q(z_{ld} \mid x_l) \| N(0, 1))`, in closed form,
         ``[data, leaf, *event]``, where the pair of distributions has such a sum, as a ``LeafNormal`` and a standard
-        normal prior have; else ``None``, since the divergence from a mixture is no sum over dimensions. What tells dimensions apart whatever the prior is
-        the variance of their means, which active units are counted by.
+        normal prior have; else ``None``, since the divergence from a mixture is no sum over dimensions. What tells
+        dimensions apart whatever the prior is the variance of their means, which active units are counted by.
     """
 
     entropy: Tensor

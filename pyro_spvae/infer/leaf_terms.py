@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ class LeafTermCollector:
         guide_sites = _sample_sites(guide_trace)
         tree, selected, tree_outside = self._find_tree(model_sites, guide_sites)
         if self.analytic:
-            check_order(model_sites, guide_sites, "kl='analytic'")
+            check_order("kl='analytic'", model_sites, guide_sites)
         log_weight: Tensor | None = None
         score: Tensor | None = None
         observed: Tensor | None = None
@@ -263,13 +263,14 @@ def _add(total: Tensor | None, term: Tensor) -> Tensor:
     return term if total is None else total + term
 
 
-def check_order(model_sites: Any, guide_sites: Any, who: str) -> None:
+def check_order(who: str, model_sites: Iterable[str], guide_sites: Iterable[str]) -> None:
     """
+    :param str who: what takes divergences of one site at a time, for the message.
     :param model_sites: names in the order of the model.
     :param guide_sites: names in the order of the guide.
-    :param str who: what takes divergences of one site at a time, for the message.
     :raises ValueError: if the guide draws latent variables in another order than the model.
     """
+    model_sites, guide_sites = list(model_sites), list(guide_sites)
     by_model = [name for name in model_sites if name in guide_sites]
     by_guide = [name for name in guide_sites if name in model_sites]
     if by_model != by_guide:

@@ -37,8 +37,9 @@ def log_likelihood(
     .. math:: \log \sum_T p(T) \prod_{l \in T} \frac1K \sum_{k=1}^K \frac{p(x_l, z_{kl})}{q(z_{kl} \mid x_l)},
 
     the protocol of the SPVAE paper (K = 5000, Table 1). In expectation a lower bound that rises to the log-likelihood
-    with K (Theorem 2). Enumerated sites of the guide are summed over. Each datum is encoded once; at most ``chunk_size`` pairs of datum and sample are decoded at a
-    time, and exactly ``num_samples`` samples are drawn whether or not the chunks divide them. Where nothing is drawn
+    with K (Theorem 2). Enumerated sites of the guide are summed over. Each datum is encoded once; at most
+    ``chunk_size`` pairs of datum and sample are decoded at a time, and exactly ``num_samples`` samples are drawn
+    whether or not the chunks divide them. Where nothing is drawn
     besides the tree the value is exact, and computed once for any number of samples.
 
     :param callable model: a model with one ``InducedTree`` site, called as ``model(x)`` or ``model(x, observed=...)``.

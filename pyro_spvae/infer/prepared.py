@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
-class PreparesBatches:
+class PreparesBatches(nn.Module):
     """A module whose model and guide both take, in the place of data and mask, what :meth:`prepare` returns."""
 
     def prepare(self, x: Any, observed: Tensor | None = None, keep: bool = False) -> Any:
@@ -37,7 +37,7 @@ def prepared(
     owner = owner_of(model)
     if not isinstance(owner, PreparesBatches) or owner is not owner_of(guide):
         return args, kwargs
-    given = dict(zip(("x", "observed"), args, strict=False)) | kwargs
-    if len(args) > 2 or given.get("x") is None:
+    given: dict[str, Any] = dict(zip(("x", "observed"), args, strict=False)) | kwargs
+    if given.get("x") is None or len(args) > 2:
         return args, kwargs
     return (owner.prepare(given.pop("x"), given.pop("observed", None), keep=True),), given

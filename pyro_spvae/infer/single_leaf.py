@@ -85,7 +85,7 @@ class SingleLeafELBO(CircuitELBOModule):
             return
         with poutine.block():
             drawn = [_latents(_OneTree("TraceMeanField_ELBO")(program), *args, **kwargs) for program in self._pair]
-        check_order(*drawn, who="TraceMeanField_ELBO")
+        check_order("TraceMeanField_ELBO", *drawn)
 
 
 class _DifferentiableRenyi:

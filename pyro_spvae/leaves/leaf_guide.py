@@ -43,7 +43,7 @@ class LeafGuide(Part, PyroModule):
     #: names of the networks that take several inputs, where a perceptron has a first layer for each
     joint_networks: tuple[str, ...] = ()
 
-    def build(self, **sizes: Any) -> None:
+    def build(self, *args: Any, **sizes: Any) -> None:
         """There are no parameters."""
 
     def shape_of(self, latents: Mapping[str, Latent], *sites: str) -> tuple[Any, ...]:

@@ -5,13 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_spvae.blocks import Latent
 from pyro_spvae.blocks.life_cycle import parts
-from pyro_spvae.conditionals.pixels import Pixels
 from pyro_spvae.leaves.leaf_guide import LeafGuide
 from pyro_spvae.part import Part
 
@@ -20,8 +20,9 @@ class LeafModel(Part, PyroModule):
     """
     A generative program for the data of one leaf, written without plates.
 
-    Subclasses declare their :attr:`latents` in the class or when they are constructed, make their parameters in ``build(leaves, pixels)``
-    and state their sites in ``forward``: the latent variables by the declared names, and the observation ``"x"``.
+    Subclasses declare their :attr:`latents` in the class or when they are constructed, make their parameters in
+    ``build(leaves, pixels)`` and state their sites in ``forward``: the latent variables by the declared names, and
+    the observation ``"x"``.
     :class:`~pyro_spvae.models.SPVAE` runs the program once for all leaves inside the plates ``data`` (dim -2) and
     ``leaf`` (dim -1), so that every tensor has shape ``[.., data, leaf, event]`` and parameters carry a leaf axis.
 
@@ -48,7 +49,7 @@ class LeafModel(Part, PyroModule):
     """
 
     latents: Mapping[str, Latent] = {}  # not a proxy, which cannot be copied or pickled
-    pixels: Pixels | None
+    pixels: Any  # a Pixels block, or None
 
     #: registered name of the guide that is taken where none is given; by default the normal one, if anything is latent
     guide_name: str | None = None

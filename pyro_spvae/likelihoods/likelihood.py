@@ -51,9 +51,7 @@ class Likelihood(Block):
         """Sizes of the decoder outputs that the likelihood needs."""
         return (self.sizes["pixels"],)
 
-    def forward(  # type: ignore[override]
-        self, outputs: tuple[Tensor, ...], mask: Tensor | None = None
-    ) -> TorchDistribution:
+    def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         """The distribution of the pixels."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, outputs, mask=None)")
 

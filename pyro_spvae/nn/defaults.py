@@ -14,16 +14,19 @@ from pyro_spvae.nn.network import Network
 
 
 def networks_or_defaults(
-    given: Mapping[str, Network | None], several: Collection[str] = (), shared: bool = False, **options: Any
+    given: Mapping[str, Network | None],
+    options: Mapping[str, Any],
+    several: Collection[str] = (),
+    shared: bool = False,
 ) -> list[Network]:
     """
     The networks that a program was given, or by default multilayer perceptrons.
 
     :param dict given: by the names of the arguments, ``None`` for the default.
+    :param dict options: of the defaults; ``None`` for theirs.
     :param several: names of those of several inputs, which are :class:`~pyro_spvae.nn.Joint` by default; the others are
         :class:`~pyro_spvae.nn.MLP`.
     :param bool shared: whether the latter share a trunk.
-    :param options: of the defaults; ``None`` for theirs.
     :raises TypeError: if one is no network.
     :raises ValueError: if all are given and options too, or an option is out of range.
     """

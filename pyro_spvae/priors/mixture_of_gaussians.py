@@ -56,7 +56,7 @@ class MixtureOfGaussians(Prior):
         """Weights of the components, ``[component, leaf]``."""
         return self.logits.softmax(0)
 
-    def forward(self) -> LeafNormalMixture:  # type: ignore[override]
+    def forward(self) -> LeafNormalMixture:
         mixture: LeafNormalMixture = self.kept(self._mixture)
         return mixture
 
@@ -72,4 +72,4 @@ def vector(name: str, event_shape: tuple[int, ...]) -> tuple[int]:
     """
     if len(event_shape) != 1:
         raise ValueError(f"a {name} is a prior of vectors, but the latent variable has the shape {list(event_shape)}")
-    return event_shape  # type: ignore[return-value]
+    return event_shape

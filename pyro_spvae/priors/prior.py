@@ -49,6 +49,6 @@ class Prior(Block):
         """Forgets the distribution."""
         self._kept = None
 
-    def forward(self) -> TorchDistribution:  # type: ignore[override]
+    def forward(self) -> TorchDistribution:
         """The prior distribution."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self)")

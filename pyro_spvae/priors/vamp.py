@@ -180,7 +180,7 @@ class VampPrior(Prior):
             values = torch.where(self.mask.unsqueeze(-2), values, 0.0)
         return values.movedim(0, -2)
 
-    def forward(self) -> LeafNormalMixture:  # type: ignore[override]
+    def forward(self) -> LeafNormalMixture:
         """
         The mixture.
 

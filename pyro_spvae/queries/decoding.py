@@ -29,8 +29,8 @@ class DrawMessenger(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] != "x" or msg["done"] or msg["value"] is not None:
             return
-        law = msg["fn"]
+        law: Any = msg["fn"]
         if self.zero is not None:
             msg["value"] = self.zero.expand(law.batch_shape + law.event_shape)
         elif self.progress and isinstance(law, LeafDistribution) and law.stepwise:
-            msg["value"] = law.sample(progress=True)
+            msg["value"] = msg["fn"].sample(progress=True)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ class BlockTests:
             torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
 
 
-def check_gradients(parameters: dict[str, Tensor], value: Tensor) -> None:
+def check_gradients(parameters: Mapping[str, Tensor], value: Tensor) -> None:
     """Every parameter has a gradient, finite and not all of it 0."""
     grads = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
     for name, grad in zip(parameters, grads, strict=True):

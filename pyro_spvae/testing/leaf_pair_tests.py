@@ -116,7 +116,7 @@ class LeafPairTests:
             assert bool((bounds.mean(0) < evidence + 4.5 * error + 0.05).all())
 
     def test_equals_pyros_enumeration(self) -> None:
-        """``TraceEnum_ELBO`` lists the trees of the unchanged pair; the value and all gradients are those of the circuit."""
+        """``TraceEnum_ELBO`` lists the trees of the unchanged pair; value and gradients are those of the circuit."""
         spvae = self.model()
         torch.manual_seed(5)
         x = self.data(2)
@@ -164,7 +164,7 @@ class LeafPairTests:
             torch.manual_seed(1)
             rows = torch.where(observed, x, filler)
             values.append(CircuitELBO(2).bound(spvae.model, spvae.guide, rows, observed))
-        close(*values)
+        close(values[0], values[1])
 
     def test_both_modes(self, spvae: SPVAE, x: Tensor) -> None:
         for training in (True, False):
@@ -208,7 +208,7 @@ class LeafPairTests:
         for rows in (x, spvae.prepare(x)):
             torch.manual_seed(1)
             found.append(CircuitELBO(2).bound(spvae.model, spvae.guide, rows))
-        close(*found)
+        close(found[0], found[1])
 
     def test_subsampling_acts_outside_of_the_logarithm(self, spvae: SPVAE, x: Tensor) -> None:
         torch.manual_seed(1)
@@ -226,7 +226,7 @@ class LeafPairTests:
         for one in (spvae, again):
             torch.manual_seed(1)
             found.append(one.log_likelihood(x, num_samples=20))
-        close(*found)
+        close(found[0], found[1])
 
     def test_queries(self, spvae: SPVAE, x: Tensor) -> None:
         """Every query answers, and stays inside the supports."""

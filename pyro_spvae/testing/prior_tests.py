@@ -17,8 +17,8 @@ from pyro_spvae.testing.block_tests import LATENT, LEAVES, PIXELS, ROWS, BlockTe
 
 class PriorTests(BlockTests):
     """
-    A prior is a block whose call, given nothing, returns a normalised distribution over the latent vector of every leaf,
-    from which its samples come.
+    A prior is a block whose call, given nothing, returns a normalised distribution over the latent vector of every
+    leaf, from which its samples come.
 
     Subclasses define :meth:`make`. The moments are integrals over a grid, from ``-reach`` to ``reach`` in each of two
     dimensions, which must hold almost all of the mass.

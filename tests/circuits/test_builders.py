@@ -106,7 +106,7 @@ def test_random_binary_tree_is_balanced_and_reproducible():
     [
         (lambda: poon_domingos((4, 4), 0), "delta must be an integer of at least 1"),
         (lambda: poon_domingos((4, 4), -2), "delta must be an integer of at least 1"),
-        (lambda: poon_domingos((4, 4), 1.5), "delta must be an integer"),  # type: ignore[arg-type]
+        (lambda: poon_domingos((4, 4), 1.5), "delta must be an integer"),
         (lambda: poon_domingos((4, 4), True), "delta must be an integer"),
         (lambda: poon_domingos((4, 4), 5), "delta must be at most the largest side, 4, but is 5"),
         (lambda: poon_domingos((4, 4), [5, 1]), "delta must be at most the largest side"),
@@ -119,10 +119,10 @@ def test_random_binary_tree_is_balanced_and_reproducible():
         (lambda: random_binary_tree(7, 3), "depth must be such that"),
         (lambda: random_binary_tree(8, -1), "depth must be an integer of at least 0"),
         (lambda: random_binary_tree(8, 1, 0), "repetitions must be an integer of at least 1"),
-        (lambda: random_binary_tree(8, 1, 1, "x"), "seed must be an integer"),  # type: ignore[arg-type]
+        (lambda: random_binary_tree(8, 1, 1, "x"), "seed must be an integer"),
         (lambda: whole(0), "shape must be"),
         (lambda: whole(4).counts(0), "units must be a positive integer"),
-        (lambda: whole(4).counts(1, 1.5), "leaves must be a positive integer"),  # type: ignore[arg-type]
+        (lambda: whole(4).counts(1, 1.5), "leaves must be a positive integer"),
         (lambda: whole(4).scope(1), "region must be in"),
     ],
 )

@@ -135,16 +135,16 @@ def test_repr_gives_the_sizes():
     ("error", "message", "act"),
     [
         (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 0)),
-        (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 1.5)),  # type: ignore[arg-type]
+        (ValueError, "units must be a positive integer", lambda c: Circuit(c.regions, 1.5)),
         (ValueError, "leaves must be a positive integer", lambda c: Circuit(c.regions, 2, -1)),
-        (ValueError, r"tie must be one of \('none', 'shape'\), but is True", lambda c: Circuit(c.regions, 2, 2, True)),  # type: ignore[arg-type]
+        (ValueError, r"tie must be one of \('none', 'shape'\), but is True", lambda c: Circuit(c.regions, 2, 2, True)),
         (ValueError, "tie must be one of", lambda c: Circuit(c.regions, 2, None, "cp")),
         (
             ValueError,
             r"weights must be one of \('full', 'cp'\), but is 'CP'",
             lambda c: Circuit(c.regions, 2, weights="CP"),
         ),
-        (TypeError, "regions must be a RegionGraph", lambda c: Circuit((2, 2), 2)),  # type: ignore[arg-type]
+        (TypeError, "regions must be a RegionGraph", lambda c: Circuit((2, 2), 2)),
         (ValueError, r"leaf must have shape \[.., 8\], but has \[3, 4\]", lambda c: c(torch.zeros(3, 4))),
         (ValueError, r"leaf must have shape", lambda c: c(torch.zeros(()))),
         (TypeError, "leaf must be a floating-point tensor", lambda c: c(torch.zeros(8, dtype=torch.long))),

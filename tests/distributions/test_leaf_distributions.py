@@ -269,7 +269,7 @@ class TestLeafCategorical(MaskedLeafDistributionTests):
         (ValueError, "event_size", lambda: LeafStandardNormal(0)),
         (ValueError, "total_count", lambda: LeafBinomial(0, torch.zeros(SIZE))),
         (ValueError, "total_count", lambda: LeafBinomial(-2, torch.zeros(SIZE))),
-        (TypeError, "total_count", lambda: LeafBinomial(2.0, torch.zeros(SIZE))),  # type: ignore[arg-type]
+        (TypeError, "total_count", lambda: LeafBinomial(2.0, torch.zeros(SIZE))),
         (TypeError, "total_count", lambda: LeafBinomial(True, torch.zeros(SIZE))),
         (ValueError, "logits of LeafCategorical must have at least 2", lambda: LeafCategorical(torch.zeros(3))),
     ],

@@ -38,7 +38,7 @@ def chosen(values, index):
 
 
 class KindsLeaf(LeafModel):
-    """c ~ Categorical, b ~ Bernoulli given c, z ~ Normal given both, x ~ Normal given z: a mixture of factor analysers."""
+    """c ~ Categorical, b ~ Bernoulli given c, z given both, x given z: a mixture of factor analysers."""
 
     latents = {
         "c": Latent((), constraints.integer_interval(0, KINDS - 1)),

@@ -15,7 +15,7 @@ from torch import nn
 
 from pyro_spvae import collapse_tree, whole
 from pyro_spvae.distributions import InducedTree
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, LeafGuide, MixedGuide, NormalGuide
+from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.infer import bound_terms
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import HVAE, SPVAE, VAE, FactorizedLeaf, MixedLeaf

@@ -192,7 +192,7 @@ class TestNormalOfThePaper(TestNormal):
     [
         (lambda: Binomial(0), "total_count is 0; a positive integer is needed"),
         (
-            lambda: Binomial(2.0),  # type: ignore[arg-type]
+            lambda: Binomial(2.0),
             "total_count is 2.0; a positive integer is needed",
         ),
         (lambda: Categorical(-1), "levels is -1; a positive integer is needed"),

@@ -45,12 +45,14 @@ def spvae_of(kind, regions, channels=1):
 
 
 def test_defaults_are_of_the_options():
-    one, joint = networks_or_defaults({"one": None, "joint": None}, ["joint"], hidden_dims=(5, 4), activation="relu")
+    one, joint = networks_or_defaults(
+        {"one": None, "joint": None}, {"hidden_dims": (5, 4), "activation": "relu"}, ["joint"]
+    )
     assert type(one) is MLP and type(joint) is Joint
     assert one.options() == MLP((5, 4), "relu").options() and joint.options() == Joint((5, 4), "relu").options()
-    (shared,) = networks_or_defaults({"one": None}, shared=True, networks=None)
+    (shared,) = networks_or_defaults({"one": None}, {"networks": None}, shared=True)
     assert shared.options() == MLP(networks="shared").options()
-    assert networks_or_defaults({"one": one, "other": None}, hidden_dims=(2,))[0] is one
+    assert networks_or_defaults({"one": one, "other": None}, {"hidden_dims": (2,)})[0] is one
     for part in (VAE(Normal(), 2, (5,), activation="relu").pixels.decoder, NormalGuide((5,), "relu").z.network):
         assert part.options() == MLP((5,), "relu").options()
     for part in (VAE(Normal()).pixels.decoder, NormalGuide().z.network):

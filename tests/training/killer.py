@@ -101,7 +101,7 @@ def fork(action, **environment: str) -> int:
             os.environ.update(environment)
             action()
         except SystemExit as error:
-            os._exit(error.code)
+            os._exit(error.code if isinstance(error.code, int) else 1)
         except BaseException as error:
             print(type(error).__name__, error, file=sys.stderr)
             os._exit(1)
