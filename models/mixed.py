@@ -51,6 +51,8 @@ class MixedLeaf(LeafModel):
         latents: dict[str, Latent] = {}
         for subset in self.subsets:
             for name, latent in subset.program.latents.items():
+                if not subset.place and any(name.endswith(other.suffix) for other in self.subsets[1:]):
+                    raise ValueError(f"the first part has the latent site {name!r}, whose end is another's; rename it")
                 if name + subset.suffix in latents:
                     raise ValueError(f"parts have two latent sites {name + subset.suffix!r}; rename one of them")
                 latents[name + subset.suffix] = latent

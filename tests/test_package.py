@@ -45,7 +45,8 @@ def test_type_checkers_see_the_same_names() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert stated == pyro_spvae._HOME
+    # a function that has the name of its module is imported from there
+    assert {name: module.removesuffix(f".{name}") for name, module in stated.items()} == pyro_spvae._HOME
     assert set(pyro_spvae.__all__) == set(stated) | {"__version__"}
 
 

@@ -8,7 +8,7 @@ import inspect
 import re
 from pathlib import Path
 
-import pyro
+import pytest
 import torch
 
 from pyro_spvae.commands.app import app
@@ -20,12 +20,39 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_snippet():
+SNIPPETS = re.findall(r"```(?:py|python)\n(.*?)```", README, flags=re.DOTALL)
+SHOWN = (
+    "spvae.sample(16)",
+    "load_data",
+    "class Clusters",
+    "learn_regions(table",
+    "VampPrior(50)",
+)  # each in one of them
+
+
+@pytest.fixture
+def scope(request, monkeypatch, tmp_path):
+    """Names that a snippet defines, which runs in an empty folder."""
+    (snippet,) = (snippet for snippet in SNIPPETS if request.param in snippet)
     torch.set_default_dtype(torch.float32)
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    pyro.clear_param_store()
-    scope: dict = {}
-    exec(compile(snippet, "README.md", "exec"), scope)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(snippet, "README.md", "exec"), names)
+    return names
+
+
+def shows(text):
+    """The test is of the snippet with a text."""
+    assert text in SHOWN
+    return pytest.mark.parametrize("scope", [text], indirect=True)
+
+
+def test_every_snippet_is_run():
+    assert all(sum(text in snippet for text in SHOWN) == 1 for snippet in SNIPPETS) and len(SNIPPETS) == len(SHOWN)
+
+
+@shows("spvae.sample(16)")
+def test_first_snippet(scope):
     spvae, x, observed = scope["spvae"], scope["x"], scope["observed"]
     counts = {"regions": 100, "leaf_regions": 16, "partitions": 200, "sums": 167, "products": 800, "weights": 1576}
     assert scope["regions"].counts(units=2) == counts | {"leaves": 32}
@@ -37,36 +64,32 @@ def test_snippet():
     assert torch.equal(filled[:, :, observed], x[:4][:, observed].expand(3, -1, -1))
 
 
-def test_fitting_saving_and_loading(tmp_path, monkeypatch):
-    torch.set_default_dtype(torch.float32)
-    snippet, *_ = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    scope: dict = {}
-    exec(compile(snippet, "README.md", "exec"), scope)
+@shows("load_data")
+def test_fitting_saving_and_loading(scope, tmp_path):
     assert scope["x"].shape == (1297, 1, 8, 8)
     assert scope["spvae"].embed(scope["data"].test[:4]).leaf_posterior.shape == (4, 16)
     assert (tmp_path / "runs" / "holes" / "best.pt").is_file()
 
 
-def test_other_circuits_and_leaves():
-    torch.set_default_dtype(torch.float32)
-    _, snippet, _ = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
-    scope: dict = {}
-    exec(compile(snippet, "README.md", "exec"), scope)
+@shows("class Clusters")
+def test_parts_of_ones_own(scope):
+    posterior = scope["spvae"].embed(scope["x"]).latents["c"]
+    assert posterior.shape == (200, 8, 5)
+    torch.testing.assert_close(posterior.sum(-1), torch.ones(200, 8))
+
+
+@shows("learn_regions(table")
+def test_other_circuits_and_leaves(scope):
     x, left = scope["x"], scope["left"]
     assert scope["spn"].log_prob(x[:4]).shape == (4,)
     assert torch.equal(scope["spn"].mpe(x[:4], left).x[..., :4], x[:4][..., :4])
     for name in ("mixed", "conv"):
-        spvae = scope[name]
-        assert spvae.log_likelihood(x[:4], num_samples=5).isfinite().all()
+        assert scope[name].log_likelihood(x[:4], num_samples=5).isfinite().all()
     assert scope["learned"].log_likelihood(scope["table"][:4], num_samples=5).isfinite().all()
 
 
-def test_priors_hierarchies_and_autoregressive_leaves():
-    torch.set_default_dtype(torch.float32)
-    *_, snippet = re.findall(r"```py\n(.*?)```", README, flags=re.DOTALL)
-    scope: dict = {}
-    exec(compile(snippet, "README.md", "exec"), scope)
+@shows("VampPrior(50)")
+def test_priors_hierarchies_and_autoregressive_leaves(scope):
     assert scope["z"].shape == (200, 1, 8)
     for name in ("vae", "mog", "data", "two", "pixel"):
         assert scope[name].log_likelihood(scope["x"][:3], num_samples=5).isfinite().all()

@@ -233,6 +233,7 @@ PARTS = {
         lambda: own_parts.Sum([own_parts.Mixture(2)], {"a": StandardNormal(), "b": own_parts.Mixture({"c": [3, {}]})}),
     ),
     "blocks": ("block", lambda: Pixels(Bernoulli(), MLP((3,)))),
+    "own block": ("block", lambda: own_parts.Shifted(0.5, Gaussian(MLP((3,))))),
     "posterior": ("block", lambda: Gaussian(own_parts.Affine(0.2), "exp", 0.1)),
     "paper": ("likelihood", lambda: Normal(mean="sigmoid", scale="precision")),
     "bernoulli": ("likelihood", Bernoulli),
@@ -240,6 +241,13 @@ PARTS = {
     "conv": ("network", lambda: Conv([2, 3], 1, 5, "tanh", 1)),
     "inner class": ("prior", own_parts.Outer.Inner),
 }
+
+
+def _nested(inner):
+    return st.lists(inner) | st.dictionaries(st.sampled_from(["kind", "class", "options", "a"]), inner)
+
+
+plain = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), _nested)
 
 
 class TestDescriptions:
@@ -363,11 +371,6 @@ class TestDescriptions:
         with pytest.raises(ValueError) as error:
             build("prior", description)
         assert "\n" not in str(error.value)
-
-    plain = st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["kind", "class", "options", "a"]), inner),
-    )
 
     @given(plain, st.sampled_from(["vae", "normal", f"{OWN}:Mixture", f"{OWN}:TwoLayer"]), plain)
     def test_any_description_is_built_or_refused(self, options, name, everything):

@@ -30,8 +30,9 @@ class LeafNormal(LeafDistribution):
         \log p(x) = -\sum_j m_j \left[\tfrac12 \left(\frac{x_j - \mu_j}{\sigma_j}\right)^2 + \log \sigma_j
         + \tfrac12 \log 2\pi\right].
 
-    ``log_prob`` of its own draw is computed from the value like any other: reusing the noise would be cheaper, but
-    would drop the partial derivative in the value, on which doubly reparameterised gradients rest.
+    Where gradients are recorded, ``log_prob`` of its own draw is computed from the value like any other: reusing the
+    noise is cheaper, but would drop the partial derivative in the value, on which doubly reparameterised gradients
+    rest. Without gradients the noise of the last draw is reused.
 
     :param torch.Tensor loc: mean :math:`\mu`, ``[.., value]``.
     :param torch.Tensor scale: standard deviation :math:`\sigma > 0`, ``[.., value]``; any shape that broadcasts against
@@ -61,6 +62,7 @@ class LeafNormal(LeafDistribution):
                 f"scale of LeafNormal must broadcast against loc of shape {tuple(loc.shape)}, "
                 f"but its shape is {tuple(scale.shape)}."
             ) from None
+        self._draw: tuple[Tensor, Tensor] | None = None  # a value and its noise
         # Only the event is expanded: summing log(scale) needs every pixel, the batch can wait.
         self.loc = _expand_event(loc, event_size)
         self.scale = _expand_event(scale, event_size)
@@ -96,9 +98,19 @@ class LeafNormal(LeafDistribution):
             noise = torch.randn(leaf_first, dtype=self.loc.dtype, device=self.loc.device).movedim(0, -2)
         else:
             noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        return torch.addcmul(self.loc, self.scale, noise)
+        value = torch.addcmul(self.loc, self.scale, noise)
+        self._draw = None if torch.is_grad_enabled() else (value, noise)
+        return value
 
     def _log_prob(self, value: Tensor) -> Tensor:
+        if (
+            self._draw is not None
+            and self._draw[0] is value
+            and self.pixel_mask is None
+            and not torch.is_grad_enabled()
+        ):
+            squares = self._draw[1].square().sum(-1)
+            return squares.mul_(-0.5) - (self.scale.log().sum(-1) + self._event_shape[0] * _HALF_LOG_TWO_PI)
         if self.pixel_mask is None:
             log_prob: Tensor = _NormalLogDensity.apply(value, self.loc, self.scale)
             return log_prob - self._event_shape[0] * _HALF_LOG_TWO_PI

@@ -24,6 +24,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "tanh": torch.tanh,
 }
+# the same written over their argument, which costs no fresh memory where nothing is to be differentiated
+_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+    "softplus": lambda h: torch.ops.aten.softplus.out(h, out=h),
+    "relu": torch.relu_,
+    "leaky_relu": lambda h: F.leaky_relu(h, inplace=True),
+    "elu": lambda h: F.elu(h, inplace=True),
+    "silu": lambda h: F.silu(h, inplace=True),
+    "tanh": torch.tanh_,
+}
 GATED = "gated"
 NETWORKS = ("separate", "shared")
 INITS = ("truncated", "he", "glorot")
@@ -123,6 +132,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = ACTIVATIONS.get(activation)  # none if gated
+        self._in_place = _IN_PLACE.get(activation)
         self.heads = len(heads)
         layers = [(*pair, 1.0) for pair in pairwise(sizes) for _ in range(1 + (activation == GATED))]
         layers += [(sizes[-1], head, output_gain) for head in heads]
@@ -142,8 +152,9 @@ class Stack(nn.Module):
                 values, gates = affine(h, weights[i : i + 2], biases[i : i + 2])
                 h = values * torch.sigmoid(gates)
         else:
+            activation = self.activation if torch.is_grad_enabled() or self._in_place is None else self._in_place
             for weight, bias in zip(weights[:hidden], biases[:hidden], strict=True):
-                h = self.activation(torch.baddbmm(bias, h, weight))
+                h = activation(torch.baddbmm(bias, h, weight))
         if not self.heads:
             return (h,)
         outputs = affine(h, weights[hidden:], biases[hidden:])

@@ -32,7 +32,7 @@ class LeafBatch:
     features: Tensor
     mask: Tensor | None
     seen: Tensor | None
-    _encoded: dict[int, Any] | None = field(default=None, repr=False)
+    _encoded: dict[LeafGuide, Any] | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:
@@ -43,9 +43,9 @@ class LeafBatch:
         """What a guide needs to know of the batch; computed once if the batch is :meth:`kept`."""
         if self._encoded is None:
             return guide.encode(self.features)
-        if id(guide) not in self._encoded:
-            self._encoded[id(guide)] = guide.encode(self.features)
-        return self._encoded[id(guide)]
+        if guide not in self._encoded:
+            self._encoded[guide] = guide.encode(self.features)
+        return self._encoded[guide]
 
     def kept(self) -> LeafBatch:
         """The same batch, which keeps encodings: for as long as parameters stay as they are."""

@@ -25,10 +25,24 @@ def quiet(root: Any) -> Iterator[None]:
         in_mode(root, training=False),
         held(root),
         pyro.validation_enabled(False),
-        pyro.settings.context(module_local_params=True),  # parameters are no statements, which cost time each
+        pyro.settings.context(module_local_params=True),
         LocalParamMessenger(),
+        _constant(root),
     ):
         yield
+
+
+@contextmanager
+def _constant(root: Any) -> Iterator[None]:
+    """Parameters need no gradient: those of networks are no statements then, each of which costs time."""
+    parameters = [parameter for parameter in root.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

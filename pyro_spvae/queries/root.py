@@ -65,6 +65,8 @@ class Root(PreparesBatches, PyroModule):
         :param bool keep: encode it once too, for as long as parameters stay as they are.
         :raises ValueError: if ``x`` or ``observed`` does not fit, or a seen entry is outside the likelihood's support.
         """
+        if isinstance(x, LeafBatch) and observed is not None:
+            raise ValueError("observed is given beside a prepared batch, which has its own; give it to prepare alone")
         batch = x
         if not isinstance(batch, LeafBatch):
             batch = LeafBatch.make(self.view, self.leaf, self._reference(x), batch, observed, is_validation_enabled())

@@ -116,17 +116,8 @@ PART = torch.tensor([True, True, False, True])
     [
         (ValueError, "within the support", lambda: chain(contexts(2)).log_prob(torch.full((2, SIZE), 0.5))),
         (ValueError, "^batch_shape", lambda: chain(contexts(50, 2)).expand((3, 2))),
-        (
-            ValueError,
-            "^mask shows a part of a patch, whose marginal likelihood an autoregressive decoder cannot compute; hide "
-            "leaf regions as a whole, which is exact, or use a decoder that is not autoregressive$",
-            lambda: chain(contexts(2), PART),
-        ),
-        (
-            NotImplementedError,
-            "^LeafAutoregressive has no mean in closed form; conditional_",
-            lambda: chain(contexts()).mean,
-        ),
+        (ValueError, "^mask shows a part of a patch, .*; hide leaf regions as", lambda: chain(contexts(2), PART)),
+        (NotImplementedError, "^LeafAutoregressive has no mean in closed form; ", lambda: chain(contexts()).mean),
         (NotImplementedError, "^$", lambda: chain(contexts(2)).rsample()),
     ],
 )

@@ -261,11 +261,7 @@ class TestLeafCategorical(MaskedLeafDistributionTests):
         (ValueError, "scale", lambda: LeafNormal(torch.zeros(SIZE), torch.zeros(SIZE))),
         (ValueError, "scale", lambda: LeafNormal(torch.zeros(SIZE), -torch.ones(SIZE))),
         (ValueError, "scale of LeafNormal must broadcast", lambda: LeafNormal(torch.zeros(2, 4), torch.ones(3, 4))),
-        (
-            ValueError,
-            "loc of LeafNormal must have at least 1",
-            lambda: LeafNormal(torch.tensor(0.0), torch.ones(SIZE)),
-        ),
+        (ValueError, "loc of LeafNormal must have at least 1", lambda: LeafNormal(torch.tensor(0.0), torch.ones(4))),
         (ValueError, "event_size", lambda: LeafStandardNormal(0)),
         (ValueError, "total_count", lambda: LeafBinomial(0, torch.zeros(SIZE))),
         (ValueError, "total_count", lambda: LeafBinomial(-2, torch.zeros(SIZE))),

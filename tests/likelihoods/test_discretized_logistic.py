@@ -12,8 +12,9 @@ import torch
 
 from pyro_spvae import registry
 from pyro_spvae.likelihoods import DiscretizedLogistic
+from pyro_spvae.testing.block_tests import LEAVES, PIXELS, ROWS
 from pyro_spvae.training.build import build_likelihood, build_model, modelled, resolve
-from tests.likelihoods.test_likelihoods import LEAVES, PIXELS, LikelihoodTests
+from tests.likelihoods.test_likelihoods import LikelihoodTests
 from tests.training.cases import TINY, images, table
 
 
@@ -26,26 +27,26 @@ class TestDiscretizedLogistic(LikelihoodTests):
     def make(self):
         return DiscretizedLogistic(4)
 
-    def outputs(self, *lead):
-        loc, raw = super().outputs(*lead)
+    def outputs(self, part, rows=ROWS):
+        loc, raw = super().outputs(part, rows)
         return loc, raw - 2  # inside of the range of log-scales
 
-    def test_features_lie_in_the_unit_interval_and_keep_order(self, likelihood):
-        features = likelihood.features(torch.arange(4.0))
+    def test_features_lie_in_the_unit_interval_and_keep_order(self, part):
+        features = part.features(torch.arange(4.0))
         torch.testing.assert_close(features, torch.tensor([0.125, 0.375, 0.625, 0.875]))
 
-    def test_parameters_are_those_of_the_paper(self, likelihood):
+    def test_parameters_are_those_of_the_paper(self, part):
         loc, raw = torch.tensor([[-9.0, 0.0, 1.0, 9.0]] * LEAVES), torch.tensor([[-7.0, -4.0, -0.5, 2.0]] * LEAVES)
-        distribution = likelihood((loc, raw))
-        half = 1 / 8 if likelihood.edges == "truncated" else 0.0
+        distribution = part((loc, raw))
+        half = 1 / 8 if part.edges == "truncated" else 0.0
         torch.testing.assert_close(distribution.loc, loc.sigmoid().clamp(half, 1 - half))
         torch.testing.assert_close(distribution.log_scale[0], torch.tensor([-4.5, -4.0, -0.5, 0.0]))
-        assert (distribution.levels, distribution.edges) == (4, likelihood.edges)
+        assert (distribution.levels, distribution.edges) == (4, part.edges)
 
-    def test_initial_outputs_have_gradients(self, likelihood):
-        outputs = tuple(output.requires_grad_() for output in likelihood.initial_outputs(LEAVES))
-        x = self.values(5, LEAVES, PIXELS)
-        distribution = likelihood(outputs)
+    def test_initial_outputs_have_gradients(self, part):
+        outputs = tuple(output.requires_grad_() for output in part.initial_outputs(LEAVES))
+        x = self.draw(5, LEAVES, PIXELS)
+        distribution = part(outputs)
         torch.testing.assert_close(
             distribution.log_scale.exp() * math.pi / math.sqrt(3), torch.full((LEAVES, PIXELS), 0.3)
         )
@@ -58,9 +59,11 @@ class TestTruncated(TestDiscretizedLogistic):
     def make(self):
         return DiscretizedLogistic(4, edges="truncated")
 
+    test_is_normalised_and_drawn_from = None
+
     def test_density_is_normalised_over_the_support(self):
         likelihood = self.make().bind(leaves=LEAVES, pixels=1)
-        outputs = tuple(output[..., :1] for output in self.outputs(LEAVES))
+        outputs = tuple(output.squeeze(0) for output in self.outputs(likelihood, 1))
         every = torch.arange(4.0)[:, None, None].expand(-1, LEAVES, 1)
         total = likelihood(outputs).log_prob(every).exp().sum(0)
         loc, scale = likelihood(outputs).loc.squeeze(-1), likelihood(outputs).log_scale.exp().squeeze(-1)
@@ -82,10 +85,10 @@ class TestSoftplus(TestDiscretizedLogistic):
     def make(self):
         return DiscretizedLogistic(4, scale="softplus", min_scale=0.01)
 
-    def test_parameters_are_those_of_the_paper(self, likelihood):
+    def test_parameters_are_those_of_the_paper(self, part):
         raw = torch.tensor([[-50.0, -4.0, 0.0, 2.0]] * LEAVES)
         expected = 0.01 + torch.nn.functional.softplus(raw)
-        torch.testing.assert_close(likelihood((torch.zeros_like(raw), raw)).log_scale.exp(), expected)
+        torch.testing.assert_close(part((torch.zeros_like(raw), raw)).log_scale.exp(), expected)
 
     def test_scales_outside_the_range_of_the_paper_have_gradients(self):
         x = torch.tensor([[0.0, 100.0, 200.0, 255.0]] * LEAVES)

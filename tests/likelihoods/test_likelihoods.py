@@ -10,111 +10,80 @@ import math
 import pytest
 import torch
 
+from pyro_spvae import testing
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
-
-LEAVES, PIXELS = 3, 4
-ROWS = 5
+from pyro_spvae.testing.block_tests import LEAVES, PIXELS, ROWS
 
 
-class LikelihoodTests:
-    """A likelihood is a module whose call turns decoder outputs into a distribution over the pixels of every leaf."""
+class LikelihoodTests(testing.LikelihoodTests):
+    """What a user's own likelihood inherits, to the last digit, and what is particular to levels or numbers."""
 
     levels: int | None = None  # number of values of a pixel, None for real numbers
     heads: tuple[int, ...] = (PIXELS,)
-    outside: tuple[float, ...] = ()
     accepts: str
 
-    def make(self):
-        raise NotImplementedError
+    @property
+    def values(self):
+        return None if self.levels is None else torch.arange(float(self.levels))
 
-    @pytest.fixture
-    def likelihood(self):
-        return self.make().bind(leaves=LEAVES, pixels=PIXELS)
-
-    def outputs(self, *lead):
-        return tuple(torch.randn(*lead, head) for head in self.heads)
-
-    def values(self, *shape):
+    def draw(self, *shape):
         return torch.randn(shape) if self.levels is None else torch.randint(self.levels, shape).double()
 
-    def test_heads_follow_the_pixels(self, likelihood):
-        assert likelihood.heads == self.heads
-        other = self.make().bind(leaves=LEAVES, pixels=2 * PIXELS)
-        assert other.heads == tuple(2 * head for head in self.heads)
+    def test_heads_follow_the_pixels(self, part):
+        assert part.heads == self.heads
+        assert self.make().bind(leaves=LEAVES, pixels=2 * PIXELS).heads == tuple(2 * head for head in self.heads)
 
-    def test_shapes(self, likelihood):
-        distribution = likelihood(self.outputs(2, ROWS, LEAVES))
-        assert distribution.batch_shape == (2, ROWS, LEAVES) and distribution.event_shape == (PIXELS,)
-        assert distribution.sample().shape == distribution.mean.shape == (2, ROWS, LEAVES, PIXELS)
-        assert distribution.log_prob(self.values(ROWS, LEAVES, PIXELS)).shape == (2, ROWS, LEAVES)
+    def test_batches_of_particles(self, part):
+        law = part(tuple(torch.stack([output, output]) for output in self.outputs(part)))
+        assert law.sample().shape == law.mean.shape == (2, ROWS, LEAVES, PIXELS)
+        assert law.log_prob(self.draw(ROWS, LEAVES, PIXELS)).shape == (2, ROWS, LEAVES)
 
     def test_density_is_normalised_over_the_support(self):
         likelihood = self.make().bind(leaves=LEAVES, pixels=1)
-        sizes = likelihood.heads
-        outputs = tuple(torch.randn(LEAVES, size) for size in sizes)
-        if self.levels is None:
-            grid = torch.linspace(-60, 60, 120_001)
-            step = (grid[1] - grid[0]).item()
-        else:
-            grid, step = torch.arange(self.levels).double(), 1.0
+        outputs = tuple(torch.randn(LEAVES, size) for size in likelihood.heads)
+        grid = torch.linspace(-60, 60, 120_001) if self.values is None else self.values
+        step = 1.0 if self.levels else (grid[1] - grid[0]).item()
         density = likelihood(outputs).log_prob(grid[:, None, None].expand(-1, LEAVES, 1)).exp()
         torch.testing.assert_close(density.sum(0) * step, torch.ones(LEAVES), atol=1e-6, rtol=0)
         mean = (density * grid[:, None]).sum(0) * step
         torch.testing.assert_close(likelihood(outputs).mean.squeeze(-1), mean, atol=1e-5, rtol=0)
 
-    def test_pixels_are_independent(self, likelihood):
-        outputs, x = self.outputs(ROWS, LEAVES), self.values(ROWS, LEAVES, PIXELS)
-        masks = torch.eye(PIXELS, dtype=torch.bool)
-        alone = [likelihood(outputs, mask).log_prob(x) for mask in masks]
-        torch.testing.assert_close(likelihood(outputs).log_prob(x), sum(alone))
-
-    def test_masked_pixels_contribute_exactly_zero(self, likelihood):
-        outputs, x = self.outputs(ROWS, LEAVES), self.values(ROWS, LEAVES, PIXELS)
+    def test_pixels_are_independent_and_masked_ones_contribute_exactly_zero(self, part):
+        outputs, x = self.outputs(part), self.draw(ROWS, LEAVES, PIXELS)
+        alone = [part(outputs, mask).log_prob(x) for mask in torch.eye(PIXELS, dtype=torch.bool)]
+        torch.testing.assert_close(part(outputs).log_prob(x), sum(alone))
         mask = torch.rand(ROWS, LEAVES, PIXELS) < 0.5
-        mask[0] = False
-        log_prob = likelihood(outputs, mask).log_prob(x)
-        assert (log_prob[0] == 0).all()
-        other = torch.where(mask, x, self.values(ROWS, LEAVES, PIXELS))
+        other = torch.where(mask, x, self.draw(ROWS, LEAVES, PIXELS))
         assert not torch.equal(other, x)
-        torch.testing.assert_close(likelihood(outputs, mask).log_prob(other), log_prob, rtol=0, atol=0)
-        torch.testing.assert_close(
-            likelihood(outputs, torch.ones_like(mask)).log_prob(x), likelihood(outputs).log_prob(x)
-        )
+        assert torch.equal(part(outputs, mask).log_prob(other), part(outputs, mask).log_prob(x))
 
-    def test_samples_are_in_the_support_and_pass_the_check(self, likelihood):
-        x = likelihood(self.outputs(200, LEAVES)).sample()
-        assert likelihood.supports(x).all()
-        likelihood.check(x, torch.ones_like(x, dtype=torch.bool))
+    def test_each_level_comes_up(self, part):
         if self.levels is not None:
-            assert set(x.unique().tolist()) == set(range(self.levels)), "each level comes up"
+            assert set(part(self.outputs(part, 200)).sample().unique().tolist()) == set(range(self.levels))
 
-    def test_features_lie_in_the_unit_interval_and_keep_order(self, likelihood):
+    def test_features_lie_in_the_unit_interval_and_keep_order(self, part):
         if self.levels is None:
             x = torch.rand(ROWS, LEAVES, PIXELS)
-            assert torch.equal(likelihood.features(x), x)
+            assert torch.equal(part.features(x), x)
         else:
-            features = likelihood.features(torch.arange(self.levels).double())
-            torch.testing.assert_close(features, torch.linspace(0, 1, self.levels))
+            torch.testing.assert_close(part.features(self.values), torch.linspace(0, 1, self.levels))
 
-    def test_values_outside_are_refused_with_value_and_count(self, likelihood):
+    def test_values_outside_are_refused_with_value_and_count(self, part):
         for value, count in itertools.product(self.outside, (1, 3)):
-            x = self.values(ROWS, LEAVES, PIXELS)
+            x = self.draw(ROWS, LEAVES, PIXELS)
             x.view(-1)[:count] = value
-            mask = torch.ones_like(x, dtype=torch.bool)
-            assert int((~likelihood.supports(x)).sum()) == count
+            assert int((~part.supports(x)).sum()) == count
             with pytest.raises(ValueError) as error:
-                likelihood.check(x, mask)
+                part.check(x, torch.ones_like(x, dtype=torch.bool))
             assert str(error.value) == (
                 f"x holds the value {value:g} ({count} such entries); "
-                f"the likelihood {type(likelihood).__name__} accepts {self.accepts}"
+                f"the likelihood {type(part).__name__} accepts {self.accepts}"
             )
-            mask.view(-1)[:count] = False
-            likelihood.check(x, mask)  # what is not seen may be anything
 
-    def test_gradients_of_the_outputs(self, likelihood):
-        outputs = tuple(output.requires_grad_() for output in self.outputs(1, LEAVES))
-        x = self.values(1, LEAVES, PIXELS)
-        assert torch.autograd.gradcheck(lambda *heads: likelihood(heads).log_prob(x), outputs)
+    def test_gradients_of_the_outputs(self, part):
+        outputs = tuple(output.requires_grad_() for output in self.outputs(part, 1))
+        x = self.draw(1, LEAVES, PIXELS)
+        assert torch.autograd.gradcheck(lambda *heads: part(heads).log_prob(x), outputs)
 
 
 class TestBernoulli(LikelihoodTests):
@@ -125,9 +94,9 @@ class TestBernoulli(LikelihoodTests):
     def make(self):
         return Bernoulli()
 
-    def test_outputs_are_logits(self, likelihood):
-        (logits,) = outputs = self.outputs(ROWS, LEAVES)
-        torch.testing.assert_close(likelihood(outputs).mean, logits.sigmoid())
+    def test_outputs_are_logits(self, part):
+        (logits,) = outputs = self.outputs(part)
+        torch.testing.assert_close(part(outputs).mean, logits.sigmoid())
 
 
 class TestBinomial(LikelihoodTests):
@@ -138,9 +107,9 @@ class TestBinomial(LikelihoodTests):
     def make(self):
         return Binomial(5)
 
-    def test_outputs_are_logits(self, likelihood):
-        (logits,) = outputs = self.outputs(ROWS, LEAVES)
-        torch.testing.assert_close(likelihood(outputs).mean, 5 * logits.sigmoid())
+    def test_outputs_are_logits(self, part):
+        (logits,) = outputs = self.outputs(part)
+        torch.testing.assert_close(part(outputs).mean, 5 * logits.sigmoid())
 
 
 class TestCategorical(LikelihoodTests):
@@ -152,13 +121,13 @@ class TestCategorical(LikelihoodTests):
     def make(self):
         return Categorical(3)
 
-    def test_outputs_are_the_logits_of_pixel_after_pixel(self, likelihood):
-        (logits,) = outputs = self.outputs(ROWS, LEAVES)
+    def test_outputs_are_the_logits_of_pixel_after_pixel(self, part):
+        (logits,) = outputs = self.outputs(part)
         probabilities = logits.reshape(ROWS, LEAVES, PIXELS, 3).softmax(-1)
         for level in range(3):
             x = torch.full((ROWS, LEAVES, PIXELS), float(level))
             expected = probabilities[..., level].log().sum(-1)
-            torch.testing.assert_close(likelihood(outputs).log_prob(x), expected)
+            torch.testing.assert_close(part(outputs).log_prob(x), expected)
 
 
 class TestNormal(LikelihoodTests):
@@ -169,18 +138,18 @@ class TestNormal(LikelihoodTests):
     def make(self):
         return Normal()
 
-    def test_scale_has_a_floor(self, likelihood):
+    def test_scale_has_a_floor(self, part):
         outputs = (torch.zeros(LEAVES, PIXELS), torch.full((LEAVES, PIXELS), -1e3))
-        torch.testing.assert_close(likelihood(outputs).stddev, torch.full((LEAVES, PIXELS), 1e-3))
+        torch.testing.assert_close(part(outputs).stddev, torch.full((LEAVES, PIXELS), 1e-3))
 
 
 class TestNormalOfThePaper(TestNormal):
     def make(self):
         return Normal(mean="sigmoid", scale="precision")
 
-    def test_scale_has_a_floor(self, likelihood):
-        loc, raw = outputs = self.outputs(ROWS, LEAVES)
-        distribution = likelihood(outputs)
+    def test_scale_has_a_floor(self, part):
+        loc, raw = outputs = self.outputs(part)
+        distribution = part(outputs)
         torch.testing.assert_close(distribution.mean, loc.sigmoid())
         torch.testing.assert_close(distribution.stddev**-2, 1 + raw**2)  # the paper's form has none
         floored = Normal(scale="precision", min_scale=0.9).bind(leaves=LEAVES, pixels=PIXELS)
@@ -191,10 +160,7 @@ class TestNormalOfThePaper(TestNormal):
     ("make", "message"),
     [
         (lambda: Binomial(0), "total_count is 0; a positive integer is needed"),
-        (
-            lambda: Binomial(2.0),
-            "total_count is 2.0; a positive integer is needed",
-        ),
+        (lambda: Binomial(2.0), "total_count is 2.0; a positive integer is needed"),
         (lambda: Categorical(-1), "levels is -1; a positive integer is needed"),
         (lambda: Categorical(True), "levels is True; a positive integer is needed"),
         (lambda: Normal(mean="tanh"), "mean is 'tanh'; known are identity, sigmoid"),

@@ -35,11 +35,9 @@ class Bare(LeafModel):
 
 
 class Coin(LeafModel):
-    """A Beta variable, the probability of every pixel."""
+    """A Beta variable, the probability of every pixel; declared in the class."""
 
-    def __init__(self):
-        super().__init__()
-        self.latents = {"p": Latent((), constraints.unit_interval)}
+    latents = {"p": Latent((), constraints.unit_interval)}
 
     def build(self, leaves, pixels):
         self.counts = nn.Parameter(1 + torch.rand(2, leaves))

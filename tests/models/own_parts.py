@@ -9,7 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import nn
 
-from pyro_spvae.blocks import Latent
+from pyro_spvae.blocks import Block, Latent
 from pyro_spvae.guides import LeafGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPVAE, LeafModel
@@ -50,6 +50,18 @@ class Sum(Prior):
 
     def forward(self):
         return dist.Normal(sum(term().mean for term in self.terms), 1.0).to_event(1)
+
+
+class Shifted(Block):
+    """A block that is neither prior nor likelihood."""
+
+    def __init__(self, by, block):
+        super().__init__()
+        self.by, self.block = by, block
+
+    def forward(self, *inputs):
+        law = self.block(*inputs)
+        return dist.TransformedDistribution(law, [dist.transforms.AffineTransform(self.by, 1.0, event_dim=1)])
 
 
 class Laplace(Likelihood):

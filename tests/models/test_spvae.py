@@ -20,6 +20,8 @@ from pyro_spvae.priors import StandardNormal
 from tests.helpers import leaf_log_weights, small_spvae
 from tests.linear_gaussian import LinearGaussian
 
+GRID = poon_domingos((2, 2), delta=1)
+
 
 class TestProgram:
     def test_joint_density_is_tree_times_selected_leaves(self):
@@ -49,6 +51,26 @@ class TestProgram:
                 block = image[n, 0, 0, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
                 assert torch.equal(block.reshape(-1), patches[n, leaf])
         assert torch.equal(trace.nodes["_RETURN"]["value"], image.squeeze(1))
+
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_both_programs_take_a_prepared_batch(self, keep):
+        spvae = small_spvae()
+        x, observed = torch.randn(4, 1, 2, 2), torch.rand(4, 1, 2, 2) < 0.7
+        calls = []
+        spvae.leaf_guide.z.network.register_forward_hook(lambda *args: calls.append(1))
+        batch = spvae.prepare(x, observed, keep)
+        pyro.set_rng_seed(1)
+        expected = CircuitELBO(2).bound(spvae.model, spvae.guide, x, observed)
+        pyro.set_rng_seed(1)
+        assert torch.equal(CircuitELBO(2).bound(spvae.model, spvae.guide, batch), expected)
+        calls.clear()
+        pyro.set_rng_seed(1)
+        guide = poutine.trace(spvae.guide).get_trace(batch)
+        poutine.replay(spvae.model, trace=guide)(batch)
+        spvae.guide(batch)
+        assert len(calls) == (0 if keep else 3), "the model's pseudo-prior sees the data too"
+        with pytest.raises(ValueError, match="^observed is given beside a prepared batch, which has its own; give"):
+            spvae.model(batch, observed)
 
     def test_replay(self):
         spvae = small_spvae()
@@ -291,8 +313,6 @@ class TestParts:
     def test_circuit_may_be_given(self):
         circuit = Circuit(poon_domingos((2, 2), delta=1), units=3, leaves=1)
         assert SPVAE(circuit, likelihood=Normal()).num_leaves == 4
-        with pytest.raises(ValueError, match="units and leaves belong to the circuit"):
-            SPVAE(circuit, units=2)
 
     def test_parts_are_bound_once(self):
         prior = StandardNormal()
@@ -301,7 +321,12 @@ class TestParts:
             small_spvae(prior=prior)
         with pytest.raises(ValueError, match="has no sizes yet"):
             StandardNormal()()
-        assert StandardNormal().bind(leaves=1, event_shape=(2,))().event_shape == (2,)
+        for shape in ((), (2,), (2, 3)):
+            law = StandardNormal().bind(leaves=1, event_shape=shape)()
+            assert law.event_shape == shape
+            z = torch.randn(4, 1, *shape)
+            expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).reshape(4, 1, -1).sum(-1)
+            torch.testing.assert_close(law.log_prob(z), expected)
 
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -313,19 +338,22 @@ class TestParts:
             (lambda: NormalGuide(activation="gelu2"), "activation is 'gelu2'; known are"),
             (lambda: NormalGuide(networks="both"), "networks is 'both'; known are separate, shared"),
             (lambda: NormalGuide(scale="relu"), "scale is 'relu'; known are softplus, precision, exp, logvar"),
-            (lambda: Normal(mean="tanh"), "mean is 'tanh'; known are identity, sigmoid"),
-            (lambda: Normal(min_scale=-1.0), "min_scale is -1.0"),
-            (lambda: Binomial(0), "total_count is 0"),
-            (lambda: Categorical(True), "levels is True"),
             (
                 lambda: SPVAE(poon_domingos((2, 2), delta=1), leaf=VAE(Normal()), latent_dim=2),
                 r"leave out the options of the default leaf \(latent_dim\)",
             ),
+            (lambda: SPVAE(Circuit(GRID, 3), units=2), "units and leaves belong to the circuit that was given"),
+            (lambda: SPVAE("grid"), "regions is a str; a RegionGraph or a Circuit is needed"),
+            (lambda: small_spvae(likelihood=Bernoulli), "likelihood is the class Bernoulli; an instance of Likelihood"),
+            (lambda: small_spvae(prior=NormalGuide()), "prior is a NormalGuide; an instance of Prior is needed"),
         ],
     )
     def test_bad_options(self, make, message):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((TypeError, ValueError), match=message):
             make()
+
+
+X, ALL = torch.zeros(3, 1, 2, 2, dtype=torch.float64), torch.ones(1, 2, 2, dtype=torch.bool)
 
 
 class TestBadData:
@@ -338,58 +366,56 @@ class TestBadData:
     @pytest.mark.parametrize(
         ("x", "message"),
         [
-            (torch.zeros(3, 1, 2, 3), r"x has shape \[3, 1, 2, 3\]; .* need \[data, 1, 2, 2\]"),
-            (torch.zeros(3, 2, 2), r"x has shape \[3, 2, 2\]"),
-            (torch.zeros(0, 1, 2, 2), "x holds no data"),
-            (torch.full((3, 1, 2, 2), torch.nan), "x holds 24 NaN or infinite values"),
-            (torch.full((1, 1, 2, 2), torch.inf), "NaN or infinite"),
-            (torch.full((3, 1, 2, 2), 0.5), "x holds the value 0.5 .*; the likelihood Bernoulli accepts 0 and 1"),
+            (X.new_zeros(3, 1, 2, 3), r"x has shape \[3, 1, 2, 3\]; .* need \[data, 1, 2, 2\]"),
+            (X.new_zeros(3, 2, 2), r"x has shape \[3, 2, 2\]"),
+            (X[:0], "x holds no data"),
+            (X + torch.nan, "x holds 24 NaN or infinite values"),
+            (X[:1] + torch.inf, "NaN or infinite"),
+            (X + 0.5, "x holds the value 0.5 .*; the likelihood Bernoulli accepts 0 and 1"),
+            (X.long(), "floating point is needed"),
+            ([[0.0]], "a torch.Tensor is needed"),
+            (X.float(), "x has dtype torch.float32, the model torch.float64; convert one of them"),
         ],
     )
     def test_values_and_shapes(self, spvae, x, message):
-        x = x.double()
-        with pytest.raises(ValueError, match=message):
-            spvae.log_likelihood(x, num_samples=1)
-        with pytest.raises(ValueError, match=message):
-            SVI(spvae.model, spvae.guide, pyro.optim.Adam({}), CircuitELBO()).step(x)
+        for use in (
+            spvae.check,
+            lambda x: spvae.log_likelihood(x, num_samples=1),
+            SVI(spvae.model, spvae.guide, pyro.optim.Adam({}), CircuitELBO()).step,
+        ):
+            if isinstance(x, torch.Tensor) or use == spvae.check:
+                with pytest.raises((TypeError, ValueError), match=message):
+                    use(x)
+
+    @pytest.mark.parametrize(
+        ("ask", "message"),
+        [
+            (lambda spvae: spvae.check(X, torch.ones(1, 2, 2)), "observed must be a bool tensor"),
+            (lambda spvae: spvae.impute(X, torch.ones(3, 3) > 0), r"observed has shape \[3, 3\]"),
+            (lambda spvae: spvae.sample(0), "num is 0"),
+            (lambda spvae: spvae.impute(X, ALL, num_samples=0), "num_samples is 0"),
+            (lambda spvae: spvae.reconstruct(X, num_particles=0), "num_particles is 0"),
+            (lambda spvae: spvae.embed(X, num_particles=0), "num_particles is 0; a positive integer is needed"),
+            (
+                lambda spvae: spvae.log_likelihood(X.to("meta")),
+                "x is on the device meta, the model on cpu; move one of",
+            ),
+            (
+                lambda spvae: spvae.impute(X, ALL.to("meta")),
+                "observed is on the device meta, the model on cpu; move it",
+            ),
+        ],
+    )
+    def test_arguments_of_queries(self, spvae, ask, message):
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+            ask(spvae)
 
     def test_binomial(self):
         spvae = small_spvae(likelihood=Binomial(3))
         for value in (4.0, 1.5, -1.0):
             with pytest.raises(ValueError, match=f"x holds the value {value:g} .*accepts the integers 0 to 3"):
-                spvae.check(torch.full((1, 1, 2, 2), value))
-        spvae.check(torch.full((1, 1, 2, 2), 3.0))
-
-    def test_types(self, spvae):
-        with pytest.raises(TypeError, match="floating point is needed"):
-            spvae.check(torch.zeros(3, 1, 2, 2, dtype=torch.long))
-        with pytest.raises(TypeError, match="a torch.Tensor is needed"):
-            spvae.check([[0.0]])
-        with pytest.raises(TypeError, match="observed must be a bool tensor"):
-            spvae.check(torch.zeros(3, 1, 2, 2), torch.ones(1, 2, 2))
-
-    def test_dtype_of_the_model(self, spvae):
-        with pytest.raises(TypeError, match="x has dtype torch.float32, the model torch.float64; convert one of them"):
-            spvae.check(torch.zeros(3, 1, 2, 2, dtype=torch.float32))
-
-    def test_part_of_the_wrong_kind(self):
-        with pytest.raises(TypeError, match="likelihood is the class Bernoulli; an instance of Likelihood is needed"):
-            small_spvae(likelihood=Bernoulli)
-        with pytest.raises(TypeError, match="prior is a NormalGuide; an instance of Prior is needed"):
-            small_spvae(prior=NormalGuide())
-
-    def test_observed_shape(self, spvae):
-        with pytest.raises(ValueError, match=r"observed has shape \[3, 3\]"):
-            spvae.impute(torch.zeros(3, 1, 2, 2), torch.ones(3, 3, dtype=torch.bool))
-
-    def test_counts(self, spvae):
-        x, observed = torch.zeros(3, 1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
-        with pytest.raises(ValueError, match="num is 0"):
-            spvae.sample(0)
-        with pytest.raises(ValueError, match="num_samples is 0"):
-            spvae.impute(x, observed, num_samples=0)
-        with pytest.raises(ValueError, match="num_particles is 0"):
-            spvae.reconstruct(x, num_particles=0)
+                spvae.check(X + value)
+        spvae.check(X + 3)
 
     def test_unseen_fillers_are_not_looked_at(self, spvae):
         x = torch.full((2, 1, 2, 2), torch.nan)

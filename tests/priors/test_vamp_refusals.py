@@ -111,24 +111,28 @@ class TestRefusals:
             with pytest.raises(ValueError, match=f"^{message}$"):
                 SPVAE(GRID, leaf=leaf, guide=guide())
 
-    def test_alone_without_a_guide(self):
-        message = (
-            r"^this VampPrior has no encoder; pass it to a model with a guide that has one, or call connect\(...\)$"
-        )
-        with pytest.raises(ValueError, match=message):
-            VampPrior(3).bind(leaves=1, event_shape=(2,), pixels=4)()
-        with pytest.raises(ValueError, match=message):
-            VAE(Normal(), prior=VampPrior(3)).bind(leaves=1, pixels=4)()
-
-    def test_one_prior_for_two_models(self):
-        prior = VampPrior(3)
-        small_spvae(prior=prior)
-        with pytest.raises(ValueError, match="^this VampPrior is bound already"):
-            small_spvae(prior=prior)
-
-    def test_what_is_no_prior(self):
-        with pytest.raises(TypeError, match="^prior is the class VampPrior; an instance of Prior is needed$"):
-            small_spvae(prior=VampPrior)
+    @pytest.mark.parametrize(
+        ("use", "message"),
+        [
+            (
+                lambda: VampPrior(3).bind(leaves=1, event_shape=(2,), pixels=4)(),
+                "this VampPrior has no encoder; pass it",
+            ),
+            (
+                lambda: VAE(Normal(), prior=VampPrior(3)).bind(leaves=1, pixels=4)(),
+                "this VampPrior has no encoder; pass",
+            ),
+            (
+                lambda: VampPrior(3).bind(leaves=1, event_shape=(), pixels=4),
+                "a VampPrior is a prior of vectors, but the",
+            ),
+            (lambda: [small_spvae(prior=prior) for prior in 2 * [VampPrior(3)]], "this VampPrior is bound already"),
+            (lambda: small_spvae(prior=VampPrior), "prior is the class VampPrior; an instance of Prior is needed$"),
+        ],
+    )
+    def test_uses(self, use, message):
+        with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+            use()
 
     def test_trying_the_encoder_leaves_no_trace(self):
         """Making a model asks the encoder once, without learning statistics from it."""

@@ -237,24 +237,6 @@ def test_decoding_draws_what_is_not_given():
     assert first.shape == (5, *spvae.event_shape) and not torch.allclose(first, second)
 
 
-def test_embed_refuses_bad_arguments():
-    spvae = small_spvae(GRID)
-    with pytest.raises(ValueError, match="^num_particles is 0; a positive integer is needed$"):
-        spvae.embed(torch.zeros(2, 1, 4, 4), num_particles=0)
-    with pytest.raises(ValueError, match=r"^x has shape \[2, 4, 4\]"):
-        spvae.embed(torch.zeros(2, 4, 4))
-
-
-def test_data_on_another_device():
-    spvae = small_spvae(GRID)
-    x, observed = torch.zeros(2, 1, 4, 4), torch.ones(4, 4, dtype=torch.bool)
-    message = r"^x is on the device meta, the model on cpu; move one of them, as in x.to\('cpu'\)$"
-    with pytest.raises(ValueError, match=message):
-        spvae.log_likelihood(x.to("meta"))
-    with pytest.raises(ValueError, match="^observed is on the device meta, the model on cpu; move it, as in"):
-        spvae.impute(x, observed.to("meta"))
-
-
 def test_what_the_prior_says_is_computed_on_the_models_device():
     nodes = prior_sites(small_spvae(poon_domingos((3, 2), delta=2)).to("meta"), 2, 3)
     assert {nodes[site]["value"].device.type for site in ("tree", "z", "x")} == {"meta"}
