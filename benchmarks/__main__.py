@@ -44,8 +44,10 @@ prior's density is a sum over a tensor of all differences.
 
 ## Log-likelihoods
 
-5000 samples for each image. The published protocol takes one image at a time and encodes it again for every chunk;
-both decode the same number of pairs at a time, and so need the same memory.
+5000 samples for each image, and at most so many pairs of image and sample at a time; 2048 is the default. The floor is
+what no evaluation avoids: the matrix products, the normal draws and one pass of every element-wise function, timed
+alone and written into memory that is there. The published protocol takes one image at a time and encodes it again for
+every chunk; the same number of pairs at a time needs the same memory.
 
 {evaluate}
 

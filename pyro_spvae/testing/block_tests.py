@@ -24,7 +24,16 @@ def moved_from_start(module: nn.Module) -> None:
             parameter.add_(0.3 * torch.randn_like(parameter))
 
 
-class BlockTests:
+class SeededTests:
+    """Every test starts from one seed."""
+
+    @pytest.fixture(autouse=True)
+    def _seeded(self) -> None:
+        """The same noise in every run."""
+        torch.manual_seed(0)
+
+
+class BlockTests(SeededTests):
     """
     A part is made of its options, sized once, and described by them.
 
@@ -43,11 +52,6 @@ class BlockTests:
         part = self.make().bind(**self.sizes | ({} if leaves is None else {"leaves": leaves}))
         moved_from_start(part)
         return part
-
-    @pytest.fixture(autouse=True)
-    def _seeded(self) -> None:
-        """The same noise in every run."""
-        torch.manual_seed(0)
 
     @pytest.fixture
     def part(self) -> Any:

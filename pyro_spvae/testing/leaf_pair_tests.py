@@ -19,11 +19,10 @@ from pyro_spvae.infer.enumerated import enumerate_dim, enumerate_guide
 from pyro_spvae.infer.site import is_drawn
 from pyro_spvae.models import SPVAE
 from pyro_spvae.testing.block_tests import check_gradients, close, moved_from_start
+from pyro_spvae.testing.model_tests import ModelTests
 
-ROWS = 3
 
-
-class LeafPairTests:
+class LeafPairTests(ModelTests):
     """
     A leaf model and its guide, in a circuit of two leaf regions of two by two pixels and two leaves each: importance
     weights by hand, bounds below the evidence, equality with Pyro's enumeration, masks, modes, types, every query.
@@ -57,22 +56,6 @@ class LeafPairTests:
         moved_from_start(spvae)
         return spvae.eval()
 
-    @pytest.fixture(autouse=True)
-    def _seeded(self) -> None:
-        """The same noise in every run."""
-        torch.manual_seed(0)
-
-    @pytest.fixture
-    def spvae(self) -> SPVAE:
-        """The model that most tests look at."""
-        return self.model()
-
-    @pytest.fixture
-    def x(self) -> Tensor:
-        """Some rows."""
-        torch.manual_seed(5)
-        return self.data(ROWS)
-
     def _traces(self, spvae: SPVAE, x: Tensor, particles: int) -> tuple[Any, Any]:
         torch.manual_seed(1)
 
@@ -103,8 +86,8 @@ class LeafPairTests:
         weight = weight - sum(site["log_prob"] for site in guide.nodes.values() if is_drawn(site))
         share = [site["log_prob"] for site in guide.nodes.values() if is_drawn(site) and enumerate_dim(site)]
         joint = weight + sum(share) if share else weight
-        joint = joint.expand(*joint.shape[:-3], 4, ROWS, spvae.num_leaves)
-        leaf = joint.reshape(-1, ROWS, spvae.num_leaves).logsumexp(0) - torch.tensor(4.0).log()
+        joint = joint.expand(*joint.shape[:-3], 4, self.rows, spvae.num_leaves)
+        leaf = joint.reshape(-1, self.rows, spvae.num_leaves).logsumexp(0) - torch.tensor(4.0).log()
         torch.manual_seed(1)
         close(CircuitELBO(4).bound(spvae.model, spvae.guide, x), spvae.circuit(leaf))
 
@@ -154,7 +137,9 @@ class LeafPairTests:
         """What is not seen may be anything, and a leaf that sees nothing is a factor of exactly 1."""
         nothing = torch.zeros(1, 2, 4, dtype=torch.bool)
         bound = CircuitELBO(2).bound(spvae.model, spvae.guide, torch.full_like(x, torch.nan), nothing)
-        torch.testing.assert_close(bound, torch.zeros(ROWS), rtol=0, atol=1e-6 if x.dtype == torch.float32 else 1e-10)
+        torch.testing.assert_close(
+            bound, torch.zeros(self.rows), rtol=0, atol=1e-6 if x.dtype == torch.float32 else 1e-10
+        )
         observed = torch.ones(1, 2, 4, dtype=torch.bool)
         observed[..., 2:] = False
         if self.partial_masks:
@@ -212,9 +197,11 @@ class LeafPairTests:
 
     def test_subsampling_acts_outside_of_the_logarithm(self, spvae: SPVAE, x: Tensor) -> None:
         torch.manual_seed(1)
-        bound = CircuitELBO(2).bound(spvae.model, spvae.guide, x, size=10 * ROWS)  # of each datum, without the scale
+        bound = CircuitELBO(2).bound(
+            spvae.model, spvae.guide, x, size=10 * self.rows
+        )  # of each datum, without the scale
         torch.manual_seed(1)
-        loss = CircuitELBO(2).loss(spvae.model, spvae.guide, x, size=10 * ROWS)
+        loss = CircuitELBO(2).loss(spvae.model, spvae.guide, x, size=10 * self.rows)
         assert loss == pytest.approx(-10 * float(bound.sum()), rel=1e-6)
 
     def test_is_saved_and_loaded(self, spvae: SPVAE, x: Tensor, tmp_path: Any) -> None:
@@ -242,9 +229,9 @@ class LeafPairTests:
         assert spvae.sample(4, means=True).shape == (4, 1, 2, 4)
         assert bool(spvae.reconstruct(x, num_particles=10).isfinite().all())
         assert spvae.interpolate(x[:1], x[1:2], 3, 10).shape == (3, 1, 1, 2, 4)
-        drawn = Predictive(spvae.model, guide=spvae.posterior(x, num_particles=10), num_samples=2)(num=ROWS)
-        assert drawn["image"].shape == (2, ROWS, 1, 1, 2, 4)
+        drawn = Predictive(spvae.model, guide=spvae.posterior(x, num_particles=10), num_samples=2)(num=self.rows)
+        assert drawn["image"].shape == (2, self.rows, 1, 1, 2, 4)
         for name, latent in spvae.latents.items():
             value = spvae.posterior(x, num_particles=10)
             law_value: Any = poutine.trace(value).get_trace().nodes[name]["value"]
-            assert tuple(law_value.shape) == (ROWS, spvae.num_leaves, *latent.event_shape)
+            assert tuple(law_value.shape) == (self.rows, spvae.num_leaves, *latent.event_shape)

@@ -17,11 +17,10 @@ from pyro_spvae.circuits import poon_domingos
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.testing.block_tests import check_gradients, moved_from_start
+from pyro_spvae.testing.model_tests import ModelTests
 
-ROWS = 4
 
-
-class ObjectiveTests:
+class ObjectiveTests(ModelTests):
     """
     An objective gives the negative bound in nats, summed over data, as a loss of ``SVI`` and as a module for torch
     optimisers, the same by both.
@@ -29,6 +28,7 @@ class ObjectiveTests:
     Subclasses define :meth:`make`.
     """
 
+    rows = 4
     #: whether the expectation of the bound is below the evidence
     is_lower_bound = True
 
@@ -43,21 +43,9 @@ class ObjectiveTests:
         moved_from_start(spvae)
         return spvae
 
-    @pytest.fixture(autouse=True)
-    def _seeded(self) -> None:
-        """The same noise in every run."""
-        torch.manual_seed(0)
-
-    @pytest.fixture
-    def spvae(self) -> SPVAE:
-        """The model."""
-        return self.model()
-
-    @pytest.fixture
-    def x(self) -> Tensor:
-        """Some rows."""
-        torch.manual_seed(5)
-        return torch.randn(ROWS, 1, 2, 2)
+    def data(self, rows: int) -> Tensor:
+        """Rows ``[rows, 1, 2, 2]``."""
+        return torch.randn(rows, 1, 2, 2)
 
     def test_one_loss_by_all_ways(self, spvae: SPVAE, x: Tensor) -> None:
         elbo, found = self.make(), []
@@ -89,16 +77,16 @@ class ObjectiveTests:
     def test_data_add_up(self, spvae: SPVAE, x: Tensor) -> None:
         """The loss is the sum over data, times the size of the data over that of the batch, outside of logarithms."""
         torch.manual_seed(1)
-        bounds = self.make().bound(spvae.model, spvae.guide, x, size=7 * ROWS)
-        assert bounds.shape == (ROWS,)
+        bounds = self.make().bound(spvae.model, spvae.guide, x, size=7 * self.rows)
+        assert bounds.shape == (self.rows,)
         torch.manual_seed(1)
-        loss = self.make().loss(spvae.model, spvae.guide, x, size=7 * ROWS)
+        loss = self.make().loss(spvae.model, spvae.guide, x, size=7 * self.rows)
         assert loss == pytest.approx(-7 * float(bounds.sum()), rel=1e-6)
 
     def test_missing_entries_count_for_nothing(self, spvae: SPVAE, x: Tensor) -> None:
         nothing = torch.zeros(1, 2, 2, dtype=torch.bool)
         bound = self.make().bound(spvae.model, spvae.guide, torch.full_like(x, torch.nan), nothing)
-        torch.testing.assert_close(bound, torch.zeros(ROWS), rtol=0, atol=1e-6)
+        torch.testing.assert_close(bound, torch.zeros(self.rows), rtol=0, atol=1e-6)
 
     def test_trains(self, spvae: SPVAE, x: Tensor) -> None:
         pyro.clear_param_store()
