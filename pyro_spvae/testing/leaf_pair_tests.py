@@ -19,7 +19,7 @@ from pyro_spvae.infer.enumerated import enumerate_dim, enumerate_guide
 from pyro_spvae.infer.site import is_drawn
 from pyro_spvae.models import SPVAE
 from pyro_spvae.testing.block_tests import check_gradients, close, moved_from_start
-from pyro_spvae.testing.model_tests import ModelTests
+from pyro_spvae.testing.model_tests import ModelTests, check_step_on_meta
 
 
 class LeafPairTests(ModelTests):
@@ -120,6 +120,10 @@ class LeafPairTests(ModelTests):
         for own, other in zip(our_grads, their_grads, strict=True):
             if own is not None and other is not None:
                 close(own, other)
+
+    def test_a_training_step_looks_at_no_value(self, x: Tensor) -> None:
+        """Tensors of the meta device have no content: every look at a value, for which a GPU is waited for, fails."""
+        check_step_on_meta(self.model().train(), CircuitELBO(2), x)
 
     def test_each_leaf_sees_its_own_patch(self, spvae: SPVAE, x: Tensor) -> None:
         changed = x.clone()

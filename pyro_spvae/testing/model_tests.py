@@ -4,12 +4,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pyro
 import pytest
 import torch
 from torch import Tensor
 
 from pyro_spvae.models import SPVAE
 from pyro_spvae.testing.block_tests import SeededTests
+
+
+def check_step_on_meta(spvae: SPVAE, objective: Any, x: Tensor) -> None:
+    """Forward and backward without content, validation off; moves the model to the meta device."""
+    parameters = list(spvae.to("meta").parameters())
+    with pyro.validation_enabled(False):
+        loss = objective.differentiable_loss(spvae.model, spvae.guide, x.to("meta"))
+        grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+    assert loss.is_meta and any(grad is not None for grad in grads)
+    for parameter, grad in zip(parameters, grads, strict=True):
+        assert grad is None or (grad.is_meta and grad.shape == parameter.shape)
 
 
 class ModelTests(SeededTests):

@@ -17,7 +17,7 @@ from pyro_spvae.circuits import poon_domingos
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.testing.block_tests import check_gradients, moved_from_start
-from pyro_spvae.testing.model_tests import ModelTests
+from pyro_spvae.testing.model_tests import ModelTests, check_step_on_meta
 
 
 class ObjectiveTests(ModelTests):
@@ -46,6 +46,10 @@ class ObjectiveTests(ModelTests):
     def data(self, rows: int) -> Tensor:
         """Rows ``[rows, 1, 2, 2]``."""
         return torch.randn(rows, 1, 2, 2)
+
+    def test_a_training_step_looks_at_no_value(self, spvae: SPVAE, x: Tensor) -> None:
+        """Tensors of the meta device have no content: every look at a value, for which a GPU is waited for, fails."""
+        check_step_on_meta(spvae.train(), self.make(), x)
 
     def test_one_loss_by_all_ways(self, spvae: SPVAE, x: Tensor) -> None:
         elbo, found = self.make(), []

@@ -17,6 +17,7 @@ from pyro_spvae.infer import bound_terms
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, Explanation, FactorizedLeaf
 from pyro_spvae.queries.posterior import LeafDraws
+from pyro_spvae.testing.model_tests import check_step_on_meta
 from tests.circuits.oracle import enumerate_induced_trees
 from tests.models import own_parts
 from tests.spn_cases import DISCRETE, LIKELIHOODS, joint_log_prob, make_spn, states, values
@@ -431,3 +432,9 @@ def test_quad_tree():
     spn = SPN(quad_tree((4, 4), 2), likelihood=Bernoulli())
     x = values("bernoulli", 4, 1, 4, 4)
     assert_close(spn.log_prob(x), joint_log_prob(spn, "bernoulli", x).logsumexp(-1))
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_a_training_step_looks_at_no_value(likelihood):
+    spn = make_spn(likelihood)
+    check_step_on_meta(spn, CircuitELBO(1), values(likelihood, 3, *spn.event_shape))
