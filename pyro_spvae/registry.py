@@ -101,8 +101,9 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, Any]]:
         name = name.replace("_", "-")
     if name not in _classes(kind) and not _PATH.fullmatch(name):
         near = difflib.get_close_matches(name, names(kind), 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names(kind))}, or package.module:Class"
-        raise ValueError(f"{kind} is {name!r}; {hint}")
+        hint = f"did you mean {near[0]}? " if near else ""
+        known = f"known are {', '.join(names(kind))}, or package.module:Class"
+        raise ValueError(f"{kind} is {name!r}; {hint}{known}")
     if not bracket:
         return name, {}
     wrong = ValueError(f"{kind} is {text!r}; options in brackets are written name=value, as in {name}(size=3)")

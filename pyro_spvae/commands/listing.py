@@ -172,10 +172,10 @@ def _row(path: Path, **known: Any) -> dict[str, Any]:
 
 def _model(config: dict[str, Any]) -> str | None:
     """Structure, units x leaves, sizes of the leaf networks; what a run fitted from Python does not record."""
-    names = ("structure", "units", "leaves", "latent_dim", "hidden")
+    names = ("structure", "units", "leaves", "hidden")
     if any(config.get(name) is None for name in names):
         return None
-    structure, units, leaves, latent_dim, hidden = (config[name] for name in names)
+    structure, units, leaves, hidden = (config[name] for name in names)
     sizes = _listed(hidden)
     delta = "" if config.get("delta") is None else f" {_listed(config['delta'])}"
     parts = "".join(
@@ -183,7 +183,8 @@ def _model(config: dict[str, Any]) -> str | None:
     )
     if config.get("guide") == "none":  # leaves without latent variables, and so without networks
         return f"{structure}{delta} {units}x{leaves}, {config.get('leaf')}"
-    return f"{structure}{delta} {units}x{leaves}, latent {latent_dim}, hidden {sizes}{parts}"
+    latent = "" if config.get("latent_dim") is None else f", latent {config['latent_dim']}"
+    return f"{structure}{delta} {units}x{leaves}{latent}, hidden {sizes}{parts}"
 
 
 def _listed(value: Any) -> str:

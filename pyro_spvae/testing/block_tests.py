@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyro
 import pytest
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,8 @@ class SeededTests:
 
     @pytest.fixture(autouse=True)
     def _seeded(self) -> None:
-        """The same noise in every run."""
+        """The same noise in every run, and no parameters of the one before."""
+        pyro.clear_param_store()
         torch.manual_seed(0)
 
 
@@ -44,7 +46,7 @@ class BlockTests(SeededTests):
 
     def make(self) -> Any:
         """A new part, not bound yet."""
-        raise NotImplementedError
+        raise NotImplementedError("define make(self), which returns a new part, not bound yet")
 
     def bound(self, leaves: int | None = None) -> Any:
         """One that is bound, and away from its start."""

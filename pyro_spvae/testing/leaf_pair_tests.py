@@ -39,7 +39,7 @@ class LeafPairTests(ModelTests):
 
     def make(self) -> tuple[Any, Any]:
         """A new leaf model and guide."""
-        raise NotImplementedError
+        raise NotImplementedError("define make(self), which returns a new leaf model and a new guide")
 
     def data(self, rows: int) -> Tensor:
         """Rows ``[rows, 1, 2, 4]`` in the likelihood's support."""

@@ -34,7 +34,7 @@ class ObjectiveTests(ModelTests):
 
     def make(self) -> Any:
         """A new objective."""
-        raise NotImplementedError
+        raise NotImplementedError("define make(self), which returns a new objective")
 
     def model(self) -> SPVAE:
         """A model that it is tried with, away from its start."""

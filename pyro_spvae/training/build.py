@@ -30,6 +30,7 @@ CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
 _LEARNING = 6  # stream of seeds
+_LATENT_DIM = 8
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
@@ -44,6 +45,8 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - preprocess: grey levels get uniform noise and are scaled to [0, 1] where the likelihood is normal, or where there
       are more than 32 of them and none is given; everything else is left as it is;
     - likelihood: Bernoulli for binary values, Binomial for grey levels, else Normal;
+      A leaf that takes no likelihood gets none;
+    - latent_dim: the leaf's own default, or what its brackets say;
     - guide: in the place of the default what the leaf asks for: none where it has no latent variables.
 
     :raises ValueError: if an option does not fit the structure or the data.
@@ -74,6 +77,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     if structure == "learned":
         leaf_size = default_leaf_size(math.prod(shape)) if leaf_size is None else leaf_size
         repetitions = 2 if repetitions is None else repetitions
+    _check_taken(config)
     preprocess, likelihood = _modelling(config, data)
     return dataclasses.replace(
         config,
@@ -84,18 +88,53 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         leaf_size=leaf_size,
         leaves=config.units if config.leaves is None else config.leaves,
         preprocess=preprocess,
-        likelihood=likelihood,
+        likelihood=likelihood if _taken(config.leaf, "likelihood") else config.likelihood,
+        latent_dim=_latent_dim(config),
         guide=_default_guide(config.leaf) if config.guide == "auto" else config.guide,
     )
 
 
+def _taken(leaf: str, option: str) -> list[tuple[Any, Any]]:
+    """
+    Of the kinds of leaves whose constructors take an option, what their brackets give (``None``: nothing) and the
+    default.
+    """
+    found = []
+    for name, given in (parse("leaf", kind) for kind in _kinds(leaf)):
+        for parameter in constructor_parameters(find("leaf", name)):
+            if parameter.name == option:
+                found.append((given.get(option), parameter.default))
+    return found
+
+
+def _check_taken(config: TrainConfig) -> None:
+    """
+    :raises ValueError: if an option is given that no leaf takes.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
+    for option in ("prior", "likelihood"):
+        value = getattr(config, option)
+        if value != usual[option] and not _taken(config.leaf, option):
+            raise ValueError(f"{option} is {value!r}, but the leaf {config.leaf!r} takes none; leave one of them out")
+
+
+def _latent_dim(config: TrainConfig) -> int | None:
+    """What the leaves say, if it is one size; of a class that leaves it open, 8."""
+    sizes = set()
+    for given, default in _taken(config.leaf, "latent_dim"):
+        own = default if isinstance(default, int) else _LATENT_DIM
+        sizes.add(given or config.latent_dim or own)
+    return sizes.pop() if len(sizes) == 1 else config.latent_dim
+
+
 def _default_guide(leaf: str) -> str:
-    """What the kinds of leaves ask for; of several kinds, the first one that has latent variables."""
+    """What the kinds of leaves that have latent variables ask for; auto where they differ: each has its own."""
     classes: list[Any] = [find("leaf", parse("leaf", kind)[0]) for kind in _kinds(leaf)]
     names = [cls.guide_name for cls in classes]
     if None in names:  # what has none of its own is seen when it is made
         return "auto"
-    return next((name for name in names if name != "none"), "none")
+    wanted = set(names) - {"none"}
+    return "auto" if len(wanted) > 1 else wanted.pop() if wanted else "none"
 
 
 def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
@@ -207,16 +246,12 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     leaves, guides = [], []
     for kind in kinds:
         own = dataclasses.replace(config, leaf=kind)
-        leaves.append(
-            make(
-                "leaf",
-                kind,
-                likelihood=build_likelihood(config, data.values),
-                latent_dim=config.latent_dim,
-                prior=make("prior", config.prior),
-                **_own_networks("leaf", own),
-            )
-        )
+        options: dict[str, Any] = {"prior": make("prior", config.prior), **_own_networks("leaf", own)}
+        if config.latent_dim is not None:
+            options["latent_dim"] = config.latent_dim
+        if _taken(kind, "likelihood"):
+            options["likelihood"] = build_likelihood(config, data.values)
+        leaves.append(make("leaf", kind, **options))
         asked_for = config.guide != "auto" and (len(kinds) == 1 or leaves[-1].latents)
         guide = config.guide if asked_for else leaves[-1].default_guide
         guides.append(make("guide", guide, **_own_networks("guide", dataclasses.replace(own, guide=guide))))

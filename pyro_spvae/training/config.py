@@ -243,7 +243,12 @@ class TrainConfig(FitConfig):
     )
     network: str = _option("mlp", "Model", "Encoder and decoder networks.")
     decoder: str | None = _option(None, "Model", "Decoder networks, where they are not those of the encoders.")
-    latent_dim: int = _option(8, "Model", "Latent size of a leaf VAE.", least=1)
+    latent_dim: int | None = _option(
+        None,
+        "Model",
+        "Latent size of a leaf; by default the leaf's own, which is 8 for those of this package.",
+        least=1,
+    )
     hidden: tuple[int, ...] = _option(
         (32, 32), "Model", "Hidden layers of the leaf networks, comma-separated.", least=1
     )

@@ -94,7 +94,8 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
     if config.fraction < 1:
         report(f"training    on {len(job.data.train):,} of {len(job.raw.train):,} rows")
     changed = "" if config.preprocess in ("none", "integers") else f", preprocessed by {config.preprocess}"
-    report(f"likelihood  {config.likelihood} of values from {values.low:g} to {values.high:g}{changed}")
+    of = "the leaf's own," if config.likelihood == "auto" else config.likelihood
+    report(f"likelihood  {of} of values from {values.low:g} to {values.high:g}{changed}")
     if config.likelihood == "normal" and max(abs(values.low), abs(values.high)) > _LARGE:
         report(
             f"note        values run from {values.low:.4g} to {values.high:.4g}; "

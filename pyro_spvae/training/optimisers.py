@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from pyro.optim import PyroOptim
 from torch import nn
 
 from pyro_spvae.training.adam_normgrad import adam_normgrad
@@ -33,6 +34,11 @@ def own_optimiser(optimiser: Any, model: nn.Module) -> torch.optim.Optimizer:
     :param optimiser: of the model's parameters, or a function that makes one of them.
     :raises ValueError: if it is none, holds parameters that are not the model's, or evaluates the loss itself.
     """
+    if isinstance(optimiser, PyroOptim):
+        raise ValueError(
+            "optimiser is one of pyro.optim, which is for SVI; give a function such as "
+            "lambda parameters: torch.optim.Adam(parameters, lr=0.01)"
+        )
     own = {id(parameter) for parameter in model.parameters()}
     made = optimiser if isinstance(optimiser, torch.optim.Optimizer) else optimiser(model.parameters())
     if not isinstance(made, torch.optim.Optimizer):

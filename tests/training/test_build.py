@@ -40,6 +40,7 @@ RESOLVED = {
     "two columns": ("random-binary-tree", "normal"),
     "one column": ("whole", "normal"),
 }
+TWO_LAYER = "tests.models.own_parts:TwoLayer"  # latent_dim=1 and no likelihood
 OWN = "tests.models.own_parts:Laplace"
 
 
@@ -66,6 +67,28 @@ def test_the_model_fits_the_data_in_shape_dtype_and_support(name):
     assert spvae.circuit.regions.shape == region_shape(data)
     assert spvae.sample(3).shape == (3, *data.event_shape)
     assert spvae.log_likelihood(modelled_data.test[:], num_samples=3).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("leaf", "given", "size"),
+    [
+        ("vae", None, 8),
+        ("vae", 3, 3),
+        ("vae(latent_dim=5)", 3, 5),
+        ("vae+hvae", None, 8),
+        (TWO_LAYER, None, 1),
+        (TWO_LAYER, 3, 3),
+        ("factorized", None, None),
+    ],
+)
+def test_the_latent_size_is_the_leafs_own_unless_given(leaf, given, size):
+    data = images(side=4)
+    guide = TWO_LAYER + "Guide" if leaf == TWO_LAYER else "auto"
+    config = resolve(dataclasses.replace(TINY, leaf=leaf, guide=guide, latent_dim=given, units=2), data)
+    assert config.latent_dim == size and resolve(config, data) == config
+    assert config.likelihood == ("auto" if leaf == TWO_LAYER else "binomial")  # this leaf has pixels of its own
+    latents = build_model(config, modelled(config, data)).latents
+    assert {latent.event_shape for latent in latents.values()} == (set() if size is None else {(size,)})
 
 
 def test_cells_of_images_are_a_quarter_of_the_longer_side():
@@ -289,6 +312,16 @@ TREES = "describes random-binary-tree"
             "bytes",
             {"leaf": "vae+factorized", "units": 3},
             ".*2 kinds, but there are 3 leaves a region; a multiple of 2",
+        ),
+        (
+            "few levels",
+            {"leaf": "factorized", "prior": "vamp"},
+            "prior is 'vamp', but the leaf 'factorized' takes none; leave one of them out",
+        ),
+        (
+            "few levels",
+            {"leaf": TWO_LAYER, "likelihood": "normal"},
+            f"likelihood is 'normal', but the leaf '{TWO_LAYER}' takes none; leave one of them out",
         ),
         ("few levels", {"leaf": "factorized", "guide": "normal"}, "a NormalGuide states .* sites z, but .* none; give"),
         ("few levels", {"leaf": "hvae", "guide": "normal"}, "a NormalGuide states .* sites z, but .* z2, z1; give"),
