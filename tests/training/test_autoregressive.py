@@ -13,6 +13,7 @@ import torch
 from pyro_spvae import distributed
 from pyro_spvae.models import SPVAE
 from pyro_spvae.nn import MLP, Conv, GatedConv, PixelCNN
+from pyro_spvae.registry import names
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
@@ -29,6 +30,7 @@ PIXEL = {
     "delta": 2,
 }
 ASKED = f"decoder is {PIXEL['decoder']!r}, but the leaf"
+KNOWN = f"known are {', '.join(names('network'))}, or package.module:Class"
 ENCODER = (
     "the network 'pixelcnn' is a decoder and cannot encode patches; give it as decoder alone, and another network as "
     "encoder"
@@ -75,7 +77,7 @@ class TestDecoderOption:
             ({"leaf": "vae(hidden_dims=(3,))"}, f"{ASKED} 'vae(hidden_dims=(3,))' takes none; leave one of them out"),
             ({"decoder": " "}, "decoder is empty; a name is needed"),
             ({"decoder": 3}, "decoder is 3; a text is needed"),
-            ({"decoder": "pixelcn"}, "network is 'pixelcn'; did you mean pixelcnn?"),
+            ({"decoder": "pixelcn"}, f"network is 'pixelcn'; did you mean pixelcnn? {KNOWN}"),
             ({"network": "pixelcnn", "decoder": None}, ENCODER),
         ],
     )
