@@ -166,6 +166,8 @@ def _noted(constructor: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(constructor)
     def construct(self: Part, *args: Any, **kwargs: Any) -> None:
         constructor(self, *args, **kwargs)
+        if "_modules" not in self.__dict__:
+            raise AttributeError(f"the constructor of {type(self).__name__} must call super().__init__()")
         self.__dict__["_made"] = self._attributes()
 
     return construct

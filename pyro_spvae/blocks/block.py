@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro.distributions import Distribution
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import constraints
 
@@ -21,6 +22,8 @@ class Block(Part):
     its network's outputs and how its values are drawn; the program that states it knows neither.
 
     :cvar Constraint support: of one value of an event; what a declared latent variable takes over.
+    :raises TypeError: if what the call returns is no distribution.
+    :raises ValueError: if it is one of other events than the block is bound with.
 
     Example::
 
@@ -37,3 +40,16 @@ class Block(Part):
     def forward(self, *inputs: Any) -> TorchDistribution:
         """The distribution given the inputs."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, ...)")
+
+    def __call__(self, *inputs: Any, **options: Any) -> TorchDistribution:
+        law = super().__call__(*inputs, **options)
+        name = type(self).__name__
+        if not isinstance(law, Distribution):
+            raise TypeError(f"the block {name} returned a {type(law).__name__}; one of pyro.distributions is needed")
+        wanted = (self._sizes or {}).get("event_shape")
+        if wanted is not None and law.event_shape != wanted:
+            raise ValueError(
+                f"the block {name} returned a {type(law).__name__} of event shape {list(law.event_shape)}, but was bound "
+                f"with {list(wanted)}; .to_event(n) makes its last n dimensions an event"
+            )
+        return law
