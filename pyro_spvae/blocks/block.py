@@ -49,7 +49,7 @@ class Block(Part):
         wanted = (self._sizes or {}).get("event_shape")
         if wanted is not None and law.event_shape != wanted:
             raise ValueError(
-                f"the block {name} returned a {type(law).__name__} of event shape {list(law.event_shape)}, but was bound "
-                f"with {list(wanted)}; .to_event(n) makes its last n dimensions an event"
+                f"the block {name} returned a {type(law).__name__} of event shape {list(law.event_shape)}, but was "
+                f"bound with {list(wanted)}; .to_event(n) makes its last n dimensions an event"
             )
         return law
