@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import pyro
@@ -21,8 +20,7 @@ from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import small_spvae
-from tests.models import own_parts
-from tests.priors.vamp_cases import GRID, data, vamp
+from tests.priors.vamp_cases import GRID, assert_alike, vamp
 
 
 class TestLogLikelihood:
@@ -57,8 +55,10 @@ class TestLogLikelihood:
 
         return spvae, log_prob
 
-    @pytest.mark.parametrize("chunk_size", [700, 4096, 10**6])
-    @pytest.mark.parametrize("regions", [whole((2, 2)), poon_domingos((2, 4), delta=2)])
+    @pytest.mark.parametrize(
+        ("regions", "chunk_size"),
+        [(whole((2, 2)), 1700), (whole((2, 2)), 10**6), (poon_domingos((2, 4), delta=2), 4096)],
+    )
     def test_is_exact_in_the_limit_whatever_the_chunks(self, regions, chunk_size):
         spvae, log_prob = self.exact(regions)
         x = torch.rand(6, *spvae.event_shape)
@@ -114,87 +114,52 @@ class TestMixed:
         spvae.fit(x, epochs=2, batch_size=4)
         assert spvae.wanted_rows == 0
         spvae.save(tmp_path)
-        loaded = SPVAE.load(tmp_path)
-        values = []
-        for one in (spvae, loaded):
-            pyro.set_rng_seed(1)
-            values.append((one.log_likelihood(x, num_samples=3), one.sample(3), one.impute(x, x[0] < 0.5)))
-        assert all(torch.equal(*pair) for pair in zip(*values, strict=True))
-
-    def test_a_guide_of_ones_own_has_no_encoder(self):
-        leaf = MixedLeaf([VAE(Normal(), 2, (3,), VampPrior(3)), FactorizedLeaf(Normal())])
-        with pytest.raises(
-            ValueError, match="^the guide LinearGuide has no encoder that a VampPrior could use; define"
-        ):
-            SPVAE(GRID, leaf=leaf, guide=own_parts.LinearGuide())
-
-
-class TestStorage:
-    @pytest.mark.parametrize(
-        "make",
-        [
-            lambda: VampPrior(3),
-            lambda: VampPrior(3, weights="learned", range=(-1, 2), mean=0.4, std=0.05),
-            lambda: VampPrior(data=torch.rand(4, 1, 2, 2)),
-            lambda: VampPrior(3, data=torch.rand(4, 1, 2, 2), frozen=False),
-            lambda: MixtureOfGaussians(3, 0.4, 0.1),
-        ],
-    )
-    def test_load_gives_the_same_and_needs_no_data(self, make, tmp_path):
-        spvae = small_spvae(prior=make(), likelihood=Bernoulli())
-        spvae.save(tmp_path)
-        loaded = SPVAE.load(tmp_path)
-        assert loaded.wanted_rows == 0
-        assert loaded.leaf.prior.options() == spvae.leaf.prior.options()
-        assert list(dict(loaded.named_parameters())) == list(dict(spvae.named_parameters()))
-        x = (torch.rand(5, 1, 2, 2) < 0.5).double()
-        values = []
-        for one in (spvae, loaded):
-            pyro.set_rng_seed(1)
-            values.append((one.log_likelihood(x, num_samples=5), one.sample(3), one.embed(x).latents["z"]))
-        assert all(torch.equal(*pair) for pair in zip(*values, strict=True))
-
-    def test_a_model_that_waits_for_data_comes_back_as_it_was(self, tmp_path):
-        """Saved before it has started, it still has to; saved after, it has."""
-        spvae = SPVAE(GRID, prior=VampPrior(3, init="data"))
-        spvae.start(torch.rand(3, 1, 2, 2))
-        spvae.save(tmp_path)
-        loaded = SPVAE.load(tmp_path)
-        assert loaded.wanted_rows == 0 and torch.equal(loaded.leaf.prior.inputs, spvae.leaf.prior.inputs)
-
-    def test_other_precision(self):
-        spvae = vamp()
-        x = data(spvae)
-        torch.set_default_dtype(torch.float32)
-        small = copy.deepcopy(spvae).float()
-        assert small.leaf.prior().loc.dtype == torch.float32
-        z = torch.randn(4, spvae.num_leaves, 2, dtype=torch.float64)
-        torch.testing.assert_close(
-            small.leaf.prior().log_prob(z.float()).double(), spvae.leaf.prior().log_prob(z), rtol=1e-5, atol=1e-5
+        assert_alike(
+            [spvae, SPVAE.load(tmp_path)],
+            lambda one: (one.log_likelihood(x, num_samples=3), one.sample(3), one.impute(x, x[0] < 0.5)),
         )
-        assert small.log_likelihood(x.float(), num_samples=4).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: VampPrior(3, weights="learned", range=(-1, 2), mean=0.4, std=0.05),
+        lambda: VampPrior(data=torch.rand(4, 1, 2, 2)),
+        lambda: VampPrior(3, data=torch.rand(4, 1, 2, 2), frozen=False),
+        lambda: VampPrior(3, init="data"),
+        lambda: MixtureOfGaussians(3, 0.4, 0.1),
+    ],
+)
+def test_load_gives_the_same_and_needs_no_data(make, tmp_path):
+    spvae = small_spvae(prior=make(), likelihood=Bernoulli())
+    x = (torch.rand(5, 1, 2, 2) < 0.5).double()
+    spvae.start(x)
+    spvae.save(tmp_path)
+    loaded = SPVAE.load(tmp_path)
+    assert loaded.wanted_rows == 0
+    assert loaded.leaf.prior.options() == spvae.leaf.prior.options()
+    assert list(dict(loaded.named_parameters())) == list(dict(spvae.named_parameters()))
+    assert_alike(
+        [spvae, loaded], lambda one: (one.log_likelihood(x, num_samples=5), one.sample(3), one.embed(x).latents["z"])
+    )
 
 
 def test_a_user_swaps_the_prior_by_passing_another_object():
     """One VAE and leaves of a circuit; every prior trains, samples and imputes."""
-    x = (torch.rand(20, 1, 1, 1) < 0.5).double().expand(20, 1, 2, 2)
+    x = (torch.rand(100, 1, 1, 1) < 0.5).double().expand(100, 1, 2, 2)
     seen = torch.tensor([True, True, False, False]).reshape(1, 2, 2)
     for regions, units in ((whole((2, 2)), 1), (GRID, 2)):
-        for prior in (
-            None,
-            MixtureOfGaussians(3),
-            VampPrior(3),
-            VampPrior(data=x[:3]),
-            VampPrior(3, weights="learned"),
-        ):
+        for prior in (None, MixtureOfGaussians(3), VampPrior(data=x[:3]), VampPrior(3, weights="learned")):
             pyro.clear_param_store()
             spvae = SPVAE(regions, units=units, likelihood=Bernoulli(), latent_dim=2, hidden_dims=(4,), prior=prior)
-            svi = SVI(spvae.model, spvae.guide, pyro.optim.Adam({"lr": 0.05}), CircuitELBO(2))
-            losses = [svi.step(x) for _ in range(40)]
-            assert sum(losses[-5:]) < sum(losses[:5])
+            svi = SVI(spvae.model, spvae.guide, pyro.optim.Adam({"lr": 0.1}), CircuitELBO(2))
+            losses = [svi.step(x) for _ in range(20)]
+            assert sum(losses[-4:]) < sum(losses[:4])
             assert spvae.sample(3).shape == (3, 1, 2, 2)
-            filled = spvae.impute(x, seen)[0]
-            assert torch.equal(filled[..., 0, :], x[..., 0, :]) and set(filled.unique().tolist()) <= {0.0, 1.0}
-            assert spvae.embed(x, seen).latents["z"].isfinite().all(), "leaves that see nothing have the prior's mean"
+            filled = spvae.impute(x[:5], seen, num_particles=20)[0]
+            assert torch.equal(filled[..., 0, :], x[:5, ..., 0, :]) and set(filled.unique().tolist()) <= {0.0, 1.0}
+            assert spvae.embed(x[:5], seen).latents["z"].isfinite().all(), (
+                "leaves that see nothing have the prior's mean"
+            )
             if prior is not None:
                 assert isinstance(spvae.leaf.prior(), LeafNormalMixture)

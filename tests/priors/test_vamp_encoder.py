@@ -18,58 +18,50 @@ from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import HVAE, SPVAE
 from pyro_spvae.priors import VampPrior
 from tests.helpers import collected_gradients, gradients
-from tests.priors.vamp_cases import GRID, count, data, vamp
+from tests.priors.vamp_cases import GRID, check_slope, count, data, vamp
 
 
 class TestGradients:
-    @pytest.mark.parametrize("gradient", ["iwae", "dreg"])
-    @pytest.mark.parametrize("weights", ["uniform", "learned"])
-    def test_reach_pseudo_inputs_encoder_and_weights(self, gradient, weights):
-        spvae = vamp(weights=weights)
-        CircuitELBO(3, gradient=gradient)(spvae.model, spvae.guide)(data(spvae)).backward()
+    @pytest.mark.parametrize("layers", [1, 2])
+    def test_that_are_doubly_reparameterised_reach_everything(self, layers):
+        spvae = vamp(weights="learned")
+        if layers > 1:
+            leaf = HVAE(Normal(), 2, 3, (4,), prior=VampPrior(3, weights="learned"))
+            spvae = SPVAE(GRID, leaf=leaf, guide=HierarchicalGuide((4,)))
+        CircuitELBO(3, gradient="dreg")(spvae.model, spvae.guide)(data(spvae)).backward()
         for name, grad in collected_gradients(spvae).items():
             assert grad.abs().sum() > 0, name
 
     def test_equal_finite_differences_under_one_seed(self):
-        """The pathwise gradient of a bound with fixed noise is its derivative, in a random direction of everything."""
+        """The pathwise gradient of a bound with fixed noise is its derivative."""
         spvae = vamp(weights="learned")
-        x = data(spvae)
-        elbo = CircuitELBO(3)
-        parameters = dict(spvae.named_parameters())
-        pyro.set_rng_seed(1)
-        grads = gradients(spvae, elbo(spvae.model, spvae.guide)(x))
+        x, elbo = data(spvae), CircuitELBO(3)
+
+        def loss():
+            pyro.set_rng_seed(1)
+            return elbo(spvae.model, spvae.guide)(x)
+
+        grads = gradients(spvae, loss())
         for chosen in ("leaf.prior.pseudo_inputs", "leaf.prior.logits", "leaf_guide", ""):
-            direction = {n: torch.randn_like(p) * n.startswith(chosen) for n, p in parameters.items()}
-            values = []
-            for step in (1e-6, -2e-6):
-                with torch.no_grad():
-                    for name, parameter in parameters.items():
-                        parameter.add_(step * direction[name])
-                pyro.set_rng_seed(1)
-                values.append(elbo.loss(spvae.model, spvae.guide, x))
-            with torch.no_grad():
-                for name, parameter in parameters.items():
-                    parameter.add_(1e-6 * direction[name])
-            slope = sum(float((grads[name] * direction[name]).sum()) for name in parameters)
-            assert abs(slope) > 1e-3
-            assert (values[0] - values[1]) / 2e-6 == pytest.approx(slope, rel=1e-5)
+            pyro.set_rng_seed(2)
+            check_slope({n: p for n, p in spvae.named_parameters() if n.startswith(chosen)}, grads, loss)
 
     def test_doubly_reparameterised_gradients_of_the_prior_are_the_same_and_of_the_encoder_in_the_mean(self):
         """Pseudo-inputs act on the prior alone. The encoder acts by the prior too, which dreg must leave as it is."""
         spvae = vamp(regions=whole((1, 2)), units=1, likelihood=Normal(min_scale=0.5))
-        x = data(spvae, 1).expand(50, 1, 1, 2)
+        x = data(spvae, 1).expand(150, 1, 1, 2)
         draws = {"iwae": [], "dreg": []}
-        for seed in range(100):
+        for seed in range(40):
             own = {}
             for gradient, kept in draws.items():
                 pyro.set_rng_seed(seed)
-                found = gradients(spvae, CircuitELBO(4, gradient=gradient)(spvae.model, spvae.guide)(x) / 50)
+                found = gradients(spvae, CircuitELBO(4, gradient=gradient)(spvae.model, spvae.guide)(x) / 150)
                 own[gradient] = found["leaf.prior.pseudo_inputs"]
                 encoder = [grad.flatten() for name, grad in found.items() if name.startswith("leaf_guide")]
                 kept.append(torch.cat(encoder))
             torch.testing.assert_close(own["dreg"], own["iwae"], rtol=1e-9, atol=1e-12)
         iwae, dreg = (torch.stack(kept) for kept in draws.values())
-        error = ((iwae.var(0) + dreg.var(0)) / 100).sqrt()
+        error = ((iwae.var(0) + dreg.var(0)) / 40).sqrt()
         different = (iwae.mean(0) - dreg.mean(0)).abs() / error.clamp(min=1e-12)
         assert different.max() < 4.5
         # and without the way through the prior it would be another
@@ -84,14 +76,6 @@ class TestGradients:
             found = gradients(spvae, CircuitELBO(4)(spvae.model, spvae.guide)(x[:1].expand(5000, 1, 1, 2)) / 5000)
         without = torch.cat([grad.flatten() for name, grad in found.items() if name.startswith("leaf_guide")])
         assert ((without - iwae.mean(0)).abs() / error.clamp(min=1e-12)).max() > 12
-
-    @pytest.mark.parametrize("gradient", ["iwae", "dreg"])
-    def test_reach_everything_of_two_layers(self, gradient):
-        leaf = HVAE(Normal(), 2, 3, (4,), prior=VampPrior(3, weights="learned"))
-        spvae = SPVAE(GRID, leaf=leaf, guide=HierarchicalGuide((4,)))
-        CircuitELBO(3, gradient=gradient)(spvae.model, spvae.guide)(data(spvae)).backward()
-        for name, grad in collected_gradients(spvae).items():
-            assert grad.abs().sum() > 0, name
 
 
 class TestEncoder:
@@ -133,32 +117,32 @@ class TestEncoder:
                 parameter.zero_()
         assert torch.equal(other.leaf.prior().loc, q.loc)
 
-    @pytest.mark.parametrize("particles", [1, 7])
-    @pytest.mark.parametrize("gradient", ["iwae", "dreg"])
-    def test_sees_pseudo_inputs_once_a_step(self, particles, gradient):
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"num_particles": 1},
+            {"num_particles": 7, "gradient": "dreg"},
+            {"num_particles": 4, "vectorize_particles": False},
+        ],
+    )
+    def test_sees_pseudo_inputs_once_a_step(self, options):
         spvae = vamp(components=3)
         calls = count(spvae.leaf_guide.z.network)
         for step in (1, 2):
-            CircuitELBO(particles, gradient=gradient)(spvae.model, spvae.guide)(data(spvae, 5)).backward()
+            CircuitELBO(**options)(spvae.model, spvae.guide)(data(spvae, 5)).backward()
             assert sorted(calls) == [3] * step + [5] * step
-
-    def test_sees_pseudo_inputs_once_for_particles_one_after_the_other(self):
-        spvae = vamp(components=3)
-        calls = count(spvae.leaf_guide.z.network)
-        CircuitELBO(4, vectorize_particles=False)(spvae.model, spvae.guide)(data(spvae, 5)).backward()
-        assert sorted(calls) == [3, 5]
 
     def test_sees_pseudo_inputs_once_a_log_likelihood_and_each_datum_once(self):
         spvae = vamp(components=11)
         calls = count(spvae.leaf_guide.z.network)
         x = data(spvae, 10)
-        for chunk_size, blocks in ((1, [1] * 10), (100, [2] * 5), (10_000, [10])):
+        for chunk_size, blocks in ((1, [1] * 10), (10, [2] * 5), (1000, [10])):
             calls.clear()
-            spvae.log_likelihood(x, num_samples=50, chunk_size=chunk_size)
+            spvae.log_likelihood(x, num_samples=5, chunk_size=chunk_size)
             assert calls.count(11) == 1
             assert sorted(calls) == sorted([11, *blocks]), chunk_size
         calls.clear()
-        spvae.log_likelihood(x, torch.ones(1, 2, 2, dtype=torch.bool), num_samples=50, chunk_size=100)
+        spvae.log_likelihood(x, torch.ones(1, 2, 2, dtype=torch.bool), num_samples=5, chunk_size=10)
         assert calls.count(11) == 1
 
     def test_what_it_said_of_data_is_forgotten_from_block_to_block(self):

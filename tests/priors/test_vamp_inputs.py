@@ -88,7 +88,7 @@ class TestData:
     def test_some_of_the_data_are_drawn_at_random_without_repetition(self):
         x = torch.arange(10.0).reshape(10, 1, 1, 1).expand(10, 1, 2, 2).double() / 10
         chosen = set()
-        for _ in range(30):
+        for _ in range(20):
             values = small_spvae(prior=VampPrior(3, data=x)).leaf.prior.inputs[:, 0, 0].tolist()
             assert len(set(values)) == 3
             chosen |= set(values)

@@ -1,9 +1,11 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Small models with a VampPrior."""
+"""Small models with a VampPrior, and what several tests ask of them."""
 
 from __future__ import annotations
 
+import pyro
+import pytest
 import torch
 from torch import nn
 
@@ -34,3 +36,26 @@ def count(network):
     calls: list[int] = []
     network.register_forward_hook(lambda module, args, result: calls.append(len(args[0])))
     return calls
+
+
+def check_slope(parameters, gradients, value):
+    """The derivative in a random direction of some parameters, by name, against a finite difference."""
+    direction = {name: torch.randn_like(parameter) for name, parameter in parameters.items()}
+    found = []
+    for step in (1e-6, -2e-6, 1e-6):
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.add_(step * direction[name])
+        found.append(value().item())
+    slope = sum(float((gradients[name] * direction[name]).sum()) for name in parameters)
+    assert abs(slope) > 1e-3
+    assert (found[0] - found[1]) / 2e-6 == pytest.approx(slope, rel=1e-5)
+
+
+def assert_alike(models, use):
+    """Models that give the same under the same seed."""
+    found = []
+    for spvae in models:
+        pyro.set_rng_seed(1)
+        found.append(use(spvae))
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
