@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 
 import pytest
 import torch
@@ -16,7 +15,7 @@ from torch.func import functional_call
 
 from pyro_spvae import CircuitELBO, poon_domingos, whole
 from pyro_spvae.guides import NormalGuide
-from pyro_spvae.likelihoods import Bernoulli, Categorical, Normal
+from pyro_spvae.likelihoods import Categorical, Normal
 from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.nn import Conv
 from pyro_spvae.registry import make
@@ -168,28 +167,14 @@ class TestInAModel:
         image = conv.layers.images(spvae.view(x).movedim(-2, 0)[:2], 3, (2, 3))  # both leaves of the first region
         torch.testing.assert_close(image, x[..., :3].repeat(1, 2, 1, 1))
 
-    @pytest.mark.parametrize(
-        ("make", "channels"), [(Bernoulli, 1), (Normal, 3), (lambda: Categorical(3), 1), (lambda: Categorical(3), 3)]
-    )
-    def test_trains(self, make, channels):
-        torch.manual_seed(1)
-        likelihood = make()
-        spvae = conv_spvae(poon_domingos((6, 6), 3), likelihood, channels=channels, filters=(2, 3), stride=1, dense=5)
-        x = torch.randint(0, 2, (16, channels, 1, 6)).expand(-1, -1, 6, -1).double()
-        loss = CircuitELBO(2)(spvae.model, spvae.guide)
-        assert all(grad.abs().sum() > 0 for grad in gradients(spvae, loss(x)).values())
-        optimiser = torch.optim.Adam(spvae.parameters(), 0.02)
-        values = []
-        for _ in range(30):
-            optimiser.zero_grad()
-            value = loss(x)
-            value.backward()
-            optimiser.step()
-            values.append(value.item())
-        assert sum(values[-3:]) / 3 < 0.9 * values[0] if values[0] > 0 else values[-1] < values[0]
-        density = spvae.log_likelihood(x[:4], num_samples=8)
-        assert density.shape == (4,) and density.isfinite().all()
-        assert spvae.sample(3).shape == (3, channels, 6, 6)
+    @pytest.mark.parametrize("make", [Normal, lambda: Categorical(3)])
+    def test_of_colours(self, make):
+        spvae = conv_spvae(poon_domingos((6, 6), 3), make(), channels=3, filters=(2, 3), stride=1, dense=5)
+        x = torch.randint(0, 2, (6, 3, 6, 6)).double()
+        loss = CircuitELBO(2)(spvae.model, spvae.guide)(x)
+        assert all(grad.abs().sum() > 0 for grad in gradients(spvae, loss).values())
+        assert spvae.log_likelihood(x, num_samples=8).isfinite().all()
+        assert spvae.sample(3).shape == (3, 3, 6, 6)
 
     def test_levels_are_decoded_pixel_by_pixel(self):
         """Head channels set by their biases: channel c, level v has the logit 10 c + v wherever it is."""
@@ -204,19 +189,6 @@ class TestInAModel:
         expected = logits[:, None, None].expand(7, 2, *shape, levels).flatten(2, 4)  # [.., leaf, pixel, level]
         torch.testing.assert_close(likelihood((out,)).logits, expected)
 
-    def test_saved_and_loaded(self, tmp_path):
-        spvae = conv_spvae(poon_domingos((4, 4), 2), Normal(), filters=[2, 3], stride=1, dense=5, activation="relu")
-        spvae.save(tmp_path)
-        again = SPVAE.load(tmp_path)
-        for part in (again.leaf.pixels.decoder, again.leaf_guide.z.network):
-            assert type(part) is Conv and (part.filters, part.stride, part.dense) == ((2, 3), 1, 5)
-            assert (part.activation, part.output_gain) == ("relu", 0.1)
-        x = torch.rand(3, 1, 4, 4)
-        torch.manual_seed(2)
-        expected = spvae.log_likelihood(x, num_samples=4)
-        torch.manual_seed(2)
-        torch.testing.assert_close(again.log_likelihood(x, num_samples=4), expected)
-
     def test_from_a_configuration(self):
         made = make("network", "conv(filters=(4,8), stride=1)", hidden_dims=(3,), activation="relu", networks="shared")
         assert (made.filters, made.stride, made.dense, made.activation) == ((4, 8), 1, 64, "relu")
@@ -226,46 +198,3 @@ class TestInAModel:
         decoder, encoder = spvae.leaf.pixels.decoder, spvae.leaf_guide.z.network
         assert decoder.options() == encoder.options() == made.options() | {"dense": 5}
         assert decoder.sizes["output_shape"] == encoder.sizes["input_shape"] == spvae.view.patch
-        with pytest.raises(
-            ValueError, match="^network conv has no option hidden_dims; its options are filters, stride,"
-        ):
-            make("network", "conv(hidden_dims=(3,))")
-
-
-@pytest.mark.parametrize(
-    ("options", "sizes", "message"),
-    [
-        ({"filters": 4}, {}, "filters is 4; a sequence of positive integers is needed, such as (32, 64)"),
-        ({"filters": ()}, {}, "filters is (); a sequence of positive integers is needed, such as (32, 64)"),
-        ({"filters": (4, 0)}, {}, "filters is (4, 0); positive integers are needed"),
-        ({"filters": (4, 2.0)}, {}, "filters is (4, 2.0); positive integers are needed"),
-        ({"stride": 4}, {}, "stride is 4; 1, 2 or 3 is needed"),
-        ({"stride": True}, {}, "stride is True; 1, 2 or 3 is needed"),
-        ({"stride": (1, 1)}, {}, "stride is (1, 1); 1, 2 or 3 is needed"),
-        ({"dense": 0}, {}, "dense is 0; a positive integer is needed"),
-        ({"activation": "gelu"}, {}, "activation is 'gelu'; known are softplus, relu, leaky_relu, elu, silu, tanh"),
-        ({"output_gain": 0}, {}, "output_gain is 0; a positive number is needed"),
-        ({}, {}, "the network 'conv' needs leaf regions that are equal rectangles"),
-        ({}, {"input_shape": None}, "the network 'conv' needs leaf regions that are equal rectangles"),
-        ({}, {"input_shape": (1, 2, 3)}, "inputs is 4; the pixels of the shape (1, 2, 3) are needed"),
-        (
-            {},
-            {"output_shape": (1, 2, 3)},
-            "an output of the network 'conv' has the size 8; a multiple of the patch's 6 pixels is needed",
-        ),
-        (
-            {},
-            {"input_shape": (1, 2, 2), "output_shape": (1, 2, 2)},
-            "input_shape and output_shape are both given; the network 'conv' takes one of them",
-        ),
-        (
-            {},
-            {"input_shape": (2, 2)},
-            "input_shape of Conv is (2, 2); channels, height and width as a tuple of positive integers, or None, are "
-            "needed",
-        ),
-    ],
-)
-def test_refusals(options, sizes, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        Conv(**options).bind(leaves=2, inputs=4, outputs=(12, 8), **sizes)

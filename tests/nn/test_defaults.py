@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -82,38 +81,3 @@ def test_those_that_name_the_patch_get_it(channels, patch):
 def test_tables_and_unequal_regions_have_no_patch(regions):
     _, decoder, encoder = spvae_of(Shaped, regions)
     assert decoder.shapes == encoder.shapes == (None, None)
-
-
-def twice():
-    network = Linear()
-    SPVAE(poon_domingos((2, 2), 1), leaf=VAE(Normal(), decoder=network), guide=NormalGuide(encoder=network))
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (twice, ValueError, "this Linear is bound already"),
-        *(
-            (make, ValueError, f"{name} is given, so leave out the options of the default network ({option})")
-            for option, value in (("hidden_dims", (32, 32)), ("activation", "softplus"), ("networks", "shared"))
-            for name, make in (
-                ("decoder", lambda o=option, v=value: VAE(Normal(), decoder=Linear(), **{o: v})),
-                ("encoder", lambda o=option, v=value: NormalGuide(encoder=Linear(), **{o: v})),
-            )
-        ),
-        (
-            lambda: VAE(Normal(), decoder=nn.Linear(2, 2)),
-            TypeError,
-            "decoder is a Linear; an instance of Network is needed",
-        ),
-        (
-            lambda: NormalGuide(encoder=Linear),
-            TypeError,
-            "encoder is the class Linear; an instance of Network is needed",
-        ),
-        (lambda: VAE(Normal), TypeError, "likelihood is the class Normal; an instance of Likelihood is needed"),
-    ],
-)
-def test_refusals(make, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}"):
-        make()

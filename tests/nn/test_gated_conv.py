@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
@@ -131,49 +130,3 @@ def test_initial_parameters():
 def test_by_name():
     network = make("network", "gated-conv(layers=small, hidden=20)", hidden_dims=(3,))
     assert (network.layers, network.hidden, network.heads) == ("small", 20, True)
-
-
-WANTED = "layers (channels, kernel, stride, padding), such as ((32, 3, 1, 1), (6, 3, 2, 1)), are needed"
-
-
-@pytest.mark.parametrize(
-    ("options", "sizes", "message"),
-    [
-        ({"layers": "huge"}, {}, "layers is 'huge'; known are large, small, or a sequence of layers"),
-        ({"layers": ()}, {}, f"layers is (); {WANTED}"),
-        ({"layers": 3}, {}, f"layers is 3; {WANTED}"),
-        ({"layers": ((3, 3, 1),)}, {}, f"layers has the entry (3, 3, 1); {WANTED}"),
-        ({"layers": (3, 3, 1, 1)}, {}, f"layers has the entry 3; {WANTED}"),
-        ({"layers": ((3, 3, 0, 1),)}, {}, f"layers has the entry (3, 3, 0, 1); {WANTED}"),
-        ({"layers": ((3, 3, 1, -1),)}, {}, f"layers has the entry (3, 3, 1, -1); {WANTED}"),
-        ({"hidden": 0}, {}, "hidden is 0; a positive integer is needed"),
-        ({"heads": 1}, {}, "heads is 1; True or False is needed"),
-        ({}, {}, "the network 'gated-conv' needs leaf regions that are equal rectangles"),
-        ({}, {"input_shape": (1, 2, 3)}, "inputs is 4; the pixels of the shape (1, 2, 3) are needed"),
-        (
-            {"layers": ((3, 3, 1, 0),)},
-            {"input_shape": (1, 2, 2)},
-            "layers of the network 'gated-conv' leave nothing of patches of 2 x 2 pixels; give smaller kernels and "
-            "strides",
-        ),
-        (
-            {"layers": ((3, 3, 2, 1),)},
-            {"output_shape": (1, 2, 2)},
-            "layers of the network 'gated-conv' has the entry (3, 3, 2, 1); in a decoder the stride is 1 and the "
-            "padding half of the kernel less one, so that sides stay",
-        ),
-        (
-            {},
-            {"output_shape": (1, 2, 3)},
-            "an output of the network 'gated-conv' has the size 8; a multiple of the patch's 6 pixels is needed",
-        ),
-        (
-            {},
-            {"input_shape": (1, 2, 2), "output_shape": (1, 2, 2)},
-            "input_shape and output_shape are both given; the network 'gated-conv' takes one of them",
-        ),
-    ],
-)
-def test_refusals(options, sizes, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        GatedConv(**options).bind(leaves=2, inputs=4, outputs=(12, 8), **sizes)

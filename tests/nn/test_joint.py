@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 import torch
 from torch import nn
@@ -122,28 +120,3 @@ def test_gain_of_the_outputs_leaves_first_layers_alone(init):
         variance = 2 / (before + after if init == "glorot" else before)
         assert weight.shape[1:] == (before, after)
         assert weight.std().item() == pytest.approx(gain * variance**0.5, rel=0.03)
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        *(
-            (lambda options=options: Joint(**options), ValueError, message)
-            for options, message in (
-                ({"hidden_dims": ()}, "hidden_dims is empty; at least one size is needed, that of the first layer of"),
-                ({"hidden_dims": (3, 0)}, "hidden_dims is (3, 0); positive integers are needed"),
-                ({"hidden_dims": (0, 3)}, "hidden_dims is (0, 3); positive integers are needed"),
-                ({"hidden_dims": 3}, "hidden_dims is 3; a sequence of positive integers is needed"),
-                ({"hidden_dims": "33"}, "hidden_dims is '33'; a sequence of positive integers is needed"),
-                ({"activation": "step"}, "activation is 'step'; known are softplus, relu, leaky_relu, elu, silu,"),
-                ({"init": "zero"}, "init is 'zero'; known are truncated, he, glorot"),
-                ({"output_gain": -1.0}, "output_gain is -1.0; a positive number is needed"),
-            )
-        ),
-        (lambda: Joint(first=nn.Linear(2, 2)), TypeError, "first is a Linear; an instance of Network is needed"),
-        (lambda: bound()(torch.randn(1, LEAVES, 4)), ValueError, "zip() argument 2 is shorter than argument 1"),
-    ],
-)
-def test_refusals(make, error, message):
-    with pytest.raises(error, match=f"^{re.escape(message)}"):
-        make()

@@ -5,18 +5,12 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
 
-from pyro_spvae import CircuitELBO, poon_domingos
-from pyro_spvae.guides import NormalGuide
-from pyro_spvae.likelihoods import Normal
-from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.nn import MLP
 from pyro_spvae.nn.mlp import ACTIVATIONS
-from tests.helpers import gradients
 from tests.nn.cases import assert_same, by_hand, redrawn
 
 LEAVES, INPUTS = 3, 4
@@ -112,36 +106,3 @@ def test_options_make_the_same_network():
         True,
         "glorot",
     ]
-
-
-def test_gated_leaves_are_trained_and_saved(tmp_path):
-    leaf = VAE(Normal(), 2, (3,), activation="gated", networks="shared")
-    guide = NormalGuide((3,), activation="gated", scale="logvar")
-    spvae = SPVAE(poon_domingos((2, 2), delta=1), leaf=leaf, guide=guide)
-    loss = CircuitELBO(2)(spvae.model, spvae.guide)(torch.randn(3, 1, 2, 2))
-    assert all(grad.abs().sum() > 0 for grad in gradients(spvae, loss).values())
-    spvae.save(tmp_path)
-    again = SPVAE.load(tmp_path).state_dict()
-    torch.testing.assert_close(again, spvae.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"hidden_dims": (3, 0)}, "hidden_dims is (3, 0); positive integers are needed"),
-        ({"hidden_dims": (True,)}, "hidden_dims is (True,); positive integers are needed"),
-        ({"hidden_dims": 3}, "hidden_dims is 3; a sequence of positive integers is needed, such as (32, 32)"),
-        ({"hidden_dims": "33"}, "hidden_dims is '33'; a sequence of positive integers is needed, such as (32, 32)"),
-        ({"activation": "step"}, "activation is 'step'; known are softplus, relu, leaky_relu, elu, silu, tanh, gated"),
-        ({"activation": [""]}, "activation is ['']; known are softplus, relu, leaky_relu, elu, silu, tanh, gated"),
-        ({"init": "xavier"}, "init is 'xavier'; known are truncated, he, glorot"),
-        ({"networks": "one"}, "networks is 'one'; known are separate, shared"),
-        ({"output_gain": 0}, "output_gain is 0; a positive number is needed"),
-        ({"output_gain": math.inf}, "output_gain is inf; a positive number is needed"),
-        ({"output_gain": "1"}, "output_gain is '1'; a positive number is needed"),
-        ({"skip": 1}, "skip is 1; True or False is needed"),
-    ],
-)
-def test_refusals(options, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        MLP(**options)

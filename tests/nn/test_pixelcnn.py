@@ -5,17 +5,12 @@
 from __future__ import annotations
 
 import math
-import re
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pyro_spvae import poon_domingos
-from pyro_spvae.guides import NormalGuide
-from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.nn import MLP, GatedConv, PixelCNN
 from pyro_spvae.nn.gated_conv import gated_dense
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
@@ -255,30 +250,3 @@ def test_by_name():
     network = make("network", "pixelcnn(filters=8, layers=2, latents=masked)", hidden_dims=(3,))
     assert (network.filters, network.layers, network.latents) == (8, 2, "masked") and network.autoregressive
     assert not MLP().autoregressive
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"filters": 0}, "filters is 0; a positive integer is needed"),
-        ({"layers": 1.0}, "layers is 1.0; a positive integer is needed"),
-        ({"kernel": 4}, "kernel is 4; an odd integer of at least 3 is needed"),
-        ({"kernel": 1}, "kernel is 1; an odd integer of at least 3 is needed"),
-        ({"norm": "layer"}, "norm is 'layer'; known are batch, none"),
-        ({"latents": "some"}, "latents is 'some'; known are all, masked"),
-        ({}, "an output of the network 'pixelcnn' has the size 5; a multiple of the patch's 4 pixels is needed"),
-    ],
-)
-def test_refusals(options, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        PixelCNN(**options).bind(leaves=1, inputs=2, outputs=(4, 5), output_shape=(1, 2, 2))
-
-
-@pytest.mark.parametrize("shape", [(6, 4), (6, 5)])
-def test_is_no_encoder(shape):
-    message = (
-        "the network 'pixelcnn' is a decoder and cannot encode patches; give it as decoder alone, and another "
-        "network as encoder"
-    )
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        SPVAE(poon_domingos(shape, 2), leaf=VAE(Bernoulli()), guide=NormalGuide(encoder=PixelCNN()))
