@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from pyro_spvae import collapse_tree, poon_domingos
 from pyro_spvae.circuits import RegionGraph
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
+from pyro_spvae.testing.block_tests import moved_from_start
 
 
 def small_spvae(regions: RegionGraph | None = None, units: int = 2, **options: Any) -> SPVAE:
@@ -23,23 +25,17 @@ def small_spvae(regions: RegionGraph | None = None, units: int = 2, **options: A
     if "leaf" in options:
         options = {key: value for key, value in options.items() if key in ("leaf", "guide", "channels", "leaves")}
     spvae = SPVAE(poon_domingos((2, 2), delta=1) if regions is None else regions, units=units, **options)
-    with torch.no_grad():
-        for parameter in spvae.parameters():  # away from the near-zero outputs of a new network
-            parameter.add_(0.3 * torch.randn_like(parameter))
+    moved_from_start(spvae)
     return spvae
 
 
 def particles(program: Callable, num: int) -> Callable:
     """The program under a plate of particles in front of data and leaf."""
-    import pyro
-
     return pyro.plate("particles", num, dim=-3)(program)
 
 
 def leaf_log_weights(spvae: SPVAE, x: Tensor, num_particles: int, seed: int = 1, **kwargs: object) -> Tensor:
     """log p(x_l, z) - log q(z) of every leaf by Pyro's own traces, ``[particle, data, leaf]``."""
-    import pyro
-
     pyro.set_rng_seed(seed)
     guide_trace = poutine.trace(particles(spvae.guide, num_particles)).get_trace(x, **kwargs)
     model = collapse_tree(poutine.replay(particles(spvae.model, num_particles), trace=guide_trace))

@@ -21,8 +21,11 @@ import pyro_spvae
 REPOSITORY = Path(__file__).parents[1]
 
 
-def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, pyro_spvae; dir(pyro_spvae); sys.exit('torch' in sys.modules)"
+def test_neither_the_package_nor_the_registry_imports_torch() -> None:
+    code = (
+        "import sys, pyro_spvae, pyro_spvae.registry as registry;"
+        "dir(pyro_spvae); registry.parse('prior', 'a.b:C(d=1)'); sys.exit('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
     assert done.returncode == 0
 

@@ -153,6 +153,18 @@ class LinearGuide(LeafGuide):
             pyro.sample(site, dist.Normal(part.unflatten(-1, shape), 1.0).to_event(len(shape)))
 
 
+class Stating(LeafGuide):
+    """States given distributions."""
+
+    def __init__(self, **laws):
+        super().__init__()
+        self.laws = laws
+
+    def forward(self, x):
+        for site, law in self.laws.items():
+            pyro.sample(site, law.expand(x.shape[:-1]))
+
+
 PAIRS = {
     "nothing latent": lambda: (Bare(), LeafGuide()),
     "beta": lambda: (Coin(), CoinGuide()),

@@ -136,37 +136,6 @@ class TwoLayerGuide(LeafGuide):
         pyro.sample("z1", dist.Normal(encoding + self.d * z2, 0.6).to_event(1))
 
 
-class Meanless(dist.Normal):
-    """A distribution whose mean nobody has worked out."""
-
-    @property
-    def mean(self):
-        raise NotImplementedError
-
-    def expand(self, batch_shape, _instance=None):
-        return super().expand(batch_shape, self._get_checked_instance(Meanless, _instance))
-
-
-class MeanlessGuide(LinearGuide):
-    def forward(self, x):
-        loc = torch.einsum("blp,lpd->bld", x, self.weight)
-        pyro.sample("z", Meanless(loc, self.log_scale.exp()).to_event(1))
-
-
-class Forgetful(Prior):
-    """Keeps its argument under another name, and not as it is given."""
-
-    def __init__(self, size=1.0):
-        super().__init__()
-        self.length = size**2
-
-    def build(self, leaves, event_shape):
-        self.loc = nn.Parameter(torch.randn(leaves, *event_shape))
-
-    def forward(self):
-        return dist.Normal(self.loc, self.length).to_event(1)
-
-
 class OwnRoot(SPVAE):
     """A class of models with methods of its own."""
 
