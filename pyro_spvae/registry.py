@@ -204,7 +204,9 @@ def find(kind: str, name: str) -> type:
     try:
         cls: Any = _resolved(path)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
-        raise ValueError(f"{kind} is {name!r}, which cannot be imported ({_reason(error)})") from None
+        script = path.startswith("__main__:")
+        reason = "a class of another script; define it in a module that both import" if script else _reason(error)
+        raise ValueError(f"{kind} is {name!r}, which cannot be imported ({reason})") from None
     base_module, _, base_name = _BASES[kind].partition(":")
     base = _resolved(_BASES[kind])
     if not (isinstance(cls, type) and issubclass(cls, base) and (cls is not base or name in _classes(kind))):

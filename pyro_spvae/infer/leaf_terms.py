@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pyro.distributions.util import scale_and_mask
@@ -46,6 +46,27 @@ class LeafTerms:
     data_scale: float
     guide_scale: float
     latent: bool
+
+
+@dataclass
+class _Sums:
+    """Over the sites that were seen so far, as in :class:`LeafTerms`."""
+
+    log_weight: Tensor | None = None
+    score: Tensor | None = None
+    observed: Tensor | None = None
+    outside: Tensor | None = None
+    constant: Tensor | None = None
+    scales: set[float] = field(default_factory=set)
+    guide_scales: set[float] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)  # latent sites whose divergence is known
+
+    @property
+    def guide_scale(self) -> float:
+        """The one of all guide sites; NaN if they differ."""
+        if not self.guide_scales:
+            return 1.0
+        return next(iter(self.guide_scales)) if len(self.guide_scales) == 1 else float("nan")
 
 
 class LeafTermCollector:
@@ -96,56 +117,77 @@ class LeafTermCollector:
         tree, selected, tree_outside = self._find_tree(model_sites, guide_sites)
         if self.analytic:
             check_order("kl='analytic'", model_sites, guide_sites)
-        log_weight: Tensor | None = None
-        score: Tensor | None = None
-        observed: Tensor | None = None
-        outside, constant = tree_outside, None
-        guide_scales = set()
-        scales = set()
-        closed: set[str] = set()  # latent sites whose divergence is known
         self.enumerated = Enumerated()
+        sums = _Sums(outside=tree_outside)
+        self._add_model(sums, model_sites, guide_sites)
+        self._add_guide(sums, guide_sites, guide_log_prob)
+        if sums.log_weight is None:
+            raise ValueError(f"CircuitELBO: no site lies inside the plate '{LEAF_PLATE}'; leaf sites belong there")
+        if len(sums.scales) > 1:
+            raise ValueError(
+                f"CircuitELBO: leaf and tree sites are subsampled by different factors {sorted(sums.scales)}; "
+                f"they belong into one plate '{DATA_PLATE}', and the plate '{LEAF_PLATE}' cannot be subsampled"
+            )
+        self.rest = sums.log_weight
+        return LeafTerms(
+            self.enumerated.sum_out(sums.log_weight, self.alpha),
+            None if sums.score is None else self.enumerated.total(sums.score),
+            None if sums.observed is None else self.enumerated.expect(sums.observed),
+            sums.outside,
+            sums.constant,
+            tree,
+            selected,
+            data_scale=sums.scales.pop(),
+            guide_scale=sums.guide_scale,
+            latent=any(enumerate_dim(site) is None for site in guide_sites.values()),
+        )
 
+    def _add_model(self, sums: _Sums, model_sites: dict[str, Any], guide_sites: dict[str, Any]) -> None:
         for name, site in model_sites.items():
             if isinstance(site["fn"], InducedTree) or "collapsed" in site["infer"]:
-                scales.add(plate_scale(site))
+                sums.scales.add(plate_scale(site))
                 continue
             if not site["is_observed"] and name not in guide_sites:
                 raise ValueError(f"CircuitELBO: the model's latent site '{name}' is not in the guide; add it there")
             log_prob = counted(site, _density(site))
             where = plates(site)
             if LEAF_PLATE in where:
-                scales.add(plate_scale(site))
+                sums.scales.add(plate_scale(site))
                 if site["is_observed"]:
-                    log_weight, observed = _add(log_weight, log_prob), _add(observed, log_prob)
+                    sums.log_weight, sums.observed = _add(sums.log_weight, log_prob), _add(sums.observed, log_prob)
                     continue
                 self.see_model(name, site, log_prob)
                 known = self._divergence(guide_sites[name], site) if self.analytic else None
                 if known is not None:
-                    closed.add(name)
-                log_weight = _add(log_weight, log_prob if known is None else -counted(guide_sites[name], known))
+                    sums.closed.add(name)
+                    log_prob = -counted(guide_sites[name], known)
+                sums.log_weight = _add(sums.log_weight, log_prob)
             elif DATA_PLATE in where:
                 self._check_outside(name, site)
-                outside = _add(outside, log_prob.squeeze(-1))
+                sums.outside = _add(sums.outside, log_prob.squeeze(-1))
             else:
                 self._check_global(name, site)
-                constant = _add(constant, log_prob.sum() * plate_scale(site) / _num_particles(site))
+                sums.constant = _add(sums.constant, log_prob.sum() * plate_scale(site) / _num_particles(site))
 
+    def _add_guide(
+        self, sums: _Sums, guide_sites: dict[str, Any], guide_log_prob: Callable[[str, Any], Tensor] | None
+    ) -> None:
         for name, site in guide_sites.items():
             if site["is_observed"] and not site["infer"].get("is_auxiliary"):
                 continue
             density = _density(site) if guide_log_prob is None else guide_log_prob(name, site)
             where = plates(site)
             if LEAF_PLATE in where:
-                scales.add(plate_scale(site))
-                guide_scales.add(float(site["scale"]) / plate_scale(site))
+                sums.scales.add(plate_scale(site))
+                sums.guide_scales.add(float(site["scale"]) / plate_scale(site))
                 if enumerate_dim(site) is not None:
                     log_prob = self.enumerated.add(site, density)
                 else:
                     log_prob = counted(site, density)
-                    if name not in closed:
-                        log_weight = _add(log_weight, -log_prob)
+                    if name not in sums.closed:
+                        sums.log_weight = _add(sums.log_weight, -log_prob)
                     if not site["fn"].has_rsample:  # the score of what was drawn, however much it counts in the weight
-                        score = _add(score, scale_and_mask(density, 1.0, site["mask"]))
+                        sums.score = _add(sums.score, scale_and_mask(density, 1.0, site["mask"]))
                 self.see_guide(name, site, log_prob)
             elif enumerate_dim(site) is not None:
                 raise ValueError(
@@ -154,7 +196,7 @@ class LeafTermCollector:
                 )
             elif DATA_PLATE in where:
                 self._check_outside(name, site)
-                outside = _add(outside, -counted(site, density).squeeze(-1))
+                sums.outside = _add(sums.outside, -counted(site, density).squeeze(-1))
                 if not site["fn"].has_rsample:
                     raise ValueError(
                         f"CircuitELBO: the guide's site '{name}' has no rsample and lies outside the plate "
@@ -162,28 +204,6 @@ class LeafTermCollector:
                     )
             else:
                 self._check_global(name, site)
-
-        if log_weight is None:
-            raise ValueError(f"CircuitELBO: no site lies inside the plate '{LEAF_PLATE}'; leaf sites belong there")
-        if len(scales) > 1:
-            raise ValueError(
-                f"CircuitELBO: leaf and tree sites are subsampled by different factors {sorted(scales)}; "
-                f"they belong into one plate '{DATA_PLATE}', and the plate '{LEAF_PLATE}' cannot be subsampled"
-            )
-        self.rest = log_weight
-        drawn = [site for site in guide_sites.values() if enumerate_dim(site) is None]
-        return LeafTerms(
-            self.enumerated.sum_out(log_weight, self.alpha),
-            None if score is None else self.enumerated.total(score),
-            None if observed is None else self.enumerated.expect(observed),
-            outside,
-            constant,
-            tree,
-            selected,
-            data_scale=scales.pop(),
-            guide_scale=guide_scales.pop() if len(guide_scales) == 1 else float("nan") if guide_scales else 1.0,
-            latent=bool(drawn),
-        )
 
     @staticmethod
     def _divergence(guide_site: Any, model_site: Any) -> Tensor | None:

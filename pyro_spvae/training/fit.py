@@ -18,6 +18,7 @@ from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
+from pyro_spvae.training.run import versions
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 
@@ -109,7 +110,18 @@ def fit(
     )
     if folder is not None and started:
         trainer.load_state(folder.load("last.pt"), folder.read_metrics())
-    return trainer.run()
+    metrics = trainer.run()
+    if folder is not None and distributed.is_main():
+        results = {
+            "parameters": sum(parameter.numel() for parameter in spvae.parameters()),
+            "val_elbo": trainer.best,
+            "best_epoch": trainer.best_epoch,
+            "steps": trainer.step,
+            "seconds": round(trainer.seconds, 3),
+            "versions": versions(),
+        }
+        folder.write_json("results.json", results)
+    return metrics
 
 
 def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None:
