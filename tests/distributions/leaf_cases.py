@@ -13,6 +13,7 @@ import pytest
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.distributions import constraints
 from torch.testing import assert_close
 
 from pyro_spvae.distributions.leaf import LeafDistribution
@@ -134,8 +135,13 @@ class LeafDistributionTests:
         assert ((x.mean(0) - d.mean).abs() < 5 * mean_error).all()
         variance_error = centred.square().std(0) / n**0.5
         assert ((centred.square().mean(0) - d.variance).abs() < 5 * variance_error).all()
+
+    def test_pixels_are_independent(self):
+        d = self.build(self.parameters(2))
+        n = 40_000
+        centred = d.sample((n,)) - d.mean
         correlation = (centred[..., 0] * centred[..., 1] / (d.stddev[..., 0] * d.stddev[..., 1])).mean(0)
-        assert (correlation.abs() < 5 / n**0.5).all()  # pixels are independent
+        assert (correlation.abs() < 5 / n**0.5).all()
 
     def test_moments_equal_torch(self):
         parameters = self.parameters(*BATCH)
@@ -172,6 +178,24 @@ class LeafDistributionTests:
         assert small.log_prob(x.float()).dtype == torch.float32
         if parameters:
             assert small.sample().dtype == small.mean.dtype == small.variance.dtype == torch.float32
+
+    def test_looks_at_no_value(self):
+        """On torch's meta device, whose tensors have no content; validation does look."""
+        with torch.device("meta"), pyro.validation_enabled(False):
+            parameters = {name: p.float().requires_grad_() for name, p in self.parameters(3, 2).items()}
+            for mask in self.masks():
+                d = self.build(parameters, mask).expand((5, 3, 2))
+                x = d.rsample() if d.has_rsample else torch.empty(5, 3, 2, SIZE)
+                x = x.detach().float().requires_grad_(d.support is constraints.real_vector)
+                log_prob = d.log_prob(x)
+                log_prob.sum().backward()
+                assert log_prob.is_meta and log_prob.dtype == torch.float32 and log_prob.shape == (5, 3, 2)
+                for leaf in (*parameters.values(), *([x] if x.requires_grad else [])):
+                    assert leaf.grad.is_meta and leaf.grad.shape == leaf.shape
+
+    def masks(self) -> list[Tensor | None]:
+        """What ``build`` takes."""
+        return [None]
 
     def test_refusals(self):
         d = self.build(self.parameters(*BATCH))
@@ -237,3 +261,14 @@ class LeafDistributionTests:
             sites.append(trace.nodes["x"]["log_prob"])
         assert sites[0].shape == (5, 3, 2)
         assert_close(sites[0], sites[1])
+
+
+class WithoutEntropy:
+    """Entropy has no closed form, and no other number may stand in for it."""
+
+    def test_entropy_is_the_mean_surprise(self):
+        for mask in self.masks():
+            with pytest.raises(NotImplementedError):
+                self.build(self.parameters(2), mask).entropy()
+
+    test_entropy_counts_the_same_pixels = None

@@ -20,6 +20,9 @@ class MaskedLeafDistributionTests(LeafDistributionTests):
 
     fillers: tuple[float, ...] = (0.0, -7.5, 1e30, float("inf"))
 
+    def masks(self):
+        return [None, torch.ones(2, SIZE, dtype=torch.bool)]
+
     def test_mask_leaves_the_density_of_the_counted_pixels(self):
         parameters = self.parameters(5, *BATCH)
         x = self.values(*BATCH, SIZE)

@@ -108,18 +108,18 @@ def test_expanded_draws_are_independent():
     assert len(draws.unique(dim=0)) > 8
 
 
-@pytest.mark.parametrize(
-    ("message", "act"),
-    [
-        ("support", lambda circuit: InducedTree(circuit, validate_args=True).log_prob(torch.full((8,), 0.5))),
-        (
-            r"leaf_values has shape \(3, 7\); its last size must be 8",
-            lambda circuit: InducedTree(circuit, torch.zeros(3, 7)),
-        ),
-        # 2^25 selections
-        ("65536", lambda circuit: InducedTree(Circuit(poon_domingos((5, 5), 1), 2)).enumerate_support()),
-    ],
-)
+REFUSED = [
+    ("support", lambda circuit: InducedTree(circuit, validate_args=True).log_prob(torch.full((8,), 0.5))),
+    (
+        r"leaf_values has shape \(3, 7\); its last size must be 8",
+        lambda circuit: InducedTree(circuit, torch.zeros(3, 7)),
+    ),
+    # 2^25 selections
+    ("65536", lambda circuit: InducedTree(Circuit(quad_tree((5, 5)), 2)).enumerate_support()),
+]
+
+
+@pytest.mark.parametrize(("message", "act"), REFUSED)
 def test_refusals(message, act):
     with pytest.raises(ValueError, match=message):
         act(CIRCUITS["2x2"]())

@@ -7,13 +7,14 @@ from __future__ import annotations
 import copy
 import math
 
-import pyro
+import pyro.distributions as dist
 import pytest
 import torch
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Normal
 from torch.testing import assert_close
 
 from pyro_spvae.distributions import LeafNormalMixture
+from tests.distributions.leaf_cases import SIZE, LeafDistributionTests, WithoutEntropy
 
 K, L, D = 4, 2, 3
 
@@ -29,9 +30,36 @@ def reference(loc, scale, log_weight=None):
     """Torch's mixture, with its tensor of all differences."""
     if log_weight is None:
         log_weight = torch.zeros(loc.shape[:-1], dtype=loc.dtype)
-    return MixtureSameFamily(
-        Categorical(logits=log_weight.movedim(0, -1)), Independent(Normal(loc.movedim(0, -2), scale.movedim(0, -2)), 1)
-    )
+    normals = dist.Normal(loc.movedim(0, -2), scale.movedim(0, -2)).to_event(1)
+    return dist.MixtureSameFamily(dist.Categorical(logits=log_weight.movedim(0, -1)), normals)
+
+
+class TestLeafNormalMixture(WithoutEntropy, LeafDistributionTests):
+    """What is asked of every leaf distribution, but independence of the values of an event."""
+
+    def parameters(self, *batch):
+        self.batch = batch
+        return dict(zip(("loc", "scale"), parameters(batch=batch, size=SIZE, weights=False), strict=False))
+
+    def log_weight(self, parameters):
+        return None
+
+    def build(self, parameters, mask=None):
+        return LeafNormalMixture(**parameters, log_weight=self.log_weight(parameters))
+
+    def stock(self, parameters):
+        return reference(**parameters, log_weight=self.log_weight(parameters))
+
+    def values(self, *shape):
+        return torch.randn(shape)
+
+    test_density_normalises = test_no_value_is_more_probable_than_the_mode = test_pixels_are_independent = None
+
+
+class TestOfGivenWeights(TestLeafNormalMixture):
+    def log_weight(self, parameters):
+        weight = (torch.arange(K) + 1.0).log_softmax(0).to(getattr(parameters["loc"], "dtype", None))
+        return weight.reshape(K, *[1] * len(self.batch)).expand(K, *self.batch)
 
 
 class TestDensity:
@@ -50,12 +78,6 @@ class TestDensity:
             by_logits = grads[0][-1] - given[2].exp() * grads[0][-1].sum(0)
             grads[0] = (*grads[0][:-1], by_logits)
         assert_close(*grads, rtol=1e-9, atol=1e-9)
-
-    @pytest.mark.parametrize("value_batch", [(), (L,), (1,), (5, L), (5, 1), (2, 5, L)])
-    def test_values_of_any_batch_shape(self, value_batch):
-        given = parameters()
-        z = torch.randn(*value_batch, D)
-        assert_close(LeafNormalMixture(*given).log_prob(z), reference(*given).log_prob(z))
 
     def test_second_derivatives(self):
         given = [p.requires_grad_() for p in parameters(2, (), 2)]
@@ -139,63 +161,21 @@ class TestComponents:
         assert ((frequency - 0.2).abs() < 4.5 * (0.16 / 10_000) ** 0.5).all()
 
 
-class TestMoments:
-    @pytest.mark.parametrize("weights", [False, True])
-    def test_are_those_of_samples_and_torchs(self, weights):
-        given = parameters(weights=weights)
-        d = LeafNormalMixture(*given)
-        assert_close(d.mean, reference(*given).mean)
-        assert_close(d.variance, reference(*given).variance)
-        n = 40_000
-        z = d.sample((n,))
-        assert ((z.mean(0) - d.mean).abs() < 4.5 * (d.variance / n).sqrt()).all()
-        square = (z - d.mean).square()
-        assert ((square.mean(0) - d.variance).abs() < 4.5 * square.std(0) / n**0.5).all()
-
-    def test_of_an_expanded_one(self):
-        d = LeafNormalMixture(*parameters())
-        wide = d.expand((5, L))
-        assert_close(wide.mean, d.mean.expand(5, L, D))
-        assert_close(wide.variance, d.variance.expand(5, L, D))
-
-    def test_variance_far_from_zero_keeps_its_digits(self):
-        loc, scale, log_weight = parameters()
-        far, near = LeafNormalMixture(loc + 1e6, scale, log_weight), LeafNormalMixture(loc, scale, log_weight)
-        assert_close(far.variance, near.variance, rtol=1e-8, atol=1e-8)
+def test_variance_far_from_zero_keeps_its_digits():
+    loc, scale, log_weight = parameters()
+    far, near = LeafNormalMixture(loc + 1e6, scale, log_weight), LeafNormalMixture(loc, scale, log_weight)
+    assert_close(far.variance, near.variance, rtol=1e-8, atol=1e-8)
 
 
-class TestExpand:
-    def test_records_the_shape_and_shares_parameters(self):
-        given = parameters(batch=(1, L))
-        d = LeafNormalMixture(*given)
-        e = d.expand((5, 3, L))
-        assert e.batch_shape == (5, 3, L) and d.batch_shape == (1, L) and e.loc is d.loc
-        stock = reference(*given)
-        for shape in ((D,), (L, D), (3, L, D), (5, 1, L, D), (5, 3, L, D), (7, 5, 3, L, D)):
-            z = torch.randn(shape)
-            assert e.log_prob(z).shape == torch.broadcast_shapes(shape[:-1], (5, 3, L))
-            assert_close(e.log_prob(z), stock.expand((5, 3, L)).log_prob(z))
-        assert e.expand((4, 5, 3, L)).batch_shape == (4, 5, 3, L)
-
-    @pytest.mark.parametrize("batch", [(1,), (1, L), (3, 1)])
-    def test_over_dimensions_of_size_one_gives_independent_draws(self, batch):
-        given = parameters(batch=batch)
-        e = LeafNormalMixture(*given).expand((400, 3, L))
-        z = e.sample()
-        assert z.shape == (400, 3, L, D)
-        assert len(z.reshape(-1, D).unique(dim=0)) == 400 * 3 * L
-        assert_close(e.log_prob(z), reference(*given).log_prob(z))
-        error = (e.variance / 400).sqrt()
-        assert ((z - e.mean).mean(0).abs() < 4.5 * error.mean(0)).all()
-
-    def test_plates_see_one_event_per_leaf(self):
-        given = parameters()
-        d = LeafNormalMixture(*given)
-        with pyro.poutine.trace() as tracer, pyro.plate("data", 5, dim=-2), pyro.plate("leaf", L, dim=-1):
-            z = pyro.sample("z", d)
-        tracer.trace.compute_log_prob()
-        assert z.shape == (5, L, D)
-        assert_close(tracer.trace.nodes["z"]["log_prob"], reference(*given).log_prob(z))
+@pytest.mark.parametrize("batch", [(1,), (1, L), (3, 1)])
+def test_expanding_dimensions_of_size_one_gives_independent_draws(batch):
+    given = parameters(batch=batch)
+    e = LeafNormalMixture(*given).expand((400, 3, L))
+    z = e.sample()
+    assert len(z.reshape(-1, D).unique(dim=0)) == 400 * 3 * L
+    assert_close(e.log_prob(z), reference(*given).log_prob(z))
+    error = (e.variance / 400).sqrt()
+    assert ((z - e.mean).mean(0).abs() < 4.5 * error.mean(0)).all()
 
 
 class TestGraph:
@@ -244,19 +224,9 @@ class TestGraph:
             (grad,) = torch.autograd.grad(d.log_prob(torch.zeros(L, D)).sum(), given[place])
             assert grad.abs().sum() > 0
 
-    def test_detach_cuts_the_parameters_only(self):
-        given = self.learnable()
-        d = LeafNormalMixture(*given)
-        z = torch.randn(5, L, D, requires_grad=True)
-        expected = d.log_prob(z)
-        cut = d.detach()
-        assert_close(cut.log_prob(z), expected, rtol=0, atol=0)
-        (grad,) = torch.autograd.grad(cut.log_prob(z).sum(), z)
-        assert_close(grad, torch.autograd.grad(expected.sum(), z)[0])
-        for parameter in given:
-            with pytest.raises(RuntimeError, match="not have been used"):
-                torch.autograd.grad(cut.log_prob(z).sum(), parameter)
-        assert d.log_prob(z).requires_grad and d.loc.requires_grad and not cut.log_weight.requires_grad
+    def test_detach_cuts_the_weights_too(self):
+        z = torch.randn(5, L, D)
+        assert not LeafNormalMixture(*parameters()[:2], self.learnable()[2]).detach().log_prob(z).requires_grad
         assert LeafNormalMixture(*parameters(weights=False)).detach().log_weight is None
 
     def test_matrices_are_kept_for_copies_of_a_larger_batch_without_gradient(self, monkeypatch):
@@ -277,29 +247,17 @@ class TestGraph:
         assert torch.equal(copy.deepcopy(d).log_prob(z), expected)
 
 
-@pytest.mark.parametrize(
-    ("error", "message", "act"),
-    [
-        (
-            ValueError,
-            r"^scale of .* the shape of loc, \(4, 2, 3\), but its",
-            lambda m, s, w: LeafNormalMixture(m, s[:1]),
-        ),
-        (ValueError, r"^log_weight of .* the shape \(4, 2\), but its", lambda m, s, w: LeafNormalMixture(m, s, w[:2])),
-        (ValueError, r"^log_weight of .* the shape \(4, 2\)", lambda m, s, w: LeafNormalMixture(m, s, w.unsqueeze(-1))),
-        (ValueError, r"^loc of .* at least 2 dimension\(s\), but", lambda m, s, w: LeafNormalMixture(m[0, 0], s[0, 0])),
-        (TypeError, "^loc of LeafNormalMixture must be a float", lambda m, s, w: LeafNormalMixture(m.long(), s)),
-        (TypeError, "^scale of LeafNormalMixture must be a float", lambda m, s, w: LeafNormalMixture(m, 1.0)),
-        (ValueError, "scale", lambda m, s, w: LeafNormalMixture(m, -s)),
-        (ValueError, "loc", lambda m, s, w: LeafNormalMixture(m * torch.nan, s)),
-        (ValueError, "support", lambda *given: LeafNormalMixture(*given).log_prob(torch.full((L, D), torch.nan))),
-        (ValueError, "event", lambda *given: LeafNormalMixture(*given).log_prob(torch.zeros(L, 1))),
-        (ValueError, "event", lambda *given: LeafNormalMixture(*given).log_prob(torch.zeros(L, D + 1))),
-        (ValueError, "batch_shape", lambda *given: LeafNormalMixture(*given).expand((3,))),
-        (ValueError, "batch_shape", lambda *given: LeafNormalMixture(*given).expand((L, 3))),
-        (ValueError, "batch_shape", lambda *given: LeafNormalMixture(*given).expand(())),
-    ],
-)
-def test_refusals(error, message, act):
-    with pytest.raises(error, match=message):
+REFUSED = [
+    (r"^scale of .* the shape of loc, \(4, 2, 3\), but its", lambda m, s, w: LeafNormalMixture(m, s[:1])),
+    (r"^log_weight of .* the shape \(4, 2\), but its", lambda m, s, w: LeafNormalMixture(m, s, w[:2])),
+    (r"^log_weight of .* the shape \(4, 2\)", lambda m, s, w: LeafNormalMixture(m, s, w.unsqueeze(-1))),
+    (r"^loc of .* at least 2 dimension\(s\), but", lambda m, s, w: LeafNormalMixture(m[0, 0], s[0, 0])),
+    ("scale", lambda m, s, w: LeafNormalMixture(m, -s)),
+    ("batch_shape", lambda *given: LeafNormalMixture(*given).expand(())),
+]
+
+
+@pytest.mark.parametrize(("message", "act"), REFUSED)
+def test_shapes_and_signs_that_are_refused(message, act):
+    with pytest.raises(ValueError, match=message):
         act(*parameters())
