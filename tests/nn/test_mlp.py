@@ -41,23 +41,19 @@ def test_activations_are_torchs(name):
     torch.testing.assert_close(list(mlp(x)), by_hand(mlp.stacks[0], x, name))
 
 
+@pytest.mark.parametrize(("activation", "each"), [("softplus", 1), ("gated", 2)])
 @pytest.mark.parametrize("networks", ["separate", "shared"])
-def test_each_layer_gate_and_head_has_a_weight_of_its_own(networks):
-    mlp = bound((5, 6), activation="gated", networks=networks, skip=True)
-    trunk, heads = [(4, 5), (4, 5), (5, 6), (5, 6)], [(6, 2), (6, 3)]
+def test_separate_outputs_share_nothing_and_shared_ones_a_trunk(networks, activation, each):
+    """Each layer, gate and head has a weight of its own."""
+    mlp = bound((5, 6), activation=activation, networks=networks, skip=True)
+    trunk, heads = [*[(4, 5)] * each, *[(5, 6)] * each], [(6, 2), (6, 3)]
     expected = [[*trunk, *heads]] if networks == "shared" else [[*trunk, head] for head in heads]
     assert [[tuple(w.shape[1:]) for w in stack.weights] for stack in mlp.stacks] == expected
     for stack in mlp.stacks:
         assert [bias.shape for bias in stack.biases] == [(LEAVES, 1, weight.size(-1)) for weight in stack.weights]
     assert [tuple(skip.shape) for stack in mlp.stacks for skip in stack.skips] == [(LEAVES, 4, 2), (LEAVES, 4, 3)]
-
-
-@pytest.mark.parametrize(("networks", "trunks"), [("separate", 2), ("shared", 1)])
-@pytest.mark.parametrize(("activation", "twice"), [("softplus", 1), ("gated", 2)])
-def test_separate_outputs_share_nothing_and_shared_ones_a_trunk(networks, trunks, activation, twice):
-    mlp = bound((5, 6), activation=activation, networks=networks)
-    trunk, heads = twice * (4 * 5 + 5 + 5 * 6 + 6), 6 * (2 + 3) + 2 + 3
-    assert sum(p.numel() for p in mlp.parameters()) == LEAVES * (trunks * trunk + heads)
+    once = [p for stack in mlp.stacks for p in (*stack.weights, *stack.biases, *stack.skips)]
+    assert sum(p.numel() for p in mlp.parameters()) == sum(p.numel() for p in once)
 
 
 @pytest.mark.parametrize("activation", ["softplus", "gated"])
@@ -88,21 +84,6 @@ def test_initial_parameters(init, activation):
     assert not torch.equal(stack.weights[0], stack.weights[1])
 
 
-def test_options_make_the_same_network():
-    assert MLP().options() == {
-        "hidden_dims": (32, 32),
-        "activation": "softplus",
-        "networks": "separate",
-        "output_gain": 0.1,
-        "skip": False,
-        "init": "truncated",
-    }
-    options = MLP((3,), "gated", "shared", 1.0, True, "glorot").options()
-    assert MLP(**options).options() == options and list(options.values()) == [
-        (3,),
-        "gated",
-        "shared",
-        1.0,
-        True,
-        "glorot",
-    ]
+def test_defaults():
+    options = {"hidden_dims": (32, 32), "activation": "softplus", "networks": "separate"}
+    assert MLP().options() == options | {"output_gain": 0.1, "skip": False, "init": "truncated"}

@@ -127,11 +127,6 @@ class TestData:
         expected = (spvae.view(x.double()) / 255).sum((1, 2)).sort().values
         torch.testing.assert_close(found, expected)
 
-    def test_padding_is_zero(self):
-        spvae = SPVAE(poon_domingos((3, 2), delta=2), prior=VampPrior(data=1 + torch.rand(4, 1, 3, 2)))
-        inputs = spvae.leaf.prior.inputs
-        assert (inputs[:, ~spvae.view.mask] == 0).all() and (inputs[:, spvae.view.mask] >= 1).all()
-
     def test_the_data_are_not_kept(self):
         prior = VampPrior(data=torch.rand(4, 1, 2, 2))
         small_spvae(prior=prior)
