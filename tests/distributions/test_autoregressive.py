@@ -9,7 +9,6 @@ import itertools
 import pyro
 import pytest
 import torch
-from pyro import poutine
 from torch.distributions import constraints
 from torch.testing import assert_close
 
@@ -154,18 +153,6 @@ class TestMask:
         assert d.batch_shape == (5, 3, 2)
         log_prob = d.log_prob(torch.zeros(3, 2, SIZE))
         assert (log_prob[:, 1] == 0).all() and (log_prob[:, ::2] != 0).all()
-
-
-def test_in_plates_with_a_mask_and_a_scale():
-    mask = torch.tensor([[True, False], [True, True], [False, True]])
-    context, x = contexts(3, 2), torch.ones(3, 2, SIZE)
-
-    def model():
-        with pyro.plate("data", 6, subsample_size=3, dim=-2), pyro.plate("leaf", 2, dim=-1), poutine.mask(mask=mask):
-            pyro.sample("x", chain(context), obs=x)
-
-    trace = poutine.trace(model).get_trace()
-    assert_close(torch.as_tensor(trace.log_prob_sum()), 2 * (chain(context).log_prob(x) * mask).sum())
 
 
 def test_progress_bar(capsys):

@@ -19,6 +19,7 @@ from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 
 DATA, LEAF, LATENT, PIXEL = 3, 2, 4, 5
+VECTORISED = {"num_particles": 4, "vectorize_particles": True, "max_plate_nesting": 2}
 
 
 def normals(*batch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,12 +113,8 @@ class TestELBOs:
     def programs(self, net, lean):
         x, loc, scale, weight, observed = net
 
-        def plates():
-            return pyro.plate("data", DATA, dim=-2), pyro.plate("leaf", LEAF, dim=-1)
-
         def model():
-            data, leaf = plates()
-            with data, leaf:
+            with pyro.plate("data", DATA, dim=-2), pyro.plate("leaf", LEAF, dim=-1):
                 prior = LeafStandardNormal(LATENT) if lean else dist.Normal(torch.zeros(LATENT), 1.0).to_event(1)
                 with poutine.scale(scale=0.7):
                     z = pyro.sample("z", prior)
@@ -126,32 +123,30 @@ class TestELBOs:
                 pyro.sample("x", seen if lean else seen.to_event(1), obs=x)
 
         def guide():
-            data, leaf = plates()
-            with data, leaf, poutine.scale(scale=0.7):
+            with pyro.plate("data", DATA, dim=-2), pyro.plate("leaf", LEAF, dim=-1), poutine.scale(scale=0.7):
                 pyro.sample("z", LeafNormal(loc, scale) if lean else dist.Normal(loc, scale).to_event(1))
 
         return model, guide
 
     @pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no sample sites")
     @pytest.mark.parametrize(
-        "elbo",
+        ("elbo", "options"),
         [
-            Trace_ELBO(),
-            Trace_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=2),
-            TraceMeanField_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=2),
-            TraceEnum_ELBO(num_particles=4, vectorize_particles=True, max_plate_nesting=2),
-            RenyiELBO(alpha=0, num_particles=4, vectorize_particles=True, max_plate_nesting=2),
-            RenyiELBO(alpha=0.5, num_particles=4),
+            (Trace_ELBO, {}),
+            (Trace_ELBO, VECTORISED),
+            (TraceMeanField_ELBO, VECTORISED),
+            (TraceEnum_ELBO, VECTORISED),
+            (RenyiELBO, VECTORISED | {"alpha": 0}),
+            (RenyiELBO, {"num_particles": 4, "alpha": 0.5}),
         ],
-        ids=["trace", "trace-vectorised", "mean-field", "enum", "iwae", "renyi"],
     )
-    def test_loss_and_gradients_equal_stock(self, net, elbo):
+    def test_loss_and_gradients_equal_stock(self, net, elbo, options):
         _, loc, scale, weight, _ = net
         results = []
         for lean in [True, False]:
             model, guide = self.programs(net, lean)
             torch.manual_seed(5)
-            loss = elbo.loss_and_grads(model, guide)
+            loss = elbo(**options).loss_and_grads(model, guide)
             results.append([torch.tensor(loss), *(p.grad for p in (loc, scale, weight))])
             for p in (loc, scale, weight):
                 p.grad = None

@@ -59,7 +59,7 @@ class TestTruncated(TestDiscretizedLogistic):
     def make(self):
         return DiscretizedLogistic(4, edges="truncated")
 
-    # less than 1: see TestTruncated of the distribution
+    # less than 1: see TestMasses of the distribution
     test_is_normalised_and_drawn_from = test_density_is_normalised_over_the_support = None
 
     def test_is_a_lower_bound_of_the_normalised_masses(self):

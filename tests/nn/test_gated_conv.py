@@ -12,7 +12,6 @@ import torch.nn.functional as F
 
 from pyro_spvae.nn import GatedConv
 from pyro_spvae.nn.leaf_conv import LeafConv, block_diagonal
-from pyro_spvae.registry import make
 from tests.nn.cases import assert_same, by_hand
 
 # shape of a patch, leaves, layers of an encoder
@@ -125,8 +124,3 @@ def test_initial_parameters():
     for weight, bias in zip(network.head.weights, network.head.biases, strict=True):
         assert weight.std().item() == pytest.approx(math.sqrt(2 / 320), rel=0.02)
         assert bias.abs().max() <= 1 / math.sqrt(320)
-
-
-def test_by_name():
-    network = make("network", "gated-conv(layers=small, hidden=20)", hidden_dims=(3,))
-    assert (network.layers, network.hidden, network.heads) == ("small", 20, True)

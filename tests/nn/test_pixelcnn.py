@@ -14,7 +14,6 @@ from torch import nn
 from pyro_spvae.nn import MLP, GatedConv, PixelCNN
 from pyro_spvae.nn.gated_conv import gated_dense
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
-from pyro_spvae.registry import make
 
 INPUTS = (3, 2)
 # shape of a patch, leaves, options
@@ -244,9 +243,3 @@ def test_masks_are_no_part_of_the_state_and_leave_parameters_alone():
     assert torch.equal(kernel, before) and (before[..., 2, :] != 0).all()
     assert not kernel.grad[..., 2, :].any() and kernel.grad[..., 1, 1].any()
     assert not any("mask" in name for name in network.state_dict())
-
-
-def test_by_name():
-    network = make("network", "pixelcnn(filters=8, layers=2, latents=masked)", hidden_dims=(3,))
-    assert (network.filters, network.layers, network.latents) == (8, 2, "masked") and network.autoregressive
-    assert not MLP().autoregressive

@@ -20,7 +20,7 @@ from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import small_spvae
-from tests.priors.vamp_cases import GRID, assert_alike, vamp
+from tests.priors.vamp_cases import GRID, vamp
 
 
 class TestLogLikelihood:
@@ -108,17 +108,6 @@ class TestMixed:
         frozen = spvae.leaf.subsets[1].program.prior
         assert frozen.inputs.shape == (4, 2, 4) and (frozen.inputs[:, frozen.mask] > 0).all()
 
-    def test_trains_saves_and_answers(self, tmp_path):
-        spvae = self.make()
-        x = torch.rand(12, 1, 3, 2)
-        spvae.fit(x, epochs=2, batch_size=4)
-        assert spvae.wanted_rows == 0
-        spvae.save(tmp_path)
-        assert_alike(
-            [spvae, SPVAE.load(tmp_path)],
-            lambda one: (one.log_likelihood(x, num_samples=3), one.sample(3), one.impute(x, x[0] < 0.5)),
-        )
-
 
 @pytest.mark.parametrize(
     "make",
@@ -139,9 +128,11 @@ def test_load_gives_the_same_and_needs_no_data(make, tmp_path):
     assert loaded.wanted_rows == 0
     assert loaded.leaf.prior.options() == spvae.leaf.prior.options()
     assert list(dict(loaded.named_parameters())) == list(dict(spvae.named_parameters()))
-    assert_alike(
-        [spvae, loaded], lambda one: (one.log_likelihood(x, num_samples=5), one.sample(3), one.embed(x).latents["z"])
-    )
+    values = []
+    for one in (spvae, loaded):
+        pyro.set_rng_seed(1)
+        values.append((one.log_likelihood(x, num_samples=5), one.sample(3), one.embed(x).latents["z"]))
+    assert all(torch.equal(*pair) for pair in zip(*values, strict=True))
 
 
 def test_a_user_swaps_the_prior_by_passing_another_object():

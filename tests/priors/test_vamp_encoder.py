@@ -97,11 +97,8 @@ class TestEncoder:
     def test_a_deep_copy_ties_prior_and_guide_to_each_other(self):
         spvae = vamp()
         other = copy.deepcopy(spvae)
-        x = data(spvae)
         z = torch.randn(spvae.num_leaves, 2)
         expected = spvae.leaf.prior().log_prob(z)
-        pyro.set_rng_seed(1)
-        values = spvae.log_likelihood(x, num_samples=5)
         assert torch.equal(other.leaf.prior().log_prob(z), expected)
         with torch.no_grad():
             for parameter in other.leaf_guide.parameters():
@@ -110,8 +107,6 @@ class TestEncoder:
         assert torch.equal(other.leaf.prior().loc, q.loc), "the copy's prior sees the copy's encoder"
         assert not torch.equal(other.leaf.prior().log_prob(z), expected)
         assert torch.equal(spvae.leaf.prior().log_prob(z), expected), "and not the original's"
-        pyro.set_rng_seed(1)
-        assert torch.equal(spvae.log_likelihood(x, num_samples=5), values)
         with torch.no_grad():
             for parameter in spvae.leaf_guide.parameters():
                 parameter.zero_()

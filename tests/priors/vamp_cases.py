@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import pyro
 import pytest
 import torch
 from torch import nn
@@ -50,12 +49,3 @@ def check_slope(parameters, gradients, value):
     slope = sum(float((gradients[name] * direction[name]).sum()) for name in parameters)
     assert abs(slope) > 1e-3
     assert (found[0] - found[1]) / 2e-6 == pytest.approx(slope, rel=1e-5)
-
-
-def assert_alike(models, use):
-    """Models that give the same under the same seed."""
-    found = []
-    for spvae in models:
-        pyro.set_rng_seed(1)
-        found.append(use(spvae))
-    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
