@@ -43,10 +43,6 @@ class LeafDistributionTests:
         """Pyro's distribution of the event."""
         return self.reference(parameters).to_event(1)
 
-    def every_value(self) -> list[float]:
-        """All values of one pixel (discrete distributions)."""
-        raise NotImplementedError
-
     def values(self, *shape: int) -> Tensor:
         """Random values inside the support, of a given full shape ``[.., pixel]``."""
         return self.stock(self.parameters(*shape[:-1])).sample().to(torch.get_default_dtype())
@@ -58,8 +54,6 @@ class LeafDistributionTests:
         """Parameters of the chosen pixels alone."""
         chosen = torch.arange(SIZE)[index]
         return {name: parameter.index_select(self.pixel_dim, chosen) for name, parameter in parameters.items()}
-
-    # ---- shapes -------------------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("sample_shape", [(), (5,), (2, 3)])
     @pytest.mark.parametrize("batch", [(), (2,), (3, 2)])
@@ -74,11 +68,7 @@ class LeafDistributionTests:
         support = d.support
         assert support is not None and support.event_dim == 1 and support.check(x).all()
         assert d(torch.Size(sample_shape)).shape == x.shape
-
-    def test_support_kind(self):
-        d, stock = self.build(self.parameters(*BATCH)), self.stock(self.parameters(*BATCH))
-        assert d.support is not None and stock.support is not None
-        assert d.support.is_discrete == stock.support.is_discrete
+        assert support.is_discrete == self.stock(self.parameters(*batch)).support.is_discrete
         assert not d.has_enumerate_support
 
     def test_expand_records_the_shape_and_keeps_parameters(self):
@@ -99,8 +89,6 @@ class LeafDistributionTests:
         assert len(torch.unique(d.expand((50, 3, 2)).sample().flatten(1), dim=0)) > 1
         assert e.expand((4, 5, 3, 2)).batch_shape == (4, 5, 3, 2)
 
-    # ---- density ------------------------------------------------------------------------------------------------
-
     @pytest.mark.parametrize("value_batch", [(), (2,), (3, 2), (5, 3, 2), (5, 1, 2)])
     def test_log_prob_and_gradients_equal_torch(self, value_batch):
         parameters = self.learnable(*BATCH)
@@ -120,11 +108,6 @@ class LeafDistributionTests:
             return self.build(dict(zip(parameters, tensors, strict=True))).log_prob(x)
 
         assert torch.autograd.gradgradcheck(log_prob, (x, *parameters.values()))
-
-    def test_density_normalises(self):
-        events = torch.tensor(list(itertools.product(self.every_value(), repeat=SIZE)))
-        total = self.build(self.parameters(2)).log_prob(events.unsqueeze(1)).exp().sum(0)
-        assert_close(total, torch.ones(2), rtol=1e-12, atol=1e-12)
 
     def test_samples_have_the_stated_moments(self):
         d = self.build(self.parameters(2))
@@ -168,8 +151,6 @@ class LeafDistributionTests:
         assert entropy.shape == (2,)
         assert ((surprise.mean(0) - entropy).abs() < 5 * surprise.std(0) / 200).all()
         assert_close(d.expand((3, 2)).entropy(), entropy.expand(3, 2))
-
-    # ---- numbers, messages, Pyro --------------------------------------------------------------------------------
 
     def test_float32_is_near_float64(self):
         parameters, x = self.parameters(40, 2), self.values(40, 2, SIZE)

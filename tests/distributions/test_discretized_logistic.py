@@ -73,9 +73,6 @@ class TestLeafDiscretizedLogistic(WithoutEntropy, MaskedLeafDistributionTests):
     def reference(self, parameters):
         return Bins(**parameters)
 
-    def every_value(self):
-        return [0.0, 1.0, 2.0, 3.0]
-
     @pytest.mark.parametrize("block", [1, 2**22])
     def test_moments_equal_torch(self, block, monkeypatch):
         monkeypatch.setattr(module, "_BLOCK", block)
@@ -83,10 +80,6 @@ class TestLeafDiscretizedLogistic(WithoutEntropy, MaskedLeafDistributionTests):
 
 
 class TestTruncated(TestLeafDiscretizedLogistic):
-    """All but the sum of masses, which is less than 1."""
-
-    test_density_normalises = None
-
     def build(self, parameters, mask=None):
         return LeafDiscretizedLogistic(**parameters, levels=LEVELS, mask=mask, edges="truncated")
 

@@ -28,22 +28,14 @@ def normals(*batch: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 class TestKL:
     @pytest.mark.parametrize("p_batch, q_batch", [((3, 2), (3, 2)), ((5, 3, 2), (2,)), ((1, 2), (3, 1)), ((), (2,))])
-    def test_equals_torch_in_value_and_gradients(self, p_batch, q_batch):
-        p, q = normals(*p_batch), normals(*q_batch)
-        ours = kl_divergence(LeafNormal(*p), LeafNormal(*q))
-        theirs = kl_divergence(dist.Normal(*p), dist.Normal(*q)).sum(-1)
+    @pytest.mark.parametrize("standard", [False, True])
+    def test_equals_torch_in_value_and_gradients(self, p_batch, q_batch, standard):
+        p, q = normals(*p_batch), () if standard else normals(*q_batch)
+        ours = kl_divergence(LeafNormal(*p), LeafNormal(*q) if q else LeafStandardNormal(LATENT))
+        theirs = kl_divergence(dist.Normal(*p), dist.Normal(*(q or (0.0, 1.0)))).sum(-1)
         assert_close(ours, theirs)
         weight = torch.randn(ours.shape)
-        assert_close(
-            torch.autograd.grad((weight * ours).sum(), (*p, *q)), torch.autograd.grad((weight * theirs).sum(), (*p, *q))
-        )
-
-    def test_standard_normal(self):
-        p = normals(DATA, LEAF)
-        ours = kl_divergence(LeafNormal(*p), LeafStandardNormal(LATENT))
-        theirs = kl_divergence(dist.Normal(*p), dist.Normal(0.0, 1.0)).sum(-1)
-        assert_close(ours, theirs)
-        assert_close(torch.autograd.grad(ours.sum(), p), torch.autograd.grad(theirs.sum(), p))
+        assert_close(*(torch.autograd.grad((weight * value).sum(), (*p, *q)) for value in (ours, theirs)))
 
     def test_recorded_batch_shapes(self):
         p, q = LeafNormal(*normals(1, LEAF)).expand((5, DATA, LEAF)), LeafNormal(*normals(LEAF))

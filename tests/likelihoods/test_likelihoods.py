@@ -43,15 +43,6 @@ class LikelihoodTests(testing.LikelihoodTests):
         mean = (density * grid[:, None]).sum(0) * step
         torch.testing.assert_close(likelihood(outputs).mean.squeeze(-1), mean, atol=1e-5, rtol=0)
 
-    def test_pixels_are_independent_and_masked_ones_contribute_exactly_zero(self, part):
-        outputs, x = self.outputs(part), self.draw(ROWS, LEAVES, PIXELS)
-        alone = [part(outputs, mask).log_prob(x) for mask in torch.eye(PIXELS, dtype=torch.bool)]
-        torch.testing.assert_close(part(outputs).log_prob(x), sum(alone))
-        mask = torch.rand(ROWS, LEAVES, PIXELS) < 0.5
-        other = torch.where(mask, x, self.draw(ROWS, LEAVES, PIXELS))
-        assert not torch.equal(other, x)
-        assert torch.equal(part(outputs, mask).log_prob(other), part(outputs, mask).log_prob(x))
-
     def test_features_lie_in_the_unit_interval_and_keep_order(self, part):
         if self.levels is None:
             x = torch.rand(ROWS, LEAVES, PIXELS)

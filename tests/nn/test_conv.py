@@ -176,19 +176,6 @@ class TestInAModel:
         assert spvae.log_likelihood(x, num_samples=8).isfinite().all()
         assert spvae.sample(3).shape == (3, 3, 6, 6)
 
-    def test_levels_are_decoded_pixel_by_pixel(self):
-        """Head channels set by their biases: channel c, level v has the logit 10 c + v wherever it is."""
-        shape, levels = (3, 2, 4), 5
-        likelihood = Categorical(levels).bind(leaves=2, pixels=24)
-        network = decoder(shape, 2, (levels,), filters=(2,), stride=1)
-        logits = (10 * torch.arange(3).unsqueeze(1) + torch.arange(levels)).double()
-        with torch.no_grad():
-            network.layers.kernels[-1].zero_()
-            network.layers.biases[-1].copy_(logits.flatten().expand(2, -1))
-        (out,) = network(torch.randn(7, 2, CODE))
-        expected = logits[:, None, None].expand(7, 2, *shape, levels).flatten(2, 4)  # [.., leaf, pixel, level]
-        torch.testing.assert_close(likelihood((out,)).logits, expected)
-
     def test_from_a_configuration(self):
         made = make("network", "conv(filters=(4,8), stride=1)", hidden_dims=(3,), activation="relu", networks="shared")
         assert (made.filters, made.stride, made.dense, made.activation) == ((4, 8), 1, 64, "relu")

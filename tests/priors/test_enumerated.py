@@ -11,10 +11,8 @@ import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 
-from pyro_spvae import CircuitELBO, collapse_tree, poon_domingos, whole
-from pyro_spvae.guides import HierarchicalGuide
+from pyro_spvae import collapse_tree, poon_domingos, whole
 from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import HVAE, SPVAE
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import assert_same_gradients, gradients, small_spvae
 
@@ -75,28 +73,3 @@ def test_the_posterior_over_components_is_what_pyro_computes(prior):
     found = spvae.leaf.prior().component_posterior(z)
     torch.testing.assert_close(marginals["component"].probs, found, atol=1e-10, rtol=0)
     assert found.std(-1).median() > 1e-3, "not all alike"
-
-
-def test_of_two_layers():
-    leaf = HVAE(Bernoulli(), 2, 3, (4,), prior=VampPrior(4))
-    spvae = SPVAE(whole((2, 2)), units=1, leaf=leaf, guide=HierarchicalGuide((4,)))
-    with torch.no_grad():
-        for parameter in spvae.parameters():
-            parameter.add_(0.5 * torch.randn_like(parameter))
-    x = (torch.rand(6, 1, 2, 2) < 0.5).double()
-
-    def model(x):
-        with pyro.plate("data", len(x), dim=-2), pyro.plate("leaf", 1, dim=-1):
-            z2 = pyro.sample("z2", component(spvae))
-            loc, raw = leaf.z1.network(z2)
-            scale = 1e-3 + torch.nn.functional.softplus(raw)
-            z1 = pyro.sample("z1", dist.Normal(loc, scale).to_event(1))
-            (logits,) = leaf.pixels.decoder(z1, z2)
-            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=spvae.view(x))
-
-    values = []
-    for elbo, program in ((TraceEnum_ELBO(max_plate_nesting=2), model), (CircuitELBO(), spvae.model)):
-        pyro.set_rng_seed(1)
-        values.append(elbo.differentiable_loss(program, spvae.guide, x))
-    torch.testing.assert_close(values[0], values[1], atol=1e-10, rtol=0)
-    assert_same_gradients(*(gradients(spvae, value) for value in values))

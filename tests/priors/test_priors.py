@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 
-import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
@@ -199,28 +198,6 @@ class TestVampPriorOfLearnedWeights(VampPriorTests):
 
     def make(self):
         return VampPrior(COMPONENTS, weights="learned")
-
-
-class TestPriorOfOnesOwn(PriorTests):
-    """The example of the base class' documentation."""
-
-    reparameterised = True
-    keeps = False
-    learned = {"loc"}
-
-    class LearnedNormal(Prior):
-        def build(self, leaves, event_shape):
-            self.loc = nn.Parameter(torch.randn(leaves, *event_shape))
-
-        def forward(self):
-            self.sizes  # noqa: B018
-            return dist.Normal(self.loc, 1.0).to_event(1)
-
-    def make(self):
-        return self.LearnedNormal()
-
-    def reference(self, prior):
-        return Independent(Normal(prior.loc.detach(), 1.0), 1)
 
 
 def test_a_prior_must_say_what_it_is():
