@@ -15,8 +15,7 @@ from torch.testing import assert_close
 
 from pyro_spvae.distributions import LeafDiscretizedLogistic
 from pyro_spvae.distributions import discretized_logistic as module
-from tests.distributions.leaf_cases import BATCH, SIZE, WithoutEntropy
-from tests.distributions.leaf_mask_cases import MaskedLeafDistributionTests
+from tests.distributions.leaf_cases import BATCH, SIZE, MaskedLeafDistributionTests, WithoutEntropy
 
 LEVELS = 4
 EXTREME = [(1 / 512, -4.5), (0.5, 0.0), (0.3, -8.0), (0.25, -25.0), (0.5, 20.0), (-3.0, -4.5), (40.0, -2.0)]

@@ -15,8 +15,13 @@ from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.binomial import LeafBinomial, log_binomial_coefficient
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
-from tests.distributions.leaf_cases import BATCH, SIZE, LeafDistributionTests, WithoutEntropy
-from tests.distributions.leaf_mask_cases import MaskedLeafDistributionTests
+from tests.distributions.leaf_cases import (
+    BATCH,
+    SIZE,
+    LeafDistributionTests,
+    MaskedLeafDistributionTests,
+    WithoutEntropy,
+)
 
 EXTREME = torch.tensor([-100.0, -30.0, -1.0, 0.0, 1.0, 30.0, 100.0])
 

@@ -14,8 +14,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from pyro_spvae.blocks import Latent
 from pyro_spvae.guides import NormalGuide
 from pyro_spvae.priors import MixtureOfGaussians, Prior, StandardNormal, VampPrior
-from tests.priors.cases import LATENT, LEAVES, PIXELS, ROWS, PriorTests
-from tests.priors.vamp_cases import check_slope
+from pyro_spvae.testing.block_tests import LATENT, LEAVES, PIXELS, ROWS
+from tests.priors.cases import PriorTests, check_slope
 
 COMPONENTS = 4
 

@@ -20,7 +20,7 @@ from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import small_spvae
-from tests.priors.vamp_cases import GRID, vamp
+from tests.priors.cases import GRID, vamp
 
 
 class TestLogLikelihood:

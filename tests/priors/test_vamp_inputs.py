@@ -17,7 +17,7 @@ from pyro_spvae.likelihoods import Binomial, Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import small_spvae
-from tests.priors.vamp_cases import GRID, vamp
+from tests.priors.cases import GRID, vamp
 
 
 class TestPseudoInputs:

@@ -20,7 +20,7 @@ from pyro_spvae.nn import MLP
 from pyro_spvae.priors import VampPrior
 from tests.helpers import small_spvae
 from tests.models import own_parts
-from tests.priors.vamp_cases import GRID
+from tests.priors.cases import GRID
 
 
 class OtherSize(NormalGuide):
