@@ -153,6 +153,13 @@ class LeafDistributionTests:
         assert ((surprise.mean(0) - entropy).abs() < 5 * surprise.std(0) / 200).all()
         assert_close(d.expand((3, 2)).entropy(), entropy.expand(3, 2))
 
+    def test_integer_values(self):
+        d = self.build(self.parameters(*BATCH))
+        if d.support.is_discrete:
+            x = self.values(*BATCH, SIZE)
+            for dtype in (torch.uint8, torch.int64, *([torch.bool] if x.max() < 2 else [])):
+                assert_close(d.log_prob(x.to(dtype)), d.log_prob(x))
+
     def test_float32_is_near_float64(self):
         parameters, x = self.parameters(40, 2), self.values(40, 2, SIZE)
         small = self.build({name: p.float() for name, p in parameters.items()})

@@ -127,11 +127,6 @@ class TestLeafBernoulli(MaskedLeafDistributionTests):
             exact_gradient = [sign / (1 + math.exp(sign * x)) for x in EXTREME.tolist()]
             assert_close(gradient, torch.tensor(exact_gradient, dtype=dtype), rtol=1e-6, atol=1e-7)
 
-    @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
-    def test_integer_values(self, dtype):
-        d, x = LeafBernoulli(torch.randn(*BATCH, SIZE)), torch.randint(2, (*BATCH, SIZE))
-        assert_close(d.log_prob(x.to(dtype)), d.log_prob(x.to(torch.get_default_dtype())))
-
 
 class TestLeafBinomial(WithoutEntropy, MaskedLeafDistributionTests):
     bad_values = (0.5, -1.0, 4.0, float("nan"))
@@ -224,10 +219,6 @@ class TestLeafCategorical(MaskedLeafDistributionTests):
         gradient = torch.autograd.grad((weight * ours).sum(), logits)
         assert_close(gradient, torch.autograd.grad((weight * theirs).sum(), logits))
         assert LeafCategorical(logits).num_levels == levels
-
-    def test_integer_values(self):
-        d, x = LeafCategorical(torch.randn(*BATCH, SIZE, 3)), torch.randint(3, (*BATCH, SIZE))
-        assert_close(d.log_prob(x), d.log_prob(x.to(torch.get_default_dtype())))
 
 
 REFUSED = [

@@ -54,12 +54,6 @@ def test_options(networks, option, values, needed):
                 network(**{option: value})
 
 
-@pytest.mark.parametrize("entries", [((3, 3, 1),), (3, 3, 1, 1), ((3, 3, 0, 1),), ((3, 3, 1, -1),)])
-def test_layers_of_gated_convolutions(entries):
-    with pytest.raises(ValueError, match=f"^{re.escape(f'layers has the entry {entries[0]}; {LAYERS}')}$"):
-        GatedConv(entries)
-
-
 def bind(network, inputs=4, outputs=(12, 8), **sizes):
     return lambda: network().bind(leaves=2, inputs=inputs, outputs=outputs, **sizes)
 
@@ -93,6 +87,10 @@ BINDINGS = [
         "layers of the network 'gated-conv' has the entry (3, 3, 2, 1); in a decoder the stride is 1 and the",
     ),
     (bind(MLP, inputs=(2, 3)), "a MLP takes one input, but there are 2 here; give a network of several inputs, such"),
+    *(
+        (lambda entries=entries: GatedConv(entries), f"layers has the entry {entries[0]}; {LAYERS}")
+        for entries in (((3, 3, 1),), (3, 3, 1, 1), ((3, 3, 0, 1),), ((3, 3, 1, -1),))
+    ),
     (twice, "this MLP is bound already"),
 ]
 
@@ -103,14 +101,10 @@ def test_bindings(act, message):
         act()
 
 
-def joined_of_one_input():
-    Joint((5, 6)).bind(leaves=2, inputs=(4, 2), outputs=(3,))(torch.randn(1, 2, 4))
-
-
 OTHERS = [
     (lambda: Joint(()), ValueError, "hidden_dims is empty; at least one size is needed, that of the first layer of"),
     (lambda: Joint(first=nn.Linear(2, 2)), TypeError, "first is a Linear; an instance of Network is needed"),
-    (joined_of_one_input, ValueError, "zip() argument 2 is shorter than argument 1"),
+    (lambda: bind(Joint, (4, 2))()(torch.randn(1, 2, 4)), ValueError, "zip() argument 2 is shorter than argument 1"),
     (bind(Network), NotImplementedError, "Network must define build("),
     (lambda: Network()(torch.zeros(1, 1)), NotImplementedError, "Network must define forward("),
     (lambda: MLP().context(torch.zeros(1, 1)), NotImplementedError, "MLP is not autoregressive, and has no"),
