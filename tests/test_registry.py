@@ -16,7 +16,7 @@ from pyro_spvae import registry
 from pyro_spvae.blocks import Block
 from pyro_spvae.conditionals import Gaussian, Pixels
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
-from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Likelihood, Normal
+from pyro_spvae.likelihoods import Bernoulli, Binomial, Likelihood, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.nn import MLP, GatedConv, Joint, Network
 from pyro_spvae.part import Part
@@ -169,17 +169,11 @@ class TestMake:
 
 
 PARTS = {
-    "defaults": ("leaf", lambda: VAE(Normal())),
     "all of a VAE": (
         "leaf",
         lambda: VAE(Binomial(7), 3, (4, 5), own_parts.Mixture(2, 0.5), activation="relu", networks="shared"),
     ),
-    "networks": ("leaf", lambda: VAE(Categorical(3), decoder=MLP((3,), output_gain=1.0))),
-    "own network": ("leaf", lambda: VAE(own_parts.Laplace(0.2), decoder=own_parts.Affine(0.3))),
-    "own leaf": ("leaf", lambda: own_parts.TwoLayer(2)),
     "normal guide": ("guide", lambda: NormalGuide((3,), scale="precision", min_scale=0.1)),
-    "guide with network": ("guide", lambda: NormalGuide(encoder=own_parts.Affine())),
-    "own guide": ("guide", own_parts.LinearGuide),
     "nested": ("prior", lambda: own_parts.Mixture(2, base=own_parts.Mixture(3, base=StandardNormal()))),
     "list of parts": ("leaf", lambda: MixedLeaf([VAE(Normal()), FactorizedLeaf(own_parts.Laplace(0.2))], (1, 2))),
     "list of guides": ("guide", lambda: MixedGuide([NormalGuide((3,)), LeafGuide()], (1, 2))),

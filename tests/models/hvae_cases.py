@@ -15,11 +15,7 @@ from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import HVAE, SPVAE
 
 LATENT, TOP = 2, 3
-
-
 ORDERS = ("top-down", "bottom-up")
-
-
 GRID = poon_domingos((2, 2), delta=1)
 
 
@@ -41,19 +37,20 @@ def scale_of(raw):
     return 1e-3 + nn.functional.softplus(raw)
 
 
-def by_hand(spvae, x, particles, order, skip=True, values=None):
-    """
-    Log-weights ``[particle, data, leaf]`` by torch alone, of given values, or of noise in the order that the variables
-    are drawn in.
-    """
+def noise(shape, size):
+    """In the order of the package: leaf by leaf."""
+    return torch.randn(shape[-1], *shape[:-1], size).movedim(0, -2)
+
+
+def by_hand(spvae, x, particles, order, skip=True):
+    """Log-weights ``[particle, data, leaf]`` by torch alone; noise in the order that variables are drawn in."""
     leaf, guide, patches = spvae.leaf, spvae.leaf_guide, spvae.view(x)
     shape = (particles, len(x), spvae.num_leaves) if particles > 1 else (len(x), spvae.num_leaves)
     first = TorchNormal(*(f(out) for f, out in zip((lambda m: m, scale_of), guide.first.network(patches), strict=True)))
-    names = ("z2", "z1") if order == "top-down" else ("z1", "z2")
-    drawn = values[names[0]] if values else first.loc + first.scale * torch.randn(*shape, first.loc.size(-1))
+    drawn = first.loc + first.scale * noise(shape, first.loc.size(-1))
     loc, raw = guide.second.network(patches, drawn) if order == "top-down" else guide.second.network(drawn)
     second = TorchNormal(loc, scale_of(raw))
-    other = values[names[1]] if values else loc + scale_of(raw) * torch.randn(*shape, loc.size(-1))
+    other = loc + scale_of(raw) * noise(shape, loc.size(-1))
     log_q = first.log_prob(drawn).sum(-1) + second.log_prob(other).sum(-1)
     z2, z1 = (drawn, other) if order == "top-down" else (other, drawn)
     between, raw = leaf.z1.network(z2)

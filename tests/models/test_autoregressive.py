@@ -4,19 +4,17 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+import re
 
 import pytest
 import torch
-from pyro import poutine
 
 from pyro_spvae import CircuitELBO, poon_domingos
-from pyro_spvae.distributions import LeafAutoregressive
-from pyro_spvae.guides import HierarchicalGuide, MixedGuide, NormalGuide
+from pyro_spvae.guides import MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
-from pyro_spvae.models import HVAE, SPVAE, VAE, MixedLeaf
-from pyro_spvae.nn import GatedConv, Joint, PixelCNN
+from pyro_spvae.models import SPVAE, VAE, MixedLeaf
+from pyro_spvae.nn import GatedConv, PixelCNN
 from tests.conditionals.test_pixels import scattered
 
 
@@ -46,26 +44,14 @@ def binary(rows, *shape):
     return (torch.rand(rows, *shape) > 0.5).double()
 
 
-def test_density_of_pixels_given_latent_variables_sums_to_one():
-    spvae = scattered(pixel_spvae((2, 2), 1))
-    images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, 1, 2, 2)
-    z = torch.randn(1, spvae.num_leaves, 2).expand(16, -1, -1)
-    model = poutine.condition(spvae.model, data={"z": z})
-    trace = poutine.trace(poutine.block(poutine.condition(model, {}), hide=["tree"])).get_trace(images)
-    trace.compute_log_prob()
-    leaf = trace.nodes["x"]["fn"].log_prob(spvae.prepare(images).patches)
-    torch.testing.assert_close(spvae.circuit(leaf).exp().sum(), torch.tensor(1.0))
-
-
 def test_likelihoods_of_all_images_sum_to_one():
     spvae = with_prior_as_guide(scattered(pixel_spvae((2, 2), 2)))
-    images = torch.tensor(list(itertools.product([0.0, 1.0], repeat=4))).reshape(16, 1, 2, 2)
+    images = torch.cartesian_prod(*4 * [torch.tensor([0.0, 1.0])]).reshape(16, 1, 2, 2)
     total = spvae.log_likelihood(images, num_samples=4000).exp().sum()
     assert total.item() == pytest.approx(1, abs=0.02)
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli, Normal])
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("likelihood", "channels"), [(Bernoulli, 1), (Normal, 2)])
 def test_trains(likelihood, channels):
     torch.manual_seed(1)
     spvae = pixel_spvae(likelihood=likelihood(), channels=channels)
@@ -85,7 +71,7 @@ def test_trains(likelihood, channels):
 
 def test_samples_follow_the_model():
     spvae = with_prior_as_guide(scattered(pixel_spvae((1, 2), 2)))
-    images = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]]).reshape(4, 1, 1, 2)
+    images = torch.cartesian_prod(*2 * [torch.tensor([0.0, 1.0])]).reshape(4, 1, 1, 2)
     probability = spvae.log_likelihood(images, num_samples=20_000).exp()
     drawn = spvae.sample(20_000).flatten(1)
     share = torch.bincount((drawn @ torch.tensor([2.0, 1.0])).long(), minlength=4) / 20_000
@@ -152,23 +138,10 @@ def test_parts_of_regions_are_refused():
     assert spvae.training
 
 
-def test_saves_and_loads_to_equal_values(tmp_path):
-    spvae = scattered(pixel_spvae(latents="masked"))
-    x = binary(4, 1, 2, 4)
-    spvae.save(tmp_path)
-    again = SPVAE.load(tmp_path)
-    values = []
-    for model in (spvae, again):
-        torch.manual_seed(2)
-        values.append((model.log_likelihood(x, num_samples=7), model.sample(5)))
-    assert torch.equal(values[0][0], values[1][0]) and torch.equal(values[0][1], values[1][1])
-    assert again.leaf.pixels.decoder.latents == "masked"
-
-
 def test_progress_bar(capsys):
     spvae = pixel_spvae()
     spvae.sample(3, progress=True)
-    assert "pixels: 100%" in capsys.readouterr().err
+    assert re.search(r"pixels: 100%.* 48/48 ", capsys.readouterr().err)  # of 3 rows, 4 leaves and 4 pixels
     spvae.sample(3)
     assert capsys.readouterr().err == ""
 
@@ -181,25 +154,3 @@ def test_beside_other_leaves():
     assert set(spvae.sample(20).unique().tolist()) == {0.0, 1.0}
     means = spvae.reconstruct(x, num_particles=3)
     assert ((means > 0) & (means < 1)).all()
-
-
-def test_two_layers_of_latent_variables():
-    guide = HierarchicalGuide(
-        encoder=GatedConv(((3, 3, 1, 1),)), second=Joint((12,), first=GatedConv(((3, 3, 1, 1),), heads=False))
-    )
-    leaf = HVAE(Bernoulli(), 2, 3, decoder=PixelCNN(4, 2))
-    spvae = SPVAE(poon_domingos((2, 4), 2), 2, leaf=leaf, guide=guide)
-    x = binary(5, 1, 2, 4)
-    CircuitELBO(num_particles=2)(spvae.model, spvae.guide)(x).backward()
-    assert all(layer.weights[0].grad.any() for layer in leaf.pixels.decoder.maps)
-    observed = torch.ones(1, 2, 4, dtype=torch.bool)
-    observed[..., 2:] = False
-    filled = spvae.impute(x, observed, num_particles=3)[0]
-    assert torch.equal(filled[..., :2], x[..., :2]) and set(filled.unique().tolist()) == {0.0, 1.0}
-
-
-def test_model_states_the_distribution():
-    spvae = pixel_spvae()
-    trace = poutine.trace(spvae.model).get_trace(num=2)
-    assert isinstance(trace.nodes["x"]["fn"], LeafAutoregressive)
-    assert trace.nodes["x"]["value"].shape == (2, 4, 4)

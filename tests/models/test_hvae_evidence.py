@@ -125,12 +125,11 @@ class TestEvidence:
         ("order", "prior"),
         [("top-down", StandardNormal), ("bottom-up", StandardNormal), ("top-down", lambda: VampPrior(3))],
     )
-    @pytest.mark.parametrize("regions", [None, poon_domingos((1, 4), delta=2)])
-    def test_of_a_linear_model_is_exact_in_the_limit(self, skip, order, prior, regions):
-        model = Linear(skip, order, prior(), regions)
-        x = model.spvae.sample(5)
+    def test_of_a_linear_model_is_exact_in_the_limit(self, skip, order, prior):
+        model = Linear(skip, order, prior(), poon_domingos((1, 4), delta=2))
+        x = model.spvae.sample(2)
         exact = model.log_prob(x)
-        found = model.spvae.log_likelihood(x.repeat(20, 1, 1, 1), num_samples=4000, chunk_size=10**5).reshape(20, 5)
+        found = model.spvae.log_likelihood(x.repeat(20, 1, 1, 1), num_samples=4000, chunk_size=10**5).reshape(20, 2)
         ratio = (found - exact).exp()  # products of averages of independent leaves: 1 in the mean
         error = ratio.std(0) / 20**0.5
         assert ((ratio.mean(0) - 1).abs() < 5 * error).all() and (error < 0.05).all()

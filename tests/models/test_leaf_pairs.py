@@ -9,7 +9,7 @@ import torch
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, MixedLeaf
-from pyro_spvae.nn import Conv, GatedConv, PixelCNN
+from pyro_spvae.nn import Conv, GatedConv, Joint, PixelCNN
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from pyro_spvae.testing import LeafPairTests
 from tests.infer.test_enumerated import KindsGuide, KindsLeaf
@@ -68,7 +68,9 @@ class TestPixelCNN(OfLevels):
     smooth = False  # ReLU
 
     def make(self):
-        return VAE(Bernoulli(), 2, decoder=PixelCNN(filters=3, layers=2)), NormalGuide((4,))
+        second = Joint((4,), first=GatedConv(SMALL, heads=False))
+        guide = HierarchicalGuide(encoder=GatedConv(SMALL), second=second)
+        return HVAE(Bernoulli(), 3, 2, decoder=PixelCNN(filters=3, layers=2)), guide
 
 
 class TestHVAE(LeafPairTests):
@@ -85,12 +87,13 @@ class TestHVAEBottomUp(LeafPairTests):
     same_order = False
 
     def make(self):
-        return HVAE(Normal(), 3, 2, (4,), skip=False), HierarchicalGuide((4,), order="bottom-up")
+        prior = MixtureOfGaussians(3)
+        return HVAE(Normal(), 3, 2, (4,), prior, skip=False), HierarchicalGuide((4,), order="bottom-up")
 
 
 class TestFactorized(LeafPairTests):
     def make(self):
-        return FactorizedLeaf(Normal()), LeafGuide()
+        return FactorizedLeaf(Normal(mean="sigmoid", scale="precision")), LeafGuide()
 
 
 class TestMixed(LeafPairTests):

@@ -4,11 +4,8 @@
 
 from __future__ import annotations
 
-import pyro
 import pytest
 import torch
-from pyro import poutine
-from pyro.infer import SVI, Predictive, TraceEnum_ELBO
 from torch.testing import assert_close
 
 from pyro_spvae import Circuit, CircuitELBO, log_likelihood, poon_domingos, quad_tree, random_binary_tree, whole
@@ -17,17 +14,19 @@ from pyro_spvae.infer import bound_terms
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, Explanation, FactorizedLeaf
 from pyro_spvae.queries.posterior import LeafDraws
-from pyro_spvae.testing.model_tests import check_step_on_meta
 from tests.circuits.oracle import enumerate_induced_trees
 from tests.models import own_parts
 from tests.spn_cases import DISCRETE, LIKELIHOODS, joint_log_prob, make_spn, states, values
 
+GRID = poon_domingos((2, 2), 1)
 GRAPHS = {
-    "grid": poon_domingos((2, 2), 1),
+    "grid": GRID,
     "strip": poon_domingos((1, 3), 1),
     "ragged": random_binary_tree((5,), depth=1, repetitions=2, seed=0),
     "mixture": whole((2, 2)),
+    "quad": quad_tree((4, 4), 2),
 }
+ENUMERABLE = ("grid", "ragged", "mixture")  # with their states
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -37,13 +36,6 @@ def test_log_prob_is_the_sum_over_induced_trees(likelihood, graph):
     x = values(likelihood, 6, *spn.event_shape)
     assert_close(spn.log_prob(x), joint_log_prob(spn, likelihood, x).logsumexp(-1))
     assert len(set(spn.log_prob(x).tolist())) > 1
-
-
-@pytest.mark.parametrize("likelihood", DISCRETE)
-@pytest.mark.parametrize("graph", ["grid", "strip", "ragged", "mixture"])
-def test_states_sum_to_one(likelihood, graph):
-    spn = make_spn(likelihood, GRAPHS[graph])
-    assert_close(spn.log_prob(states(likelihood, spn.event_shape)).exp().sum(), torch.tensor(1.0))
 
 
 @pytest.mark.parametrize("units", [2, 5])
@@ -59,29 +51,17 @@ def test_channels_are_pixels_of_their_leaves():
     assert_close(spn.log_prob(x).exp().sum(), torch.tensor(1.0))
 
 
-class TestMarginals:
-    @pytest.mark.parametrize("likelihood", DISCRETE)
-    def test_are_sums_over_what_is_not_seen(self, likelihood):
-        spn = make_spn(likelihood)
-        every = states(likelihood, (1, 2, 2))
-        log_prob = spn.log_prob(every)
-        x = values(likelihood, 5, 1, 2, 2)
-        observed = torch.rand(x.shape) < 0.5
-        found = spn.log_prob(torch.where(observed, x, torch.nan), observed)
-        for row, seen, value in zip(x, observed, found, strict=True):
-            agrees = ((every == row) | ~seen).flatten(1).all(1)
-            assert_close(value, log_prob[agrees].logsumexp(0))
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_marginals_are_those_of_trees_over_what_is_seen(likelihood):
+    spn = make_spn(likelihood, GRAPHS["ragged"])
+    x, observed = values(likelihood, 6, 5), torch.rand(6, 5) < 0.5
+    found = spn.log_prob(torch.where(observed, x, torch.nan), observed)
+    assert_close(found, joint_log_prob(spn, likelihood, x, observed).logsumexp(-1))
 
-    @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-    def test_are_those_of_trees_over_what_is_seen(self, likelihood):
-        spn = make_spn(likelihood, GRAPHS["ragged"])
-        x, observed = values(likelihood, 6, 5), torch.rand(6, 5) < 0.5
-        assert_close(spn.log_prob(x, observed), joint_log_prob(spn, likelihood, x, observed).logsumexp(-1))
 
-    def test_of_nothing_is_exactly_zero(self):
-        spn = make_spn()
-        found = spn.log_prob(torch.full((2, 1, 2, 2), torch.nan), torch.zeros(2, 2, dtype=torch.bool))
-        assert_close(found, torch.zeros(2), rtol=0, atol=1e-15)
+def test_the_marginal_of_nothing_is_exactly_one():
+    found = make_spn().log_prob(torch.full((2, 1, 2, 2), torch.nan), torch.zeros(2, 2, dtype=torch.bool))
+    assert_close(found, torch.zeros(2), rtol=0, atol=1e-15)
 
 
 class TestExactness:
@@ -97,15 +77,9 @@ class TestExactness:
         found = spn.log_likelihood(x, observed, num_samples=num_samples, chunk_size=chunk_size)
         assert torch.equal(found, spn.log_prob(x, observed).detach())
 
-    def test_log_likelihood_does_each_datum_once(self, monkeypatch):
-        spn = make_spn()
-        sizes = []
-        inner = FactorizedLeaf.forward
-        monkeypatch.setattr(
-            FactorizedLeaf,
-            "forward",
-            lambda self, x, mask: (sizes.append(x.shape[:-1].numel()), inner(self, x, mask))[1],
-        )
+    def test_log_likelihood_does_each_datum_once(self):
+        spn, sizes = make_spn(), []
+        spn.leaf.register_forward_pre_hook(lambda leaf, args: sizes.append(args[0].shape[:-1].numel()))
         log_likelihood(spn.model, spn.guide, values("bernoulli", 100, 1, 2, 2), num_samples=5000)
         # the first datum tells that nothing is latent; the others come together
         assert sum(sizes) == 100 * spn.num_leaves and len(sizes) == 2 and sizes[0] <= spn.num_leaves
@@ -132,29 +106,25 @@ class TestExactness:
         for one, other in zip(found, wanted, strict=True):
             assert_close(one, other)
 
-    def test_pyros_enumeration_agrees(self):
-        spn = make_spn("normal")
-        x = torch.randn(4, 1, 2, 2)
-        loss = TraceEnum_ELBO(max_plate_nesting=2).loss(spn.model, spn.guide, x)
-        assert loss == pytest.approx(-spn.log_prob(x).sum().item())
+    @pytest.fixture
+    def spn(self):
+        return make_spn()
 
-    def test_terms_of_the_bound(self):
-        spn = make_spn()
-        x = values("bernoulli", 5, 1, 2, 2)
+    @pytest.fixture
+    def x(self):
+        return values("bernoulli", 5, 1, 2, 2)
+
+    def test_terms_of_the_bound(self, spn, x):
         terms = bound_terms(spn.model, spn.guide, x, num_particles=4)
         assert_close(terms.elbo, spn.log_prob(x).detach())
         assert not terms.latent_kl.any() and (terms.tree_kl > 0).all()
 
-    def test_one_draw_is_enough(self):
-        spn = make_spn()
-        x = values("bernoulli", 5, 1, 2, 2)
+    def test_one_draw_is_enough(self, spn, x):
         draws = LeafDraws.make(spn, spn.prepare(x), 100)
         assert draws.log_weight.shape == (1, 5, 8) and draws.sites == {}
         assert spn.posterior(x, num_particles=100).log_weight.shape == (1, 5, 8)
 
-    def test_embedding_is_the_posterior_over_trees(self):
-        spn = make_spn()
-        x = values("bernoulli", 5, 1, 2, 2)
+    def test_embedding_is_the_posterior_over_trees(self, spn, x):
         embedding = spn.embed(x, num_particles=7)
         joint = joint_log_prob(spn, "bernoulli", x).softmax(-1)
         trees = [leaves for _, leaves in enumerate_induced_trees(spn.circuit)]
@@ -185,19 +155,15 @@ class TestSamples:
         every = states(likelihood, (1, 2, 2))
         agrees = ((every == x) | ~observed).flatten(1).all(1)
         wanted = spn.log_prob(every[agrees]).softmax(0).detach()
-        number = 40_000
+        number = 20_000
         samples = spn.impute(x.expand(number, -1, -1, -1), observed)[0]
         found = (samples.unsqueeze(1) == every[agrees]).flatten(2).all(-1).double().mean(0)
         assert_close(found.sum(), torch.tensor(1.0))
-        assert float(((found - wanted).abs() / (wanted * (1 - wanted) / number).sqrt()).max()) < 4
+        error = (wanted * (1 - wanted) / number).sqrt()
+        assert float(((found - wanted).abs() / error).max()) < 4
         alone = [wanted.reshape(int(len(wanted) ** 0.5), -1).sum(axis) for axis in (1, 0)]
-        assert float((wanted - torch.outer(*alone).flatten()).abs().max()) > 0.01, "or pixels were independent anyway"
-
-    def test_predictive(self):
-        spn = make_spn()
-        x = values("bernoulli", 3, 1, 2, 2)
-        drawn = Predictive(spn.model, guide=spn.posterior(x), num_samples=4)(num=3)
-        assert drawn["image"].shape == (4, 3, 1, 1, 2, 2)
+        independent = torch.outer(*alone).flatten()
+        assert float(((independent - wanted).abs() / error).max()) > 10, "which independent pixels would not have"
 
     def test_means_and_paths(self):
         spn = make_spn("normal")
@@ -211,7 +177,7 @@ class TestSamples:
 
 class TestMpe:
     @pytest.mark.parametrize("likelihood", DISCRETE)
-    @pytest.mark.parametrize("graph", ["grid", "ragged", "mixture"])
+    @pytest.mark.parametrize("graph", ENUMERABLE)
     def test_is_the_best_pair_of_tree_and_completion(self, likelihood, graph):
         spn = make_spn(likelihood, GRAPHS[graph])
         every = states(likelihood, spn.event_shape)
@@ -243,8 +209,8 @@ class TestMpe:
     @pytest.mark.parametrize("likelihood", ["normal", "sigmoid"])
     def test_of_continuous_pixels(self, likelihood):
         """For each tree the best completion is known: the means of its leaves."""
-        spn = make_spn(likelihood)
-        x, observed = values(likelihood, 6, 1, 2, 2), torch.tensor([[True, False], [False, False]])
+        spn = make_spn(likelihood, GRAPHS["strip"])
+        x, observed = values(likelihood, 6, 1, 1, 3), torch.tensor([[True, False, False]])
         means = spn.leaf.pixels().mean.detach()
         candidates = []
         for _, leaves in enumerate_induced_trees(spn.circuit):
@@ -266,39 +232,13 @@ class TestMpe:
         monkeypatch.setattr("pyro_spvae.queries.queries._EXACT_BLOCK", 3)
         assert all(torch.equal(one, other) for one, other in zip(together, spn.mpe(x, observed), strict=True))
 
-    def test_refusals(self):
-        spn = make_spn()
-        with pytest.raises(ValueError, match="^observed is given without x; give both, or neither$"):
-            spn.mpe(None, torch.ones(2, 2, dtype=torch.bool))
-        with pytest.raises(ValueError, match="^x holds the value 0.5 "):
-            spn.mpe(torch.full((1, 1, 2, 2), 0.5))
-        spn = SPN(GRAPHS["grid"], likelihood=Modeless())
-        with pytest.raises(ValueError, match="^mpe needs the mode of the likelihood Modeless, which is not defined$"):
-            spn.mpe()
-
-
-class Modeless(Bernoulli):
-    def forward(self, outputs, mask=None):
-        distribution = super().forward(outputs, mask)
-        return distribution.mask(torch.ones(())) if mask is None else distribution.mask(torch.ones(()))
-
 
 class TestConstruction:
     def test_defaults(self):
-        spn = SPN(GRAPHS["grid"])
+        spn = SPN(GRID)
         assert isinstance(spn.leaf, FactorizedLeaf) and isinstance(spn.leaf.pixels.likelihood, Bernoulli)
         assert type(spn.leaf_guide) is LeafGuide and not spn.latents
         assert [output.shape for output in spn.leaf.pixels.outputs] == [(8, 1)]
-
-    def test_an_spvae_with_the_leaf_is_the_same(self):
-        pyro.set_rng_seed(0)
-        spn = make_spn("normal")
-        pyro.set_rng_seed(0)
-        spvae = SPVAE(GRAPHS["grid"], 2, leaf=FactorizedLeaf(Normal()))
-        assert list(spvae.state_dict()) == list(spn.state_dict())
-        x = torch.randn(3, 1, 2, 2)
-        spvae.load_state_dict(spn.state_dict())
-        assert torch.equal(spvae.log_likelihood(x), spn.log_likelihood(x))
 
     @pytest.mark.parametrize("likelihood", LIKELIHOODS)
     def test_units_of_a_region_differ_at_first_and_follow_the_seed(self, likelihood):
@@ -314,105 +254,80 @@ class TestConstruction:
 
     def test_initial_deviations(self):
         for likelihood, deviation in ((Normal(), 0.7), (Normal(mean="sigmoid"), 0.3), (Normal(scale="precision"), 0.7)):
-            spn = SPN(GRAPHS["grid"], likelihood=likelihood)
+            spn = SPN(GRID, likelihood=likelihood)
             assert_close(spn.leaf.pixels().stddev.detach(), torch.full((8, 1), deviation))
 
-    @pytest.mark.parametrize(
-        ("arguments", "error", "message"),
-        [
-            ({"leaf": VAE(Normal())}, TypeError, "leaf is a VAE; an instance of FactorizedLeaf is needed"),
-            (
-                {"leaf": FactorizedLeaf(Normal()), "likelihood": Normal()},
-                ValueError,
-                "leaf is given, so leave out the likelihood of the default leaf",
-            ),
-            ({"likelihood": "normal"}, TypeError, "likelihood is a str; an instance of Likelihood is needed"),
-            (
-                {"guide": NormalGuide()},
-                ValueError,
-                "a NormalGuide states the latent sites z, but the leaf declares none; give a guide of these",
-            ),
-        ],
-    )
-    def test_refusals(self, arguments, error, message):
-        with pytest.raises(error, match=f"^{message}$"):
-            SPN(GRAPHS["grid"], **arguments)
-
     def test_own_likelihoods(self):
-        spn = SPN(GRAPHS["grid"], likelihood=own_parts.Laplace())
+        spn = SPN(GRID, likelihood=own_parts.Laplace())
         x, observed = torch.randn(3, 1, 2, 2), torch.rand(3, 1, 2, 2) < 0.5
         pixels = torch.distributions.Laplace(spn.leaf.pixels.outputs[0], 0.1).log_prob(spn.view(x))
         wanted = spn.circuit.log_prob(torch.where(spn.view(observed), pixels, 0.0).sum(-1))
         assert_close(spn.log_prob(x, observed), wanted)
         assert torch.equal(spn.log_likelihood(x, observed), spn.log_prob(x, observed).detach())
 
-    def test_a_trace_states_the_patches_only(self):
-        spn = make_spn()
-        trace = poutine.trace(spn.model).get_trace(values("bernoulli", 3, 1, 2, 2))
-        sites = {
-            name for name, site in trace.nodes.items() if site["type"] == "sample" and name not in ("data", "leaf")
-        }
-        assert sites == {"tree", "x"}
-        assert not list(spn.leaf_guide.parameters())
+
+class Modeless(Bernoulli):
+    def forward(self, outputs, mask=None):
+        distribution = super().forward(outputs, mask)
+        return distribution.mask(torch.ones(())) if mask is None else distribution.mask(torch.ones(()))
+
+
+REFUSED = [
+    (lambda: SPN(GRID, leaf=VAE(Normal())), "leaf is a VAE; an instance of FactorizedLeaf is needed"),
+    (
+        lambda: SPN(GRID, leaf=FactorizedLeaf(Normal()), likelihood=Normal()),
+        "leaf is given, so leave out the likelihood of the default leaf",
+    ),
+    (lambda: SPN(GRID, likelihood="normal"), "likelihood is a str; an instance of Likelihood is needed"),
+    (lambda: SPN(GRID, guide=NormalGuide()), "a NormalGuide states the latent sites z, but the leaf declares none;"),
+    (
+        lambda: make_spn().mpe(None, torch.ones(2, 2, dtype=torch.bool)),
+        "observed is given without x; give both, or neither$",
+    ),
+    (lambda: make_spn().mpe(torch.full((1, 1, 2, 2), 0.5)), "x holds the value 0.5 "),
+    (
+        lambda: SPN(GRID, likelihood=Modeless()).mpe(),
+        "mpe needs the mode of the likelihood Modeless, which is not defined$",
+    ),
+]
+
+
+@pytest.mark.parametrize(("ask", "message"), REFUSED)
+def test_refused(ask, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        ask()
 
 
 class TestStorage:
-    @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-    def test_comes_back(self, likelihood, tmp_path):
-        spn = make_spn(likelihood)
-        x = values(likelihood, 4, 1, 2, 2)
+    def test_comes_back(self, tmp_path):
+        spn = SPN(Circuit(GRID, 3, tie="shape", weights="cp"), likelihood=LIKELIHOODS["precision"]())
+        x = torch.rand(4, 1, 2, 2)
         spn.save(tmp_path)
         for cls in (SPN, SPVAE):
             loaded = cls.load(tmp_path)
             assert type(loaded) is SPN and type(loaded.leaf_guide) is LeafGuide
             assert torch.equal(loaded.log_likelihood(x), spn.log_likelihood(x))
-        loaded = SPN.load(tmp_path)
         assert loaded.fit_em(x, 3) == spn.fit_em(x, 3)
 
-    def test_with_options_of_the_circuit(self, tmp_path):
-        spn = SPN(Circuit(GRAPHS["grid"], 3, tie="shape", weights="cp"), likelihood=Normal())
-        spn.save(tmp_path)
-        x = torch.randn(3, 1, 2, 2)
-        assert torch.equal(SPN.load(tmp_path).log_prob(x), spn.log_prob(x))
-
-    def test_a_saved_spvae_is_no_spn(self, tmp_path):
-        SPVAE(GRAPHS["grid"]).save(tmp_path)
+    def test_a_saved_spvae_is_no_spn_but_for_its_leaf(self, tmp_path):
+        SPVAE(GRID).save(tmp_path)
         with pytest.raises(ValueError, match="leaf is a VAE; an instance of FactorizedLeaf is needed"):
             SPN.load(tmp_path)
-        SPVAE(GRAPHS["grid"], 2, leaf=FactorizedLeaf(Normal())).save(tmp_path)
-        assert type(SPN.load(tmp_path)) is SPN and type(SPVAE.load(tmp_path)) is SPVAE
+        spvae, x = SPVAE(GRID, 2, leaf=FactorizedLeaf(Normal())), torch.randn(3, 1, 2, 2)
+        spvae.save(tmp_path)
+        spn = SPN.load(tmp_path)
+        assert type(spn) is SPN and type(SPVAE.load(tmp_path)) is SPVAE
+        assert torch.equal(spn.log_likelihood(x), spvae.log_likelihood(x))
 
 
-class TestTraining:
-    def test_by_gradient(self):
-        spn = make_spn("normal")
-        x = torch.randn(60, 1, 2, 2) * torch.tensor([0.3, 2.0]) + 1
-        before = spn.log_prob(x).mean().item()
-        history = spn.fit(x, x[:20], epochs=15, lr=0.05, particles=3)
-        assert len(history) == 15
-        assert spn.log_prob(x).mean().item() > before + 0.5
-        assert history[-1]["val_latent_kl"] == 0
-
-    def test_log_prob_is_a_loss(self):
-        spn = make_spn()
-        x = values("bernoulli", 30, 1, 2, 2)
-        optimiser = torch.optim.Adam(spn.parameters(), 0.05)
-        losses = []
-        for _ in range(30):
-            optimiser.zero_grad()
-            losses.append(-spn.log_prob(x).mean())
-            losses[-1].backward()
-            optimiser.step()
-        assert losses[-1] < losses[0] - 0.1
-
-    def test_svi(self):
-        spn = make_spn()
-        x = values("bernoulli", 30, 1, 2, 2)
-        before = spn.log_prob(x).sum().item()
-        svi = SVI(spn.model, spn.guide, pyro.optim.Adam({"lr": 0.05}), CircuitELBO(2))
-        losses = [svi.step(x) for _ in range(20)]
-        assert losses[0] == pytest.approx(-before, rel=1e-12)
-        assert losses[-1] < losses[0] - 1
+def test_fits_by_gradient():
+    spn = make_spn("normal")
+    x = torch.randn(60, 1, 2, 2) * torch.tensor([0.3, 2.0]) + 1
+    before = spn.log_prob(x).mean().item()
+    history = spn.fit(x, x[:20], epochs=15, lr=0.05, particles=3)
+    assert len(history) == 15
+    assert spn.log_prob(x).mean().item() > before + 0.5
+    assert history[-1]["val_latent_kl"] == 0
 
 
 def test_the_posters_network():
@@ -426,15 +341,3 @@ def test_the_posters_network():
     assert spn.log_prob(x).mean().item() > before + 100
     (-spn.log_prob(x).mean()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in spn.parameters())
-
-
-def test_quad_tree():
-    spn = SPN(quad_tree((4, 4), 2), likelihood=Bernoulli())
-    x = values("bernoulli", 4, 1, 4, 4)
-    assert_close(spn.log_prob(x), joint_log_prob(spn, "bernoulli", x).logsumexp(-1))
-
-
-@pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_training_step_looks_at_no_value(likelihood):
-    spn = make_spn(likelihood)
-    check_step_on_meta(spn, CircuitELBO(1), values(likelihood, 3, *spn.event_shape))

@@ -12,12 +12,12 @@ from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceEnum_ELBO
 from pyro.infer.autoguide import AutoNormal
 from scipy import stats
 
-from pyro_spvae import Circuit, CircuitELBO, InducedTree, collapse_tree, poon_domingos, random_binary_tree, whole
+from pyro_spvae import Circuit, CircuitELBO, InducedTree, poon_domingos, random_binary_tree, whole
 from pyro_spvae.guides import NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
 from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.priors import StandardNormal
-from tests.helpers import leaf_log_weights, small_spvae
+from tests.helpers import small_spvae
 from tests.linear_gaussian import LinearGaussian
 
 GRID = poon_domingos((2, 2), delta=1)
@@ -72,12 +72,6 @@ class TestProgram:
         with pytest.raises(ValueError, match="^observed is given beside a prepared batch, which has its own; give"):
             spvae.model(batch, observed)
 
-    def test_replay(self):
-        spvae = small_spvae()
-        trace = poutine.trace(spvae.model).get_trace(num=2)
-        again = poutine.trace(poutine.replay(spvae.model, trace=trace)).get_trace(num=2)
-        assert torch.equal(trace.nodes["_RETURN"]["value"], again.nodes["_RETURN"]["value"])
-
     def test_condition_on_each_site(self):
         spvae = small_spvae()
         trace = poutine.trace(spvae.model).get_trace(num=4)
@@ -86,6 +80,8 @@ class TestProgram:
             conditioned = poutine.condition(spvae.model, data={name: value})
             site = poutine.trace(conditioned).get_trace(num=4).nodes[name]
             assert site["is_observed"] and torch.equal(site["value"], value)
+        again = poutine.replay(spvae.model, trace=trace)(num=4)
+        assert torch.equal(again, trace.nodes["_RETURN"]["value"])
 
     def test_block_and_autoguide(self):
         pyro.clear_param_store()
@@ -93,20 +89,11 @@ class TestProgram:
         x = torch.randn(6, 1, 2, 2)
         guide = AutoNormal(poutine.block(spvae.model, hide=["tree"]))
         elbo = CircuitELBO(num_particles=2)
-        svi = SVI(spvae.model, guide, pyro.optim.Adam({"lr": 0.05}), elbo)
-        losses = [svi.step(x) for _ in range(60)]
+        svi = SVI(spvae.model, guide, pyro.optim.Adam({"lr": 0.1}), elbo)
+        losses = [svi.step(x) for _ in range(30)]
         assert sum(losses[-10:]) < sum(losses[:10]) - 10
         dreg = CircuitELBO(num_particles=2, gradient="dreg")
         assert torch.isfinite(dreg(spvae.model, guide)(x))
-
-    def test_collapse_tree_sums_the_tree_out_for_other_objectives(self):
-        """Every leaf on: the product of all leaves' bounds, the tree's factor 1."""
-        spvae = small_spvae()
-        x = torch.randn(3, 1, 2, 2)
-        pyro.set_rng_seed(1)
-        elbo = Trace_ELBO(max_plate_nesting=2).loss(collapse_tree(spvae.model), spvae.guide, x)
-        leaf = leaf_log_weights(spvae, x, 1)
-        assert -elbo == pytest.approx(leaf.sum().item(), abs=1e-9)
 
     def test_stock_objectives_are_looser_never_above(self):
         model = LinearGaussian()
@@ -138,33 +125,17 @@ class TestProgram:
         SVI(second.model, second.guide, pyro.optim.Adam({"lr": 0.1}), CircuitELBO()).step(x)
         assert all(not torch.equal(a, b) for a, b in zip(before, second.parameters(), strict=True))
 
-    def test_state_dict_round_trip(self):
-        first, second = small_spvae(), small_spvae()
-        x = torch.randn(3, 1, 2, 2)
-        second.load_state_dict(first.state_dict())
-        values = []
-        for spvae in (first, second):
-            pyro.set_rng_seed(3)
-            values.append(spvae.log_likelihood(x, num_samples=10))
-        assert torch.equal(*values)
-
 
 class TestPredictive:
     @pytest.mark.parametrize("parallel", [False, True])
-    def test_prior(self, parallel):
+    @pytest.mark.parametrize("given", [False, True])
+    def test_draws(self, given, parallel):
         spvae = small_spvae()
-        draws = Predictive(spvae.model, num_samples=5, parallel=parallel)(num=3)
-        assert draws["image"].shape == (5, 3, 1, 1, 2, 2)
-        assert draws["tree"].shape == (5, 3, 1, 8)
-        assert (draws["tree"].sum(-1) == 4).all()
-
-    @pytest.mark.parametrize("parallel", [False, True])
-    def test_posterior(self, parallel):
-        spvae = small_spvae()
-        x = torch.randn(3, 1, 2, 2)
-        guide = spvae.posterior(x)
+        guide = spvae.posterior(torch.randn(3, 1, 2, 2)) if given else None
         draws = Predictive(spvae.model, guide=guide, num_samples=5, parallel=parallel)(num=3)
         assert draws["image"].shape == (5, 3, 1, 1, 2, 2)
+        if not given:
+            assert draws["tree"].shape == (5, 3, 1, 8) and (draws["tree"].sum(-1) == 4).all()
 
     def test_samples_have_the_models_moments(self):
         model = LinearGaussian()
@@ -187,14 +158,12 @@ class TestPredictive:
 
 
 class TestConditional:
-    def test_posterior_tree_and_latents_are_exact_in_the_limit(self):
+    def test_posterior_latents_are_exact_in_the_limit(self):
+        """Of trees: tests/queries/test_queries.py."""
         model = LinearGaussian()
         spvae = model.spvae
         x = torch.randn(1, 1, 2, 4)
-        posterior = spvae.posterior(x, num_particles=20_000)
-        exact = spvae.circuit.posterior(model.leaf_log_prob(x)).squeeze(0)
-        torch.testing.assert_close(posterior.tree.mean.squeeze(), exact, atol=0.02, rtol=0)
-        rows = x.expand(3000, -1, -1, -1)
+        rows = x.expand(1000, -1, -1, -1)
         z = poutine.trace(spvae.posterior(rows, num_particles=500)).get_trace().nodes["z"]["value"]  # [S, L, d]
         for leaf in range(4):
             weight, sigma = model.weight[leaf], model.sigma[leaf]
@@ -202,7 +171,7 @@ class TestConditional:
             residual = spvae.view(x)[0, leaf] - model.bias[leaf]
             mean = torch.linalg.solve(precision, (weight / sigma.square()) @ residual)
             spread = torch.linalg.inv(precision).diag().sqrt()
-            assert ((z[:, leaf].mean(0) - mean).abs() < 6 * spread / 3000**0.5 + 0.1 * spread).all()
+            assert ((z[:, leaf].mean(0) - mean).abs() < 6 * spread / 1000**0.5 + 0.1 * spread).all()
 
     def test_imputed_entries_follow_the_conditional(self):
         """Given the left cell, the right one follows the mixture of its leaves under the tree's posterior."""
@@ -212,9 +181,10 @@ class TestConditional:
         observed = torch.zeros(1, 2, 4, dtype=torch.bool)
         observed[..., :2] = True
         spoilt = torch.where(observed, x, torch.nan)
-        rows = spoilt.expand(20_000, -1, -1, -1)
-        draws = spvae.impute(rows, observed, num_particles=50)[0]
+        rows = spoilt.expand(5_000, -1, -1, -1)
+        draws, others = spvae.impute(rows, observed, num_samples=2, num_particles=50)
         assert torch.equal(draws[:, observed], rows[:, observed])
+        assert (draws != others)[:, ~observed].all()
         leaf = model.leaf_log_prob(x, observed)
         r = spvae.circuit.posterior(leaf)[0, 2:]
         pixels = spvae.view.index[1]
@@ -226,21 +196,6 @@ class TestConditional:
             return (r.unsqueeze(-1) * torch.distributions.Normal(mean, variance.sqrt()).cdf(v.unsqueeze(-1)).T).sum(0)
 
         assert stats.kstest(sample.numpy(), lambda v: cdf(v).numpy()).pvalue > 1e-3
-
-    def test_impute_draws_several_and_keeps_what_was_seen(self):
-        spvae = small_spvae(poon_domingos((4, 4), delta=2))
-        x = torch.randn(3, 1, 4, 4)
-        observed = torch.rand(3, 1, 4, 4) < 0.5
-        filled = spvae.impute(x, observed, num_samples=4)
-        assert filled.shape == (4, 3, 1, 4, 4)
-        assert torch.equal(filled[:, observed], x[observed].expand(4, -1))
-        assert float(filled[:, ~observed].std(0).min()) > 0
-
-    def test_reconstruction_of_a_certain_leaf_is_its_mean(self):
-        spvae = small_spvae(poon_domingos((4, 4), delta=2), likelihood=Normal(mean="sigmoid"))
-        result = spvae.reconstruct(torch.rand(5, 1, 4, 4))
-        assert result.shape == (5, 1, 4, 4)
-        assert ((result > 0) & (result < 1)).all()
 
 
 LIKELIHOODS = {
@@ -267,17 +222,9 @@ def test_every_likelihood_on_every_shape(likelihood, shape):
     make_regions, event, options = SHAPES[shape]
     spvae = small_spvae(make_regions(), likelihood=make_likelihood(), **options)
     x = draw((6, *event))
-    optimiser = torch.optim.Adam(spvae.parameters(), 0.02)
-    loss_module = CircuitELBO(3)(spvae.model, spvae.guide)
-    losses = []
-    for _ in range(40):
-        optimiser.zero_grad()
-        loss = loss_module(x)
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert sum(losses[-5:]) < sum(losses[:5])
-    assert all(p.grad is not None for p in spvae.parameters())
+    loss = CircuitELBO(3)(spvae.model, spvae.guide)(x)
+    loss.backward()
+    assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in spvae.parameters())
     assert spvae.log_likelihood(x, num_samples=20).isfinite().all()
     sample = spvae.sample(4)
     assert sample.shape == (4, *event)
@@ -301,26 +248,7 @@ class TestParts:
         plain = SPVAE(whole((28, 28)), units=1, likelihood=Normal(), latent_dim=200, hidden_dims=(300, 300))
         assert sum(p.numel() for p in plain.parameters()) == 1_545_168
 
-    def test_shared_networks(self):
-        leaf = VAE(Normal(), latent_dim=2, hidden_dims=(3,), networks="shared")
-        guide = NormalGuide((3,), networks="shared", scale="precision")
-        spvae = SPVAE(poon_domingos((2, 2), delta=1), units=2, leaf=leaf, guide=guide)
-        separate = small_spvae()
-        count = [sum(p.numel() for p in model.parameters()) for model in (spvae, separate)]
-        assert count[0] < count[1]
-        assert torch.isfinite(CircuitELBO(2)(spvae.model, spvae.guide)(torch.randn(3, 1, 2, 2)))
-
-    def test_circuit_may_be_given(self):
-        circuit = Circuit(poon_domingos((2, 2), delta=1), units=3, leaves=1)
-        assert SPVAE(circuit, likelihood=Normal()).num_leaves == 4
-
-    def test_parts_are_bound_once(self):
-        prior = StandardNormal()
-        small_spvae(prior=prior)
-        with pytest.raises(ValueError, match="this StandardNormal is bound already"):
-            small_spvae(prior=prior)
-        with pytest.raises(ValueError, match="has no sizes yet"):
-            StandardNormal()()
+    def test_a_standard_normal_has_events_of_any_shape(self):
         for shape in ((), (2,), (2, 3)):
             law = StandardNormal().bind(leaves=1, event_shape=shape)()
             assert law.event_shape == shape
@@ -328,29 +256,27 @@ class TestParts:
             expected = torch.distributions.Normal(0.0, 1.0).log_prob(z).reshape(4, 1, -1).sum(-1)
             torch.testing.assert_close(law.log_prob(z), expected)
 
-    @pytest.mark.parametrize(
-        ("make", "message"),
-        [
-            (lambda: small_spvae(latent_dim=0), "latent_dim is 0; a positive integer"),
-            (lambda: small_spvae(hidden_dims=(3, 0)), "hidden_dims is .* positive integers"),
-            (lambda: small_spvae(channels=0), "channels is 0"),
-            (lambda: small_spvae(units=0), "units"),
-            (lambda: NormalGuide(activation="gelu2"), "activation is 'gelu2'; known are"),
-            (lambda: NormalGuide(networks="both"), "networks is 'both'; known are separate, shared"),
-            (lambda: NormalGuide(scale="relu"), "scale is 'relu'; known are softplus, precision, exp, logvar"),
-            (
-                lambda: SPVAE(poon_domingos((2, 2), delta=1), leaf=VAE(Normal()), latent_dim=2),
-                r"leave out the options of the default leaf \(latent_dim\)",
-            ),
-            (lambda: SPVAE(Circuit(GRID, 3), units=2), "units and leaves belong to the circuit that was given"),
-            (lambda: SPVAE("grid"), "regions is a str; a RegionGraph or a Circuit is needed"),
-            (lambda: small_spvae(likelihood=Bernoulli), "likelihood is the class Bernoulli; an instance of Likelihood"),
-            (lambda: small_spvae(prior=NormalGuide()), "prior is a NormalGuide; an instance of Prior is needed"),
-        ],
-    )
-    def test_bad_options(self, make, message):
-        with pytest.raises((TypeError, ValueError), match=message):
-            make()
+
+REFUSED = [
+    (lambda: small_spvae(latent_dim=0), "latent_dim is 0; a positive integer"),
+    (lambda: small_spvae(hidden_dims=(3, 0)), "hidden_dims is .* positive integers"),
+    (lambda: small_spvae(channels=0), "channels is 0"),
+    (lambda: small_spvae(units=0), "units"),
+    (lambda: NormalGuide(activation="gelu2"), "activation is 'gelu2'; known are"),
+    (lambda: NormalGuide(networks="both"), "networks is 'both'; known are separate, shared"),
+    (lambda: NormalGuide(scale="relu"), "scale is 'relu'; known are softplus, precision, exp, logvar"),
+    (lambda: SPVAE(GRID, leaf=VAE(Normal()), latent_dim=2), r".*the options of the default leaf \(latent_dim\)"),
+    (lambda: SPVAE(Circuit(GRID, 3), units=2), "units and leaves belong to the circuit that was given"),
+    (lambda: SPVAE("grid"), "regions is a str; a RegionGraph or a Circuit is needed"),
+    (lambda: small_spvae(likelihood=Bernoulli), "likelihood is the class Bernoulli; an instance of Likelihood"),
+    (lambda: small_spvae(prior=NormalGuide()), "prior is a NormalGuide; an instance of Prior is needed"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED)
+def test_refused(make, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        make()
 
 
 X, ALL = torch.zeros(3, 1, 2, 2, dtype=torch.float64), torch.ones(1, 2, 2, dtype=torch.bool)
@@ -396,26 +322,13 @@ class TestBadData:
             (lambda spvae: spvae.impute(X, ALL, num_samples=0), "num_samples is 0"),
             (lambda spvae: spvae.reconstruct(X, num_particles=0), "num_particles is 0"),
             (lambda spvae: spvae.embed(X, num_particles=0), "num_particles is 0; a positive integer is needed"),
-            (
-                lambda spvae: spvae.log_likelihood(X.to("meta")),
-                "x is on the device meta, the model on cpu; move one of",
-            ),
-            (
-                lambda spvae: spvae.impute(X, ALL.to("meta")),
-                "observed is on the device meta, the model on cpu; move it",
-            ),
+            (lambda spvae: spvae.log_likelihood(X.to("meta")), "x is on the device meta, the model on cpu; move one"),
+            (lambda spvae: spvae.impute(X, ALL.to("meta")), "observed is on the device meta, the model on cpu; move"),
         ],
     )
     def test_arguments_of_queries(self, spvae, ask, message):
         with pytest.raises((TypeError, ValueError), match=f"^{message}"):
             ask(spvae)
-
-    def test_binomial(self):
-        spvae = small_spvae(likelihood=Binomial(3))
-        for value in (4.0, 1.5, -1.0):
-            with pytest.raises(ValueError, match=f"x holds the value {value:g} .*accepts the integers 0 to 3"):
-                spvae.check(X + value)
-        spvae.check(X + 3)
 
     def test_unseen_fillers_are_not_looked_at(self, spvae):
         x = torch.full((2, 1, 2, 2), torch.nan)

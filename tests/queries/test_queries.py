@@ -167,8 +167,8 @@ class TestInterpolate:
         start, end = spvae.sample(12), spvae.sample(12)
         trees = enumerate_induced_trees(spvae.circuit)
         chosen = []
-        monkey = spvae.decode
-        spvae.__dict__["decode"] = lambda tree, latents: (chosen.append(tree), monkey(tree, latents))[1]
+        decode = spvae.decode
+        spvae.__dict__["decode"] = lambda tree, latents: (chosen.append(tree), decode(tree, latents))[1]
         pyro.set_rng_seed(3)
         spvae.interpolate(start, end, steps=5, num_particles=5)
         values = []
