@@ -106,7 +106,7 @@ def test_a_row_has_one_value_however_it_is_read(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "none"])
 def test_drawing_is_anew_where_that_is_meant(name: str) -> None:
     rows, index = make(name), torch.arange(20)
     generator = torch.Generator().manual_seed(0)
@@ -118,11 +118,6 @@ def test_drawing_is_anew_where_that_is_meant(name: str) -> None:
     else:
         assert torch.equal(first, rows[:]) and torch.equal(second, rows[:])
     assert rows.draws_anew == (name in ("dequantize", "binarize"))
-
-
-def test_plain_rows_are_drawn_as_they_are() -> None:
-    rows = make()
-    assert torch.equal(rows.draw(torch.arange(5), torch.Generator()), rows[:5]) and not rows.draws_anew
 
 
 def test_what_is_held_is_limited() -> None:
