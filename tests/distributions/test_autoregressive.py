@@ -132,27 +132,19 @@ def test_without_validation_shapes_are_checked_and_no_value_is_read():
             chain(contexts(2)).log_prob(torch.zeros(2, 1))
 
 
-class TestMask:
-    def test_a_hidden_event_adds_nothing_whatever_fills_it(self):
-        mask = torch.tensor([[True] * SIZE, [False] * SIZE])
-        context = contexts(3, 2).requires_grad_()
-        d, plain = chain(context, mask), chain(context)
-        x = torch.ones(3, 2, SIZE)
-        expected = plain.log_prob(x)[:, 0]
-        x[:, 1] = float("inf")
-        with pyro.validation_enabled(False):
-            log_prob = d.log_prob(x)
-        assert_close(log_prob[:, 0], expected)
-        assert (log_prob[:, 1] == 0).all()
-        (gradient,) = torch.autograd.grad(log_prob.sum(), context)
-        assert gradient[:, 0].any() and (gradient[:, 1] == 0).all()
-
-    def test_batch_dimensions_of_the_mask_count(self):
-        mask = torch.tensor([True, False, True]).reshape(3, 1, 1).expand(3, 2, SIZE)
-        d = chain(contexts(5, 1, 2), mask)
-        assert d.batch_shape == (5, 3, 2)
-        log_prob = d.log_prob(torch.zeros(3, 2, SIZE))
-        assert (log_prob[:, 1] == 0).all() and (log_prob[:, ::2] != 0).all()
+def test_a_hidden_event_adds_nothing_whatever_fills_it():
+    mask = torch.tensor([[True] * SIZE, [False] * SIZE])
+    context = contexts(3, 2).requires_grad_()
+    d, plain = chain(context, mask), chain(context)
+    x = torch.ones(3, 2, SIZE)
+    expected = plain.log_prob(x)[:, 0]
+    x[:, 1] = float("inf")
+    with pyro.validation_enabled(False):
+        log_prob = d.log_prob(x)
+    assert_close(log_prob[:, 0], expected)
+    assert (log_prob[:, 1] == 0).all()
+    (gradient,) = torch.autograd.grad(log_prob.sum(), context)
+    assert gradient[:, 0].any() and (gradient[:, 1] == 0).all()
 
 
 def test_progress_bar(capsys):

@@ -9,12 +9,13 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from torch.distributions import Independent, Normal
 
 from pyro_spvae.blocks import Latent
 from pyro_spvae.guides import NormalGuide
 from pyro_spvae.priors import MixtureOfGaussians, Prior, StandardNormal, VampPrior
 from pyro_spvae.testing.block_tests import LATENT, LEAVES, PIXELS, ROWS
+from tests.distributions.test_normal_mixture import reference
 from tests.priors.cases import PriorTests, check_slope
 
 COMPONENTS = 4
@@ -36,13 +37,6 @@ class TestStandardNormal(PriorTests):
         prior.start(torch.zeros(1, 1, 1))
 
 
-def mixture(loc, scale, weights):
-    """Torch's mixture of ``[component, leaf, latent]`` and weights ``[component, leaf]``."""
-    return MixtureSameFamily(
-        Categorical(probs=weights.t()), Independent(Normal(loc.transpose(0, 1), scale.transpose(0, 1)), 1)
-    )
-
-
 class TestMixtureOfGaussians(PriorTests):
     learned = {"loc", "raw_scale", "logits"}
 
@@ -59,7 +53,7 @@ class TestMixtureOfGaussians(PriorTests):
 
     def reference(self, prior):
         scale = 0.2 + nn.functional.softplus(prior.raw_scale)
-        return mixture(prior.loc, scale, prior.logits.exp() / prior.logits.exp().sum(0))
+        return reference(prior.loc, scale, prior.logits)
 
     def test_weights_sum_to_one_and_are_those_of_the_density(self, part):
         assert part.weights.shape == (COMPONENTS, LEAVES)
@@ -159,10 +153,8 @@ class VampPriorTests(PriorTests):
                 loc[k, leaf] = hidden[0] @ mean.weights[1][leaf] + mean.biases[1][leaf, 0]
                 value = hidden[1] @ raw.weights[1][leaf] + raw.biases[1][leaf, 0]
                 scale[k, leaf] = (1 + value.square()).rsqrt().clamp(min=0.3)
-        weights = torch.full((COMPONENTS, LEAVES), 1 / COMPONENTS)
-        if prior.weights == "learned":
-            weights = prior.logits.softmax(-1).t()
-        return mixture(loc.detach(), scale.detach(), weights.detach())
+        logits = prior.logits.t().detach() if prior.weights == "learned" else None
+        return reference(loc.detach(), scale.detach(), logits)
 
     def test_gradients_of_the_encoder(self, part):
         """Along a random direction, all parameters of the guide together."""
