@@ -5,10 +5,13 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
@@ -19,6 +22,11 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
+# kernels of tests are forked from a process that has imported once what takes each of them seconds
+_FORKS = multiprocessing.get_context("forkserver")
+_PRELOADED = ["torch._dynamo", "sklearn.datasets", "pyro_spvae.training.train", "ipykernel.kernelapp", __name__]
+_DIGITS = 900  # images, of which 400 are for training; half of what there are
+
 
 class ThisPython(KernelSpecManager):
     """Knows one kernel: that of the running interpreter, whatever kernels are installed for the user or the system."""
@@ -26,6 +34,55 @@ class ThisPython(KernelSpecManager):
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         return KernelSpec(argv=argv, display_name=kernel_name, language="python")
+
+
+class ForkedKernel:
+    """A kernel in a forked process, with what ``jupyter_client`` asks of a ``subprocess.Popen``."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, connection: str, env: dict[str, str], cwd: str) -> None:
+        _FORKS.set_forkserver_preload(_PRELOADED)
+        self.process = _FORKS.Process(target=_run_kernel, args=(connection, env, cwd))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def wait(self) -> int | None:
+        self.process.join()
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def _run_kernel(connection: str, env: dict[str, str], cwd: str) -> None:
+    """A kernel to which scikit-learn has only some of its digits."""
+    import sklearn.datasets
+    from ipykernel.kernelapp import IPKernelApp
+
+    digits = sklearn.datasets.load_digits()
+    digits.images = digits.images[:_DIGITS]
+    sklearn.datasets.load_digits = lambda: digits
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(cwd)
+    IPKernelApp.launch_instance(["-f", connection])
+
+
+class ForkingManager(AsyncKernelManager):
+    """Forks its kernel."""
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], env: dict[str, str], cwd: str, **kwargs: Any) -> None:
+        self.provisioner.process = ForkedKernel(self.connection_file, env, cwd)
+        self._reconcile_connection_info(self.provisioner.connection_info)
 
 
 def read(path: Path) -> NotebookNode:
@@ -41,7 +98,7 @@ def execute(notebook: NotebookNode, folder: Path, smoke_test: bool) -> NotebookN
 
     :param NotebookNode notebook: what to run; unchanged.
     :param Path folder: working directory of the run, and the place of IPython's and Jupyter's own files.
-    :param bool smoke_test: set ``CI``, with which the tutorials shorten their loops.
+    :param bool smoke_test: set ``CI``, with which the tutorials shorten their loops; fewer digits; a forked kernel.
     :raises nbclient.exceptions.CellExecutionError: if a cell fails.
     """
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "MPLBACKEND")}
@@ -51,7 +108,9 @@ def execute(notebook: NotebookNode, folder: Path, smoke_test: bool) -> NotebookN
     if smoke_test:
         env["CI"] = "1"
     connection = str(folder / "kernel.json")
-    manager = AsyncKernelManager(kernel_spec_manager=ThisPython(), connection_file=connection)
+    manager = (ForkingManager if smoke_test else AsyncKernelManager)(
+        kernel_spec_manager=ThisPython(), connection_file=connection
+    )
     client = NotebookClient(
         copy.deepcopy(notebook),
         km=manager,

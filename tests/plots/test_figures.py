@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from matplotlib.image import imread, imsave
@@ -12,27 +13,33 @@ from pyro_spvae import plots
 from tests.commands.cases import assert_picture
 from tests.plots.test_curves import metrics
 
+FIGURES = {
+    **{
+        f"{height} x {width}, {count}": lambda x=(count, 1, height, width): (
+            plots.image_grid(torch.rand(x), title="samples"),
+            plots.image_rows({"test images": torch.rand(x), "reconstructions": torch.rand(x)}),
+            plots.tiled({str(i): list(torch.rand(x)) for i in range(4)}, [(x[2] * i, 0) for i in range(x[0])]),
+        )
+        for height, width, count in [(8, 8, 64), (28, 28, 16), (2, 40, 9), (40, 2, 9), (1, 1, 1)]
+    },
+    "curves": lambda: (
+        plots.learning_curve(metrics([-2.0, -1.0], [-3.0, -2.0])),
+        plots.histogram(torch.rand(64).numpy(), "values", "pixels"),
+        plots.histogram(torch.rand(1).numpy(), "values", "pixels"),
+    ),
+    "clouds": lambda: (
+        plots.clouds({str(i): (torch.rand(9, 2), torch.rand(9)) for i in range(number)}, 4, "weights", "title")
+        for number in (1, 8)
+    ),
+}
 
-@pytest.mark.parametrize("height, width, count", [(8, 8, 64), (28, 28, 16), (2, 40, 9), (40, 2, 9), (1, 1, 1)])
-def test_files_are_pictures_of_sane_size(tmp_path, height, width, count):
-    x = torch.rand(count, 1, height, width)
-    figures = {
-        "grid.png": plots.image_grid(x, title="samples"),
-        "rows.png": plots.image_rows({"test images": x, "reconstructions": x}),
-        "curve.png": plots.learning_curve(metrics([-2.0, -1.0], [-3.0, -2.0])),
-        "tiles.png": plots.tiled({str(i): list(x) for i in range(4)}, [(height * i, 0) for i in range(count)]),
-        "histogram.png": plots.histogram(x.flatten().numpy(), "values", "pixels"),
-    }
-    for name, figure in figures.items():
-        plots.save(figure, tmp_path / name)
-        assert_picture(tmp_path / name)
 
-
-@pytest.mark.parametrize("number", [1, 24])
-def test_scatter_plots_are_pictures_of_sane_size(tmp_path, number):
-    points = {f"region {i}": (torch.rand(9, 2), torch.rand(9)) for i in range(number)}
-    plots.save(plots.clouds(points, 4, "weights", "title"), tmp_path / "clouds.png")
-    assert_picture(tmp_path / "clouds.png")
+@pytest.mark.parametrize("name", FIGURES)
+def test_files_are_pictures_of_sane_size(tmp_path, name):
+    for figure in FIGURES[name]():
+        plots.save(figure, tmp_path / "picture.png")
+        assert_picture(tmp_path / "picture.png")
+    assert not plt.get_fignums(), "pyplot keeps none"
 
 
 def test_a_picture_replaces_another_at_one_go(tmp_path, monkeypatch):
@@ -50,13 +57,6 @@ def test_a_picture_replaces_another_at_one_go(tmp_path, monkeypatch):
     assert path.read_bytes() == b"before" and [file.name for file in tmp_path.iterdir()] == ["picture.png"]
     plots.save(figure, path)
     assert path.read_bytes().startswith(b"\x89PNG") and [file.name for file in tmp_path.iterdir()] == ["picture.png"]
-
-
-def test_pyplot_keeps_no_figures(tmp_path):
-    import matplotlib.pyplot as plt
-
-    plots.save(plots.image_grid(torch.rand(4, 1, 3, 3)), tmp_path / "grid.png")
-    assert not plt.get_fignums()
 
 
 def test_pictures_stand_in_rows_and_wide_strips_below_each_other(tmp_path):

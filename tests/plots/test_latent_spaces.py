@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.util import is_validation_enabled
 from torch import nn
 from torch.distributions import constraints
 
@@ -99,9 +100,6 @@ class TestDecode:
         assert torch.allclose(decode(spvae, {"z": z}), wanted)
 
     def test_settings_and_generators_are_put_back(self):
-        import pyro
-        from pyro.infer.util import is_validation_enabled
-
         spvae = small_spvae()
         decode(spvae, {"z": torch.zeros(1, spvae.num_leaves, 2)})
         assert is_validation_enabled() and not pyro.settings.get("module_local_params")
@@ -138,9 +136,9 @@ def test_a_manifold_has_each_patch_in_its_place():
     assert picture[1, 2:, 3:].tolist() == [[306, 307, 308], [309, 310, 311]]
 
 
-def embedded(spvae, rows=12):
-    x = torch.rand(rows, *spvae.event_shape)
-    embedding = spvae.embed(x)
+def embedded(spvae, levels=None):
+    x = torch.rand(12, *spvae.event_shape)
+    embedding = spvae.embed(x if levels is None else (levels * x).floor())
     return embedding.latents, embedding.leaf_posterior
 
 
@@ -178,7 +176,7 @@ class TestPicture:
 
     def test_colours(self):
         spvae = small_spvae(poon_domingos((4, 2), delta=2), channels=3, likelihood=Binomial(4))
-        drawn = latent_picture(spvae, *embedded_levels(spvae), Values.grey_levels(5), panels=2, grid=2)
+        drawn = latent_picture(spvae, *embedded(spvae, 5), Values.grey_levels(5), panels=2, grid=2)
         patch = decode(spvae, {"z": prior_grid(2, spvae.num_leaves, 2)})[3, 0].reshape(3, 2, 2) / 4
         picture = np.asarray(drawn.figure.axes[0].images[0].get_array())
         assert np.allclose(picture[2:4, 2:4], patch.movedim(0, -1), atol=1e-6)
@@ -201,12 +199,10 @@ class TestPicture:
         regions = random_binary_tree(64, depth=5, repetitions=1, seed=0)
         spvae = small_spvae(regions)
         drawn = latent_picture(spvae, *embedded(spvae), UNIT, panels=2, grid=3)
+        assert (drawn.figure.get_size_inches() * drawn.figure.dpi < 5000).all(), (
+            "more of those that are drawn elsewhere"
+        )
         assert len(drawn.figure.axes) == 24 + 1 and "the first 12 of 32 leaf regions" in drawn.figure.get_suptitle()
-
-
-def embedded_levels(spvae):
-    embedding = spvae.embed(torch.randint(5, (6, *spvae.event_shape)).double())
-    return embedding.latents, embedding.leaf_posterior
 
 
 def test_clouds_are_points_coloured_by_their_weights():

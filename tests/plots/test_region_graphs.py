@@ -4,14 +4,19 @@
 
 from __future__ import annotations
 
-import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 
 from pyro_spvae import plots, poon_domingos, quad_tree, random_binary_tree, whole
 from pyro_spvae.circuits import RegionGraph
 
-matplotlib.use("Agg")
+
+@pytest.fixture(autouse=True)
+def closed():
+    """Figures without a window, closed at the end."""
+    plt.switch_backend("Agg")
+    yield
+    plt.close("all")
 
 
 @pytest.mark.parametrize(
@@ -30,37 +35,31 @@ matplotlib.use("Agg")
     ids=repr,
 )
 def test_the_counts_and_every_leaf_region_are_shown(graph):
-    ax = plots.region_graph(graph)
+    axes = plots.region_graph(graph)
     regions, leaves = graph.num_regions, graph.num_leaf_regions
-    assert ax.get_title() == f"{regions} regions ({leaves} leaf), {len(graph.partitions)} partitions"
-    assert {text.get_text() for text in ax.texts} >= set(map(str, range(leaves)))
-    plt.close(ax.figure)
+    assert axes.get_title() == f"{regions} regions ({leaves} leaf), {len(graph.partitions)} partitions"
+    assert {text.get_text() for text in axes.texts} >= set(map(str, range(leaves)))
 
 
 def test_a_small_graph_is_drawn_whole():
-    figure, axes = plt.subplots()
+    axes = plt.figure().add_subplot()
     assert plots.region_graph(poon_domingos((2, 2), 1), axes) is axes
     assert len(axes.images) == 9, "a thumbnail a region"
     assert sum(line.get_marker() == "o" for line in axes.lines) == 6, "a dot a partition"
-    plt.close(figure)
 
 
 def test_of_a_large_one_cells_share_a_colour_that_no_neighbour_has():
-    figure, axes = plt.subplots()
-    plots.region_graph(poon_domingos((16, 16), 2), axes)  # eight cells a row, as many as there are colours
+    axes = plots.region_graph(poon_domingos((16, 16), 2))  # eight cells a row, as many as there are colours
     (picture,) = axes.images
     shades = picture.get_array()
     assert shades.shape == (16, 16) and len(axes.texts) == 64
     cells = shades.reshape(8, 2, 8, 2).transpose(0, 2, 1, 3)
     assert (cells == cells[:, :, :1, :1]).all()
     assert (cells[1:] != cells[:-1]).all() and (cells[:, 1:] != cells[:, :-1]).all()
-    plt.close(figure)
 
 
 def test_of_overlapping_leaf_regions_the_first_have_thumbnails():
-    figure, axes = plt.subplots()
     graph = random_binary_tree((8, 8), 3, 12, seed=0)
-    plots.region_graph(graph, axes)
+    axes = plots.region_graph(graph)
     assert graph.num_leaf_regions == 96 and len(axes.images) == 64
     assert axes.texts[-1].get_text() == "the first 64 of 96 leaf regions"
-    plt.close(figure)
