@@ -10,21 +10,15 @@ import torch
 from pyro_spvae.data.splits import shuffled_split
 
 
-def test_sets_are_disjoint_cover_all_rows_and_are_shuffled() -> None:
-    sets = shuffled_split(100, [80, 15, 5], seed=0)
-    assert [len(rows) for rows in sets] == [80, 15, 5]
-    together = torch.cat(sets)
-    assert torch.equal(together.sort().values, torch.arange(100))
-    assert not torch.equal(together, torch.arange(100))
-
-
-def test_depends_on_the_seed_alone() -> None:
+def test_sets_are_disjoint_cover_all_rows_and_depend_on_the_seed_alone() -> None:
     state = torch.get_rng_state()
-    first = torch.cat(shuffled_split(100, [50, 50], seed=0))
-    assert torch.equal(state, torch.get_rng_state())
+    sets = shuffled_split(100, [80, 15, 5], seed=0)
+    assert [len(rows) for rows in sets] == [80, 15, 5] and torch.equal(state, torch.get_rng_state())
+    first = torch.cat(sets)
+    assert torch.equal(first.sort().values, torch.arange(100)) and not torch.equal(first, torch.arange(100))
     torch.manual_seed(12345)
-    assert torch.equal(first, torch.cat(shuffled_split(100, [50, 50], seed=0)))
-    assert not torch.equal(first, torch.cat(shuffled_split(100, [50, 50], seed=1)))
+    assert torch.equal(first, torch.cat(shuffled_split(100, [80, 15, 5], seed=0)))
+    assert not torch.equal(first, torch.cat(shuffled_split(100, [80, 15, 5], seed=1)))
 
 
 @pytest.mark.parametrize("sizes", [[50, 49], [101], [110, -10]])

@@ -201,9 +201,7 @@ def test_where_the_files_come_from() -> None:
         (zipfile.BadZipFile(), "BadZipFile"),
     ],
 )
-def test_a_download_that_fails_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: Exception, reason: str
-) -> None:
+def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch, name, error, reason) -> None:
     def fails(*args: object, **kwargs: object) -> None:
         raise error
 

@@ -89,9 +89,8 @@ class TestGenerations:
             raw.biases[-1].fill_(-50.0)  # the smallest scale there is
         prior = vamp_prior(spvae)
         inputs, images = generate(spvae, prior, 5, 2)
-        decoded = spvae.leaf.pixels.likelihood(
-            spvae.leaf.pixels.decoder(prior().loc)
-        ).mean.detach()  # [component, leaf, pixel]
+        pixels = spvae.leaf.pixels
+        decoded = pixels.likelihood(pixels.decoder(prior().loc)).mean.detach()  # [component, leaf, pixel]
         for k in range(5):
             at_place, seen = spvae.view(images[k]), spvae.view(inputs[k])
             for cell in range(4):
