@@ -1,15 +1,15 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The options of circuits that every check runs under, and how many weights they leave, counted from scopes alone."""
+"""Circuits that every check looks at, the options it runs under, and how many weights these leave, by scopes alone."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
+import pytest
 
-from pyro_spvae.circuits import RegionGraph
+from pyro_spvae.circuits import RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
 
 OPTIONS: dict[str, dict[str, str]] = {
     "plain": {},
@@ -17,6 +17,34 @@ OPTIONS: dict[str, dict[str, str]] = {
     "cp": {"weights": "cp"},
     "tied-cp": {"tie": "shape", "weights": "cp"},
 }
+# leaf regions at several levels, one of them a part in two partitions
+UNEVEN = RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])
+# two alike regions, 8 and 9, whose partitions are written in different orders and directions
+ORDERS = RegionGraph(
+    (6,),
+    [[0], [1], [2], [3], [4], [5]],
+    [(6, 0, 1), (7, 1, 2), (8, 6, 2), (8, 0, 7), (10, 4, 5), (11, 3, 4), (9, 10, 3), (9, 5, 11), (12, 9, 8)],
+)
+# the region graph, the number of units (above four the log-sum-exp is not exact), and that of leaves
+CIRCUITS: dict[str, tuple[RegionGraph, int, int | None]] = {
+    "grid": (poon_domingos((2, 2), 1), 2, None),
+    "more leaves than units": (poon_domingos((2, 3), 1), 1, 2),
+    "one unit": (poon_domingos((3, 3), 1), 1, None),
+    "quad tree": (quad_tree((2, 2)), 3, None),
+    "overlapping trees": (random_binary_tree(5, 2, 3, seed=4), 2, None),
+    "uneven": (UNEVEN, 2, 3),
+    "uneven, many units": (UNEVEN, 5, 2),
+    "mixture": (whole((3, 3)), 1, 7),
+    "leaf": (whole(3), 1, None),
+    "grid, many units": (poon_domingos((2, 2), 1), 6, None),
+    "ragged grid, many units": (poon_domingos((3, 5), 2), 5, None),
+    "more units than leaves": (poon_domingos((2, 3), 1), 6, 3),
+    "many leaves": (poon_domingos((3, 2), 1), 2, 5),
+    "two deltas": (poon_domingos((4, 4), [2, 1]), 3, None),
+    "overlapping trees, many units": (random_binary_tree((3, 3), 2, 4, seed=1), 6, 5),
+    "orders": (ORDERS, 2, None),
+}
+ENUMERABLE = list(CIRCUITS)[:9]  # few enough induced trees to list them
 
 
 def relative(regions: RegionGraph, region: int, origin: int) -> frozenset[tuple[int, ...]]:
@@ -38,7 +66,6 @@ def content(regions: RegionGraph, region: int) -> Hashable:
     return frozenset(found) or relative(regions, region, region)
 
 
-@functools.cache
 def options_of(regions: RegionGraph) -> dict[str, dict[str, str]]:
     """Those that make a difference: regions that are alike can be tied, weights of partitions can be products."""
     inner = range(regions.num_leaf_regions, regions.num_regions)
@@ -47,19 +74,27 @@ def options_of(regions: RegionGraph) -> dict[str, dict[str, str]]:
     return {name: options for name, options in OPTIONS.items() if without.isdisjoint(options)}
 
 
-def expected_num_weights(regions: RegionGraph, units: int, leaves: int | None, options: dict[str, str]) -> int:
+def under_every_option(names: Iterable[str]) -> list:
+    """Parameters ``circuit``: names of circuits, each with all options that make a difference to it."""
+    return [
+        pytest.param((name, options), id=f"{name}-{option}")
+        for name in names
+        for option, options in options_of(CIRCUITS[name][0]).items()
+    ]
+
+
+def expected_num_weights(regions: RegionGraph, units: int, leaves: int, tie: str, weights: str) -> int:
     """Weights of a circuit, by a walk over its partitions."""
-    leaves = units if leaves is None else leaves
     if not regions.partitions:
         return leaves if leaves > 1 else 0
     total, seen = 0, set()
     for region in range(regions.num_leaf_regions, regions.num_regions):
-        alike = content(regions, region) if "tie" in options else region
+        alike = content(regions, region) if tie == "shape" else region
         if alike in seen:
             continue
         seen.add(alike)
         for _, *parts in regions.region_partitions[region]:
             left, right = (leaves if regions.is_leaf(part) else units for part in parts)
-            one_sum = 1 + left + right if "weights" in options else left * right
+            one_sum = 1 + left + right if weights == "cp" else left * right
             total += one_sum if region == regions.root else units * one_sum
     return total

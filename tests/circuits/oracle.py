@@ -104,20 +104,9 @@ def enumerate_induced_trees(circuit: Circuit) -> list[tuple[Tensor, frozenset[in
 
     :param Circuit circuit: a small circuit.
     """
-    return [(log_weight, leaves) for log_weight, leaves, _ in enumerate_choices(circuit)]
-
-
-def enumerate_choices(circuit: Circuit) -> list[tuple[Tensor, frozenset[int], frozenset[tuple[Node, int]]]]:
-    """Log-weight, leaves, and the sums with the place of the product taken, of every induced tree.
-
-    :param Circuit circuit: a small circuit.
-    """
-    choices = [(node, place) for node, (_, own) in sum_nodes(circuit).items() for place in range(len(own))]
-    log_weight, leaves, products = list_trees(circuit)
-    return [
-        (weight, frozenset(compress(range(circuit.num_leaves), ends)), frozenset(compress(choices, taken)))
-        for weight, ends, taken in zip(log_weight, leaves.tolist(), products.tolist(), strict=True)
-    ]
+    log_weight, leaves, _ = list_trees(circuit)
+    ends = [frozenset(compress(range(circuit.num_leaves), own)) for own in leaves.tolist()]
+    return list(zip(log_weight, ends, strict=True))
 
 
 def root_node(circuit: Circuit) -> Node:

@@ -1,7 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Circuits against plain recursion and enumeration of all induced trees; each structure and size a subclass, which
-runs every check under every option of a circuit that makes a difference to it."""
+"""Circuits against plain recursion and enumeration of all induced trees, under every option that makes a difference."""
 
 from __future__ import annotations
 
@@ -10,9 +9,9 @@ import copy
 import pytest
 import torch
 
-from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
+from pyro_spvae.circuits import Circuit
 
-from .options import expected_num_weights, options_of
+from .options import CIRCUITS, ENUMERABLE, expected_num_weights, under_every_option
 from .oracle import list_trees, recursive_log_prob, selection_log_probs, sum_nodes
 
 
@@ -29,44 +28,37 @@ def chi_square_p_value(observed: torch.Tensor, probabilities: torch.Tensor) -> f
     return float(torch.special.gammaincc(degrees, statistic / 2)) if len(expected) > 1 else 1.0
 
 
-class CircuitTests:
-    """What holds for every circuit; subclasses give the structure and the numbers of units."""
+@pytest.fixture
+def circuit(request):
+    name, options = request.param
+    return Circuit(*CIRCUITS[name], **options)
 
-    regions: RegionGraph
-    units = 2
-    leaves: int | None = None
 
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        options = options_of(self.regions)
-        metafunc.parametrize("options", options.values(), ids=options)
+@pytest.fixture
+def leaf(circuit):
+    return 3 * torch.randn(4, circuit.num_leaves)
 
-    @pytest.fixture
-    def circuit(self, options):
-        return Circuit(self.regions, self.units, self.leaves, **options)
 
-    @pytest.fixture
-    def leaf(self, circuit):
-        return 3 * torch.randn(4, circuit.num_leaves)
-
-    def test_sizes_are_the_counts_of_the_graph(self, circuit, options):
-        counts = self.regions.counts(self.units, self.leaves)
+@pytest.mark.parametrize("circuit", under_every_option(CIRCUITS), indirect=True)
+class TestEveryCircuit:
+    def test_sizes_are_the_counts_of_the_graph(self, circuit):
+        counts = circuit.regions.counts(circuit.units, circuit.leaves)
         sums = sum_nodes(circuit)
         assert sum(len(children) for _, children in sums.values()) == counts["weights"]
-        number = expected_num_weights(self.regions, self.units, self.leaves, options)
+        number = expected_num_weights(circuit.regions, circuit.units, circuit.leaves, circuit.tie, circuit.weights)
         assert sum(weight.numel() for weight in circuit.parameters()) == circuit.num_weights == number
-        assert options or number == counts["weights"]
         assert len(sums) == counts["sums"] and circuit.num_leaves == counts["leaves"]
         products = {(region, pair) for (region, _), (_, children) in sums.items() for pair in children}
-        assert len(products) == counts["products"] or self.regions.num_regions == 1
+        assert len(products) == counts["products"] or circuit.regions.num_regions == 1
 
     def test_products_are_the_pairs_of_units_of_the_partitions(self, circuit):
         def units(region):
-            return circuit.leaves if self.regions.is_leaf(region) else circuit.units
+            return circuit.leaves if circuit.regions.is_leaf(region) else circuit.units
 
         for (region, _), (weights, children) in sum_nodes(circuit).items():
             expected = {
                 frozenset([(left, i), (right, j)])
-                for _, left, right in self.regions.region_partitions[region]
+                for _, left, right in circuit.regions.region_partitions[region]
                 for i in range(units(left))
                 for j in range(units(right))
             } or {frozenset([(0, i)]) for i in range(circuit.leaves)}
@@ -112,18 +104,12 @@ class CircuitTests:
         assert not posterior.requires_grad
         torch.testing.assert_close(posterior, derivative, rtol=1e-10, atol=1e-13)
 
-    def test_posterior_sums_to_one_for_each_variable(self, circuit, leaf):
-        by_region = circuit.posterior(leaf).unflatten(-1, (circuit.num_leaf_regions, circuit.leaves)).sum(-1)
-        for variable in range(self.regions.num_variables):
-            holders = [cell for cell, scope in enumerate(self.regions.leaf_scopes) if variable in scope]
-            torch.testing.assert_close(by_region[:, holders].sum(-1), torch.ones(4), rtol=0, atol=1e-12)
-
     def test_samples_are_induced_trees(self, circuit, leaf):
         for trees in (circuit.sample((64,)), circuit.sample((16,), leaf).flatten(0, 1), circuit.mpe(leaf)[0]):
             for tree in trees:
                 cells = [place // circuit.leaves for place in tree.nonzero().flatten().tolist()]
-                variables = sorted(variable for cell in cells for variable in self.regions.leaf_scopes[cell])
-                assert variables == list(range(self.regions.num_variables))
+                variables = sorted(variable for cell in cells for variable in circuit.regions.leaf_scopes[cell])
+                assert variables == list(range(circuit.regions.num_variables))
 
     def test_sampled_leaves_match_the_posterior(self, circuit, leaf):
         number = 2000
@@ -175,11 +161,9 @@ class CircuitTests:
         ours, plain = circuit(low), recursive_log_prob(circuit, low)
         torch.testing.assert_close(ours, plain, rtol=1e-12, atol=0)
         inputs = [low, *circuit.parameters()]
-        for one, other in zip(
-            torch.autograd.grad(ours.sum(), inputs), torch.autograd.grad(plain.sum(), inputs), strict=True
-        ):
-            assert one.isfinite().all()
-            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+        grads = torch.autograd.grad(ours.sum(), inputs)
+        assert all(one.isfinite().all() for one in grads)
+        torch.testing.assert_close(grads, torch.autograd.grad(plain.sum(), inputs), rtol=1e-7, atol=1e-9)
 
     def test_single_precision(self, circuit, leaf):
         single = copy.deepcopy(circuit).float()
@@ -187,9 +171,11 @@ class CircuitTests:
             torch.testing.assert_close(single(values.float()).double(), circuit(values), rtol=1e-5, atol=1e-5)
             posterior = single.posterior(values.float()).double()
             sums = posterior.unflatten(-1, (circuit.num_leaf_regions, -1)).sum(-1)
-            lengths = torch.tensor([float(len(scope)) for scope in self.regions.leaf_scopes])
+            lengths = torch.tensor([float(len(scope)) for scope in circuit.regions.leaf_scopes])
             covered = sums @ lengths
-            torch.testing.assert_close(covered, torch.full((4,), float(self.regions.num_variables)), rtol=1e-5, atol=0)
+            torch.testing.assert_close(
+                covered, torch.full((4,), float(circuit.regions.num_variables)), rtol=1e-5, atol=0
+            )
         # double densities over single weights are computed in double
         if circuit.layers:
             assert single(leaf).dtype == torch.float64
@@ -219,18 +205,42 @@ class CircuitTests:
         value = circuit(leaf)
         assert value[1].isnan() and value[[0, 2, 3]].isfinite().all()
 
-    def test_state_dict_round_trip(self, circuit, leaf, options):
-        other = Circuit(self.regions, self.units, self.leaves, **options)
+    def test_state_dict_round_trip(self, circuit, leaf):
+        other = Circuit(circuit.regions, circuit.units, circuit.leaves, tie=circuit.tie, weights=circuit.weights)
         if circuit.layers:
             assert not torch.equal(other(leaf), circuit(leaf))
         other.load_state_dict(circuit.state_dict())
         assert torch.equal(other(leaf), circuit(leaf))
         assert all(parameter.requires_grad for parameter in circuit.state_dict(keep_vars=True).values())
 
+    def test_sum_posterior_is_the_derivative_in_the_log_weights(self, circuit, leaf, monkeypatch):
+        free = [weight.detach().requires_grad_() for weight in circuit.log_weights()]
+        posterior = circuit.sum_posterior(leaf)
+        assert not any(one.requires_grad for one in posterior)
+        for shape in ((), (2, 1, 2), (0,)):
+            found = circuit.sum_posterior(torch.randn(*shape, circuit.num_leaves))
+            assert [tuple(one.shape) for one in found] == [(*shape, *weight.shape) for weight in free]
+        monkeypatch.setattr(circuit, "log_weights", lambda: free)  # not normalised any more
+        for place, value in enumerate(recursive_log_prob(circuit, leaf)):
+            if free:
+                expected = torch.autograd.grad(value, free, retain_graph=True)
+                torch.testing.assert_close([one[place] for one in posterior], [*expected], rtol=1e-10, atol=1e-13)
 
-class EnumerableCircuitTests(CircuitTests):
-    """What holds for every circuit with few enough induced trees to list them."""
+    def test_sum_posterior_of_missing_and_extreme_leaves(self, circuit, leaf):
+        mask = torch.rand(leaf.shape) < 0.5
+        masked, zeroed = circuit.sum_posterior(leaf, mask), circuit.sum_posterior(leaf * mask)
+        torch.testing.assert_close(masked, zeroed, rtol=1e-13, atol=1e-13)
+        leaf[0] = -torch.inf
+        leaf[1] = 1e4 * leaf[1]
+        single = copy.deepcopy(circuit).float()
+        for posterior in (circuit.sum_posterior(leaf), single.sum_posterior(leaf.float())):
+            assert all(one.isfinite().all() for one in posterior)
+            for one in posterior[-1:]:
+                torch.testing.assert_close(one[1:].sum((-1, -2, -3)).double(), torch.ones(3), rtol=0, atol=1e-5)
 
+
+@pytest.mark.parametrize("circuit", under_every_option(ENUMERABLE), indirect=True)
+class TestByEnumeration:
     @pytest.fixture
     def trees(self, circuit):
         return list_trees(circuit)
@@ -243,11 +253,6 @@ class EnumerableCircuitTests(CircuitTests):
         selected, value = circuit.mpe(leaf)
         torch.testing.assert_close(value, best.detach(), rtol=1e-12, atol=1e-12)
         assert torch.equal(selected, trees.leaves[place])
-
-    def test_posterior_equals_enumeration(self, circuit, leaf, trees):
-        for values, posterior in zip(leaf, circuit.posterior(leaf), strict=True):
-            selections, log_probs = selection_log_probs(trees, values)
-            torch.testing.assert_close(posterior, log_probs.exp() @ selections.double(), rtol=1e-10, atol=1e-13)
 
     def test_sampled_trees_match_enumeration(self, circuit, leaf, trees):
         for values in (None, leaf[0] / 3):
@@ -270,85 +275,3 @@ class EnumerableCircuitTests(CircuitTests):
         # indicators of a set of leaves give its probability
         indicators = torch.zeros(expected.shape).masked_fill(~expected, -torch.inf)
         torch.testing.assert_close(circuit(indicators), log_probs, rtol=1e-10, atol=1e-12)
-
-
-class TestGrid(EnumerableCircuitTests):
-    regions = poon_domingos((2, 2), 1)
-
-
-class TestGridSixUnits(CircuitTests):
-    regions = poon_domingos((2, 2), 1)
-    units = 6
-
-
-class TestLargerGrid(CircuitTests):
-    regions = poon_domingos((4, 4), 1)
-
-
-class TestUnevenGridManyUnits(CircuitTests):
-    regions = poon_domingos((3, 5), 2)
-    units = 7
-
-
-class TestMoreLeavesThanUnits(EnumerableCircuitTests):
-    regions = poon_domingos((2, 3), 1)
-    units, leaves = 1, 2
-
-
-class TestMoreUnitsThanLeaves(CircuitTests):
-    regions = poon_domingos((3, 3), 1)
-    units, leaves = 6, 3
-
-
-class TestManyLeavesFewUnits(CircuitTests):
-    regions = poon_domingos((3, 2), 1)
-    units, leaves = 2, 5
-
-
-class TestOneUnit(EnumerableCircuitTests):
-    regions = poon_domingos((3, 3), 1)
-    units = 1
-
-
-class TestTwoDeltas(CircuitTests):
-    regions = poon_domingos((4, 4), [2, 1])
-    units = 3
-
-
-class TestQuadTree(EnumerableCircuitTests):
-    regions = quad_tree((2, 2))
-    units = 3
-
-
-class TestOverlappingTrees(EnumerableCircuitTests):
-    regions = random_binary_tree(5, 2, 3, seed=4)
-
-
-class TestOverlappingTreesSixUnits(CircuitTests):
-    regions = random_binary_tree((3, 3), 2, 4, seed=1)
-    units, leaves = 6, 5
-
-
-class TestLeavesAtSeveralLevels(EnumerableCircuitTests):
-    regions = RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])
-    units, leaves = 2, 3
-
-
-class TestLeavesAtSeveralLevelsManyUnits(EnumerableCircuitTests):
-    regions = RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])
-    units, leaves = 5, 2
-
-
-class TestTable(EnumerableCircuitTests):
-    regions = poon_domingos(4, 1)
-    units = 2
-
-
-class TestWholeMixture(EnumerableCircuitTests):
-    regions = whole((3, 3))
-    units, leaves = 1, 7
-
-
-class TestWholeLeaf(EnumerableCircuitTests):
-    regions = whole(3)
-    units = 1

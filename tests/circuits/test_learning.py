@@ -4,20 +4,16 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import pytest
 import torch
-from pyro import optim
-from pyro.infer import SVI
 
-from pyro_spvae import CircuitELBO, RegionGraph, learn_regions, whole
+from pyro_spvae import learn_regions, whole
 from pyro_spvae.circuits._dependence import dependence
 from pyro_spvae.circuits.learning import _direction, _normalised_cut, default_leaf_size
 from tests.circuits.planted import KINDS, field, normals, planted
 from tests.circuits.test_region_graph import RegionGraphTests
-from tests.helpers import small_spvae
 
 
 class TestLearnedRegions(RegionGraphTests):
@@ -32,7 +28,7 @@ class TestLearnedRegions(RegionGraphTests):
 
 class TestPlantedBlocks:
     @pytest.mark.parametrize("kind", KINDS)
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", range(2))
     def test_are_the_leaf_regions(self, kind, seed):
         x, blocks = planted(kind, seed)
         # a leaf region might hold more, but independent blocks are not put together
@@ -55,7 +51,7 @@ class TestPlantedBlocks:
         x[torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.2] = torch.nan
         assert learn_regions(x, 5).leaf_scopes == tuple(sorted(blocks))
 
-    @pytest.mark.parametrize("seed", range(4))
+    @pytest.mark.parametrize("seed", range(2))
     def test_are_found_where_they_depend_on_each_other_a_little(self, seed):
         x, blocks = planted("normal", seed, sizes=(6, 5, 5), rows=3000)
         x = x + 0.5 * normals(3000, 1, seed=99)
@@ -220,13 +216,10 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("x", "options", "message"),
         [
+            ([[1.0, 2.0]], {}, "x must be a tensor, but is a list"),
             (torch.zeros(5), {}, r"x must be \[N, D\], .* but has shape \(5,\)"),
             (torch.zeros(5, 1, 2, 2, 2), {}, r"x must be \[N, D\], .* but has shape \(5, 1, 2, 2, 2\)"),
-            (
-                torch.zeros(5, 4),
-                {"shape": (2, 2)},
-                r"x must be \[N, \*shape\] .* shape \(2, 2\), but has shape \(5, 4\)",
-            ),
+            (torch.zeros(5, 4), {"shape": (2, 2)}, r"x must be \[N, \*shape\] .* but has shape \(5, 4\)"),
             (torch.zeros(5, 4), {"shape": 0}, "shape must be a positive integer"),
             (torch.zeros(1, 4), {}, "x must have at least 2 rows, but has 1"),
             (torch.zeros(5, 0), {}, "x must have at least one column"),
@@ -241,30 +234,6 @@ class TestArguments:
         ],
     )
     def test_bad_arguments_are_refused(self, x, options, message):
-        with pytest.raises(ValueError, match=f"^{message}") as caught:
+        with pytest.raises(TypeError if isinstance(x, list) else ValueError, match=f"^{message}") as caught:
             learn_regions(x, **options)
         assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
-
-    def test_only_tensors_are_taken(self):
-        with pytest.raises(TypeError, match="^x must be a tensor, but is a list.$"):
-            learn_regions([[1.0, 2.0]])
-
-
-def test_sum_product_vae_over_a_learned_graph_trains():
-    x, blocks = planted("normal", 0, rows=200)
-    spvae = small_spvae(learn_regions(x, leaf_size=4), units=2)
-    assert isinstance(spvae.circuit.regions, RegionGraph) and len(set(map(len, spvae.circuit.regions.leaf_scopes))) > 1
-    svi = SVI(spvae.model, spvae.guide, optim.Adam({"lr": 0.02}), CircuitELBO(num_particles=2))
-    losses = [svi.step(x[:64]) for _ in range(2)]
-    assert losses[1] < losses[0]
-    assert spvae.log_likelihood(x[:3], num_samples=5).isfinite().all()
-
-
-def test_every_partition_of_independent_blocks_is_exact():
-    """With the blocks' own densities as leaves the circuit's factors are the blocks, in any order of cuts."""
-    x, blocks = planted("binary", 3, sizes=(2, 2, 2, 2))
-    graph = learn_regions(x, 2)
-    assert set(graph.leaf_scopes) == set(blocks)
-    for region, left, right in graph.partitions:
-        for one, other in itertools.product(graph.scope(left), graph.scope(right)):
-            assert not any({one, other} <= set(own) for own in blocks), (region, one, other)

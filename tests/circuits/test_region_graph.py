@@ -14,6 +14,7 @@ import random
 import pytest
 
 from pyro_spvae.circuits import RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
+from tests.circuits.options import UNEVEN
 
 
 def renumbered(graph: RegionGraph, seed: int) -> RegionGraph:
@@ -157,60 +158,49 @@ class TestWhole(RegionGraphTests):
 
 
 class TestByHand(RegionGraphTests):
-    # leaf regions at different depths, and one leaf region used by two partitions
-    graphs = [RegionGraph((4,), [[0], [1], [2, 3], [1, 2, 3]], [(9, 4, 2), (9, 0, 3), (4, 0, 1)])]
+    graphs = [UNEVEN]
 
 
 GOOD = {"shape": [3], "leaf_scopes": [[0], [1], [2]], "partitions": [[3, 0, 1], [4, 3, 2]]}
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"shape": [0]}, "shape must be a positive integer"),
-        ({"shape": []}, "shape must be a positive integer"),
-        ({"shape": 2.5}, "shape must be a positive integer"),
-        ({"shape": [True]}, "shape must be a positive integer"),
-        ({"leaf_scopes": []}, "leaf_scopes is empty"),
-        ({"leaf_scopes": [[0], [1], []]}, "leaf region 2 is empty"),
-        ({"leaf_scopes": [[0], [1], [3]]}, "leaf region 2 holds variable 3"),
-        ({"leaf_scopes": [[0], [1, 1], [2]]}, "leaf region 1 holds variable 1 twice"),
-        ({"leaf_scopes": [[0], ["x"], [2]]}, "leaf region 1 must hold integers"),
-        ({"leaf_scopes": [[0], [0], [2]]}, r"partition \(3, 0, 1\) is not disjoint"),
-        ({"shape": [4]}, "the root, region 4, must hold all 4 variables, but lacks variable 3"),
-        ({"partitions": [[3, 0, 1, 2]]}, "has 3 parts, but must have exactly two"),
-        ({"partitions": [[3, 0]]}, "has 1 parts, but must have exactly two"),
-        ({"partitions": [[3, 0, "1"]]}, "must be integers"),
-        ({"partitions": [[3, 0, 1]]}, r"but regions \[2, 3\] do not"),
-        ({"partitions": [[3, 0, 1], [4, 3, 2], [2, 0, 1]]}, "region 2 is a leaf region, but partition"),
-        ({"partitions": [[3, 0, 1], [4, 3, 2], [4, 2, 3]]}, r"partition \(4, 2, 3\) is given twice"),
-        ({"partitions": [[3, 0, 1], [4, 3, 5]]}, "region 5, a part of region 4, is neither"),
-        ({"partitions": [[3, 0, 4], [4, 3, 2]]}, "cycle"),
-        ({"partitions": [[3, 0, 1], [4, 3, 2], [4, 0, 1]]}, "do not cover the same variables"),
-        ({"partitions": [[3, 0, 1], [5, 0, 1], [4, 3, 2], [4, 5, 2]]}, "regions 3 and 5 have the same scope"),
-    ],
-)
-def test_malformed_graphs_are_refused(change, message):
+REFUSED = [  # a changed graph, or its JSON
+    ({"shape": [0]}, "shape must be a positive integer"),
+    ({"shape": []}, "shape must be a positive integer"),
+    ({"shape": 2.5}, "shape must be a positive integer"),
+    ({"shape": [True]}, "shape must be a positive integer"),
+    ({"leaf_scopes": []}, "leaf_scopes is empty"),
+    ({"leaf_scopes": [[0], [1], []]}, "leaf region 2 is empty"),
+    ({"leaf_scopes": [[0], [1], [3]]}, "leaf region 2 holds variable 3"),
+    ({"leaf_scopes": [[0], [1, 1], [2]]}, "leaf region 1 holds variable 1 twice"),
+    ({"leaf_scopes": [[0], ["x"], [2]]}, "leaf region 1 must hold integers"),
+    ({"leaf_scopes": [[0], [0], [2]]}, r"partition \(3, 0, 1\) is not disjoint"),
+    ({"shape": [4]}, "the root, region 4, must hold all 4 variables, but lacks variable 3"),
+    ({"partitions": [[3, 0, 1, 2]]}, "has 3 parts, but must have exactly two"),
+    ({"partitions": [[3, 0]]}, "has 1 parts, but must have exactly two"),
+    ({"partitions": [[3, 0, "1"]]}, "must be integers"),
+    ({"partitions": [[3, 0, 1]]}, r"but regions \[2, 3\] do not"),
+    ({"partitions": [[3, 0, 1], [4, 3, 2], [2, 0, 1]]}, "region 2 is a leaf region, but partition"),
+    ({"partitions": [[3, 0, 1], [4, 3, 2], [4, 2, 3]]}, r"partition \(4, 2, 3\) is given twice"),
+    ({"partitions": [[3, 0, 1], [4, 3, 5]]}, "region 5, a part of region 4, is neither"),
+    ({"partitions": [[3, 0, 4], [4, 3, 2]]}, "cycle"),
+    ({"partitions": [[3, 0, 1], [4, 3, 2], [4, 0, 1]]}, "do not cover the same variables"),
+    ({"partitions": [[3, 0, 1], [5, 0, 1], [4, 3, 2], [4, 5, 2]]}, "regions 3 and 5 have the same scope"),
+    ("{", "is not JSON"),
+    ("[1]", "exactly the keys"),
+    (json.dumps({**GOOD, "units": 2}), "exactly the keys"),
+    (json.dumps({"shape": [3], "leaf_scopes": [[0]]}), "exactly the keys"),
+    (json.dumps({**GOOD, "shape": 3}), "shape must be a JSON list"),
+    (json.dumps({**GOOD, "shape": [True]}), "shape must be a JSON list"),
+    (json.dumps({**GOOD, "leaf_scopes": [0, 1, 2]}), "leaf_scopes must be a JSON list of lists"),
+    (json.dumps({**GOOD, "partitions": [[3, 0, 1.0]]}), "partitions must be a JSON list of lists"),
+    (json.dumps({**GOOD, "partitions": {}}), "partitions must be a JSON list of lists"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), REFUSED)
+def test_malformed_graphs_are_refused(given, message):
     assert RegionGraph(**GOOD).num_regions == 5
     with pytest.raises(ValueError, match=message) as caught:
-        RegionGraph(**{**GOOD, **change})
-    assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "is not JSON"),
-        ("[1]", "exactly the keys"),
-        (json.dumps({**GOOD, "units": 2}), "exactly the keys"),
-        (json.dumps({"shape": [3], "leaf_scopes": [[0]]}), "exactly the keys"),
-        (json.dumps({**GOOD, "shape": 3}), "shape must be a JSON list"),
-        (json.dumps({**GOOD, "shape": [True]}), "shape must be a JSON list"),
-        (json.dumps({**GOOD, "leaf_scopes": [0, 1, 2]}), "leaf_scopes must be a JSON list of lists"),
-        (json.dumps({**GOOD, "partitions": [[3, 0, 1.0]]}), "partitions must be a JSON list of lists"),
-        (json.dumps({**GOOD, "partitions": {}}), "partitions must be a JSON list of lists"),
-    ],
-)
-def test_malformed_json_is_refused(text, message):
-    with pytest.raises(ValueError, match=message):
-        RegionGraph.from_json(text)
+        RegionGraph.from_json(given) if isinstance(given, str) else RegionGraph(**{**GOOD, **given})
+    assert isinstance(given, str) or "\n" not in str(caught.value) and str(caught.value).endswith(".")
