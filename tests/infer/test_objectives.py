@@ -10,43 +10,41 @@ from pyro_spvae import CircuitELBO
 from pyro_spvae.testing import ObjectiveTests
 
 
-class TestImportanceWeighted(ObjectiveTests):
+class CircuitELBOTests(ObjectiveTests):
+    options = {}
+
     def make(self):
-        return CircuitELBO(3)
+        return CircuitELBO(3, **self.options)
 
 
-class TestLeafELBO(ObjectiveTests):
-    def make(self):
-        return CircuitELBO(3, alpha=1.0)
+class TestImportanceWeighted(CircuitELBOTests):
+    pass
 
 
-class TestAnalytic(ObjectiveTests):
-    def make(self):
-        return CircuitELBO(3, alpha=1.0, kl="analytic")
+class TestLeafELBO(CircuitELBOTests):
+    options = {"alpha": 1.0}
 
 
-class TestRenyi(ObjectiveTests):
-    def make(self):
-        return CircuitELBO(3, alpha=0.5)
+class TestAnalytic(CircuitELBOTests):
+    options = {"alpha": 1.0, "kl": "analytic"}
 
 
-class TestLargestWeight(ObjectiveTests):
+class TestRenyi(CircuitELBOTests):
+    options = {"alpha": 0.5}
+
+
+class TestLargestWeight(CircuitELBOTests):
     is_lower_bound = False
-
-    def make(self):
-        return CircuitELBO(3, alpha=-math.inf)
+    options = {"alpha": -math.inf}
 
 
-class TestDoublyReparameterised(ObjectiveTests):
-    def make(self):
-        return CircuitELBO(3, gradient="dreg")
+class TestDoublyReparameterised(CircuitELBOTests):
+    options = {"gradient": "dreg"}
 
 
-class TestAtTheRoot(ObjectiveTests):
-    def make(self):
-        return CircuitELBO(3, reduce="root")
+class TestAtTheRoot(CircuitELBOTests):
+    options = {"reduce": "root"}
 
 
-class TestOneAfterTheOther(ObjectiveTests):
-    def make(self):
-        return CircuitELBO(3, vectorize_particles=False)
+class TestOneAfterTheOther(CircuitELBOTests):
+    options = {"vectorize_particles": False}
