@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.train import train
-
-_TINY = {"epochs": 2, "samples": 10, "hidden": (8,), "units": 2, "latent_dim": 3, "seed": 5, "device": "cpu"}
+from tests.cli_cases import QUICK, train
 
 
 @pytest.fixture(scope="session")
-def digits(tmp_path_factory):
-    """A run on images of 17 grey levels."""
+def trained(tmp_path_factory):
+    """A run on images of 17 grey levels, what it printed, and the files that it left."""
     run = tmp_path_factory.mktemp("commands") / "digits"
-    train(TrainConfig(**_TINY), run)
-    return run
+    printed = train("digits", "--out", run, *QUICK, "--seed", 5, "--device", "cpu")
+    return run, printed, {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def digits(trained):
+    """The folder of that run."""
+    return trained[0]
 
 
 @pytest.fixture(scope="session")
@@ -28,5 +31,6 @@ def table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("commands")
     generator = torch.Generator().manual_seed(0)
     np.save(folder / "measured.npy", torch.randn(80, 5, generator=generator, dtype=torch.float64).numpy())
-    train(TrainConfig(**_TINY, data=str(folder / "measured.npy"), precision="float64"), folder / "table")
+    options = ("--seed", 5, "--device", "cpu", "--precision", "float64")
+    train(folder / "measured.npy", "--out", folder / "table", *QUICK, *options)
     return folder / "table"

@@ -16,6 +16,7 @@ from pyro_spvae.commands import training
 from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training.config import TrainConfig
 from tests.cli_cases import invoke, python
+from tests.commands.test_listing import RESULTS, write_run
 
 VERBS = ("evaluate", "sample", "reconstruct", "impute", "interpolate", "embed")
 SAID = {
@@ -48,10 +49,12 @@ print(json.dumps(told))
 
 
 @pytest.fixture(scope="module")
-def told():
-    """Help by the words that it was asked by, in a process that imported nothing heavy."""
-    result = python("-c", CODE % [*SAID, "train --help", *(f"{verb} --help" for verb in VERBS)])
+def told(tmp_path_factory):
+    """What was printed by the words that asked for it, in a process that imported nothing heavy."""
+    info = f"info {write_run(tmp_path_factory.mktemp('help') / 'run', RESULTS)}"
+    result = python("-c", CODE % [*SAID, info, "train --help", *(f"{verb} --help" for verb in VERBS)])
     assert result.returncode == 0, result.stderr
+    assert "-86.39 +- 0.78" in json.loads(result.stdout)[info]
     return {words: " ".join(text.replace("│", " ").split()) for words, text in json.loads(result.stdout).items()}
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -151,12 +152,8 @@ class TestFile:
             def __reduce__(self):
                 return os.mkdir, (str(tmp_path / "sprung"),)
 
-        paths = [save(np.array([[Trap()] * 4] * 2, dtype=object))]
-        import pickle
-
-        paths.append(str(tmp_path / "bare.npy"))
         (tmp_path / "bare.npy").write_bytes(pickle.dumps(Trap()))
-        for path in paths:
+        for path in (save(np.array([[Trap()] * 4] * 2, dtype=object)), str(tmp_path / "bare.npy")):
             with pytest.raises(ValueError, match="is no readable array"):
                 parse_observed(path, COLOUR, rows=6, seed=0)
         assert not (tmp_path / "sprung").exists()
@@ -176,13 +173,14 @@ class TestFile:
         assert mask.shape == (2, *COLOUR) and bool(mask[0].all()) and not bool(mask[1].any())
 
     def test_missing_and_unreadable_files(self, tmp_path):
-        with pytest.raises(ValueError, match="cannot be read: No such file"):
-            parse_observed(str(tmp_path / "none.npy"), COLOUR, rows=6, seed=0)
         (tmp_path / "folder.npy").mkdir()
-        with pytest.raises(ValueError, match="cannot be read: Is a directory"):
-            parse_observed(str(tmp_path / "folder.npy"), COLOUR, rows=6, seed=0)
-        with pytest.raises(ValueError, match="is no readable array"):
-            parse_observed("nul\0.npy", COLOUR, rows=6, seed=0)
+        for path, message in (
+            (tmp_path / "none.npy", "cannot be read: No such file"),
+            (tmp_path / "folder.npy", "cannot be read: Is a directory"),
+            ("nul\0.npy", "is no readable array"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                parse_observed(str(path), COLOUR, rows=6, seed=0)
 
 
 PROBABILITY = "; a probability above 0 and at most 1 is needed, such as random:0.5"

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import inspect
 import os
@@ -17,9 +18,11 @@ from pyro_spvae import commands
 from pyro_spvae.commands import evaluate, interpolate, reconstruct, sample
 from pyro_spvae.data import load_data
 from pyro_spvae.training.run import open_run
+from pyro_spvae.training.train import train
 from tests.commands.cases import load, names, rows
 from tests.commands.test_help import VERBS
 from tests.helpers import small_spvae
+from tests.training.cases import TINY
 
 
 class TestRows:
@@ -43,13 +46,7 @@ class TestRows:
         assert names(tmp_path / "c") == ["test.npz"]
 
     def test_rows_are_preprocessed_as_in_training(self, tmp_path):
-        from pyro_spvae.training.config import TrainConfig
-        from pyro_spvae.training.train import train
-
-        config = TrainConfig(
-            epochs=1, samples=2, hidden=(4,), units=1, latent_dim=1, likelihood="normal", preprocess="dequantize"
-        )
-        train(config, tmp_path / "run")
+        train(dataclasses.replace(TINY, epochs=1, likelihood="normal", preprocess="dequantize"), tmp_path / "run")
         arrays = reconstruct(tmp_path / "run", out=tmp_path / "out")
         grey = load_data("digits", seed=0).test[:16]
         assert np.array_equal(np.floor(arrays["original"] * 17), grey.numpy())
@@ -99,24 +96,6 @@ class TestRows:
 
 
 class TestRuns:
-    def test_what_is_no_run(self, tmp_path):
-        with pytest.raises(ValueError, match=r"^there is no run folder .*nothing$"):
-            sample(tmp_path / "nothing")
-        with pytest.raises(ValueError, match=r"is no run: it has no config.json and data.json$"):
-            sample(tmp_path)
-        assert not list(tmp_path.iterdir())
-
-    def test_damaged_parameters(self, digits, tmp_path):
-        run = shutil.copytree(digits, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.npz"))
-        content = (run / "best.pt").read_bytes()
-        (run / "best.pt").write_bytes(content[: len(content) // 2])
-        with pytest.raises(ValueError, match=r"best.pt cannot be read"):
-            sample(run, out=tmp_path / "out")
-        (run / "best.pt").unlink()
-        with pytest.raises(ValueError, match=r"has no parameters yet; continue it by train --resume"):
-            sample(run, out=tmp_path / "out")
-        assert not (tmp_path / "out").exists()
-
     def test_a_run_that_was_fitted_from_python(self, tmp_path):
         spvae = small_spvae().float()
         x = torch.rand(40, 1, 2, 2, dtype=torch.float32)

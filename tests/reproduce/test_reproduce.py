@@ -21,10 +21,11 @@ from tests.cli_cases import invoke
 
 @pytest.fixture(autouse=True, scope="module")
 def quick():
-    """Schedules of a few epochs."""
+    """Schedules of a few epochs, and no pictures of each run."""
     steps = {model: {"paper": 3 * 391, "small": 2 * 391} for model in experiments._STEPS}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(experiments, "_STEPS", steps)
+        patch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
         yield
 
 
@@ -34,15 +35,17 @@ def reproduce(*args):
     return result.output
 
 
+TUNED = ("--recipe", "tuned", "--budget", "small")
+VAE = "spvae-table1/mnist-continuous-vae-budget-small-recipe-tuned"
+
+
 @pytest.fixture(scope="module")
 def done(tiny_mnist, tmp_path_factory):
     """A folder with some finished experiments."""
     out = tmp_path_factory.mktemp("runs")
-    common = ("--budget", "small", "--data-dir", tiny_mnist, "--out", out)
-    printed = {
-        model: reproduce("spvae-table1", "--model", model, "--recipe", "tuned", *common) for model in ("spvae", "vae")
-    }
-    printed["figure2"] = reproduce("spvae-figure2", "--fractions", "0.1,1", "--recipe", "tuned", *common)
+    common = (*TUNED, "--data-dir", tiny_mnist, "--out", out)
+    printed = {model: reproduce("spvae-table1", "--model", model, *common) for model in ("spvae", "vae")}
+    printed["figure2"] = reproduce("spvae-figure2", "--fractions", "0.1,1", *common)
     return out, printed
 
 
@@ -58,38 +61,33 @@ def test_prints_ours_beside_the_papers(done):
 
 def test_what_is_finished_is_not_run_again(done, tiny_mnist):
     out, _ = done
-    arguments = ("spvae-table1", "--recipe", "tuned", "--budget", "small", "--data-dir", tiny_mnist, "--out", out)
-    before = (out / "spvae-table1" / "mnist-continuous-spvae-budget-small-recipe-tuned" / "results.json").stat()
-    output = reproduce(*arguments)
-    assert "finished    before" in output and "2819.2" in output
     path = out / "spvae-table1" / "mnist-continuous-spvae-budget-small-recipe-tuned" / "results.json"
+    before = path.stat()
+    output = reproduce("spvae-table1", *TUNED, "--data-dir", tiny_mnist, "--out", out)
+    assert "finished    before" in output and "2819.2" in output
     assert path.stat().st_mtime_ns == before.st_mtime_ns
 
 
 def test_a_stopped_experiment_goes_on(done, tiny_mnist, tmp_path):
     out, _ = done
-    name = "mnist-continuous-vae-budget-small-recipe-tuned"
-    shutil.copytree(out / "spvae-table1" / name, tmp_path / "spvae-table1" / name)
-    wanted = json.loads((tmp_path / "spvae-table1" / name / "results.json").read_text())
+    shutil.copytree(out / VAE, tmp_path / VAE)
+    wanted = json.loads((tmp_path / VAE / "results.json").read_text())
     for file in ("results.json", "reproduce.json", "last.pt", "best.pt"):
-        (tmp_path / "spvae-table1" / name / file).unlink()
-    arguments = ("--model", "vae", "--recipe", "tuned", "--budget", "small", "--data-dir", tiny_mnist)
-    output = reproduce("spvae-table1", *arguments, "--out", tmp_path)
+        (tmp_path / VAE / file).unlink()
+    output = reproduce("spvae-table1", "--model", "vae", *TUNED, "--data-dir", tiny_mnist, "--out", tmp_path)
     assert "resuming" in output
-    again = json.loads((tmp_path / "spvae-table1" / name / "results.json").read_text())
+    again = json.loads((tmp_path / VAE / "results.json").read_text())
     assert again["log_likelihood"] == wanted["log_likelihood"]
 
 
 def test_a_folder_of_another_configuration_is_refused(done, tiny_mnist, tmp_path):
     out, _ = done
-    name = "mnist-continuous-vae-budget-small-recipe-tuned"
-    shutil.copytree(out / "spvae-table1" / name, tmp_path / "spvae-table1" / name)
-    config = tmp_path / "spvae-table1" / name / "config.json"
+    shutil.copytree(out / VAE, tmp_path / VAE)
+    config = tmp_path / VAE / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"lr": 0.5}))
-    arguments = ("--model", "vae", "--recipe", "tuned", "--budget", "small", "--data-dir", tiny_mnist)
-    result = invoke("reproduce", "spvae-table1", *arguments, "--out", tmp_path)
-    assert result.exit_code == 2
-    assert "has lr 0.5, but 0.001 is asked for" in result.output
+    arguments = ("spvae-table1", "--model", "vae", *TUNED, "--data-dir", tiny_mnist, "--out", tmp_path)
+    result = invoke("reproduce", *arguments)
+    assert result.exit_code == 2 and "has lr 0.5, but 0.001 is asked for" in result.output
 
 
 def test_points_of_figure_2_stand_beside_the_papers_curve(done):

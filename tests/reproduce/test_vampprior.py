@@ -24,8 +24,9 @@ from tests.cli_cases import invoke
 PIXELS = 28 * 28
 
 
-def made(**options):
-    return VampExperiment(**options)
+def cells_of(cells, number, *given, seed=0, budget="paper"):
+    """The cells of a table or figure, of given data, models, priors and components."""
+    return cells(number, *(*given, None, None, None, None)[:4], budget, seed)
 
 
 def build(experiment, folder):
@@ -86,36 +87,30 @@ class TestProtocol:
         assert VampExperiment("mnist", "convhvae", "vamp").configuration().validate_every is None
 
     def test_sum_product_leaves_differ_in_the_prior_alone(self):
-        configs = [
-            VampExperiment(model="spvae", prior=prior).configuration().to_dict() for prior in ("standard", "vamp")
-        ]
-        assert [key for key in configs[0] if configs[0][key] != configs[1][key]] == ["prior"]
+        one, other = (VampExperiment(model="spvae", prior=p).configuration().to_dict() for p in ("standard", "vamp"))
+        assert [key for key in one if one[key] != other[key]] == ["prior"]
 
 
 class TestCells:
     def test_tables(self):
-        cells = of_table(3, None, None, None, None, "paper", 0)
+        cells = cells_of(of_table, 3)
         assert {(cell.data, cell.model, cell.prior) for cell in cells} == {
             ("mnist", model, prior) for model in ("vae", "hvae", "convhvae") for prior in ("standard", "vamp")
         }
-        assert len(of_table(1, None, None, None, None, "paper", 0)) == 36
+        assert len(cells_of(of_table, 1)) == 36
         [cell] = of_table(None, None, None, ("mog",), None, "small", 3)
         assert cell == VampExperiment("mnist", "vae", "mog", "small", None, 3)
 
     def test_figure_2_varies_the_number_of_components(self):
-        cells = of_figure(2, None, None, None, None, "paper", 0)
+        cells = cells_of(of_figure, 2)
         assert {cell.model for cell in cells} == {"hvae"} and {cell.data for cell in cells} == {"static_mnist"}
         assert [cell.components for cell in cells if cell.prior == "vamp"] == [1, 100, 500, 1000]
         assert [cell.components for cell in cells if cell.prior == "standard"] == [None]
 
     def test_figures_4_to_6_show_three_models(self):
         for figure in (4, 5, 6):
-            cells = of_figure(figure, None, None, None, None, "paper", 0)
-            assert [(cell.model, cell.prior) for cell in cells] == [
-                ("vae", "standard"),
-                ("hvae", "vamp"),
-                ("convhvae", "vamp"),
-            ]
+            shown = [(cell.model, cell.prior) for cell in cells_of(of_figure, figure)]
+            assert shown == [("vae", "standard"), ("hvae", "vamp"), ("convhvae", "vamp")]
 
     def test_published_numbers_are_of_cells_that_can_be_run(self):
         for data, model, prior in VAMP:
@@ -128,20 +123,20 @@ class TestCells:
     @pytest.mark.parametrize(
         ("act", "message"),
         [
-            (lambda: made(model="gan"), "model is 'gan'; known are vae, hvae, convhvae, spvae"),
-            (lambda: made(prior="flow"), "prior is 'flow'; known are standard, mog, vamp, vamp-data"),
+            (lambda: VampExperiment(model="gan"), "model is 'gan'; known are vae, hvae, convhvae, spvae"),
+            (lambda: VampExperiment(prior="flow"), "prior is 'flow'; known are standard, mog, vamp, vamp-data"),
             (lambda: VampExperiment(components=5), "components is 5, but the standard prior has none; leave it out"),
             (lambda: VampExperiment(prior="mog", components=0), "components is 0; a positive integer is needed"),
             (
                 lambda: VampExperiment("frey_faces", "spvae"),
                 "data is 'frey_faces', but the model is 'spvae'; accepted is mnist",
             ),
-            (lambda: of_table(6, None, None, None, None, "paper", 0), "table is 6; known are 1, 2, 3, 4, 5"),
+            (lambda: cells_of(of_table, 6), "table is 6; known are 1, 2, 3, 4, 5"),
             (
-                lambda: of_table(2, "mnist", None, None, None, "paper", 0),
+                lambda: cells_of(of_table, 2, "mnist"),
                 "data is 'mnist', but table 2 is of static_mnist; leave one of them out",
             ),
-            (lambda: of_figure(1, None, None, None, None, "paper", 0), "figure is 1; known are 2, 3, 4, 5, 6"),
+            (lambda: cells_of(of_figure, 1), "figure is 1; known are 2, 3, 4, 5, 6"),
         ],
     )
     def test_refuses(self, act, message):

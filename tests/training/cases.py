@@ -1,17 +1,29 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Small data sets and configurations for the tests of training."""
+"""Small data sets, models and trainers for the tests of training, and comparisons of what they end with."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from contextlib import contextmanager
+
+import pyro
+import pytest
 import torch
 
 from pyro_spvae.data import DataSet, Values
+from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.evaluation import log_likelihoods
+from pyro_spvae.training.run import open_run
+from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.trainer import Trainer
 
 TINY = TrainConfig(
     units=1, latent_dim=2, hidden=(4,), particles=2, batch_size=16, epochs=2, patience=4, samples=6, chunk_size=16
 )
+TIMINGS = ("seconds", "images_per_second", "train_seconds")
 
 
 def table(columns: int = 4, rows: int = 40, seed: int = 0) -> DataSet:
@@ -35,3 +47,62 @@ def _split(name: str, x: torch.Tensor, values: Values) -> DataSet:
     held_out = len(x) // 4
     train, validation, test = x.split([len(x) - 2 * held_out, held_out, held_out])
     return DataSet(name, train, validation, test, values)
+
+
+def built(data, **options):
+    """A new model of the tiny configuration with some options, the data as it sees them, and the configuration."""
+    config = resolve(dataclasses.replace(TINY, **options), data)
+    data = modelled(config, data)
+    pyro.set_rng_seed(config.seed)
+    with pyro.settings.context(module_local_params=True):
+        return build_model(config, data), data, config
+
+
+def trainer_of(spvae, data, config, *args, **options):
+    """What trains such a model."""
+    return Trainer(spvae, data.train, data.validation, config, *args, **options)
+
+
+@contextmanager
+def stopped_after(step, error=KeyboardInterrupt, match=None):
+    """Training that is asked to stop when it has taken some steps, and the error that it ends with."""
+    advance = Trainer._advance
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(error, match=match):
+        patch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == step)
+        yield
+
+
+def likelihood_again(path):
+    """Mean log-likelihood of the test rows, of the model and the data made anew from what a run's folder holds."""
+    run = open_run(path)
+    config = run.config
+    options = {"samples": config.samples, "chunk_size": config.chunk_size, "seed": config.seed}
+    return float(log_likelihoods(run.spvae, run.data().test, **options).mean())
+
+
+def untimed(line):
+    """Metrics or results without timings."""
+    return {name: value for name, value in line.items() if name not in TIMINGS}
+
+
+def same(state, other):
+    """Whether two states have exactly the same tensors, at least one."""
+    return bool(state) and state.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in state.items())
+
+
+def outcome(path):
+    """Parameters, optimiser, metrics and results of a run, without timings."""
+    folder = RunFolder(path)
+    metrics = [untimed(line) for line in folder.read_metrics()]
+    results = untimed(json.loads((path / "results.json").read_text()))
+    return folder.load("best.pt")["model"], folder.load("last.pt"), metrics, results
+
+
+def assert_same_outcome(path, other_path):
+    """Two runs ended alike, to the last bit."""
+    (best, last, *figures), (other_best, other_last, *other_figures) = outcome(path), outcome(other_path)
+    assert figures == other_figures and figures[0]
+    assert same(best, other_best) and same(last["model"], other_last["model"])
+    assert last["schedule"] == other_last["schedule"]
+    state, other_state = (kept["optimiser"]["state"] for kept in (last, other_last))
+    assert state.keys() == other_state.keys() and all(same(state[name], other_state[name]) for name in state)

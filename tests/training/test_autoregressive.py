@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 
 import pytest
@@ -15,12 +14,10 @@ from pyro_spvae.models import SPVAE
 from pyro_spvae.nn import MLP, Conv, GatedConv, PixelCNN
 from pyro_spvae.registry import names
 from pyro_spvae.training import trainer as trainer_module
-from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
 from pyro_spvae.training.run_folder import RunFolder
-from pyro_spvae.training.trainer import Trainer
-from tests.training.cases import TINY, images
+from tests.training.cases import built, images, same, trainer_of
 
 DATA = images(levels=2)
 PIXEL = {
@@ -37,37 +34,26 @@ ENCODER = (
 )
 
 
-def model(data=DATA, **options):
-    config = resolve(dataclasses.replace(TINY, **options), data)
-    torch.manual_seed(0)
-    return config, build_model(config, modelled(config, data))
-
-
 def statistics(spvae):
     return {name: value.clone() for name, value in spvae.named_buffers() if "running" in name}
 
 
-def same(first, second):
-    assert first and first.keys() == second.keys()
-    return all(torch.equal(value, second[name]) for name, value in first.items())
-
-
 class TestDecoderOption:
     def test_decoders_may_be_of_another_kind(self):
-        _, spvae = model(**PIXEL)
+        spvae, *_ = built(DATA, **PIXEL)
         assert isinstance(spvae.leaf.pixels.decoder, PixelCNN) and isinstance(spvae.leaf_guide.z.network, GatedConv)
         assert (spvae.leaf.pixels.decoder.filters, spvae.leaf_guide.z.network.layers) == (4, ((3, 3, 1, 1),))
-        _, spvae = model(network="conv(filters=(2,))", decoder="mlp", hidden=(5,), delta=2)
+        spvae, *_ = built(DATA, network="conv(filters=(2,))", decoder="mlp", hidden=(5,), delta=2)
         assert isinstance(spvae.leaf.pixels.decoder, MLP) and isinstance(spvae.leaf_guide.z.network, Conv)
         assert spvae.leaf.pixels.decoder.hidden_dims == (5,)
 
     def test_by_default_they_are_like_the_encoders(self):
         assert TrainConfig().decoder is None
-        _, spvae = model(network="gated-conv(layers=((3, 3, 1, 1),))", delta=2)
+        spvae, *_ = built(DATA, network="gated-conv(layers=((3, 3, 1, 1),))", delta=2)
         assert isinstance(spvae.leaf.pixels.decoder, GatedConv)
 
     def test_some_of_several_kinds_of_leaves(self):
-        _, spvae = model(**{**PIXEL, "leaf": "vae+factorized", "units": 2})
+        spvae, *_ = built(DATA, **{**PIXEL, "leaf": "vae+factorized", "units": 2})
         assert isinstance(spvae.leaf.subsets[0].program.pixels.decoder, PixelCNN)
 
     @pytest.mark.parametrize(
@@ -83,13 +69,12 @@ class TestDecoderOption:
     )
     def test_refusals(self, options, message):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            model(**{**PIXEL, **options})
+            built(DATA, **{**PIXEL, **options})
 
 
 class TestModes:
     def test_training_learns_statistics_and_validation_uses_them(self, monkeypatch):
-        config, spvae = model(**PIXEL)
-        data = modelled(config, DATA)
+        spvae, data, config = built(DATA, **PIXEL)
         seen = []
 
         def validate(validated, *args):
@@ -102,14 +87,13 @@ class TestModes:
         monkeypatch.setattr(trainer_module, "mean_bounds", validate)
         spvae.eval()
         before = statistics(spvae)
-        Trainer(spvae, data.train, data.validation, config).run(max_steps=4)
+        trainer_of(spvae, data, config).run(max_steps=4)
         assert len(seen) == 2 and not same(before, seen[0]) and not same(seen[0], seen[1])
         assert not any(module.training for module in spvae.modules())  # as it was given
 
     def test_figures_do_not_depend_on_the_mode_and_leave_statistics_alone(self):
-        config, spvae = model(**PIXEL)
-        data = modelled(config, DATA)
-        trainer = Trainer(spvae, data.train, data.validation, config)
+        spvae, data, config = built(DATA, **PIXEL)
+        trainer = trainer_of(spvae, data, config)
         trainer.run()
         before, figures = statistics(spvae), []
         for training in (True, False):
@@ -120,20 +104,19 @@ class TestModes:
         assert figures[0] == figures[1]
 
     def test_checkpoints_hold_statistics(self, tmp_path):
-        config, spvae = model(**PIXEL)
-        data = modelled(config, DATA)
+        spvae, data, config = built(DATA, **PIXEL)
         folder = RunFolder.create(tmp_path / "run", config.to_dict(), {})
         identity = {"architecture": spvae.architecture()}
-        Trainer(spvae, data.train, data.validation, config, folder, identity).run()
+        trainer_of(spvae, data, config, folder, identity).run()
         again = SPVAE.load(tmp_path / "run", checkpoint="best.pt")
         assert same(statistics(spvae), statistics(again))
-        fresh = model(**PIXEL)[1]
+        fresh, *_ = built(DATA, **PIXEL)
         assert not same(statistics(spvae), statistics(fresh))
         values = [log_likelihoods(each, data.test, samples=4, chunk_size=16, seed=1) for each in (spvae, again)]
         assert torch.equal(*values)
 
     def test_processes_average_what_each_has_seen(self, monkeypatch):
-        _, spvae = model(**PIXEL)
+        spvae, *_ = built(DATA, **PIXEL)
         for value in statistics(spvae).values():
             value.normal_()
         before = {name: value.clone() for name, value in spvae.state_dict().items()}

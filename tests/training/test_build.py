@@ -19,47 +19,35 @@ from pyro_spvae.training.build import build_likelihood, build_model, build_regio
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume, train
-from pyro_spvae.training.trainer import Trainer
-from tests.training.cases import TINY, images, table
+from tests.training.cases import TINY, built, images, stopped_after, table
 
 DATA = {
-    "binary images": images(levels=2),
-    "few levels": images(levels=17),
-    "bytes": images(levels=256, channels=3, side=9),
-    "floats": images(levels=None),
-    "table": table(),
-    "two columns": table(columns=2),
-    "one column": table(columns=1),
-}
-RESOLVED = {
-    "binary images": ("poon-domingos", "bernoulli"),
-    "few levels": ("poon-domingos", "binomial"),
-    "bytes": ("poon-domingos", "normal"),
-    "floats": ("poon-domingos", "normal"),
-    "table": ("random-binary-tree", "normal"),
-    "two columns": ("random-binary-tree", "normal"),
-    "one column": ("whole", "normal"),
+    "binary images": (images(levels=2), "poon-domingos", "bernoulli"),
+    "few levels": (images(levels=17), "poon-domingos", "binomial"),
+    "bytes": (images(levels=256, channels=3, side=9), "poon-domingos", "normal"),
+    "floats": (images(levels=None), "poon-domingos", "normal"),
+    "table": (table(), "random-binary-tree", "normal"),
+    "two columns": (table(columns=2), "random-binary-tree", "normal"),
+    "one column": (table(columns=1), "whole", "normal"),
 }
 TWO_LAYER = "tests.models.own_parts:TwoLayer"  # latent_dim=1 and no likelihood
 OWN = "tests.models.own_parts:Laplace"
 
 
-@pytest.mark.parametrize("name", DATA)
-def test_what_is_left_open_is_chosen_from_the_data(name):
-    config = resolve(TINY, DATA[name])
-    assert (config.structure, config.likelihood) == RESOLVED[name]
+@pytest.mark.parametrize(("data", "structure", "likelihood"), DATA.values(), ids=DATA)
+def test_what_is_left_open_is_chosen_from_the_data(data, structure, likelihood):
+    config = resolve(TINY, data)
+    assert (config.structure, config.likelihood) == (structure, likelihood)
     assert config.leaves == config.units
-    assert resolve(config, DATA[name]) == config  # nothing is left open
+    assert resolve(config, data) == config  # nothing is left open
     unchanged = ("hidden", "latent_dim", "lr", "seed", "epochs", "particles")
     assert all(getattr(config, field) == getattr(TINY, field) for field in unchanged)
 
 
 @pytest.mark.parametrize("name", DATA)
 def test_the_model_fits_the_data_in_shape_dtype_and_support(name):
-    data = DATA[name]
-    config = resolve(TINY, data)
-    modelled_data = modelled(config, data)
-    spvae = build_model(config, modelled_data)
+    data, *_ = DATA[name]
+    spvae, modelled_data, _ = built(data)
     for split in (modelled_data.train, modelled_data.test):
         spvae.check(split[:])
     assert spvae.event_shape == data.event_shape
@@ -82,13 +70,12 @@ def test_the_model_fits_the_data_in_shape_dtype_and_support(name):
     ],
 )
 def test_the_latent_size_is_the_leafs_own_unless_given(leaf, given, size):
-    data = images(side=4)
     guide = TWO_LAYER + "Guide" if leaf == TWO_LAYER else "auto"
-    config = resolve(dataclasses.replace(TINY, leaf=leaf, guide=guide, latent_dim=given, units=2), data)
+    spvae, data, config = built(images(side=4), leaf=leaf, guide=guide, latent_dim=given, units=2)
     assert config.latent_dim == size and resolve(config, data) == config
     assert config.likelihood == ("auto" if leaf == TWO_LAYER else "binomial")  # this leaf has pixels of its own
-    latents = build_model(config, modelled(config, data)).latents
-    assert {latent.event_shape for latent in latents.values()} == (set() if size is None else {(size,)})
+    shapes = {latent.event_shape for latent in spvae.latents.values()}
+    assert shapes == (set() if size is None else {(size,)})
 
 
 def test_cells_of_images_are_a_quarter_of_the_longer_side():
@@ -154,29 +141,24 @@ def test_the_normal_knows_whether_its_data_lie_in_the_unit_interval():
     ],
 )
 def test_preprocessing_and_likelihood_are_chosen_to_fit(options, levels, preprocess, likelihood):
-    data = images(levels=levels)
-    config = resolve(dataclasses.replace(TINY, **options), data)
+    spvae, data, config = built(images(levels=levels), **options)
     assert (config.preprocess, config.likelihood) == (preprocess, likelihood)
-    data = modelled(config, data)
-    spvae = build_model(config, data)
     spvae.check(data.train[:])
     assert spvae.log_likelihood(data.test[:2], num_samples=2).isfinite().all()
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256, None])
 def test_a_leaf_without_latent_variables_has_no_guide(levels):
-    config = resolve(dataclasses.replace(TINY, leaf="factorized"), images(levels=levels))
+    spvae, data, config = built(images(levels=levels), leaf="factorized")
     assert config.guide == "none" and resolve(config, images(levels=levels)) == config
-    data = modelled(config, images(levels=levels))
-    spvae = build_model(config, data)
     assert isinstance(spvae, SPN) and isinstance(spvae.leaf, FactorizedLeaf) and type(spvae.leaf_guide) is LeafGuide
     assert spvae.log_likelihood(data.test[:2]).isfinite().all()
     assert resolve(TINY, images()).guide == "normal"
 
 
 def test_precision_is_that_of_the_parameters():
-    config = resolve(dataclasses.replace(TINY, precision="float64"), images())
-    assert {p.dtype for p in build_model(config, modelled(config, images())).parameters()} == {torch.float64}
+    spvae, *_ = built(images(), precision="float64")
+    assert {parameter.dtype for parameter in spvae.parameters()} == {torch.float64}
 
 
 def grouped_rows(rows, seed=0):
@@ -224,17 +206,14 @@ class TestLearnedStructure:
         graphs = [build_regions(config, data) for _ in range(2)]
         assert graphs[0] == graphs[1] and graphs[0].leaf_scopes == ((0, 2, 4), (1, 3, 5))
 
-    def test_is_kept_by_the_run_and_learned_again_when_it_is_resumed(self, tmp_path, monkeypatch):
+    def test_is_kept_by_the_run_and_learned_again_when_it_is_resumed(self, tmp_path):
         np.save(tmp_path / "table.npy", grouped_rows(200))
         config = dataclasses.replace(
             self.config, data=str(tmp_path / "table.npy"), leaf_size=2, repetitions=3, batch_size=32
         )
         whole = train(config, tmp_path / "whole")
-        advance = Trainer._advance
-        monkeypatch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 5)
-        with pytest.raises(KeyboardInterrupt):
+        with stopped_after(5):
             train(config, tmp_path / "stopped")
-        monkeypatch.undo()
         torch.manual_seed(123)
         assert resume(tmp_path / "stopped")["log_likelihood"] == whole["log_likelihood"]
         kept = [RunFolder(tmp_path / name).load("last.pt")["architecture"] for name in ("whole", "stopped")]
@@ -266,19 +245,16 @@ def test_images_are_trained_on_with_leaf_regions_of_unequal_sizes(structure, cha
 
 
 def test_two_kinds_of_leaves_take_turns():
-    data = images(side=8)
-    spvae = build_model(resolve(dataclasses.replace(TINY, leaf="vae+factorized", units=4, delta=4), data), data)
+    spvae, *_ = built(images(side=8), leaf="vae+factorized", units=4, delta=4)
     assert [type(subset.program) for subset in spvae.leaf.subsets] == [VAE, FactorizedLeaf]
     assert [type(subset.program) for subset in spvae.leaf_guide.subsets] == [NormalGuide, LeafGuide]
     assert [subset.index[:4].tolist() for subset in spvae.leaf.subsets] == [[0, 2, 4, 6], [1, 3, 5, 7]]
 
 
 def test_sum_weights_are_tied_and_factored():
-    data = images(side=8)
     sizes = {}
     for tie, weights in (("none", "full"), ("shape", "full"), ("none", "cp"), ("shape", "cp")):
-        config = resolve(dataclasses.replace(TINY, delta=2, units=3, tie=tie, weights=weights), data)
-        circuit = build_model(config, data).circuit
+        circuit = built(images(side=8), delta=2, units=3, tie=tie, weights=weights)[0].circuit
         assert (circuit.tie, circuit.weights) == (tie, weights)
         sizes[tie, weights] = sum(parameter.numel() for parameter in circuit.parameters())
     assert sizes["shape", "cp"] < min(sizes["shape", "full"], sizes["none", "cp"])
@@ -308,21 +284,9 @@ TREES = "describes random-binary-tree"
         ("table", {"leaf_size": 2}, "leaf_size is 2 and describes learned, but the structure is random-binary-tree"),
         ("table", {"leaf_size": 5, "structure": "learned"}, "leaf_size must be at most the number of .*, 4, but is 5"),
         ("bytes", {"delta": [4, 2], "structure": "quad-tree"}, r"delta is \[4, 2\], .* quad-tree takes one; give one"),
-        (
-            "bytes",
-            {"leaf": "vae+factorized", "units": 3},
-            ".*2 kinds, but there are 3 leaves a region; a multiple of 2",
-        ),
-        (
-            "few levels",
-            {"leaf": "factorized", "prior": "vamp"},
-            "prior is 'vamp', but the leaf 'factorized' takes none; leave one of them out",
-        ),
-        (
-            "few levels",
-            {"leaf": TWO_LAYER, "likelihood": "normal"},
-            f"likelihood is 'normal', but the leaf '{TWO_LAYER}' takes none; leave one of them out",
-        ),
+        ("bytes", {"leaf": "vae+factorized", "units": 3}, ".*2 kinds, but there are 3 leaves a region; a multiple of "),
+        ("bytes", {"leaf": "factorized", "prior": "vamp"}, "prior is 'vamp', but the leaf 'factorized' takes none; le"),
+        ("bytes", {"leaf": TWO_LAYER, "likelihood": "normal"}, f"likelihood is 'normal', but the leaf '{TWO_LAYER}' t"),
         ("few levels", {"leaf": "factorized", "guide": "normal"}, "a NormalGuide states .* sites z, but .* none; give"),
         ("few levels", {"leaf": "hvae", "guide": "normal"}, "a NormalGuide states .* sites z, but .* z2, z1; give"),
         ("few levels", {"guide": "none"}, "the guide LeafGuide states .* none, but the leaf VAE declares z; they must"),
@@ -330,5 +294,4 @@ TREES = "describes random-binary-tree"
 )
 def test_what_does_not_go_together_is_refused(data, options, message):
     with pytest.raises(ValueError, match=f"^{message}"):
-        config = resolve(dataclasses.replace(TINY, **options), DATA[data])
-        build_model(config, modelled(config, DATA[data]))
+        built(DATA[data][0], **options)

@@ -81,12 +81,8 @@ _CHOICES = (
         ({"seed": 2**63}, "seed is 9223372036854775808; an integer from 0"),
         ({"seed": 1.0}, "seed is 1.0; an integer"),
         ({"seed": False}, "seed is False; an integer"),
-        ({"lr": 0}, "lr is 0; a positive number"),
-        ({"lr": math.inf}, "lr is inf; a positive number"),
-        ({"lr": math.nan}, "lr is nan; a positive number"),
+        *(({"lr": value}, f"lr is {value!r}; a positive number") for value in (0, math.inf, math.nan, "fast", True)),
         ({"lr": 10**400}, "lr is 1000"),
-        ({"lr": "fast"}, "lr is 'fast'; a positive number"),
-        ({"lr": True}, "lr is True; a positive number"),
         ({"clip": 0}, "clip is 0; a positive number"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; a number of at least 0"),
         ({"weight_decay": 0.1}, "weight_decay belongs to the optimiser 'adamw', but optimiser is 'adam'"),
@@ -97,16 +93,13 @@ _CHOICES = (
         ({"alpha": 0.5}, "alpha is the order of the objective 'renyi', but objective is 'iwae'"),
         ({"objective": "trace-elbo", "alpha": 0.5}, "alpha is the order of the objective 'renyi', but objective is"),
         ({"objective": "pyro-renyi-elbo", "alpha": 1}, "alpha is 1, which the objective 'pyro-renyi-elbo' does not"),
-        (
-            {"gradient": "dreg", "objective": "elbo"},
-            "gradient is 'dreg', which needs the objective 'iwae'; objective is",
+        *(
+            ({"gradient": "dreg", "objective": name}, "gradient is 'dreg', which needs the objective 'iwae'; objective")
+            for name in ("elbo", "trace-elbo", "pyro-renyi-elbo")
         ),
-        ({"gradient": "dreg", "objective": "trace-elbo"}, "gradient is 'dreg', which needs the objective 'iwae'"),
-        ({"gradient": "dreg", "objective": "pyro-renyi-elbo"}, "gradient is 'dreg', which needs the objective 'iwae'"),
         ({"kl": "analytic"}, "kl is 'analytic', which needs the objective 'elbo'; objective is 'iwae'"),
         ({"kl": "analytic", "objective": "trace-elbo"}, "kl is 'analytic', which needs the objective 'elbo'"),
-        ({"beta": -1}, "beta is -1; a number of at least 0"),
-        ({"smoothing": -1}, "smoothing is -1; a number of at least 0"),
+        *(({name: -1}, f"{name} is -1; a number of at least 0") for name in ("beta", "smoothing")),
         ({"clip": 1.0, "optimiser": "em"}, "clip is 1.0, but the optimiser 'em' takes no gradients; leave it out$"),
         ({"hidden": (8, 0)}, r"hidden is \(8, 0\); positive integers"),
         ({"hidden": "8,8"}, "hidden is '8,8'; positive integers"),
@@ -124,23 +117,20 @@ def test_refusals_name_the_option(options, message):
         TrainConfig.from_dict(options, "here")
 
 
+LATIN = b'{"data": "\xff"}'
+
+
 @pytest.mark.parametrize(
-    "text", ["", "{", "[1]", "3", '{"lr": NaN}', "{" * 100000, '{"lr": 1e999}', "\x00", '{"lr": 0}']
+    "text", [b"", b"{", b"[1]", b"3", b'{"lr": NaN}', b"{" * 100000, b'{"lr": 1e999}', b"\x00", b'{"lr": 0}', LATIN]
 )
 def test_files_that_are_no_configuration(tmp_path, text):
     path = tmp_path / "config.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="config.json"):
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match="config.json is no valid JSON" if text == LATIN else "config.json"):
         read_config(path)
-
-
-def test_files_that_cannot_be_read(tmp_path):
     for path in (tmp_path, tmp_path / "none.json"):
         with pytest.raises(ValueError, match=f"^the file {path} cannot be read: "):
             read_config(path)
-    (tmp_path / "latin.json").write_bytes(b'{"data": "\xff"}')
-    with pytest.raises(ValueError, match="latin.json is no valid JSON"):
-        read_config(tmp_path / "latin.json")
 
 
 @given(st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=5), VALUES, max_size=4))

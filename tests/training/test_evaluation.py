@@ -4,27 +4,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
-import pyro
 import pytest
 import torch
 
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import evaluation
-from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.evaluation import active_units, evaluate_rows, log_likelihoods, mean_bounds
-from tests.training.cases import TINY, images, table
-
-
-def _fitted(data, **options):
-    config = resolve(dataclasses.replace(TINY, **options), data)
-    data = modelled(config, data)
-    with pyro.settings.context(module_local_params=True):
-        return build_model(config, data), data, config
+from tests.training.cases import built, images, table
 
 
 def _evaluate(spvae, rows, config, **options):
@@ -40,7 +30,7 @@ def _evaluate(spvae, rows, config, **options):
 
 
 def test_results_are_means_over_rows():
-    spvae, data, config = _fitted(images(), samples=2000, seed=3, chunk_size=4096)
+    spvae, data, config = built(images(), samples=2000, seed=3, chunk_size=4096)
     results, per_datum, _ = _evaluate(spvae, data.test, config)
     assert per_datum.dtype == torch.float64 and per_datum.shape == (10,)
     torch.manual_seed(noise_seed(3, 0, stream=3))  # ten rows are one block
@@ -57,7 +47,7 @@ def test_results_are_means_over_rows():
 @pytest.mark.parametrize("structure", ["poon-domingos", "whole"])
 def test_bounds_and_their_parts(structure):
     options = {"delta": 2} if structure == "poon-domingos" else {}
-    spvae, data, _ = _fitted(images(), structure=structure, units=2, **options)
+    spvae, data, _ = built(images(), structure=structure, units=2, **options)
     elbo = mean_bounds(spvae, CircuitELBO(2, alpha=1.0), data.test, 0)
     assert elbo["elbo"] == pytest.approx(elbo["reconstruction"] - elbo["latent_kl"] - elbo["tree_kl"], abs=1e-4)
     assert elbo["tree_kl"] >= 0
@@ -69,7 +59,7 @@ def test_bounds_and_their_parts(structure):
 @pytest.mark.parametrize("size", [256, 4])
 def test_latent_sites(size, monkeypatch):
     """Divergences are what the bound has, and its dimensions add up to them, whatever the blocks."""
-    spvae, data, config = _fitted(images(), leaf="hvae", units=2, particles=200)
+    spvae, data, config = built(images(), leaf="hvae", units=2, particles=200)
     monkeypatch.setattr(evaluation, "_BOUND_ROWS", size)
     results, _, dimensions = _evaluate(spvae, data.test, config)
     assert results["kl"].keys() == results["active_units"].keys() == {"z2", "z1"}
@@ -82,7 +72,7 @@ def test_latent_sites(size, monkeypatch):
 
 
 def test_the_noise_is_the_same_each_time_and_that_of_others_is_left_alone():
-    spvae, data, _ = _fitted(images())
+    spvae, data, _ = built(images())
     elbo = CircuitELBO(2)
     state = torch.get_rng_state()
     first = mean_bounds(spvae, elbo, data.test, 0)
@@ -92,7 +82,7 @@ def test_the_noise_is_the_same_each_time_and_that_of_others_is_left_alone():
 
 
 def test_blocks_cover_every_row_once(monkeypatch):
-    spvae, data, _ = _fitted(images())
+    spvae, data, _ = built(images())
     elbo = CircuitELBO(2)
     blocks = []
     bound = elbo.bound
@@ -104,14 +94,14 @@ def test_blocks_cover_every_row_once(monkeypatch):
 
 
 def test_a_row_has_the_same_log_likelihood_whatever_comes_after_it():
-    spvae, data, _ = _fitted(images(rows=80), samples=5)
+    spvae, data, _ = built(images(rows=80), samples=5)
     rows = data.train[:]
     some = log_likelihoods(spvae, rows[:32], samples=5, chunk_size=4, seed=0)
     assert torch.equal(log_likelihoods(spvae, rows, samples=5, chunk_size=4, seed=0)[:32], some)
 
 
 def test_marginals_of_what_was_seen():
-    spvae, data, config = _fitted(images())
+    spvae, data, config = built(images())
     seen = torch.ones(1, 4, 4, dtype=torch.bool)
     everything, same = (_evaluate(spvae, data.test, config, observed=mask) for mask in (None, seen))
     # a mask changes the order of sums, not what they are of
@@ -124,14 +114,14 @@ def test_marginals_of_what_was_seen():
 
 
 def test_a_split_of_one_row_has_no_spread():
-    spvae, data, config = _fitted(images())
+    spvae, data, config = built(images())
     results, *_ = _evaluate(spvae, data.test[:1], config)
     assert results["rows"] == 1 and math.isfinite(results["log_likelihood"])
     assert results["standard_error"] is None and results["active_units"] == {"z": None}
 
 
 def test_active_units_are_the_latent_dimensions_that_follow_the_data():
-    spvae, data, _ = _fitted(images())
+    spvae, data, _ = built(images())
     encoder = spvae.leaf_guide.z.network
     with torch.no_grad():
         for weight in encoder.stacks[0].weights:
@@ -149,13 +139,13 @@ def test_active_units_are_the_latent_dimensions_that_follow_the_data():
 
 
 def test_bits_per_dim_of_dequantised_and_of_continuous_values():
-    _, data, _ = _fitted(images(levels=256))
+    _, data, _ = built(images(levels=256))
     assert data.bits_per_dim(-30.0) == pytest.approx(30.0 / 16 / math.log(2) + 8)
-    _, data, _ = _fitted(table())
+    _, data, _ = built(table())
     assert data.bits_per_dim(-30.0) is None
 
 
 def test_numbers_that_are_not_finite_are_refused():
-    spvae, data, config = _fitted(table())
+    spvae, data, config = built(table())
     with pytest.raises(ValueError, match="^the mean log-likelihood is -inf; look for values"):
         _evaluate(spvae, data.test[:] * 1e25, config)

@@ -16,7 +16,7 @@ from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume
 from pyro_spvae.training.trainer import Trainer
-from tests.training.cases import images, table
+from tests.training.cases import images, same, stopped_after, table
 
 OPTIONS = {"epochs": 6, "batch_size": 16, "lr": 0.02, "particles": 2}
 
@@ -32,9 +32,8 @@ def rows(number=60):
     return shared + 0.3 * torch.randn(number, 4, generator=generator, dtype=torch.float64)
 
 
-def same(one, other):
-    state, others = one.state_dict(), other.state_dict()
-    return all(torch.equal(state[key], others[key]) for key in state)
+def alike(one, other):
+    return same(one.state_dict(), other.state_dict())
 
 
 def test_the_bound_rises_and_the_best_parameters_stay():
@@ -45,18 +44,17 @@ def test_the_bound_rises_and_the_best_parameters_stay():
     assert spvae.log_likelihood(x, num_samples=50).mean() > make().log_likelihood(x, num_samples=50).mean() + 1
 
 
-def test_float64_is_kept_to_the_last_bit():
+def test_float64_is_kept_to_the_last_bit(monkeypatch):
     spvae, x = make(), rows()
     assert x.dtype == torch.float64
-    seen = []
-    forward = Trainer._step
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Trainer,
-            "_step",
-            lambda self, o, values, *rest, **named: seen.append(values) or forward(self, o, values, *rest, **named),
-        )
-        spvae.fit(x, x, **(OPTIONS | {"epochs": 1}))
+    seen, step = [], Trainer._step
+
+    def recorded(self, objective, values, *args, **options):
+        seen.append(values)
+        return step(self, objective, values, *args, **options)
+
+    monkeypatch.setattr(Trainer, "_step", recorded)
+    spvae.fit(x, x, **(OPTIONS | {"epochs": 1}))
     drawn = torch.cat(seen)
     assert torch.equal(drawn.sort(0).values, x.sort(0).values)
 
@@ -70,12 +68,12 @@ def test_missing_entries_may_hold_anything():
     one.fit(holes, observed=observed, **OPTIONS)
     other.fit(zeros, observed=observed, **OPTIONS)
     full.fit(x, **OPTIONS)
-    assert same(one, other) and not same(one, full)
+    assert alike(one, other) and not alike(one, full)
     half = torch.tensor([True, True, False, False])
     again, broadcast = make(), make()
     again.fit(x, x, observed=half, validation_observed=half, **OPTIONS)
     broadcast.fit(x, x, observed=half.expand(60, 4), validation_observed=half.expand(60, 4), **OPTIONS)
-    assert same(again, broadcast)
+    assert alike(again, broadcast)
 
 
 def test_rows_of_a_data_set_are_drawn_anew():
@@ -85,25 +83,20 @@ def test_rows_of_a_data_set_are_drawn_anew():
     assert len(lines) == 2 and lines[1]["step"] == 4
 
 
-def test_stopped_and_resumed_is_as_if_it_never_had_been(tmp_path, monkeypatch):
+def test_stopped_and_resumed_is_as_if_it_never_had_been(tmp_path):
     whole_run, stopped = make(), make()
     lines = whole_run.fit(rows(), **OPTIONS)
-    advance = Trainer._advance
-    monkeypatch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 9)
-    with pytest.raises(
-        KeyboardInterrupt,
-        match=r"^stopped after step 9, everything is saved; continue with: fit\(..., out=.*run, resume=True\)$",
-    ):
+    message = r"^stopped after step 9, everything is saved; continue with: fit\(..., out=.*run, resume=True\)$"
+    with stopped_after(9, match=message):
         stopped.fit(rows(), out=tmp_path / "run", **OPTIONS)
-    monkeypatch.undo()
     with pytest.raises(ValueError, match="was fitted from Python; continue it by spvae.fit"):
         resume(tmp_path / "run")
     RunFolder(tmp_path / "run").append_metrics({"epoch": 99})  # of a validation after the checkpoint
     fresh = make()
     again = fresh.fit(rows(), out=tmp_path / "run", resume=True, **OPTIONS)
-    assert same(fresh, whole_run)
+    assert alike(fresh, whole_run)
     assert [line["val_elbo"] for line in again] == [line["val_elbo"] for line in lines]
-    assert same(SPVAE.load(tmp_path / "run"), whole_run)
+    assert alike(SPVAE.load(tmp_path / "run"), whole_run)
     run = open_run(tmp_path / "run")
     assert run.values.high == float(rows().max())
     with pytest.raises(ValueError, match="was fitted from Python and does not know its data; give --data"):
@@ -115,19 +108,15 @@ def test_resuming_what_is_not_there_starts(tmp_path):
     assert len(RunFolder(tmp_path / "run").read_metrics()) == 6
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"lr": 0.5}, "lr is 0.5, but the run .* was started with 0.02"),
-        ({"x": rows(59)}, "rows is 59, but the run .* was started with 60"),
-        ({"latent_dim": 3}, "the run .* was started with a model of another architecture"),
-    ],
-)
-def test_other_runs_are_not_resumed(tmp_path, options, message):
+def test_other_runs_are_not_resumed(tmp_path):
     make().fit(rows(), out=tmp_path / "run", **OPTIONS)
-    x, spvae = options.pop("x", rows()), make(options.pop("latent_dim", 2))
-    with pytest.raises(ValueError, match=f"^{message}"):
-        spvae.fit(x, out=tmp_path / "run", resume=True, **(OPTIONS | options))
+    for spvae, x, options, message in (
+        (make(), rows(), {"lr": 0.5}, "lr is 0.5, but the run .* was started with 0.02"),
+        (make(), rows(59), {}, "rows is 59, but the run .* was started with 60"),
+        (make(latent_dim=3), rows(), {}, "the run .* was started with a model of another architecture"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            spvae.fit(x, out=tmp_path / "run", resume=True, **(OPTIONS | options))
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The life cycle of a user's own parts in training; started as a program, what one of several processes does."""
+"""The life cycle of a user's own parts in training, in one process and in each of several."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import pyro.distributions as dist
 import pytest
@@ -20,7 +17,8 @@ from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import evaluate_rows
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
-from tests.cli_cases import processes
+from tests.cli_cases import Forked
+from tests.training.cases import same
 
 EPOCHS, STEPS = 4, 12  # of 18 rows, 3 batches of 6
 OPTIONS = {"epochs": EPOCHS, "batch_size": 6, "patience": 9, "lr": 0.02, "particles": 2}
@@ -107,32 +105,23 @@ def broken(kind, path, after):
     return first, saved, second
 
 
-def assert_same(one, other):
-    for name, value in one.items():
-        assert torch.equal(value, other[name]), name
-
-
 def calls(trained, kind):
     return [rest for name, *rest in trained.spvae.leaf.prior.calls if name == kind]
 
 
 class TestDiary:
-    def test_the_calls_of_a_run(self, tmp_path):
+    def test_the_calls_of_a_run_and_what_they_left(self, tmp_path):
         made = trainer(Diary(), tmp_path / "run")
         made.run()
         (first, *between, last) = made.spvae.leaf.prior.calls
         assert first == ("start", 7) and last == ("prepare_evaluation", False, False)
         assert between == [("advance", step / STEPS) for step in range(STEPS)]
-
-    def test_what_they_left_is_kept(self, tmp_path):
-        made = trainer(Diary(), tmp_path / "run")
-        made.run()
         best, last = (made.folder.load(name)["model"] for name in ("best.pt", "last.pt"))
         scale = 2.0 - (3 * made.best_epoch - 1) / STEPS
         assert best["leaf.prior.scale"] == pytest.approx(scale) and made.best_epoch > 1
         assert best["leaf.prior.log_normaliser"] == pytest.approx(torch.tensor(scale).log().item() + 3)
         assert last["leaf.prior.log_normaliser"] == 0, "no step computes it"
-        assert_same(SPVAE.load(made.folder.path).state_dict(), made.spvae.state_dict())
+        assert same(SPVAE.load(made.folder.path).state_dict(), made.spvae.state_dict())
 
     def test_figures_prepare_once_more_and_by_themselves(self):
         spvae = make(Diary(rows=0))
@@ -156,8 +145,8 @@ class TestDiary:
         first, _, second = broken(Diary, tmp_path, after)
         assert calls(first, "advance") + calls(second, "advance") == calls(whole, "advance")
         assert calls(first, "prepare_evaluation") == [] and len(calls(second, "prepare_evaluation")) == 1
-        assert_same(second.spvae.state_dict(), whole.spvae.state_dict())
-        assert_same(second.folder.load("best.pt")["model"], whole.folder.load("best.pt")["model"])
+        assert same(second.spvae.state_dict(), whole.spvae.state_dict())
+        assert same(second.folder.load("best.pt")["model"], whole.folder.load("best.pt")["model"])
 
 
 class TestChain:
@@ -168,9 +157,9 @@ class TestChain:
         _, saved, second = broken(Chain, tmp_path, after)
         assert saved["processes"][0].keys() == {"leaf.prior.state"}
         assert saved["processes"][0]["leaf.prior.state"].abs().max() > 0.1
-        assert_same(second.spvae.state_dict(), whole.spvae.state_dict())
+        assert same(second.spvae.state_dict(), whole.spvae.state_dict())
         last, other = (made.folder.load("last.pt") for made in (whole, second))
-        assert_same(last["model"], other["model"])
+        assert same(last["model"], other["model"])
         assert torch.equal(other["processes"][0]["leaf.prior.state"], last["model"]["leaf.prior.state"])
 
     def test_matters(self, tmp_path):
@@ -210,8 +199,7 @@ def state(made):
 def two(tmp_path_factory):
     """The folder of two processes, and what each of them left."""
     folder = tmp_path_factory.mktemp("two")
-    done = processes(2, "tests.training.test_life_cycle", folder)
-    assert done.returncode == 0, done.stderr
+    Forked(main, folder, number=2).succeed()
     return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -225,12 +213,12 @@ class TestProcesses:
     def test_each_goes_on_from_its_own_bit_for_bit(self, two):
         for result in two[1]:
             assert torch.equal(result["resumed"], result["chain"][-1])
-            assert_same(result["models"][1], result["models"][0])
+            assert same(result["models"][1], result["models"][0])
 
     def test_all_end_with_one_model(self, two):
         for one, other in zip(*(result["models"] for result in two[1]), strict=True):
-            assert_same(one, other)
-            assert_same(one, two[1][0]["models"][0])
+            assert same(one, other)
+            assert same(one, two[1][0]["models"][0])
 
     def test_another_number_of_processes_cannot_go_on(self, two, tmp_path):
         message = (
@@ -238,10 +226,3 @@ class TestProcesses:
         )
         with pytest.raises(ValueError, match=message):
             trainer(Chain(), tmp_path / "run").load_state(RunFolder(two[0] / "broken").load("last.pt"), [])
-
-
-if __name__ == "__main__":
-    from tests.training import test_life_cycle  # by which name the prior is found again
-
-    torch.set_num_threads(1)
-    test_life_cycle.main(Path(sys.argv[1]))

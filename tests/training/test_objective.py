@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import pyro
 import pytest
 import torch
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
@@ -18,14 +17,12 @@ from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import VAE
 from pyro_spvae.training import job as job_module
-from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.job import set_up
 from pyro_spvae.training.objective import as_bound, build_loss, build_objective, check_objective
-from pyro_spvae.training.trainer import Trainer
 from tests.helpers import small_spvae
 from tests.infer.test_single_leaf import Scored
-from tests.training.cases import TINY, images
+from tests.training.cases import TINY, built, images, trainer_of
 
 STOCK = {
     "trace-elbo": Trace_ELBO,
@@ -36,13 +33,7 @@ STOCK = {
 
 
 def trainer(objective, **options):
-    data = images(levels=2)
-    config = resolve(dataclasses.replace(TINY, objective=objective, structure="whole", units=1, **options), data)
-    data = modelled(config, data)
-    pyro.set_rng_seed(0)
-    with pyro.settings.context(module_local_params=True):
-        spvae = build_model(config, data)
-    return Trainer(spvae, data.train, data.validation, config)
+    return trainer_of(*built(images(levels=2), objective=objective, structure="whole", units=1, **options))
 
 
 @pytest.mark.parametrize(

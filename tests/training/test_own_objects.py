@@ -23,8 +23,8 @@ from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import HVAE
 from pyro_spvae.training.batches import Batches
 from pyro_spvae.training.run import open_run
-from pyro_spvae.training.trainer import Trainer
 from tests.helpers import small_spvae
+from tests.training.cases import same, stopped_after, untimed
 
 OPTIONS = {"epochs": 2, "batch_size": 8, "patience": 9}
 PLATES = {"vectorize_particles": True, "max_plate_nesting": 2}
@@ -55,12 +55,7 @@ def two_layers():
 def fit(spvae, **options):
     """The parameters that a model ends with, and its metrics without timings."""
     lines = spvae.fit(rows(), rows(8), **(OPTIONS | options))
-    timings = ("seconds", "images_per_second")
-    return spvae.state_dict(), [{k: v for k, v in line.items() if k not in timings} for line in lines]
-
-
-def assert_same(state, other):
-    assert all(torch.equal(value, other[name]) for name, value in state.items())
+    return spvae.state_dict(), [untimed(line) for line in lines]
 
 
 def first_batch():
@@ -90,8 +85,7 @@ class TestObjective:
     def test_is_the_one_that_it_names_bit_for_bit(self, make, objective, named, warmup):
         state, lines = fit(make(), objective=objective, warmup=warmup)
         other, other_lines = fit(make(), particles=3, warmup=warmup, **named)
-        assert lines == other_lines
-        assert_same(state, other)
+        assert lines == other_lines and same(state, other)
 
     @pytest.mark.parametrize(
         ("objective", "ours"),
@@ -129,7 +123,7 @@ class TestOptimiser:
         for own, made in ((function, circuit()), (function(spvae.parameters()), spvae)):
             other, other_lines = fit(made, optimiser=own, schedule=schedule)
             assert lines == other_lines
-            assert_same(state, other)
+            assert same(state, other)
 
     @pytest.mark.parametrize("kind", [torch.optim.NAdam, torch.optim.Rprop, torch.optim.RMSprop, torch.optim.Adafactor])
     def test_any_of_torch_is_taken_and_moves_what_it_holds(self, kind):
@@ -157,8 +151,7 @@ class TestBeta:
     def test_equal_ones_are_one_number_and_rise_in_warm_up(self):
         state, lines = fit(two_layers(), beta={"z1": 0.5, "z2": 0.5}, warmup=2)
         other, other_lines = fit(two_layers(), beta=0.5, warmup=2)
-        assert lines == other_lines
-        assert_same(state, other)
+        assert lines == other_lines and same(state, other)
 
 
 class TestRuns:
@@ -170,14 +163,13 @@ class TestRuns:
         return {"objective": objective, "optimiser": optimiser, "beta": {"z2": 0.5}} | more
 
     @pytest.fixture
-    def stopped(self, tmp_path, monkeypatch):
+    def stopped(self, tmp_path):
         """Stops a run in the middle of its second epoch."""
 
         def stop(**more):
-            advance, spvae = Trainer._advance, two_layers()
+            spvae = two_layers()
             options = self.options(spvae, **more)
-            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-                patch.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 4)
+            with stopped_after(4):
                 fit(spvae, out=tmp_path / "run", **options)
             return tmp_path / "run", spvae, options
 
@@ -195,9 +187,8 @@ class TestRuns:
         state, lines = fit(spvae, out=run, resume=True, **options)
         unbroken = two_layers()
         other, other_lines = fit(unbroken, **self.options(unbroken, **more))
-        assert lines == other_lines
-        assert_same(state, other)
-        assert_same(open_run(run).spvae.state_dict(), other)
+        assert lines == other_lines and same(state, other)
+        assert same(open_run(run).spvae.state_dict(), other)
 
     def test_are_named(self, stopped):
         run, *_ = stopped()
@@ -232,15 +223,11 @@ HAS = "is given, but objective is a CircuitELBO, which has its own; leave it out
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        *(({"objective": OURS, name: value}, f"{name} {HAS}") for name, value in (("particles", 3), ("alpha", 0.5))),
         *(
             ({"objective": OURS, name: value}, f"{name} {HAS}")
-            for name, value in (("kl", "sample"), ("reduce", "leaf"))
+            for name, value in {"particles": 3, "alpha": 0.5, "kl": "sample", "reduce": "leaf"}.items()
         ),
-        (
-            {"objective": Trace_ELBO(), "gradient": "dreg"},
-            "gradient is given, but objective is a Trace_ELBO, which has",
-        ),
+        ({"objective": Trace_ELBO(), "gradient": "dreg"}, "gradient is given, but objective is a Trace_ELBO, which h"),
         ({"objective": CircuitELBO}, "objective is the class CircuitELBO; a name, CircuitELBO or an ELBO of Pyro is"),
         ({"objective": TraceGraph_ELBO()}, "objective is a TraceGraph_ELBO; CircuitELBO and Pyro's Trace_ELBO, "),
         *(({"objective": kind()}, f"objective is a {kind.__name__}, but the circuit has 8 leaves, ") for kind in PYROS),

@@ -6,135 +6,93 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-import torch
 
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume, train
-from pyro_spvae.training.trainer import Trainer
-from tests.training import killer
-from tests.training.cases import TINY
-
-TIMINGS = ("seconds", "images_per_second", "train_seconds")
-
-
-def outcome(path):
-    """Parameters, optimiser, metrics and results of a run, without timings."""
-    folder = RunFolder(path)
-    metrics = [{k: v for k, v in line.items() if k not in TIMINGS} for line in folder.read_metrics()]
-    results = {k: v for k, v in json.loads((path / "results.json").read_text()).items() if k not in TIMINGS}
-    return folder.load("best.pt")["model"], folder.load("last.pt"), metrics, results
-
-
-def assert_same(one, other):
-    (best, last, metrics, results), (other_best, other_last, other_metrics, other_results) = one, other
-    assert metrics == other_metrics
-    assert results == other_results
-    for key, value in best.items():
-        assert torch.equal(value, other_best[key]), key
-    for key, value in last["model"].items():
-        assert torch.equal(value, other_last["model"][key]), key
-    for name, state in last["optimiser"]["state"].items():
-        for key, value in state.items():
-            assert torch.equal(value, other_last["optimiser"]["state"][name][key])
-    assert last["schedule"] == other_last["schedule"]
+from tests.cli_cases import Forked, command
+from tests.training.cases import TINY, assert_same_outcome, stopped_after
+from tests.training.killer import CONFIG, MOMENTS, act
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """The folder that the killer filled, and its report."""
+def whole(tmp_path_factory):
+    """A run that was never stopped, and its configuration."""
     folder = tmp_path_factory.mktemp("killed")
     np.save(folder / "data.npy", np.random.default_rng(0).integers(0, 100, (120, 4, 4), dtype=np.uint8))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.killer", str(folder)],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder, json.loads((folder / "report.json").read_text()), done.stderr
+    config = dataclasses.replace(CONFIG, data=str(folder / "data.npy"))
+    Forked(act, None, train, config, folder / "whole").succeed()
+    return folder / "whole", config
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
 class TestKilled:
-    @pytest.mark.parametrize("name", killer.CASES)
-    def test_at_a_chosen_moment(self, killed, name):
-        folder, report, errors = killed
-        assert report["whole"] == [0] and report[name] == [-9, 0], errors
-        assert_same(outcome(folder / name), outcome(folder / "whole"))
+    """By one process and by two, each time in new ones."""
 
-    @pytest.mark.parametrize("seconds", killer.TIMES)
-    def test_at_any_moment(self, killed, seconds):
-        folder, report, errors = killed
-        name = f"after {seconds} seconds"
-        assert report[name][-1] == 0 or report[name] == [-9], errors
-        assert_same(outcome(folder / name), outcome(folder / "whole"))
+    def go_on(self, whole, run):
+        path, config = whole
+        if run.exists():
+            assert not RunFolder(run).is_finished
+            Forked(act, None, resume, run).succeed()
+        else:  # nothing was there yet
+            Forked(act, None, train, config, run).succeed()
+        assert_same_outcome(run, path)
+        names = {path.name for path in run.iterdir()}
+        assert names - {"last.pt.partial"} == {path.name for path in path.iterdir()}
 
-    def test_two_processes(self, killed):
-        folder, report, errors = killed
-        assert report["two"] == [-9, 0], errors
-        assert_same(outcome(folder / "two"), outcome(folder / "whole of two"))
+    @pytest.mark.parametrize("moment", MOMENTS)
+    def test_at_a_chosen_moment(self, whole, tmp_path, moment):
+        assert Forked(act, moment, train, whole[1], tmp_path / "run").codes == [-9]
+        hidden = [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+        assert len(hidden) == (moment == "while the folder is made")
+        self.go_on(whole, tmp_path / "run")
 
-    def test_a_refusal_ends_both_processes_and_is_told_once(self, killed):
-        _, report, errors = killed
-        assert report["whole of two"] == [0, 2], errors
-        assert errors.count("Error: out is") == 1
+    @pytest.mark.parametrize("seconds", [0.3, 0.5])
+    def test_at_any_moment(self, whole, tmp_path, seconds):
+        """From outside, wherever it is; or it has ended before."""
+        if Forked(act, None, train, whole[1], tmp_path / "run", after=seconds).codes == [-9]:
+            self.go_on(whole, tmp_path / "run")
+        assert_same_outcome(tmp_path / "run", whole[0])
 
-    def test_nothing_else_is_left(self, killed):
-        folder, report, _ = killed
-        hidden = [path.name for path in folder.iterdir() if path.name.startswith(".")]
-        assert len(hidden) == 1, "the folder that was being made"
-        for name in report:
-            names = {path.name for path in (folder / name).iterdir()}
-            assert names - {"last.pt.partial"} == {path.name for path in (folder / "whole").iterdir()}
+    def test_two_processes(self, whole, tmp_path):
+        (tmp_path / "config.json").write_text(json.dumps(whole[1].to_dict()))
+        run, other = (
+            [command, "train", "--config", tmp_path / "config.json", "--out", tmp_path / name, "--quiet"]
+            for name in ("run", "whole")
+        )
+        Forked(act, None, *other, number=2).succeed()
+        assert set(Forked(act, "in the middle of an epoch", *run, number=2).codes) == {-9}
+        Forked(act, None, command, "train", "--resume", tmp_path / "run", "--quiet", number=2).succeed()
+        assert_same_outcome(tmp_path / "run", tmp_path / "whole")
+        again = Forked(act, None, *other, number=2)
+        assert again.codes == [2, 2] and again.stderr.count("Error: out is") == 1, "both end, one tells"
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """They would take longer than all the rest."""
+@pytest.fixture
+def stopped(tmp_path, monkeypatch):
+    """A run without pictures that was interrupted after its first epoch, of data beside it, and its configuration."""
     monkeypatch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    config = dataclasses.replace(TINY, data=str(tmp_path / "data.npy"), epochs=4, patience=9)
+    with stopped_after(3, match="continue with: pyro-spvae train --"):
+        train(config, tmp_path / "run")
+    return tmp_path / "run", config
 
 
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "data.npy"
-    np.save(path, np.random.default_rng(0).normal(size=(40, 3)))
-    return path
-
-
-@pytest.fixture
-def stopped(tmp_path, file, monkeypatch):
-    """A run that was interrupted after its first epoch."""
-    advance = Trainer._advance
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt, match="continue with: pyro-spvae train --"):
-        patched.setattr(Trainer, "_advance", lambda self, *args: advance(self, *args) or self.step == 3)
-        train(dataclasses.replace(TINY, data=str(file), epochs=4, patience=9), tmp_path / "run")
-    return tmp_path / "run"
-
-
-def test_a_stopped_run_goes_on(stopped, tmp_path, file):
-    lines = []
-    resume(stopped, report=lines.append)
-    assert lines[0] == f"resuming    {stopped} after step 3"
-    train(dataclasses.replace(TINY, data=str(file), epochs=4, patience=9), tmp_path / "whole")
-    assert_same(outcome(stopped), outcome(tmp_path / "whole"))
-
-
-def test_what_the_run_was_started_with_may_be_said_again(stopped):
-    resume(stopped, {"epochs": 4, "lr": TINY.lr, "device": "cpu"})
-    assert RunFolder(stopped).is_finished
+def test_a_stopped_run_goes_on(stopped, tmp_path):
+    """What it was started with may be said again."""
+    (run, config), lines = stopped, []
+    resume(run, {"epochs": 4, "lr": TINY.lr, "device": "cpu"}, report=lines.append)
+    assert lines[0] == f"resuming    {run} after step 3"
+    train(config, tmp_path / "whole")
+    assert_same_outcome(run, tmp_path / "whole")
 
 
 def other_checkpoint(run):
     """Puts the checkpoint of another architecture into a run."""
-    data, other = json.loads((run / "config.json").read_text())["data"], run.with_name("other")
-    train(dataclasses.replace(TINY, data=data, latent_dim=3), other)
+    other = run.with_name("other")
+    train(dataclasses.replace(TINY, data=str(run.with_name("data.npy")), latent_dim=3), other)
     (run / "last.pt").write_bytes((other / "last.pt").read_bytes())
 
 
@@ -154,7 +112,7 @@ def option(**changes):
     return lambda run: changes
 
 
-REFUSALS = {
+REFUSED = {
     "other data": (
         option(data="digits"),
         "^data is 'digits', but the run .* was started with '.*data.npy'; leave it out to resume",
@@ -167,10 +125,7 @@ REFUSALS = {
         "^the data .*data.npy are not those that the run .* was started with",
     ),
     "no data": (lambda run: run.with_name("data.npy").unlink(), "data.npy"),
-    "no metrics": (
-        lambda run: (run / "metrics.jsonl").unlink(),
-        "metrics.jsonl has 0 lines, but last.pt counts 1 validations",
-    ),
+    "no metrics": (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl has 0 lines, but last.pt counts 1 "),
     "finished": (
         lambda run: resume(run) and None,
         "is finished, there is nothing to resume; train another one from its config",
@@ -184,11 +139,12 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize(("change", "message"), REFUSALS.values(), ids=REFUSALS)
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
 def test_refusals_leave_every_file_as_it_was(stopped, change, message):
-    changes = change(stopped)
-    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    run, _ = stopped
+    changes = change(run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=message) as caught:
-        resume(stopped, changes)
+        resume(run, changes)
     assert "\n" not in str(caught.value)
-    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -11,7 +11,6 @@ import os
 import pytest
 import torch
 
-from pyro_spvae.checkpoint import FORMAT
 from pyro_spvae.training.run_folder import RunFolder
 
 BARE = ["config.json", "data.json", "figures"]
@@ -71,20 +70,14 @@ def test_a_full_disk_is_told_in_one_sentence_and_loses_nothing(folder):
         folder.append_metrics({"epoch": 2})
 
 
-def test_metrics_are_appended_in_order(folder):
+def test_metrics_are_appended_in_order_and_a_line_that_was_cut_off_is_not_read(folder):
     lines = [{"epoch": i, "elbo": -i / 3} for i in range(3)]
     for line in lines:
         folder.append_metrics(line)
-    assert folder.read_metrics() == lines
-    assert (folder.path / "metrics.jsonl").read_text().count("\n") == 3
-
-
-def test_a_line_that_was_cut_off_is_not_read(folder):
-    folder.append_metrics({"epoch": 1})
-    folder.append_metrics({"epoch": 2})
     path = folder.path / "metrics.jsonl"
+    assert folder.read_metrics() == lines and path.read_text().count("\n") == 3
     path.write_bytes(path.read_bytes()[:-4])
-    assert folder.read_metrics() == [{"epoch": 1}]
+    assert folder.read_metrics() == lines[:2]
 
 
 def test_rewinding_takes_back_what_came_after_the_checkpoint(folder):
@@ -95,12 +88,6 @@ def test_rewinding_takes_back_what_came_after_the_checkpoint(folder):
     assert (folder.path / "best.pt").exists()
     assert folder.rewind(0) == folder.read_metrics() == []
     assert not (folder.path / "best.pt").exists()
-
-
-def test_checkpoints_carry_a_format(folder):
-    folder.save("good.pt", {"x": torch.ones(2), "name": "run", "none": None})
-    state = folder.load("good.pt")
-    assert state["format"] == FORMAT and state["name"] == "run" and torch.equal(state["x"], torch.ones(2))
 
 
 def test_a_run_is_replaced_when_asked_to(folder):
@@ -116,10 +103,6 @@ def test_only_a_folder_without_checkpoint_is_discarded(tmp_path):
     empty.discard_unless_trained()
     trained.discard_unless_trained()
     assert not empty.path.exists() and _names(trained) == sorted([*BARE, "last.pt"])
-
-
-def test_opening(folder):
-    assert RunFolder.open(folder.path).path == folder.path
 
 
 EXISTS, NO_RUN = "exists already; choose another folder", "exists and is no run, so it is not"

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import signal
+from types import SimpleNamespace
 
 import pyro
 import pytest
@@ -17,14 +17,13 @@ from pyro_spvae import poon_domingos
 from pyro_spvae.data import DataSet, Values
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import trainer as trainer_module
-from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import TERMS
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 from tests.helpers import small_spvae
-from tests.training.cases import TINY, images, table
+from tests.training.cases import TINY, built, images, same, stopped_after, table, trainer_of, untimed
 
 
 @pytest.fixture
@@ -32,15 +31,10 @@ def make(tmp_path):
     """Makes trainers, each with a folder of its own and options over the tiny configuration."""
 
     def trainer(data=None, report=lambda line: None, loggers=(), folder=True, **options):
-        data = table() if data is None else data
-        config = resolve(dataclasses.replace(TINY, **options), data)
-        pyro.set_rng_seed(config.seed)
-        data = modelled(config, data)
-        with pyro.settings.context(module_local_params=True):
-            spvae = build_model(config, data)
+        spvae, data, config = built(table() if data is None else data, **options)
         path = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
         kept = RunFolder.create(path, config.to_dict(), {}) if folder else None
-        made = Trainer(spvae, data.train, data.validation, config, kept, report=report, loggers=loggers)
+        made = trainer_of(spvae, data, config, kept, report=report, loggers=loggers)
         made.data = data
         return made
 
@@ -59,14 +53,8 @@ def script(trainer, monkeypatch, bounds):
     return states
 
 
-def same(state, other):
-    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
-
-
 def test_training_raises_the_bound(make):
-    trainer = make(images(levels=2), epochs=12, patience=30, lr=0.05)
-    trainer.run()
-    bounds = [line["elbo"] for line in trainer.folder.read_metrics()]
+    bounds = [line["elbo"] for line in make(images(levels=2), epochs=12, patience=30, lr=0.05).run()]
     assert bounds[-1] > bounds[0] + 0.1
     assert all(math.isfinite(bound) for bound in bounds)
 
@@ -131,8 +119,7 @@ def test_the_learning_rate_is_halved_after_a_third_of_the_patience(make, monkeyp
 def test_an_improvement_resets_the_wait(make, monkeypatch):
     trainer = make(epochs=6, patience=6, lr=0.008)
     script(trainer, monkeypatch, [-5.0, -6.0, -4.0, -6.0, -3.0, -6.0])
-    trainer.run()
-    assert {line["lr"] for line in trainer.folder.read_metrics()} == {0.008}
+    assert {line["lr"] for line in trainer.run()} == {0.008}
 
 
 def test_metrics_and_checkpoint_say_where_training_stands(make):
@@ -148,9 +135,7 @@ def test_metrics_and_checkpoint_say_where_training_stands(make):
 
 def test_one_line_is_reported_for_an_epoch(make):
     lines = []
-    trainer = make(report=lines.append, epochs=3, patience=3)
-    trainer.run()
-    metrics = trainer.folder.read_metrics()
+    metrics = make(report=lines.append, epochs=3, patience=3).run()
     assert len(lines) == 3
     for number, (line, values) in enumerate(zip(lines, metrics, strict=True), start=1):
         assert line.split()[:2] == ["epoch", str(number)]
@@ -212,17 +197,16 @@ def test_a_validation_bound_that_is_not_finite_ends_training(make, monkeypatch, 
     states = script(trainer, monkeypatch, [-1.0] * (epoch - 1) + [math.nan])
     with pytest.raises(ValueError, match=f"^the val_elbo became nan at step {2 * epoch}; "):
         trainer.run()
-    assert len(states) == epoch
-    if epoch == 2:
-        assert same(trainer.folder.load("last.pt")["model"], states[0])
-        assert len(trainer.folder.read_metrics()) == 1
-    else:
-        assert {path.name for path in trainer.folder.path.iterdir()} == {"config.json", "data.json", "figures"}
+    assert len(states) == epoch and len(trainer.folder.read_metrics()) == epoch - 1
+    kept = {path.name for path in trainer.folder.path.iterdir()} - {"config.json", "data.json", "figures"}
+    assert kept == (set() if epoch == 1 else {"metrics.jsonl", "best.pt", "last.pt"})
+    assert epoch == 1 or same(trainer.folder.load("last.pt")["model"], states[0])
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_pyros_global_state_is_left_as_it_was(make, monkeypatch, fails):
+def test_global_state_is_left_as_it_was(make, monkeypatch, fails):
     trainer = make()
+    state = torch.get_rng_state()
     if fails:
         script(trainer, monkeypatch, [math.nan])
         with pytest.raises(ValueError, match="^the val_elbo became nan"):
@@ -232,12 +216,6 @@ def test_pyros_global_state_is_left_as_it_was(make, monkeypatch, fails):
     assert is_validation_enabled()
     assert not pyro.settings.get("module_local_params")
     assert not list(pyro.get_param_store().keys())
-
-
-def test_torchs_generator_is_left_as_it_was(make):
-    trainer = make()
-    state = torch.get_rng_state()
-    trainer.run()
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -259,8 +237,7 @@ def test_patience_counts_validations(make, monkeypatch):
 def test_warm_up_raises_the_weight_of_the_kl_and_does_not_count(make, monkeypatch):
     trainer = make(epochs=8, warmup=4, patience=2)
     script(trainer, monkeypatch, [-1.0] + [-2.0] * 20)
-    seen = []
-    advance = trainer._advance
+    seen, advance = [], trainer._advance
 
     def record(*args):
         result = advance(*args)
@@ -278,9 +255,8 @@ def test_a_larger_weight_of_the_kl_makes_codes_say_less(make):
     shared = shared.clamp(-2, 2).float()
     data, ends = DataSet("shared", shared[:80], shared[80:100], shared[100:], Values(low=-2, high=2)), {}
     for beta in (1.0, 20.0):
-        trainer = make(
-            data, beta=beta, structure="whole", objective="elbo", epochs=15, patience=30, lr=0.05, particles=4
-        )
+        options = {"structure": "whole", "objective": "elbo", "epochs": 15, "patience": 30, "lr": 0.05, "particles": 4}
+        trainer = make(data, beta=beta, **options)
         trainer.run()
         ends[beta] = trainer.metrics[-1]["val_latent_kl"]
         assert [program.beta for program in trainer._annealed] == [beta, beta]
@@ -298,17 +274,19 @@ def test_warm_up_changes_the_objective_and_validation_has_none(make):
 
 
 @pytest.mark.parametrize(
-    ("optimiser", "kind"),
+    ("optimiser", "kind", "options"),
     [
-        ("adam", torch.optim.Adam),
-        ("adamax", torch.optim.Adamax),
-        ("adamw", torch.optim.AdamW),
-        ("adam-normgrad", torch.optim.Adam),
+        ("adam", torch.optim.Adam, {}),
+        ("adamax", torch.optim.Adamax, {}),
+        ("adamw", torch.optim.AdamW, {"weight_decay": 0.3}),
+        ("adam-normgrad", torch.optim.Adam, {}),
     ],
 )
-def test_optimisers(make, optimiser, kind):
-    made = make(optimiser=optimiser, lr=0.01).update.optimiser
-    assert type(made) is kind and {group["lr"] for group in made.param_groups} == {0.01}
+def test_optimisers(make, optimiser, kind, options):
+    made = make(optimiser=optimiser, lr=0.01, **options).update.optimiser
+    assert type(made) is kind
+    for name, value in {"lr": 0.01, **options}.items():
+        assert {group[name] for group in made.param_groups} == {value}
 
 
 @pytest.mark.parametrize("schedule", ["plateau", "constant", "cosine", "linear"])
@@ -322,11 +300,6 @@ def test_schedules(make, schedule):
     assert rates == pytest.approx(falls.get(schedule, [0.01] * 4), abs=1e-12)
 
 
-def test_weight_decay_is_adamws(make):
-    trainer = make(optimiser="adamw", weight_decay=0.3)
-    assert {group["weight_decay"] for group in trainer.update.optimiser.param_groups} == {0.3}
-
-
 def test_gradients_are_clipped_to_the_norm(make):
     free, clipped = make(), make(clip=1e-3)
     norms = []
@@ -338,28 +311,20 @@ def test_gradients_are_clipped_to_the_norm(make):
     assert norms[1] == pytest.approx(1e-3, rel=1e-2) and norms[0] > 0.1
 
 
-class Recorder:
-    def __init__(self):
-        self.lines = []
-
-    def log(self, step, metrics):
-        self.lines.append((step, metrics))
-
-
 def test_loggers_get_every_validation(make):
-    recorder = Recorder()
-    trainer = make(epochs=2, loggers=[recorder])
-    lines = trainer.run()
-    assert [step for step, _ in recorder.lines] == [2, 4]
-    assert recorder.lines[1][1] == {name: value for name, value in lines[1].items() if name != "step"}
+    seen = []
+    logger = SimpleNamespace(log=lambda step, metrics: seen.append((step, metrics)))
+    lines = make(epochs=2, loggers=[logger]).run()
+    assert [step for step, _ in seen] == [2, 4]
+    assert seen[1][1] == {name: value for name, value in lines[1].items() if name != "step"}
 
 
 @pytest.mark.parametrize(
     ("stop_after", "options"),
     [
-        *((step, {}) for step in (1, 3, 4, 5)),
-        *((step, {"validate_every": 3}) for step in (1, 4)),
-        *((step, {"schedule": "cosine", "warmup": 2}) for step in (3, 5)),
+        *((step, {}) for step in (1, 3, 4)),
+        (4, {"validate_every": 3}),
+        (5, {"schedule": "cosine", "warmup": 2}),
         (4, {"clip": 0.5}),
         (5, {"optimiser": "adam-normgrad"}),
     ],
@@ -369,9 +334,8 @@ def test_training_goes_on_bit_for_bit_from_any_step(make, stop_after, options):
     options = {"likelihood": "normal", "epochs": 4, "batch_size": 7, "patience": 3, **options}  # 3 steps an epoch
     whole, first, second = make(data, **options), make(data, **options), make(data, **options)
     whole.run()
-    advance = first._advance
-    first._advance = lambda objective, bar, asked: advance(objective, bar, asked or first.step == stop_after - 1)
-    with pytest.raises(Interrupted, match=f"^stopped after step {stop_after}, everything is saved; continue with: "):
+    message = f"^stopped after step {stop_after}, everything is saved; continue with: "
+    with stopped_after(stop_after, Interrupted, message):
         first.run()
     torch.rand(3)  # what happens in between does not matter
     state = first.folder.load("last.pt")
@@ -379,16 +343,12 @@ def test_training_goes_on_bit_for_bit_from_any_step(make, stop_after, options):
     second.load_state(state, first.folder.rewind(state["validations"]))
     second.run()
     assert same(second.spvae.state_dict(), whole.spvae.state_dict())
-    timings = ("seconds", "images_per_second")
-    kept = [
-        [{k: v for k, v in line.items() if k not in timings} for line in trainer.folder.read_metrics()]
-        for trainer in (whole, second)
-    ]
+    kept = [[untimed(line) for line in trainer.folder.read_metrics()] for trainer in (whole, second)]
     assert kept[0] == kept[1] and kept[0]
     last, other = whole.folder.load("last.pt"), second.folder.load("last.pt")
     assert same(last["model"], other["model"])
     for one, two in zip(last["optimiser"]["state"].values(), other["optimiser"]["state"].values(), strict=True):
-        assert all(torch.equal(one[key], two[key]) for key in one)
+        assert same(one, two)
 
 
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(make):

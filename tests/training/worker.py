@@ -4,32 +4,20 @@
 
 from __future__ import annotations
 
-import dataclasses
-import sys
-from pathlib import Path
-
-import pyro
 import torch
 
 from pyro_spvae import distributed
 from pyro_spvae.evaluating import lean
-from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
-from pyro_spvae.training.trainer import Trainer
-from tests.training.cases import TINY, images
+from tests.training.cases import built, images, trainer_of
 
 EM = {"leaf": "factorized", "optimiser": "em", "epochs": 3}
 
 
 def make(**options):
     """The same trainer in every process, in float64, and test rows that do not divide by two."""
-    data = images(levels=4, rows=52)
-    config = resolve(dataclasses.replace(TINY, **options), data)
-    data = modelled(config, data)
-    pyro.set_rng_seed(0)
-    with pyro.settings.context(module_local_params=True):
-        spvae = build_model(config, data).double()
-    return Trainer(spvae, data.train, data.validation, config), data.test
+    spvae, data, config = built(images(levels=4, rows=52), **options)
+    return trainer_of(spvae.double(), data, config), data.test
 
 
 def gradients(trainer, objective):
@@ -43,8 +31,9 @@ def gradients(trainer, objective):
     return [parameter.grad.clone() for parameter in trainer.spvae.parameters()]
 
 
-def main(folder: Path) -> None:
+def main(folder):
     """Gradients, training, evaluation."""
+    torch.set_default_dtype(torch.float64)
     with distributed.processes(torch.device("cpu")), lean():
         trainer, test = make()
         results = {"gradients": gradients(trainer, distributed.share(trainer.objective))}
@@ -77,9 +66,3 @@ def main(folder: Path) -> None:
             "log_likelihoods": log_likelihoods(trainer.spvae, test, samples=40, chunk_size=8, seed=3),
         }
         torch.save(results, folder / f"{distributed.rank()}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
