@@ -67,7 +67,7 @@ class BlockTests(SeededTests):
         """
         one = self.bound(leaves=1)
         state = {}
-        for prefix, module in part.named_modules():
+        for prefix, module in part.named_modules(remove_duplicate=False):
             axis = getattr(module, "leaf_axis", 0)
             for name, value in {**module._parameters, **module._buffers}.items():
                 if value is not None and name not in module._non_persistent_buffers_set:

@@ -35,16 +35,6 @@ class TestNetworks(testing.NetworkTests):
     def inputs(self, *lead, leaves=LEAVES):
         return tuple(inputs(self.name, *lead, leaves=leaves))
 
-    def alone(self, part, leaf):
-        """Leaves are the first axis of every parameter, of a network inside of another one too."""
-        one = self.bound(leaves=1)
-        one.load_state_dict({name: value[leaf : leaf + 1] for name, value in part.state_dict().items()})
-        return one
-
-    @torch.no_grad()
-    def test_leaves_differ(self, part):
-        super().test_leaves_differ(part)
-
     @pytest.mark.parametrize("training", [True, False])
     def test_runs_on_the_meta_device(self, training):
         """It is made there, too."""
