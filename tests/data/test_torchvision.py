@@ -59,7 +59,7 @@ def import_fake(tmp_path):
         (package / "__init__.py").write_text(init)
         (package / "first.py").write_text("")
         (package / "datasets.py").write_text("import torchvision\nimport torchvision.first\nMNIST = 'the data set'\n")
-        return Forked(fake, tmp_path)
+        return Forked(fake, tmp_path, after=1200)
 
     return run
 
