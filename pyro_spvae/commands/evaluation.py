@@ -73,7 +73,7 @@ def evaluate(
     from pyro_spvae.commands.query import Query
     from pyro_spvae.training.evaluation import evaluate_rows
     from pyro_spvae.training.objective import as_bound, build_objective
-    from pyro_spvae.training.run import versions
+    from pyro_spvae.training.run_folder import versions
 
     start = time.perf_counter()
     asked = Query.open("evaluate", path, how, several_processes=True)

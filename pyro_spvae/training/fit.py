@@ -18,8 +18,7 @@ from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
-from pyro_spvae.training.run import versions
-from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.trainer import Trainer
 
 _HELD_OUT = 10  # one row in ten is watched

@@ -6,15 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
 import torch
 
-from pyro_spvae import __version__
 from pyro_spvae.data import DataSet, Values
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import modelled, recorded
@@ -112,16 +109,6 @@ def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -
     if not (folder.path / "best.pt").exists():
         raise ValueError(f"the run {folder.path} has no parameters yet; continue it by train --resume {folder.path}")
     return Run(folder, config, SPVAE.load(folder.path / "best.pt", device=device), record)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the package and of what its numbers depend on."""
-    return {
-        "pyro_spvae": __version__,
-        "pyro": pyro.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _kind(levels: int | None) -> str:

@@ -6,11 +6,16 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyro
+import torch
+
+from pyro_spvae import __version__
 from pyro_spvae.checkpoint import atomic_write, read_checkpoint, write_checkpoint
 from pyro_spvae.training.config import read_json
 
@@ -199,6 +204,16 @@ class RunFolder:
                 file.write(line + "\n")
         except OSError as error:
             raise ValueError(f"the file {self.path / name} cannot be written: {error.strerror or error}") from error
+
+
+def versions() -> dict[str, str]:
+    """Versions of the package and of what its numbers depend on."""
+    return {
+        "pyro_spvae": __version__,
+        "pyro": pyro.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 def _umask() -> int:

@@ -22,8 +22,7 @@ from pyro_spvae.training.evaluation import evaluate_rows
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
-from pyro_spvae.training.run import versions
-from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
