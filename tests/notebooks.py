@@ -80,8 +80,8 @@ def _run_kernel(connection: str, env: dict[str, str], cwd: str) -> None:
 class ForkingManager(AsyncKernelManager):
     """Forks its kernel."""
 
-    async def _async_launch_kernel(self, kernel_cmd: list[str], env: dict[str, str], cwd: str, **kwargs: Any) -> None:
-        self.provisioner.process = ForkedKernel(self.connection_file, env, cwd)
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        self.provisioner.process = ForkedKernel(self.connection_file, kw["env"], kw["cwd"])
         self._reconcile_connection_info(self.provisioner.connection_info)
 
 

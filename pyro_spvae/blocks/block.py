@@ -42,14 +42,14 @@ class Block(Part):
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, ...)")
 
     def __call__(self, *inputs: Any, **options: Any) -> TorchDistribution:
-        law = super().__call__(*inputs, **options)
-        name = type(self).__name__
+        law: TorchDistribution = super().__call__(*inputs, **options)
+        name, kind = type(self).__name__, type(law).__name__
         if not isinstance(law, Distribution):
-            raise TypeError(f"the block {name} returned a {type(law).__name__}; one of pyro.distributions is needed")
+            raise TypeError(f"the block {name} returned a {kind}; one of pyro.distributions is needed")
         wanted = (self._sizes or {}).get("event_shape")
         if wanted is not None and law.event_shape != wanted:
             raise ValueError(
-                f"the block {name} returned a {type(law).__name__} of event shape {list(law.event_shape)}, but was "
-                f"bound with {list(wanted)}; .to_event(n) makes its last n dimensions an event"
+                f"the block {name} returned a {kind} of event shape {list(law.event_shape)}, but was bound with "
+                f"{list(wanted)}; .to_event(n) makes its last n dimensions an event"
             )
         return law

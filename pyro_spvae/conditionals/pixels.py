@@ -72,6 +72,7 @@ class Pixels(Block):
             return likelihood(network(context, likelihood.features(value)), mask)
 
         pixels, support = likelihood.sizes["pixels"], likelihood(heads, mask).support
+        assert support is not None
         return LeafAutoregressive(context, pixels, conditionals, self.draws, support, mask)
 
     def features(self, x: Tensor) -> Tensor:

@@ -20,7 +20,6 @@ from tests.distributions.leaf_cases import (
     SIZE,
     LeafDistributionTests,
     MaskedLeafDistributionTests,
-    WithoutEntropy,
 )
 
 EXTREME = torch.tensor([-100.0, -30.0, -1.0, 0.0, 1.0, 30.0, 100.0])
@@ -128,7 +127,8 @@ class TestLeafBernoulli(MaskedLeafDistributionTests):
             assert_close(gradient, torch.tensor(exact_gradient, dtype=dtype), rtol=1e-6, atol=1e-7)
 
 
-class TestLeafBinomial(WithoutEntropy, MaskedLeafDistributionTests):
+class TestLeafBinomial(MaskedLeafDistributionTests):
+    has_entropy = False
     bad_values = (0.5, -1.0, 4.0, float("nan"))
 
     def parameters(self, *batch):

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -13,13 +15,19 @@ from pyro_spvae import plots
 from tests.commands.cases import assert_picture
 from tests.plots.test_curves import metrics
 
+
+def grids(height, width, count):
+    x = torch.rand(count, 1, height, width)
+    return (
+        plots.image_grid(x, title="samples"),
+        plots.image_rows({"test images": x, "reconstructions": x}),
+        plots.tiled({str(i): list(x) for i in range(4)}, [(height * i, 0) for i in range(count)]),
+    )
+
+
 FIGURES = {
     **{
-        f"{height} x {width}, {count}": lambda x=(count, 1, height, width): (
-            plots.image_grid(torch.rand(x), title="samples"),
-            plots.image_rows({"test images": torch.rand(x), "reconstructions": torch.rand(x)}),
-            plots.tiled({str(i): list(torch.rand(x)) for i in range(4)}, [(x[2] * i, 0) for i in range(x[0])]),
-        )
+        f"{height} x {width}, {count}": functools.partial(grids, height, width, count)
         for height, width, count in [(8, 8, 64), (28, 28, 16), (2, 40, 9), (40, 2, 9), (1, 1, 1)]
     },
     "curves": lambda: (

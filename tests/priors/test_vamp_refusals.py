@@ -64,8 +64,10 @@ COMBINED = [
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [*(({name: value}, f"{name} is {value!r}; {needed}") for name, values, needed in OPTIONS for value in values)]
-    + COMBINED,
+    [
+        *(({name: value}, f"{name} is {value!r}; {needed}") for name, values, needed in OPTIONS for value in values),
+        *COMBINED,
+    ],
 )
 def test_options(options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}") as error:
