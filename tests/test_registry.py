@@ -126,6 +126,7 @@ REFUSED = [
     ("prior", "standard-normal(a=1)", "prior standard-normal has no option a; its options are none"),
     ("prior", f"{OWN}:Failing(size=3)", f"prior {OWN}:Failing cannot be made with these options (object of type"),
     ("prior", "no_such_module:Prior", "prior is 'no_such_module:Prior', which cannot be imported (No module"),
+    ("prior", "__main__:Gone", "prior is '__main__:Gone', which cannot be imported (a class of another script; define"),
     ("prior", f"{OWN}:Nothing", f"prior is '{OWN}:Nothing', which cannot be imported (module 'tests.models"),
     ("prior", f"{OWN}:Laplace", f"prior is '{OWN}:Laplace'; {SUBCLASS}"),
     ("prior", f"{OWN}:NOT_A_CLASS", f"prior is '{OWN}:NOT_A_CLASS'; {SUBCLASS}"),

@@ -91,12 +91,17 @@ def test_stopped_and_resumed_is_as_if_it_never_had_been(tmp_path):
         stopped.fit(rows(), out=tmp_path / "run", **OPTIONS)
     with pytest.raises(ValueError, match="was fitted from Python; continue it by spvae.fit"):
         resume(tmp_path / "run")
-    RunFolder(tmp_path / "run").append_metrics({"epoch": 99})  # of a validation after the checkpoint
+    folder = RunFolder(tmp_path / "run")
+    assert not folder.is_finished
+    folder.append_metrics({"epoch": 99})  # of a validation after the checkpoint
     fresh = make()
     again = fresh.fit(rows(), out=tmp_path / "run", resume=True, **OPTIONS)
     assert alike(fresh, whole_run)
     assert [line["val_elbo"] for line in again] == [line["val_elbo"] for line in lines]
     assert alike(SPVAE.load(tmp_path / "run"), whole_run)
+    results = folder.read_json("results.json")
+    assert results["steps"] == lines[-1]["step"] and results["val_elbo"] == max(line["val_elbo"] for line in lines)
+    assert results["parameters"] == sum(parameter.numel() for parameter in fresh.parameters())
     run = open_run(tmp_path / "run")
     assert run.values.high == float(rows().max())
     with pytest.raises(ValueError, match="was fitted from Python and does not know its data; give --data"):
