@@ -47,6 +47,7 @@ class Circuit(nn.Module):
     softmax over the partitions and one over the units of each part ("CP" layers; Loconte et al. 2025, "What is the
     relationship between tensor factorizations and circuits"). A partition then takes ``2 K + 1`` weights of each sum
     where it took ``K^2``, which is fewer from 3 units on, and no pair of units is ever computed in :meth:`log_prob`.
+    The root has K such sums and mixes them: a single one would make the two parts of a partition independent.
 
     :param RegionGraph regions: the structure.
     :param int units: sum nodes of an inner region, ``K``.
@@ -79,6 +80,8 @@ class Circuit(nn.Module):
         self.weights = weights
         layers = build_layers(regions, units, self.leaves, tied=tie == "shape", factored=weights == "cp")
         self.layers = nn.ModuleList(layers)
+        if weights == "cp" and units > 1 and regions.partitions:
+            self._counts["sums"] += units  # the root's, which it mixes
 
     @property
     def num_leaf_regions(self) -> int:
@@ -206,7 +209,9 @@ class Circuit(nn.Module):
             # children have smaller numbers, so theirs are known
             trees.append(sum(math.prod(units[part] * trees[part] for part in own[1:]) for own in partitions))
             units.append(self.units)
-        return trees[-1] if self.regions.partitions else self.leaves
+        if not self.regions.partitions:
+            return self.leaves
+        return trees[-1] * (self.units if self.weights == "cp" else 1)
 
     def leaf_selections(self, limit: int = 65536) -> Tensor:
         """All distinct sets of leaves that induced trees end in.

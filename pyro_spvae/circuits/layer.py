@@ -200,7 +200,7 @@ def build_layers(
     if not regions.partitions:
         if leaves == 1:
             return []
-        return [SumLayer([0], num_rows, 1, [Block(1, leaves, 1)], [(torch.arange(leaves).view(1, 1, -1), None)])]
+        return [_mixture(0, num_rows, leaves, 0)]
 
     kind = FactoredLayer if factored else SumLayer
     classes = shape_classes(regions) if tied else list(range(regions.num_regions))
@@ -214,7 +214,7 @@ def build_layers(
             blocks = tuple(Block(len(partitions), *kind) for kind, partitions in kinds.items())
             groups[blocks].append((region, list(kinds.values())))
         for blocks, members in sorted(groups.items()):
-            sums = 1 if level == regions.levels[-1] else units
+            sums = units if factored or level != regions.levels[-1] else 1
             children: list[tuple[Tensor, Tensor | None]] = []
             for place, block in enumerate(blocks):
                 chosen = [parts[place] for _, parts in members]
@@ -230,7 +230,15 @@ def build_layers(
             for region in own:
                 first_row[region] = num_rows
                 num_rows += sums
+    if factored and units > 1:  # one sum of products of factors would make the parts of a partition independent
+        layers.append(_mixture(own[-1], num_rows, units, num_rows - units))
     return layers
+
+
+def _mixture(region: int, start: int, units: int, first: int) -> SumLayer:
+    """The root that mixes so many units of its region, whose rows start at ``first``."""
+    children = (torch.arange(first, first + units).view(1, 1, -1), None)
+    return SumLayer([region], start, 1, [Block(1, units, 1)], [children])
 
 
 def _by_kind(regions: RegionGraph, region: int, units: int, leaves: int) -> dict[tuple[int, int], list[Partition]]:

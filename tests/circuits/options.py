@@ -96,5 +96,5 @@ def expected_num_weights(regions: RegionGraph, units: int, leaves: int, tie: str
         for _, *parts in regions.region_partitions[region]:
             left, right = (leaves if regions.is_leaf(part) else units for part in parts)
             one_sum = 1 + left + right if weights == "cp" else left * right
-            total += one_sum if region == regions.root else units * one_sum
-    return total
+            total += one_sum if region == regions.root and weights == "full" else units * one_sum
+    return total + units * (weights == "cp" and units > 1)

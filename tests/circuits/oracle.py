@@ -39,7 +39,7 @@ def sum_nodes(circuit: Circuit) -> dict[Node, Products]:
             rows = [left[place]] if right is None else [left[place], right[place]]
             children = [tuple(nodes[row] for row in chosen) for chosen in zip(*rows, strict=True)]
             for unit in range(layer.num_sums):
-                # the root of a graph of one region is also its leaf region; as a sum it is unit -1
+                # the root that mixes its own leaves or sums is unit -1
                 node = (region, -1) if right is None else (region, unit)
                 sums[node] = log_weights[place, unit], children
                 nodes.append(node)
@@ -111,7 +111,7 @@ def enumerate_induced_trees(circuit: Circuit) -> list[tuple[Tensor, frozenset[in
 
 def root_node(circuit: Circuit) -> Node:
     """The node whose value is the circuit's."""
-    return (circuit.regions.root, -1 if circuit.layers and not circuit.regions.partitions else 0)
+    return (circuit.regions.root, -1 if circuit.layers and cast(SumLayer, circuit.layers[-1]).right is None else 0)
 
 
 def selection_log_probs(trees: Trees, leaf: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -34,6 +34,11 @@ def circuit(request):
     return Circuit(*CIRCUITS[name], **options)
 
 
+def mixes_sums(circuit):
+    """Whether the root is a mixture of sums whose weights are products."""
+    return circuit.weights == "cp" and circuit.units > 1 and circuit.regions.partitions != ()
+
+
 @pytest.fixture
 def leaf(circuit):
     return 3 * torch.randn(4, circuit.num_leaves)
@@ -44,24 +49,31 @@ class TestEveryCircuit:
     def test_sizes_are_the_counts_of_the_graph(self, circuit):
         counts = circuit.regions.counts(circuit.units, circuit.leaves)
         sums = sum_nodes(circuit)
+        if mixes_sums(circuit):  # the root has as many sums as other regions, and one over them
+            products = len(sums[circuit.regions.root, 0][1])
+            counts["weights"] += (circuit.units - 1) * products + circuit.units
+            counts["sums"] += circuit.units
         assert sum(len(children) for _, children in sums.values()) == counts["weights"]
         number = expected_num_weights(circuit.regions, circuit.units, circuit.leaves, circuit.tie, circuit.weights)
         assert sum(weight.numel() for weight in circuit.parameters()) == circuit.num_weights == number
         assert len(sums) == counts["sums"] and circuit.num_leaves == counts["leaves"]
-        products = {(region, pair) for (region, _), (_, children) in sums.items() for pair in children}
+        products = {(region, pair) for (region, i), (_, children) in sums.items() if i >= 0 for pair in children}
         assert len(products) == counts["products"] or circuit.regions.num_regions == 1
 
     def test_products_are_the_pairs_of_units_of_the_partitions(self, circuit):
         def units(region):
             return circuit.leaves if circuit.regions.is_leaf(region) else circuit.units
 
-        for (region, _), (weights, children) in sum_nodes(circuit).items():
-            expected = {
-                frozenset([(left, i), (right, j)])
-                for _, left, right in circuit.regions.region_partitions[region]
-                for i in range(units(left))
-                for j in range(units(right))
-            } or {frozenset([(0, i)]) for i in range(circuit.leaves)}
+        for (region, unit), (weights, children) in sum_nodes(circuit).items():
+            if unit < 0:
+                expected = {frozenset([(region, i)]) for i in range(units(region))}
+            else:
+                expected = {
+                    frozenset([(left, i), (right, j)])
+                    for _, left, right in circuit.regions.region_partitions[region]
+                    for i in range(units(left))
+                    for j in range(units(right))
+                }
             assert set(map(frozenset, children)) == expected
             assert len(children) == len(weights) == len(expected)
 

@@ -61,7 +61,7 @@ def test_dense_units_of_tiny_weight(units, weights):
     else:  # each weight at the floor of single precision
         assert -100 * factors < value < -60 * factors
     for one, other in zip(torch.autograd.grad(value, [low, *single.parameters()]), expected_grads, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-5)  # sums of -300 nats are known to 3e-5
 
 
 def test_numbers_of_trees():
@@ -83,7 +83,8 @@ def test_selections_of_a_grid_are_one_leaf_per_cell():
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_weights_are_one_softmax_per_sum(options):
     circuit = Circuit(poon_domingos((3, 3), 1), units=2, **options)
-    assert circuit.log_weights()[-1].shape == (1, 1, 4 * 4)
+    root = 1 if circuit.weights == "full" else 2
+    assert circuit.log_weights()[-root].shape == (1, root, 4 * 4)
     for weights in circuit.log_weights():
         torch.testing.assert_close(weights.exp().sum(-1), torch.ones(weights.shape[:-1]))
     large = Circuit(poon_domingos(15, 1), 4, **options)
@@ -127,7 +128,7 @@ def test_repr_gives_the_sizes():
         "units=2, leaves=2, sums=167, products=800, weights=1576)"
     )
     text = repr(Circuit(poon_domingos((28, 28), 7), units=2, tie="shape", weights="cp"))
-    assert text.endswith("leaves=2, tie='shape', weights='cp', sums=167, products=800, num_weights=450)")
+    assert text.endswith("leaves=2, tie='shape', weights='cp', sums=169, products=800, num_weights=482)")
 
 
 REFUSED = [

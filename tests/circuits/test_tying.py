@@ -85,10 +85,12 @@ def test_rectangles_of_a_grid(weights):
     circuit = Circuit(poon_domingos((4, 4), 1), units=2, tie="shape", weights=weights)
     one_partition = 4 if weights == "full" else 1 + 2 + 2
     shapes = [(h, w) for h in range(1, 5) for w in range(1, 5) if (h, w) != (1, 1)]
-    assert len(shapes) == 15 and sum(layer.num_classes for layer in circuit.layers) == 15
-    number = sum((h + w - 2) * one_partition * (1 if (h, w) == (4, 4) else 2) for h, w in shapes)
+    mixture = weights == "cp"  # the root mixes its two sums
+    assert len(shapes) == 15 and sum(layer.num_classes for layer in circuit.layers) == 15 + mixture
+    number = sum((h + w - 2) * one_partition * (1 if (h, w) == (4, 4) and not mixture else 2) for h, w in shapes)
+    number += 2 * mixture
     assert sum(parameter.numel() for parameter in circuit.parameters()) == circuit.num_weights == number
-    assert number == {"full": 360, "cp": 450}[weights]
+    assert number == {"full": 360, "cp": 482}[weights]
 
 
 @pytest.mark.parametrize(
