@@ -81,7 +81,7 @@ def test_partitions_far_apart(units):
 
 
 def test_memory_of_a_pass_holds_no_pairs_of_units():
-    """What is computed from 40 units grows with the units times the sums, not with the pairs of units times the sums."""
+    """What is computed grows with units times sums, not with pairs of units times sums."""
     sizes = []
     for units in (20, 40):
         circuit = Circuit(poon_domingos(2, 1), units, weights="cp")
