@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyro_spvae.distributions.leaf import at_least_single
+
 SCALES = ("softplus", "precision", "exp", "logvar")
 _LOGVAR = (-6.0, 2.0)  # ends of the range of log-variances in the VampPrior paper's code
 _MARGIN = 1e-6  # of raw_scale, to the ends of the range, where unconstrained values are infinite or have no gradient
@@ -31,6 +33,7 @@ def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
     :param str kind: one of the above.
     :param float floor: smallest standard deviation, at least 0.
     """
+    raw = at_least_single(raw)
     if kind == "softplus":
         return F.softplus(raw).add_(floor)  # in place: softplus' derivative needs its argument alone
     if kind == "precision":

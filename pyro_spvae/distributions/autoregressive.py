@@ -115,6 +115,9 @@ class LeafAutoregressive(LeafDistribution):
         """Zeros in the place of a sample that nobody looks at, ``batch_shape + event_shape``."""
         return self.context.new_zeros(()).expand(self._batch_shape + self._event_shape)
 
+    def _precisely(self, value: Tensor) -> Tensor:
+        return self._log_prob(value)  # by a network, in its own precision; the conditionals take care of theirs
+
     def _log_prob(self, value: Tensor) -> Tensor:
         return self.conditionals(self.context, self._fill(value)).log_prob(value)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 _BOOLEAN_VECTOR = constraints.independent(constraints.boolean, 1)
 
@@ -32,8 +32,8 @@ class LeafBernoulli(LeafDistribution):
     arg_constraints = {"logits": ParameterConstraint(constraints.real, 1)}
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
-        check_parameter("LeafBernoulli", "logits", logits, 1)
-        self.logits = logits
+        self.logits = checked_parameter("LeafBernoulli", "logits", logits, 1)
+        self._dtype = logits.dtype
         super().__init__(logits.shape[:-1], logits.shape[-1], mask, validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
@@ -69,7 +69,7 @@ class LeafBernoulli(LeafDistribution):
         :returns: ``sample_shape + batch_shape + event_shape``.
         """
         with torch.no_grad():
-            return torch.bernoulli(self.probs.expand(self._extended_shape(sample_shape)))
+            return torch.bernoulli(self.probs.expand(self._extended_shape(sample_shape))).to(self._dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         sign = 2.0 * self._fill(value.to(self.logits.dtype)) - 1.0

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 
 class LeafBinomial(LeafDistribution):
@@ -42,9 +42,9 @@ class LeafBinomial(LeafDistribution):
             raise TypeError(f"total_count of LeafBinomial must be an int, but {total_count!r} was given.")
         if total_count < 1:
             raise ValueError(f"total_count of LeafBinomial must be at least 1, but {total_count} was given.")
-        check_parameter("LeafBinomial", "logits", logits, 1)
+        self.logits = checked_parameter("LeafBinomial", "logits", logits, 1)
         self.total_count = total_count
-        self.logits = logits
+        self._dtype = logits.dtype
         super().__init__(logits.shape[:-1], logits.shape[-1], mask, validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
@@ -82,7 +82,7 @@ class LeafBinomial(LeafDistribution):
         """
         with torch.no_grad():
             probs = self.probs.expand(self._extended_shape(sample_shape))
-            return torch.binomial(torch.full_like(probs, self.total_count), probs)
+            return torch.binomial(torch.full_like(probs, self.total_count), probs).to(self._dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         value = self._fill(value.to(self.logits.dtype))

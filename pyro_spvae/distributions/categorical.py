@@ -9,7 +9,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 
 class LeafCategorical(LeafDistribution):
@@ -29,8 +29,8 @@ class LeafCategorical(LeafDistribution):
     arg_constraints = {"logits": ParameterConstraint(constraints.real, 2)}
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
-        check_parameter("LeafCategorical", "logits", logits, 2)
-        self.logits = logits
+        self.logits = checked_parameter("LeafCategorical", "logits", logits, 2)
+        self._dtype = logits.dtype
         super().__init__(logits.shape[:-2], logits.shape[-2], mask, validate_args)
 
     @property
@@ -80,7 +80,7 @@ class LeafCategorical(LeafDistribution):
             batch = self.batch_shape + self.event_shape
             probs = self.probs.expand(*batch, self.num_levels).reshape(-1, self.num_levels)
             draws = torch.multinomial(probs, torch.Size(sample_shape).numel(), replacement=True)  # [batch, sample]
-            return draws.T.reshape(self._extended_shape(sample_shape)).to(self.logits.dtype)
+            return draws.T.reshape(self._extended_shape(sample_shape)).to(self._dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         index = self._fill(value).long().unsqueeze(-1)  # [.., pixel, 1]

@@ -12,7 +12,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 EDGES = ("tails", "truncated")
 
@@ -78,8 +78,9 @@ class LeafDiscretizedLogistic(LeafDistribution):
             raise ValueError(
                 f"edges of LeafDiscretizedLogistic must be one of {', '.join(EDGES)}, but {edges!r} was given."
             )
-        check_parameter("LeafDiscretizedLogistic", "loc", loc, 1)
-        check_parameter("LeafDiscretizedLogistic", "log_scale", log_scale, 0)
+        self.loc = checked_parameter("LeafDiscretizedLogistic", "loc", loc, 1)
+        self.log_scale = checked_parameter("LeafDiscretizedLogistic", "log_scale", log_scale, 0)
+        self._dtype = loc.dtype
         try:
             *batch_shape, event_size = broadcast_shape(loc.shape, log_scale.shape)
         except ValueError:
@@ -89,8 +90,6 @@ class LeafDiscretizedLogistic(LeafDistribution):
             ) from None
         self.levels = levels
         self.edges = edges
-        self.loc = loc
-        self.log_scale = log_scale
         super().__init__(batch_shape, event_size, mask, validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
@@ -153,7 +152,7 @@ class LeafDiscretizedLogistic(LeafDistribution):
             shape = self._extended_shape(sample_shape)
             noise = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).logit_()
             x = noise.div_(_precision(self.log_scale, self.levels)).add_(self.loc)
-            return x.mul_(self.levels).floor_().clamp_(0, self.levels - 1)
+            return x.mul_(self.levels).floor_().clamp_(0, self.levels - 1).to(self._dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         value = self._fill(value.to(self.loc.dtype))

@@ -12,6 +12,7 @@ broadcasts as late as it can, and the event is summed once.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,8 +23,12 @@ from torch.distributions import constraints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from typing_extensions import Self
+
+_HALF = (torch.float16, torch.bfloat16)
+_AS_IT_IS: AbstractContextManager[Any] = nullcontext()
 
 
 class PixelwiseConstraint(constraints.Constraint):
@@ -73,7 +78,8 @@ class LeafDistribution(TorchDistribution):
     mask.
 
     Subclasses set their parameters (named in ``arg_constraints``), call ``super().__init__`` and implement
-    ``_log_prob``.
+    ``_log_prob``. Densities and moments are computed in at least single precision, whatever the type of parameters and
+    values, and whatever autocast says; draws have the type of the parameters that were given.
 
     :param torch.Size batch_shape: common batch shape of the parameters.
     :param int event_size: number of pixels (or latent values) of an event.
@@ -87,6 +93,7 @@ class LeafDistribution(TorchDistribution):
 
     arg_constraints: dict[str, constraints.Constraint] = {}
     pixel_mask: Tensor | None
+    _dtype: torch.dtype | None = None  # of draws; that of the parameters as they were given
 
     #: whether values are drawn step by step, which takes long and can show its progress
     stepwise: bool = False
@@ -167,9 +174,13 @@ class LeafDistribution(TorchDistribution):
                 f"value of shape {tuple(value.shape)} was given to {type(self).__name__}.log_prob, "
                 f"which accepts events of shape {tuple(self._event_shape)}."
             )
-        log_prob = self._log_prob(value)
+        log_prob = self._precisely(value)
         shape = broadcast_shape(value.shape[:-1], self._batch_shape)
         return log_prob if log_prob.shape == shape else log_prob.expand(shape)
+
+    def _precisely(self, value: Tensor) -> Tensor:
+        with full_precision(value):
+            return self._log_prob(at_least_single(value))
 
     def _log_prob(self, value: Tensor) -> Tensor:
         """:returns: the log-density in the smallest shape that broadcasts to ``[..]``."""
@@ -204,12 +215,13 @@ class LeafDistribution(TorchDistribution):
         return f"{type(self).__name__}({', '.join(parts)})"
 
 
-def check_parameter(owner: str, name: str, parameter: Tensor, min_dim: int) -> None:
+def checked_parameter(owner: str, name: str, parameter: Tensor, min_dim: int) -> Tensor:
     """
     Refuse a parameter that is no floating-point tensor of at least ``min_dim`` dimensions.
 
     :param str owner: name of the distribution, for the message.
     :param str name: name of the parameter, for the message.
+    :returns: the parameter, in single precision if it was in a lower one.
     :raises TypeError: if it is no floating-point tensor.
     :raises ValueError: if it has too few dimensions.
     """
@@ -220,3 +232,16 @@ def check_parameter(owner: str, name: str, parameter: Tensor, min_dim: int) -> N
         raise ValueError(
             f"{name} of {owner} must have at least {min_dim} dimension(s), but its shape is {tuple(parameter.shape)}."
         )
+    return at_least_single(parameter)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half-precision numbers in single precision: densities of many pixels need it, whatever networks are computed in."""
+    return x.float() if x.dtype in _HALF else x
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Where matrix products are not rounded to half precision by an autocast that goes on outside."""
+    kind = x.device.type
+    within = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, enabled=False) if within else _AS_IT_IS

@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
 from pyro_spvae.distributions.divergences import register_by_dimension
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,9 @@ class LeafNormal(LeafDistribution):
     def __init__(
         self, loc: Tensor, scale: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None
     ) -> None:
-        check_parameter("LeafNormal", "loc", loc, 1)
-        check_parameter("LeafNormal", "scale", scale, 0)
+        self._dtype = loc.dtype if isinstance(loc, Tensor) else None
+        loc = checked_parameter("LeafNormal", "loc", loc, 1)
+        scale = checked_parameter("LeafNormal", "scale", scale, 0)
         try:
             *batch_shape, event_size = broadcast_shape(loc.shape, scale.shape)
         except ValueError:
@@ -98,8 +99,8 @@ class LeafNormal(LeafDistribution):
             noise = torch.randn(leaf_first, dtype=self.loc.dtype, device=self.loc.device).movedim(0, -2)
         else:
             noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
-        value = torch.addcmul(self.loc, self.scale, noise)
-        self._draw = None if torch.is_grad_enabled() else (value, noise)
+        value = torch.addcmul(self.loc, self.scale, noise).to(self._dtype)
+        self._draw = None if torch.is_grad_enabled() or value.dtype != noise.dtype else (value, noise)
         return value
 
     def _log_prob(self, value: Tensor) -> Tensor:

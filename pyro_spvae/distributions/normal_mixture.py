@@ -12,7 +12,13 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, check_parameter
+from pyro_spvae.distributions.leaf import (
+    LeafDistribution,
+    ParameterConstraint,
+    at_least_single,
+    checked_parameter,
+    full_precision,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,8 +60,9 @@ class LeafNormalMixture(LeafDistribution):
     def __init__(
         self, loc: Tensor, scale: Tensor, log_weight: Tensor | None = None, *, validate_args: bool | None = None
     ) -> None:
-        check_parameter("LeafNormalMixture", "loc", loc, 2)
-        check_parameter("LeafNormalMixture", "scale", scale, 2)
+        self._dtype = loc.dtype if isinstance(loc, Tensor) else None
+        loc = checked_parameter("LeafNormalMixture", "loc", loc, 2)
+        scale = checked_parameter("LeafNormalMixture", "scale", scale, 2)
         if loc.shape != scale.shape:
             raise ValueError(
                 f"scale of LeafNormalMixture must have the shape of loc, {tuple(loc.shape)}, but its shape is "
@@ -66,7 +73,8 @@ class LeafNormalMixture(LeafDistribution):
                 f"log_weight of LeafNormalMixture must have the shape {tuple(loc.shape[:-1])}, but its shape is "
                 f"{tuple(log_weight.shape)}."
             )
-        self.loc, self.scale, self.log_weight = loc, scale, log_weight
+        self.loc, self.scale = loc, scale
+        self.log_weight = None if log_weight is None else at_least_single(log_weight)
         self._kept: dict[Any, tuple[Tensor, ...]] = {}  # shared by copies of a larger batch shape
         super().__init__(loc.shape[1:-1], loc.size(-1), None, validate_args)
 
@@ -104,11 +112,14 @@ class LeafNormalMixture(LeafDistribution):
         :param Tensor value: ``[.., value]``.
         :returns: ``[.., component]``.
         """
+        value = at_least_single(value)
         shape = broadcast_shape(value.shape[:-1], self.loc.shape[1:-1])
         batch = self._own(shape)
         # batch first, as stacked networks leave latent values in memory
         v = value.expand(*shape, value.size(-1)).reshape(-1, math.prod(batch), value.size(-1)).transpose(0, 1)
-        return self._score(v, batch).transpose(0, 1).reshape(*shape, self.num_components)
+        with full_precision(value):
+            scores = self._score(v, batch)
+        return scores.transpose(0, 1).reshape(*shape, self.num_components)
 
     def component_posterior(self, value: Tensor) -> Tensor:
         """
@@ -131,7 +142,7 @@ class LeafNormalMixture(LeafDistribution):
             loc, scale, log_weight = self._flat(self._own(shape))
             component = torch.multinomial(log_weight.exp().t(), shape.numel() // loc.size(1), replacement=True)
             index = component.t().unsqueeze(-1).expand(-1, *loc.shape[1:])  # [N, batch, value]
-            return torch.normal(loc.gather(0, index), scale.gather(0, index)).reshape(*shape, -1)
+            return torch.normal(loc.gather(0, index), scale.gather(0, index)).reshape(*shape, -1).to(self._dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return self.component_log_prob(value).logsumexp(-1)

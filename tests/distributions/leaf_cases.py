@@ -146,6 +146,30 @@ class LeafDistributionTests:
             assert (d.log_prob(other) <= d.log_prob(mode) + 1e-12).all()
         assert_close(d.expand((5, *BATCH)).mode, mode.expand(5, *mode.shape))
 
+    @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+    def test_is_computed_in_single_precision(self, half):
+        """Of parameters and values in half precision, or under an autocast to it."""
+        low = {name: parameter.to(half).requires_grad_() for name, parameter in self.parameters(3).items()}
+        if not low:
+            x = torch.randn(4, 3, SIZE).to(half)
+            assert torch.equal(self.build({}).log_prob(x), self.build({}).log_prob(x.float()))
+            return
+        single = {name: parameter.detach().float().requires_grad_() for name, parameter in low.items()}
+        ours, exact = self.build(low), self.build(single)
+        x = exact.sample((4,)).to(half)
+        value, wanted = ours.log_prob(x), exact.log_prob(x.float())
+        assert value.dtype == torch.float32 and torch.equal(value, wanted)
+        with torch.autocast("cpu", half):
+            assert torch.equal(exact.log_prob(x.float()), wanted)
+        gradients = torch.autograd.grad(wanted.sum(), list(single.values()))
+        for found, gradient in zip(torch.autograd.grad(value.sum(), list(low.values())), gradients, strict=True):
+            assert_close(found, gradient.to(half))
+        for draw in (ours.rsample if ours.has_rsample else ours.sample,):
+            torch.manual_seed(1)
+            drawn = draw((50,))
+            torch.manual_seed(1)
+            assert drawn.dtype == half and torch.equal(drawn, exact.sample((50,)).to(half))
+
     def test_entropy_is_the_mean_surprise(self):
         if not self.has_entropy:  # in closed form, and no other number may stand in for it
             for mask in self.masks():

@@ -59,7 +59,8 @@ class TestLeafNormalMixture(LeafDistributionTests):
 
 class TestOfGivenWeights(TestLeafNormalMixture):
     def log_weight(self, parameters):
-        weight = (torch.arange(K) + 1.0).log_softmax(0).to(getattr(parameters["loc"], "dtype", None))
+        dtype = torch.promote_types(getattr(parameters["loc"], "dtype", torch.float32), torch.float32)
+        weight = (torch.arange(K) + 1.0).log_softmax(0).to(dtype)
         return weight.reshape(K, *[1] * len(self.batch)).expand(K, *self.batch)
 
 
