@@ -236,7 +236,7 @@ def checked_parameter(owner: str, name: str, parameter: Tensor, min_dim: int) ->
 
 
 def at_least_single(x: Tensor) -> Tensor:
-    """Half-precision numbers in single precision: densities of many pixels need it, whatever networks are computed in."""
+    """Half-precision numbers in single precision, which densities of many pixels need, whatever networks do."""
     return x.float() if x.dtype in _HALF else x
 
 
