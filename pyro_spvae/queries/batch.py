@@ -25,6 +25,7 @@ class LeafBatch:
     :ivar Tensor features: what the guide's networks see, same shape; 0 where not seen.
     :ivar Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``, or ``None`` if all do.
     :ivar Tensor seen: leaves that see anything, ``bool [data or 1, leaf]``, or ``None`` if all do.
+    :ivar int first: number of the first row among those that were asked about, where these are few of them.
     """
 
     x: Tensor
@@ -32,6 +33,7 @@ class LeafBatch:
     features: Tensor
     mask: Tensor | None
     seen: Tensor | None
+    first: int = 0
     _encoded: dict[LeafGuide, Any] | None = field(default=None, repr=False)
 
     @property
@@ -74,16 +76,24 @@ class LeafBatch:
             seen = mask.any(-1)
         if check_values:
             counted = torch.ones_like(patches, dtype=torch.bool) if mask is None else mask.expand_as(patches)
-            finite = torch.isfinite(patches) | ~counted
-            if not bool(finite.all()):
-                raise ValueError(
-                    f"x holds {int((~finite).sum())} NaN or infinite values; finite values are needed "
-                    "(mark missing entries by observed=False)"
-                )
+            if not bool((torch.isfinite(patches) | ~counted).all()):
+                raise ValueError(_not_finite(x, observed))
             leaf.check(patches, counted)
         if mask is not None:
             patches = torch.where(mask, patches, torch.zeros_like(patches))
         return LeafBatch(x, patches, leaf.features(patches), mask, seen)
+
+
+def _not_finite(x: Tensor, observed: Tensor | None) -> str:
+    """How many seen entries are no numbers, and where the first of them is; leaves may share entries."""
+    wrong = ~x.isfinite() if observed is None else ~x.isfinite() & observed
+    row, *place = wrong.nonzero()[0].tolist()
+    count = int(wrong.sum())
+    what = "1 NaN or infinite value," if count == 1 else f"{count} NaN or infinite values, the first"
+    return (
+        f"x holds {what} in row {row} at {place}; finite values are needed (mark missing entries by observed=False, as "
+        "in observed=~x.isnan())"
+    )
 
 
 def check_shapes(event: Sequence[int], like: Tensor, x: Tensor, observed: Tensor | None) -> None:

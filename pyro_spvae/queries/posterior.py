@@ -70,7 +70,16 @@ class LeafDraws:
         log_weight = log_weight - math.log(num_particles)
         sites = {name: site for name, site in _leaf_sites(guide_trace).items() if name in model_trace.nodes}
         log_weight, share = (flatten_particles(value, shape) for value in (log_weight, share))
-        return LeafDraws(log_weight, share, sites, shape, batch.seen)
+        draws = LeafDraws(log_weight, share, sites, shape, batch.seen)
+        with torch.no_grad():
+            without = ~(root.circuit(draws.leaf_values) > -math.inf)  # NaN, too
+        if bool(without.any()):
+            row = batch.first + int(without.nonzero()[0])
+            raise ValueError(
+                f"row {row} of the data has density 0 under the model, so that nothing follows from it; is an entry "
+                "far from all that the model was trained on? Mark it by observed=False, or leave the row out"
+            )
+        return draws
 
     @property
     def leaf_values(self) -> Tensor:
@@ -142,7 +151,9 @@ class TreePosterior:
             self.values[name] = (value, event_dim)
 
     def __call__(self, *args: object, **kwargs: object) -> None:
-        particle = dist.Categorical(logits=self.log_weight.movedim(0, -1)).sample()  # [B, L]
+        # a leaf of density 0 is on no tree, and any of its particles may be drawn
+        logits = self.log_weight.masked_fill(self.log_weight.amax(0) == -math.inf, 0.0)
+        particle = dist.Categorical(logits=logits.movedim(0, -1)).sample()  # [B, L]
         with pyro.plate("data", self.rows, dim=-2):
             pyro.sample("tree", self.tree)
             with pyro.plate("leaf", self.num_leaves, dim=-1):

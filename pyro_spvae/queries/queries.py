@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.infer import log_likelihood
+from pyro_spvae.queries.batch import LeafBatch
 from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.queries.embedding import Embedding
 from pyro_spvae.queries.posterior import LeafDraws, TreePosterior
@@ -136,9 +138,9 @@ class Queries(Storage):
         self.check(x, observed)
         checks.positive_integer("num_particles", num_particles)
         blocks = []
-        for block, seen in self._blocks(x, observed, num_particles):
-            posterior = self.posterior(block, seen, num_particles)
-            drawn = [self._generate(len(block), posterior, means, progress) for _ in range(num_samples)]
+        for batch in self._blocks(x, observed, num_particles):
+            posterior = TreePosterior(self, batch, num_particles)
+            drawn = [self._generate(batch.rows, posterior, means, progress) for _ in range(num_samples)]
             blocks.append(torch.stack(drawn))
         return torch.cat(blocks, 1)
 
@@ -171,8 +173,8 @@ class Queries(Storage):
         self.check(x, observed)
         checks.positive_integer("num_particles", num_particles)
         blocks = []
-        for block, seen in self._blocks(x, observed, num_particles):
-            draws = LeafDraws.make(self, self.prepare(block, seen), num_particles)
+        for batch in self._blocks(x, observed, num_particles):
+            draws = LeafDraws.make(self, batch, num_particles)
             leaf = draws.leaf_values
             by_sum = self.circuit.sum_posterior(leaf) if sums else []
             blocks.append((draws.summaries(self), self.circuit.posterior(leaf), by_sum))
@@ -212,12 +214,13 @@ class Queries(Storage):
         if start.shape != end.shape:
             raise ValueError(f"end has shape {list(end.shape)}; that of start, {list(start.shape)}, is needed")
         blocks = []
-        for (first, _), (last, _) in zip(
+        for first, last in zip(
             self._blocks(start, None, num_particles), self._blocks(end, None, num_particles), strict=True
         ):
-            with forked(first.device):
-                draws = LeafDraws.make(self, self.prepare(first), num_particles)
-            others = LeafDraws.make(self, self.prepare(last), num_particles)
+            device = first.x.device
+            with forked(device):
+                draws = LeafDraws.make(self, first, num_particles)
+            others = LeafDraws.make(self, last, num_particles)
             leaf, other_leaf = draws.leaf_values, others.leaf_values
             values, other_values = draws.points(self), others.points(self)
             points = []
@@ -226,7 +229,7 @@ class Queries(Storage):
                 latents = {
                     name: self.latents[name].between(value, other_values[name], t) for name, value in values.items()
                 }
-                with forked(first.device):  # autoregressive leaves draw pixels; all points see the same noise
+                with forked(device):  # autoregressive leaves draw pixels; all points see the same noise
                     points.append(self.decode(tree, latents))
             blocks.append(torch.stack(points))
         return torch.cat(blocks, 1)
@@ -247,9 +250,12 @@ class Queries(Storage):
             means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
         return self.view.assemble(tree, means)
 
-    def _blocks(self, x: Tensor, observed: Tensor | None, num_particles: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Data and their masks, few at a time."""
-        return batches(x, observed, max(1, _BLOCK // num_particles) if self.latents else _EXACT_BLOCK)
+    def _blocks(self, x: Tensor, observed: Tensor | None, num_particles: int) -> Iterator[LeafBatch]:
+        """Data as the programs see them, few rows at a time."""
+        first = 0
+        for block, seen in batches(x, observed, max(1, _BLOCK // num_particles) if self.latents else _EXACT_BLOCK):
+            yield replace(self.prepare(block, seen), first=first)
+            first += len(block)
 
 
 def batches(x: Tensor, observed: Tensor | None, rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:

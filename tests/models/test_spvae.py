@@ -296,7 +296,7 @@ class TestBadData:
             (X.new_zeros(3, 1, 2, 3), r"x has shape \[3, 1, 2, 3\]; .* need \[data, 1, 2, 2\]"),
             (X.new_zeros(3, 2, 2), r"x has shape \[3, 2, 2\]"),
             (X[:0], "x holds no data"),
-            (X + torch.nan, "x holds 24 NaN or infinite values"),
+            (X + torch.nan, r"x holds 12 NaN or infinite values, the first in row 0 at \[0, 0, 0\]"),
             (X[:1] + torch.inf, "NaN or infinite"),
             (X + 0.5, "x holds the value 0.5 .*; the likelihood Bernoulli accepts 0 and 1"),
             (X.long(), "floating point is needed"),

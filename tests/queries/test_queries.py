@@ -11,6 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.poutine import trace
 
 from pyro_spvae import poon_domingos, whole
 from pyro_spvae.guides import HierarchicalGuide, NormalGuide
@@ -203,7 +204,10 @@ class TestInterpolate:
                 r"end has shape \[3, 1, 4, 4\]; that of start, \[2, 1, 4, 4\], .*",
             ),
             ({"end": ZERO.expand(2, 4, 4)}, r"end: x has shape \[2, 4, 4\]; .*"),
-            ({"start": torch.nan + ZERO.expand(2, 1, 4, 4)}, r"start: x holds \d+ NaN or infinite values; .*"),
+            (
+                {"start": torch.nan + ZERO.expand(2, 1, 4, 4)},
+                r"start: x holds \d+ NaN or infinite values, the first in row 0 .*",
+            ),
         ],
     )
     def test_refused(self, arguments, message):
@@ -250,3 +254,48 @@ def test_fit_only_passes_on(given, monkeypatch):
     assert spvae.fit(*([x, x] if given else [x]), **given) == [{"epoch": 1}]
     defaults = {"observed": None, "out": None, "progress": False, "report": None}
     assert calls == [((spvae, x, x if given else None), defaults | given)]
+
+
+class TestAbsurdEntries:
+    """A fill value, such as that of netCDF, which no one marked as missing."""
+
+    @pytest.fixture
+    def spvae(self):
+        return small_spvae(leaf=VAE(Normal(), 2, (3,))).float()
+
+    @pytest.fixture
+    def x(self):
+        x = torch.randn(600, 1, 2, 2).float()
+        x[500, 0, 1, 0] = 9.97e36
+        return x
+
+    def test_its_row_is_named_and_other_rows_have_their_density(self, spvae, x):
+        observed = torch.tensor([[True, False], [True, False]])
+        message = "^row 500 of the data has density 0 under the model"
+        for ask in (
+            lambda x: spvae.impute(x, observed),
+            spvae.reconstruct,
+            spvae.embed,
+            spvae.posterior,
+            lambda x: spvae.interpolate(x, x),
+        ):
+            with pytest.raises(ValueError, match=message) as error:
+                ask(x)
+            assert "\n" not in str(error.value)
+        found = spvae.log_likelihood(x, num_samples=3).isfinite()
+        assert found.sum() == 599 and not found[500]
+        assert spvae.impute(x, ~(x > 1e30)).isfinite().all()
+
+    def test_one_nan_is_one_whatever_sees_it(self, spvae, x):
+        x = torch.where(x > 1e30, torch.nan, x)
+        message = r"^x holds 1 NaN or infinite value, in row 500 at \[0, 1, 0\]; finite values are needed"
+        with pytest.raises(ValueError, match=message):
+            spvae.log_likelihood(x)
+
+    def test_a_leaf_of_density_zero_is_on_no_tree(self):
+        """The others of its region answer for it."""
+        spvae = small_spvae(whole((2, 2)), units=2, leaf=VAE(Normal(), 2, (3,)))
+        x = torch.randn(3, 1, 2, 2)
+        posterior = spvae.posterior(x)
+        posterior.log_weight[:, 1, 0] = -torch.inf
+        assert trace(posterior).get_trace().nodes["z"]["value"].isfinite().all()
