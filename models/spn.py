@@ -121,7 +121,8 @@ class SPN(SPVAE):
                 raise ValueError("observed is given without x; give both, or neither")
             x = next(self.leaf.parameters()).new_zeros(1, *self.event_shape)
             observed = torch.zeros(self.event_shape, dtype=torch.bool, device=x.device)
-        found = [self._explain(block, seen) for block, seen in self._blocks(x, observed, 1)]
+        self.check(x, observed)
+        found = [self._explain(batch) for batch in self._blocks(x, observed, 1)]
         return Explanation(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def em_step(
@@ -234,8 +235,7 @@ class SPN(SPVAE):
         """Log-densities of what each leaf sees, ``[data, leaf]``; 0 where it sees nothing."""
         return self.leaf.pixels(mask=batch.mask).log_prob(batch.patches)
 
-    def _explain(self, x: Tensor, observed: Tensor | None) -> Explanation:
-        batch = self.check(x, observed)
+    def _explain(self, batch: LeafBatch) -> Explanation:
         distribution = self.leaf.pixels(mask=self.view.mask)
         patches = batch.patches
         if batch.mask is not None:

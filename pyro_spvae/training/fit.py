@@ -111,16 +111,20 @@ def fit(
         trainer.load_state(folder.load("last.pt"), folder.read_metrics())
     metrics = trainer.run()
     if folder is not None and distributed.is_main():
-        results = {
-            "parameters": sum(parameter.numel() for parameter in spvae.parameters()),
-            "val_elbo": trainer.best,
-            "best_epoch": trainer.best_epoch,
-            "steps": trainer.step,
-            "seconds": round(trainer.seconds, 3),
-            "versions": versions(),
-        }
-        folder.write_json("results.json", results)
+        folder.write_json("results.json", _results(trainer))
     return metrics
+
+
+def _results(trainer: Trainer) -> dict[str, Any]:
+    """What a finished run says of itself; test rows it has not seen."""
+    return {
+        "parameters": sum(parameter.numel() for parameter in trainer.parameters.values()),
+        "val_elbo": trainer.best,
+        "best_epoch": trainer.best_epoch,
+        "steps": trainer.step,
+        "seconds": round(trainer.seconds, 3),
+        "versions": versions(),
+    }
 
 
 def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None:
