@@ -139,8 +139,9 @@ class ExpectedStatistics:
             raise ValueError("there are no data to learn from; add(...) some first")
         sums = iter(self.sums)
         for layer in _layers(self.circuit):
-            for logits, axis, share in _free_weights(layer):
-                logits.copy_(_log_shares(_of_classes(layer, next(sums)), logits, axis, share * smoothing))
+            for logits, axis, further in _free_weights(layer):
+                counts = _of_classes(layer, next(sums))
+                logits.copy_(_log_shares(counts, logits, axis, further.to(counts) * smoothing))
         count, statistics, *everything = sums
         prior = self.likelihood.uniform_statistics()
         if prior is None:
@@ -155,25 +156,34 @@ class ExpectedStatistics:
             output.copy_(torch.where(learnt.squeeze(-1).repeat_interleave(heads, -1), new.to(output.dtype), output))
 
 
-def _log_shares(counts: Tensor, logits: Tensor, axis: int, smoothing: float) -> Tensor:
-    """Logarithms of the shares of each count along an axis, or the old logits where nothing was counted."""
-    counts = counts.movedim(axis, -1)
-    total = counts.sum(-1, keepdim=True) + smoothing
+def _log_shares(counts: Tensor, logits: Tensor, axis: int, further: Tensor) -> Tensor:
+    """
+    Logarithms of the shares of each count along an axis, or the old logits where nothing was counted.
+
+    :param Tensor further: what is added to each count, ``[count]``.
+    """
+    counts = counts.movedim(axis, -1) + further
+    total = counts.sum(-1, keepdim=True)
     reached = total > _NOTHING
-    shares = (counts + smoothing / counts.shape[-1]) / torch.where(reached, total, 1.0)
+    shares = counts / torch.where(reached, total, 1.0)
     shares = away_from_zero(torch.where(reached, shares, 1 / counts.shape[-1]), _LEAST)
     return torch.where(reached, shares.log().to(logits.dtype), logits.movedim(axis, -1)).movedim(-1, axis)
 
 
-def _free_weights(layer: SumLayer) -> list[tuple[Tensor, int, float]]:
+def _free_weights(layer: SumLayer) -> list[tuple[Tensor, int, Tensor]]:
     """
     The parameters behind each of a layer's factors, ``[class, ..]``; the axis that each is a softmax over; and the part
-    of further data, evenly spread over the products of a sum, that reaches each softmax.
+    of further data, evenly spread over the products of a sum, that reaches each of its entries.
     """
-    if isinstance(layer, FactoredLayer):
-        part = 1 / layer.partition_logits.shape[1]
-        return [(layer.partition_logits, 1, 1.0), *((logits, -1, part) for logits in layer.unit_logits)]
-    return [(layer.logits, -1, 1.0)]
+    even = 1 / layer.num_products
+    if not isinstance(layer, FactoredLayer):
+        return [(layer.logits, -1, torch.full((layer.num_products,), even))]
+    partitions, units = [], []
+    for block in layer.blocks:
+        partitions += [block.left * block.right * even] * block.partitions
+        units += [torch.full((block.left,), block.right * even), torch.full((block.right,), block.left * even)]
+    pairs = zip(layer.unit_logits, units, strict=True)
+    return [(layer.partition_logits, 1, torch.tensor(partitions)), *((logits, -1, unit) for logits, unit in pairs)]
 
 
 def _of_classes(layer: SumLayer, counts: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from pyro_spvae import Circuit, poon_domingos, random_binary_tree, whole
 from pyro_spvae.infer import ExpectedStatistics, expected_counts
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
 from pyro_spvae.models import SPN
+from tests.circuits.options import UNEVEN
 from tests.circuits.oracle import list_trees
 from tests.models import own_parts
 from tests.spn_cases import LEVELS, LIKELIHOODS, make_spn, values
@@ -87,12 +88,16 @@ class TestExpectedCounts:
 
     @pytest.mark.parametrize("smoothing", [0.0, 1.5])
     @pytest.mark.parametrize(("tie", "weights"), OPTIONS)
-    def test_become_weights(self, tie, weights, smoothing):
-        """Shares of the counts; those of regions that share weights add up, and so do those of factors."""
-        circuit = Circuit(poon_domingos((2, 3), 1), 2, tie=tie, weights=weights)
+    @pytest.mark.parametrize("regions", [poon_domingos((2, 3), 1), UNEVEN], ids=["grid", "uneven"])
+    def test_become_weights(self, regions, tie, weights, smoothing):
+        """
+        Shares of the counts and of what smoothing adds to each product; those of regions that share weights add up, and
+        so do those of factors, whatever the partitions' numbers of products.
+        """
+        circuit = Circuit(regions, 2, 3, tie=tie, weights=weights)
         spn = SPN(circuit)
-        x = values("bernoulli", 6, 1, 2, 3)
-        leaf = spn.leaf.pixels().log_prob(spn.view(x)).detach()
+        x = values("bernoulli", 6, *spn.event_shape)
+        leaf = spn.leaf.pixels(mask=spn.view.mask).log_prob(spn.view(x)).detach()
         counts = brute_force(circuit, leaf)[2]
         spn.em_step(x, smoothing=smoothing)
         shared = 0
@@ -110,7 +115,7 @@ class TestExpectedCounts:
                 assert_close(found_partition, (partition / partition.sum(1, keepdim=True))[0])
                 for found, unit in zip(found_units, units, strict=True):
                     assert_close(found, (unit / unit.sum(-1, keepdim=True))[0])
-        assert (shared > 0) == (tie == "shape")
+        assert (shared > 0) == (tie == "shape" and regions is not UNEVEN)
 
     def test_leave_no_gradients_behind(self):
         circuit = Circuit(poon_domingos((2, 2), 1), 2)
