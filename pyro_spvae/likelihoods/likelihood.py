@@ -104,7 +104,9 @@ class Likelihood(Block):
         wrong = mask & ~self.supports(x)
         if wrong.any():
             value = x[wrong][0].item()
+            rows = wrong.flatten(1).any(1)  # leaves may share entries, so that those are not counted here
+            more = f" ({int(rows.sum())} such rows)" if rows.sum() > 1 else ""
             raise ValueError(
-                f"x holds the value {value:g} ({int(wrong.sum())} such entries); "
-                f"the likelihood {type(self).__name__} accepts {self.accepts}"
+                f"x holds the value {value:g} in row {int(rows.nonzero()[0])}{more}; the likelihood "
+                f"{type(self).__name__} accepts {self.accepts}"
             )

@@ -41,7 +41,7 @@ REFUSED = [
     ({"batch_size": 0}, "batch_size is 0; a positive integer is needed"),
     ({"x": ZEROS[:0]}, r"x holds no data; at least one row of shape \[1, 2, 2\] is needed"),
     ({"x": ZEROS[:, 0]}, r"x has shape \[3, 2, 2\]; .*"),
-    ({"x": ZEROS + 0.5}, r"x holds the value 0.5 \(24 such entries\); .*"),
+    ({"x": ZEROS + 0.5}, r"x holds the value 0.5 in row 0 \(3 such rows\); .*"),
     ({"observed": torch.ones(3, dtype=torch.bool)}, r"observed has shape \[3\]; it must broadcast .*"),
 ]
 

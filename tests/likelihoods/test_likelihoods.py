@@ -50,15 +50,16 @@ class LikelihoodTests(testing.LikelihoodTests):
         else:
             torch.testing.assert_close(part.features(self.values), torch.linspace(0, 1, self.levels))
 
-    def test_values_outside_are_refused_with_value_and_count(self, part):
+    def test_values_outside_are_refused_with_value_and_rows(self, part):
         for value, count in itertools.product(self.outside, (1, 3)):
             x = self.draw(ROWS, LEAVES, PIXELS)
-            x.view(-1)[:count] = value
-            assert int((~part.supports(x)).sum()) == count
+            x[-count:, :, 0] = value
+            assert int((~part.supports(x)).sum()) == count * LEAVES
+            more = f" ({count} such rows)" if count > 1 else ""
             with pytest.raises(ValueError) as error:
                 part.check(x, torch.ones_like(x, dtype=torch.bool))
             assert str(error.value) == (
-                f"x holds the value {value:g} ({count} such entries); "
+                f"x holds the value {value:g} in row {ROWS - count}{more}; "
                 f"the likelihood {type(part).__name__} accepts {self.accepts}"
             )
 
