@@ -122,6 +122,7 @@ class Queries(Storage):
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
         """
         checks.positive_integer("num_samples", num_samples)
+        checks.instance("observed", observed, Tensor)
         filled = self._complete(x, observed, num_samples, num_particles, means, progress)
         return torch.where(observed, x.to(filled.dtype), filled)
 

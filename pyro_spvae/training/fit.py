@@ -56,7 +56,16 @@ def fit(
         parameters, or a function that makes one of them; ``beta`` a dict of weights by latent site.
     :returns: a dict of metrics for each validation: ``epoch``, ``step``, ``elbo``, ``val_elbo`` and so on, in nats.
     :raises ValueError: for options or rows that do not fit, or when a bound is not finite.
+    :raises TypeError: for rows or masks of another type.
     """
+    for name, value in (("x", x), ("validation", validation)):
+        if value is not None and not isinstance(value, (Tensor, Rows, DataSet)):
+            raise TypeError(
+                f"{name} is a {type(value).__name__}; a torch.Tensor [data, *event_shape], Rows or a DataSet is needed"
+            )
+    for name, mask in (("observed", observed), ("validation_observed", validation_observed)):
+        if mask is not None and not isinstance(mask, Tensor):
+            raise TypeError(f"{name} is a {type(mask).__name__}; a bool tensor is needed, True = seen")
     own, options = OwnObjects.split(options)
     config = FitConfig.from_dict(options, "fit")
     if isinstance(x, DataSet):

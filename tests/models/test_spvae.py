@@ -321,6 +321,7 @@ class TestBadData:
             (lambda spvae: spvae.impute(X, torch.ones(3, 3) > 0), r"observed has shape \[3, 3\]"),
             (lambda spvae: spvae.sample(0), "num is 0"),
             (lambda spvae: spvae.impute(X, ALL, num_samples=0), "num_samples is 0"),
+            (lambda spvae: spvae.impute(X, None), "observed is a NoneType; an instance of Tensor is needed"),
             (lambda spvae: spvae.reconstruct(X, num_particles=0), "num_particles is 0"),
             (lambda spvae: spvae.embed(X, num_particles=0), "num_particles is 0; a positive integer is needed"),
             (lambda spvae: spvae.log_likelihood(X.to("meta")), "x is on the device meta, the model on cpu; move one"),

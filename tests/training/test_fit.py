@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -135,6 +136,10 @@ def test_other_runs_are_not_resumed(tmp_path):
         ({"x": rows(1)}, "x has 1 row; at least 2"),
         ({"x": table(), "validation": rows()}, "validation is given, but x is a data set, which has validation rows"),
         ({"resume": True}, "resume is given without out"),
+        ({"x": rows().numpy()}, r"x is a ndarray; a torch.Tensor \[data, \*event_shape\], Rows or a DataSet is needed"),
+        ({"x": torch.utils.data.TensorDataset(rows())}, "x is a TensorDataset; a torch.Tensor"),
+        ({"validation": rows().numpy()}, "validation is a ndarray; a torch.Tensor"),
+        ({"observed": np.ones(4, dtype=bool)}, "observed is a ndarray; a bool tensor is needed, True = seen"),
         ({"validation_observed": torch.ones(4, dtype=torch.bool)}, "validation_observed is given without validation"),
         ({"observed": torch.ones(3, dtype=torch.bool)}, "observed has shape"),
     ],
