@@ -191,7 +191,8 @@ def build_layers(
     """The layers of a circuit, children before parents, the root last.
 
     :param RegionGraph regions: the structure.
-    :param int units: sum nodes of an inner region; the root has one.
+    :param int units: sum nodes of an inner region; the root has one, or where weights are products as many and one more
+        that mixes them.
     :param int leaves: leaf distributions of a leaf region.
     :param bool tied: whether regions of one of the :func:`~.tying.shape_classes` share their weights.
     :param bool factored: whether weights are products. A root that mixes its own leaves has but one factor.

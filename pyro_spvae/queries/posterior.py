@@ -50,7 +50,11 @@ class LeafDraws:
 
     @staticmethod
     def make(root: Root, batch: LeafBatch, num_particles: int) -> LeafDraws:
-        """Runs guide and model once, all particles together (one, if nothing is latent); data have been checked."""
+        """
+        Runs guide and model once, all particles together (one, if nothing is latent); data have been checked.
+
+        :raises ValueError: if a row has density 0, naming it.
+        """
         num_particles = num_particles if root.latents else 1
         collector = LeafTermCollector(joint_particles=False)
         with torch.no_grad(), quiet(root):
