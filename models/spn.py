@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from pyro_spvae import checks
 from pyro_spvae.circuits import Circuit, RegionGraph
+from pyro_spvae.data import Values
 from pyro_spvae.infer.em import ExpectedStatistics
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.likelihoods import Bernoulli, Likelihood
@@ -179,6 +180,7 @@ class SPN(SPVAE):
         if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or math.isnan(tolerance):
             raise ValueError(f"tolerance is {tolerance!r}; a number is needed")
         check_shapes(self.event_shape, self._reference(x), x, observed)
+        self.values = Values.occurring([x if observed is None else x[observed.expand(x.shape)]])
         history: list[float] = []
         with tqdm(total=epochs, unit="epoch", desc="EM", disable=not progress) as bar:
             for _ in range(epochs):
@@ -212,7 +214,7 @@ class SPN(SPVAE):
         :param Tensor x: data ``[data, *event_shape]``, which go through the circuit together.
         :param Tensor observed: as in :meth:`log_prob`.
         """
-        batch = self.check(x, observed)
+        batch = self.check(x, observed, as_trained=False)
         expected.add(self._leaf_log_prob(batch), batch.patches, batch.mask)
 
     def maximise(self, expected: ExpectedStatistics, smoothing: float = 0.1) -> None:

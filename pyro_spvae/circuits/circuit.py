@@ -14,12 +14,13 @@ from .evaluation import downward, evaluate, flows, upward, upward_max
 from .layer import SumLayer, build_layers
 from .region_graph import RegionGraph
 from .sampling import select_trees
+from .structured import Structured
 
 TIES = ("none", "shape")
 WEIGHTS = ("full", "cp")
 
 
-class Circuit(nn.Module):
+class Circuit(Structured):
     r"""A sum-product network: a mixture over *induced trees*, products of leaf densities (Poon and Domingos 2011).
 
     A leaf region has ``leaves`` leaf distributions, an inner region ``units`` sum nodes, the root one. Each sum mixes
@@ -82,6 +83,10 @@ class Circuit(nn.Module):
         self.layers = nn.ModuleList(layers)
         if weights == "cp" and units > 1 and regions.partitions:
             self._counts["sums"] += units  # the root's, which it mixes
+
+    def structure(self) -> str:
+        """Region graph, numbers of units and leaves, and form of the weights; the state is that of one structure."""
+        return f"{self.regions.to_json()} {self.units} {self.leaves} {self.tie} {self.weights}"
 
     @property
     def num_leaf_regions(self) -> int:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import hashlib
 import json
 import math
@@ -14,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_spvae.data.preprocessing import is_grey_levels, preprocessing
+from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.seeds import noise_seed
-from pyro_spvae.data.values import Nats, Values
+from pyro_spvae.data.values import Nats, Values, is_grey_levels
 
 SPLITS = ("train", "validation", "test")
 _GREY_ROWS = 4096  # converted at a time
@@ -179,7 +178,8 @@ class DataSet:
         of each split, evenly spaced.
         """
         sizes = {split: list(getattr(self, split).shape) for split in SPLITS}
-        digest = hashlib.sha256(json.dumps([sizes, dataclasses.asdict(self.values)]).encode())
+        kind = {name: getattr(self.values, name) for name in ("low", "high", "levels", "scaled_from")}
+        digest = hashlib.sha256(json.dumps([sizes, kind]).encode())
         for split in SPLITS:
             rows = getattr(self, split)
             number = min(_FINGERPRINT_ROWS, len(rows))

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from pyro_spvae.data.dataset import SPLITS, DataSet
 from pyro_spvae.data.image_folder import read_image_folder
-from pyro_spvae.data.preprocessing import MAX_LEVELS, is_grey_levels
+from pyro_spvae.data.preprocessing import MAX_LEVELS
 from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.splits import shuffled_split
-from pyro_spvae.data.values import Values
+from pyro_spvae.data.values import Values, is_grey_levels
 
 FILE_SUFFIXES = (".npy", ".npz", ".pt")
 
@@ -225,4 +225,4 @@ def _kind_of_values(dtype: torch.dtype, splits: list[Rows]) -> Values:
         return Values.grey_levels(256 if dtype == torch.uint8 and high > _FEW_LEVELS else int(high) + 1)
     if 0 <= low and high <= 1:
         return Values(low=0, high=1)
-    return Values(low=low, high=high)
+    return Values(low=low, high=high, bounded=False)

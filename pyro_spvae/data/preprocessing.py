@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from pyro_spvae.data.values import Values
+from pyro_spvae.data.values import Values, is_grey_levels
 
 MAX_LEVELS = 2**16
 
@@ -62,6 +62,11 @@ def preprocessing(name: str, values: Values, data: str = "the data") -> Preproce
     :returns: the transformation, or ``None`` where nothing is to be done.
     :raises ValueError: for an unknown name, or values that it cannot transform.
     """
+    step = _transformation(name, values, data)
+    return step and replace(step, values=replace(step.values, preprocess=name, raw=values))
+
+
+def _transformation(name: str, values: Values, data: str) -> Preprocessing | None:
     if name == "none":
         return None
     continuous = values.levels is None
@@ -110,15 +115,6 @@ def dequantize(x: Tensor, levels: int, generator: torch.Generator | None = None)
     if not is_grey_levels(x, levels):
         raise ValueError(f"x must hold whole numbers between 0 and levels - 1 = {levels - 1} only.")
     return (x + _uniform(x.shape, levels, x.dtype, generator).to(x.device)) / levels
-
-
-def is_grey_levels(x: Tensor, levels: int) -> bool:
-    """Whether every entry is a whole number between 0 and ``levels - 1`` (NaN is not).
-
-    :param torch.Tensor x: values to look at, `[..]`.
-    :param int levels: the number of grey levels.
-    """
-    return bool(((x >= 0) & (x < levels) & (x == x.floor())).all())
 
 
 def _uniform(shape: torch.Size, levels: int, dtype: torch.dtype, generator: torch.Generator | None) -> Tensor:

@@ -102,9 +102,15 @@ class VampPrior(Prior):
         return found | {name: value for name, value in given.items() if name in found}
 
     def build(self, leaves: int, event_shape: tuple[int, ...], pixels: int) -> None:  # type: ignore[override]
-        """Makes pseudo-inputs ``[leaf, component, pixel]``, and weights ``[leaf, component]`` if those are learned."""
+        """
+        Makes pseudo-inputs ``[leaf, component, pixel]``, and weights ``[leaf, component]`` if those are learned. Those
+        that wait for data are NaN, so that their state says so.
+        """
         vector("VampPrior", event_shape)
+        # drawn in any case: what is made after them starts alike, however they do
         values = self.mean + self.std * torch.randn(leaves, self.components, pixels)
+        if self._waits:
+            values.fill_(math.nan)
         if self.frozen:
             self.register_buffer("pseudo_inputs", values)
         else:
@@ -215,9 +221,10 @@ class VampPrior(Prior):
 
 
 def _loaded(module: nn.Module, _keys: Any) -> None:
-    """Pseudo-inputs that were loaded have started."""
+    """Pseudo-inputs that were loaded have started, unless they were saved while they waited."""
     assert isinstance(module, VampPrior)
-    module._waits = False
+    values = getattr(module, "pseudo_inputs", None)
+    module._waits = module.init == "data" and values is not None and not values.is_meta and bool(values.isnan().any())
 
 
 def _check_enough(components: int, rows: int) -> None:

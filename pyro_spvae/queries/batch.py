@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.circuits.leaf_view import LeafView
+from pyro_spvae.data import Values
 from pyro_spvae.leaves import LeafGuide, LeafModel
 
 
@@ -55,7 +56,13 @@ class LeafBatch:
 
     @staticmethod
     def make(
-        view: LeafView, leaf: LeafModel, like: Tensor, x: Tensor, observed: Tensor | None, check_values: bool
+        view: LeafView,
+        leaf: LeafModel,
+        like: Tensor,
+        x: Tensor,
+        observed: Tensor | None,
+        check_values: bool,
+        values: Values | None = None,
     ) -> LeafBatch:
         """
         Checks a batch and cuts it into patches.
@@ -66,6 +73,7 @@ class LeafBatch:
         :param Tensor x: data.
         :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen.
         :param bool check_values: whether values are looked at.
+        :param Values values: the kind that they must be of then.
         """
         check_shapes(view.event_shape, like, x, observed)
         patches = view(x)  # [B, L, P]
@@ -78,6 +86,8 @@ class LeafBatch:
             counted = torch.ones_like(patches, dtype=torch.bool) if mask is None else mask.expand_as(patches)
             if not bool((torch.isfinite(patches) | ~counted).all()):
                 raise ValueError(_not_finite(x, observed))
+            if values is not None:
+                values.check(x, observed)
             leaf.check(patches, counted)
         if mask is not None:
             patches = torch.where(mask, patches, torch.zeros_like(patches))

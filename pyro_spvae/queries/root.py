@@ -15,10 +15,14 @@ from torch import Tensor
 from pyro_spvae.blocks import Latent, parts
 from pyro_spvae.circuits import Circuit
 from pyro_spvae.circuits.leaf_view import LeafView
+from pyro_spvae.data import Rows, Values
+from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.infer.prepared import PreparesBatches
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.leaves.leaf_subset import leaf_parts
 from pyro_spvae.queries.batch import LeafBatch
+
+_STREAM = 3  # of the noise of preprocessing, apart from those of a data set's splits
 
 
 class Root(PreparesBatches, PyroModule):
@@ -32,6 +36,8 @@ class Root(PreparesBatches, PyroModule):
     :ivar LeafGuide leaf_guide: the inference program of a leaf.
     :ivar int num_leaves: number of leaf programs.
     :ivar torch.Size event_shape: shape of one datum.
+    :ivar Values values: the kind of values that the model is a density of, which queries refuse others than; set by
+        ``fit`` and ``train``, saved with the model, ``None`` as long as nobody has said.
     """
 
     circuit: Circuit
@@ -40,6 +46,7 @@ class Root(PreparesBatches, PyroModule):
     leaf_guide: LeafGuide
     num_leaves: int
     event_shape: torch.Size
+    values: Values | None = None
 
     def model(self, x: Any = None, observed: Tensor | None = None, *, num: int = 1, size: int | None = None) -> Tensor:
         """The generative program."""
@@ -72,13 +79,44 @@ class Root(PreparesBatches, PyroModule):
             batch = LeafBatch.make(self.view, self.leaf, self._reference(x), batch, observed, is_validation_enabled())
         return batch.kept() if keep else batch
 
-    def check(self, x: Tensor, observed: Tensor | None = None) -> LeafBatch:
+    def check(self, x: Tensor, observed: Tensor | None = None, *, as_trained: bool = True) -> LeafBatch:
         """
+        :param bool as_trained: whether values of another kind than :attr:`values` are refused.
         :returns: what the programs see of the data.
-        :raises ValueError: if data cannot be modelled: wrong shape, no rows, NaN or infinite entries, or values
-            outside of the likelihood's support.
+        :raises ValueError: if data cannot be modelled: wrong shape, no rows, NaN or infinite entries, values of another
+            kind than the model was trained on (such as grey levels, asked about as if they were densities' arguments in
+            [0, 1]), or outside of the likelihood's support.
         """
-        return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True)
+        values = self.values if as_trained else None
+        return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True, values)
+
+    def preprocess(self, x: Tensor, seed: int = 0) -> Tensor:
+        """
+        Raw rows as the values that the model is a density of: the preprocessing of the data that it was trained on.
+
+        :param Tensor x: rows ``[data, *event_shape]`` of any real type, such as bytes of grey levels.
+        :param int seed: of the noise, which is a function of it and of the row's number.
+        :returns: rows of the model's type, on its device.
+        :raises ValueError: if the model does not know the kind of values that it was trained on, or raw ones are of
+            another.
+        """
+        if self.values is None:
+            raise ValueError("the model does not know what values it is a density of; fit and train say so")
+        raw = self.values.raw or self.values
+        if not isinstance(x, Tensor) or x.shape[1:] != self.event_shape or not len(x):
+            given = f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise ValueError(f"x is {given}; a tensor [data, {', '.join(map(str, self.event_shape))}] is needed")
+        x = x.detach()
+        if not bool(x.isfinite().all()):
+            raise ValueError("x holds NaN or infinite values; finite values are needed")
+        fault = raw.fault(x.to(self._reference(x).dtype))
+        if fault is not None:
+            raise ValueError(f"x {fault}; raw values of this model are {raw}")
+        step = preprocessing(self.values.preprocess, raw)
+        return Rows(x.cpu(), None, step, seed, _STREAM)[:].to(self._reference(x))
+
+    def extra_repr(self) -> str:
+        return "" if self.values is None else f"density of {self.values}"
 
     def _reference(self, x: Any) -> Any:
         """A tensor of the model's type on its device."""

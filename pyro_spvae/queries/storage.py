@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from pyro_spvae.checkpoint import read_checkpoint, write_checkpoint
 from pyro_spvae.circuits import Circuit, RegionGraph
+from pyro_spvae.data import Values
 from pyro_spvae.queries.root import Root
 from pyro_spvae.registry import build, describe, find, name_of
 
@@ -34,7 +35,8 @@ class Storage(Root):
         """
         What the model was made from, as plain values: its class, the region graph as its JSON text, the numbers of
         units, leaves and channels, leaf and guide as :func:`pyro_spvae.registry.describe` has them, and the
-        floating-point type; and the circuit's options ``tie`` and ``weights`` where they are not the defaults.
+        floating-point type; the circuit's options ``tie`` and ``weights`` where they are not the defaults; and the
+        kind of values that it is a density of, where that is known.
 
         :raises ValueError: if a part is a user's own and cannot be made anew from a description, or the circuit is.
         """
@@ -47,20 +49,24 @@ class Storage(Root):
         if len(dtypes) > 1:
             raise ValueError(f"the parameters have the types {sorted(map(str, dtypes))}; one type is needed")
         event = self.view.event_shape
-        return {
-            "root": name_of("root", type(self)),
-            "regions": regions.to_json(),
-            "units": self.circuit.units,
-            "leaves": self.circuit.leaves,
-            "channels": event[0] if len(event) > len(regions.shape) else None,
-            "leaf": describe(self.leaf),
-            "guide": describe(self.leaf_guide),
-            "dtype": str(dtypes.pop()).removeprefix("torch."),
-        } | {
-            name: getattr(self.circuit, name)
-            for name, default in _OPTIONS.items()
-            if getattr(self.circuit, name) != default
-        }
+        return (
+            {
+                "root": name_of("root", type(self)),
+                "regions": regions.to_json(),
+                "units": self.circuit.units,
+                "leaves": self.circuit.leaves,
+                "channels": event[0] if len(event) > len(regions.shape) else None,
+                "leaf": describe(self.leaf),
+                "guide": describe(self.leaf_guide),
+                "dtype": str(dtypes.pop()).removeprefix("torch."),
+            }
+            | {
+                name: getattr(self.circuit, name)
+                for name, default in _OPTIONS.items()
+                if getattr(self.circuit, name) != default
+            }
+            | ({} if self.values is None else {"values": self.values.to_dict()})
+        )
 
     @classmethod
     def from_architecture(cls, architecture: dict[str, Any]) -> Self:
@@ -75,11 +81,12 @@ class Storage(Root):
         """
         if not isinstance(architecture, dict):
             raise ValueError(f"architecture is a {type(architecture).__name__}; a dict is needed")
-        unknown = [key for key in architecture if key not in (*_KEYS, *_OPTIONS)]
+        known = (*_KEYS, *_OPTIONS, "values")
+        unknown = [key for key in architecture if key not in known]
         missing = [key for key in _KEYS if key not in architecture]
         if unknown or missing:
             what = f"has the unknown key {unknown[0]!r}" if unknown else f"lacks the key {missing[0]!r}"
-            raise ValueError(f"architecture {what}; its keys are {', '.join((*_KEYS, *_OPTIONS))}")
+            raise ValueError(f"architecture {what}; its keys are {', '.join(known)}")
         regions, dtype = architecture["regions"], architecture["dtype"]
         if not isinstance(regions, str):
             raise ValueError(f"regions is a {type(regions).__name__}; the JSON text of a region graph is needed")
@@ -111,6 +118,7 @@ class Storage(Root):
                     guide=build("guide", architecture["guide"]),
                     channels=architecture["channels"],
                 )
+                spvae.values = None if architecture.get("values") is None else Values.from_dict(architecture["values"])
                 return cast(Self, spvae.to(_DTYPES[dtype]))
         except ValueError:
             raise  # a sentence already
@@ -189,6 +197,8 @@ def _check_fits(own: dict[str, Any], given: Any, file: Path) -> None:
     wrong = f"the parameters in {file} are not those of its architecture"
     for name, value in own.items():
         if name not in given:
+            if name.endswith("_extra_state"):  # which modules check themselves
+                continue
             raise ValueError(f"{wrong}: {name} is missing")
         found = given[name]
         if not isinstance(value, Tensor):

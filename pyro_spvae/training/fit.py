@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any
@@ -71,8 +70,10 @@ def fit(
     if isinstance(x, DataSet):
         if validation is not None:
             raise ValueError("validation is given, but x is a data set, which has validation rows; give x.train")
-        data = x
-        x, validation = data.train, data.validation
+        values = x.values
+        x, validation = x.train, x.validation
+    else:
+        values = None
     if resume and out is None:
         raise ValueError("resume is given without out; give the folder of the run")
     if validation_observed is not None and validation is None:
@@ -82,6 +83,7 @@ def fit(
             _check(spvae, rows, mask)
     own = own.of_model(spvae)
     check_objective(config, spvae, x, own.objective)
+    spvae.values = values = values or _values(x, observed)
     if observed is not None:
         observed = observed.expand(x.shape)
     if validation_observed is not None and validation is not None:
@@ -90,7 +92,7 @@ def fit(
         "name": None,
         "rows": len(x),
         "event_shape": list(x.shape[1:]),
-        "values": dataclasses.asdict(_values(x, observed)),
+        "values": values.to_dict(),
         **own.described(),
     }
     if validation is None:
@@ -140,20 +142,20 @@ def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None
     """Every value is looked at once, since training does not."""
     parameter = next(spvae.parameters())
     if isinstance(rows, Tensor):
-        spvae.check(rows.to(parameter.device), None if observed is None else observed.to(parameter.device))
+        seen = None if observed is None else observed.to(parameter.device)
+        spvae.check(rows.to(parameter.device), seen, as_trained=False)
     else:
         for block in rows.blocks(4096):
-            spvae.check(block.to(parameter.device, parameter.dtype))
+            spvae.check(block.to(parameter.device, parameter.dtype), as_trained=False)
 
 
 def _values(x: Tensor | Rows, observed: Tensor | None) -> Values:
-    """The range of the values, for pictures."""
-    if not isinstance(x, Tensor):
-        bounds = [(float(block.min()), float(block.max())) for block in x.blocks(4096)]
-    else:
-        seen = x if observed is None else x[observed]
-        bounds = [(float(seen.min()), float(seen.max()))] if seen.numel() else [(0.0, 1.0)]
-    return Values(low=min(low for low, _ in bounds), high=max(high for _, high in bounds))
+    """What is known of values: how rows are preprocessed, or else their range."""
+    if isinstance(x, Rows) and x.preprocessing is not None:
+        return x.preprocessing.values
+    if isinstance(x, Rows):
+        return Values.occurring(x.blocks(4096))
+    return Values.occurring([x if observed is None else x[observed.expand(x.shape)]])
 
 
 def _hold_out(

@@ -71,6 +71,7 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
     pyro.set_rng_seed(config.seed)
     with pyro.settings.context(module_local_params=True):
         spvae = build_model(config, data)
+    spvae.values = data.values
     dtype = getattr(torch, config.precision)
     for rows in (data.train, data.validation, data.test):
         spvae.check(rows[: min(len(rows), 1024)].to(dtype))  # the values themselves were checked when they were read
@@ -80,8 +81,8 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
         "rows": {"train": len(data.train), "validation": len(raw.validation), "test": len(raw.test)},
         "split_seed": config.seed,
         "event_shape": list(raw.event_shape),
-        "raw_values": dataclasses.asdict(raw.values),
-        "values": dataclasses.asdict(data.values),
+        "raw_values": raw.values.to_dict(),
+        "values": data.values.to_dict(),
         "fingerprint": raw.fingerprint(),
     }
     return Job(config, raw, data, spvae.to(device), record)

@@ -41,7 +41,7 @@ class Run:
     @property
     def values(self) -> Values:
         """What kind of values the model is a density of."""
-        return Values(**self.record["values"])
+        return Values.from_dict(self.record["values"])
 
     @property
     def event_shape(self) -> torch.Size:
@@ -83,13 +83,25 @@ class Run:
             )
         if own and raw.fingerprint() != self.record.get("fingerprint"):
             raise ValueError(f"the data {name} are not those that {self.path} was trained on: their content changed")
-        trained = self.record.get("raw_values")  # rows that were fitted from Python are taken as they were
-        if trained is not None and raw.values.levels != trained["levels"]:
+        return modelled(self._prepared_for(raw), raw)
+
+    def _prepared_for(self, data: DataSet) -> TrainConfig:
+        """
+        The configuration with the preprocessing that raw data need. A run that was fitted from Python also takes data
+        of the kind that it was fitted to, as they are.
+        """
+        levels, raw = data.values.levels, self.values.raw
+        if self.record["name"] is not None:
+            config, trained = self.config, self.record["raw_values"]["levels"]
+        elif raw is None or (levels != raw.levels and levels == self.values.levels):
+            return dataclasses.replace(self.config, preprocess="none")
+        else:
+            config, trained = dataclasses.replace(self.config, preprocess=self.values.preprocess), raw.levels
+        if levels != trained:
             raise ValueError(
-                f"data is {raw.name}, with {_kind(raw.values.levels)}; the model of {self.path} was trained on "
-                f"{_kind(trained['levels'])}"
+                f"data is {data.name}, with {_kind(levels)}; the model of {self.path} was trained on {_kind(trained)}"
             )
-        return modelled(self.config, raw)
+        return config
 
 
 def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:
@@ -104,11 +116,12 @@ def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -
     record = folder.read_json("data.json")
     if not isinstance(record, dict) or not {"name", "values"} <= record.keys():
         raise ValueError(f"the file {folder.path / 'data.json'} does not say what the run was trained on")
-    if record["name"] is None:  # fitted from Python, to rows as they were
-        config = dataclasses.replace(config, preprocess="none")
     if not (folder.path / "best.pt").exists():
         raise ValueError(f"the run {folder.path} has no parameters yet; continue it by train --resume {folder.path}")
-    return Run(folder, config, SPVAE.load(folder.path / "best.pt", device=device), record)
+    run = Run(folder, config, SPVAE.load(folder.path / "best.pt", device=device), record)
+    if run.spvae.values is None:
+        run.spvae.values = run.values
+    return run
 
 
 def _kind(levels: int | None) -> str:

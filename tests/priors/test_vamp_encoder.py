@@ -81,7 +81,7 @@ class TestEncoder:
         assert [name for name in names if name.startswith("leaf.prior")] == ["leaf.prior.pseudo_inputs"]
         every = [name for name, _ in spvae.named_parameters(remove_duplicate=False)]
         assert every == names
-        assert set(spvae.state_dict()) == set(names)
+        assert set(spvae.state_dict()) == {*names, "circuit._extra_state"}, "and what structure they belong to"
 
     def test_pyro_states_each_parameter_once(self):
         spvae = vamp()

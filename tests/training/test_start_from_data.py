@@ -123,3 +123,34 @@ class TestFit:
         make(frozen=False).fit(x, epochs=3, batch_size=8, out=tmp_path / "run")
         loaded = SPVAE.load(tmp_path / "run")
         assert loaded.wanted_rows == 0 and same(whole.state_dict(), loaded.state_dict())
+
+
+class TestState:
+    """A prior that waits for data still does when it was saved and loaded."""
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_saved_before_it_saw_data(self, frozen, tmp_path):
+        make(frozen).save(tmp_path)
+        loaded = SPVAE.load(tmp_path)
+        assert loaded.wanted_rows == 5
+        with pytest.raises(ValueError, match="start from data, which it has not seen; call spvae.start"):
+            loaded.model(rows())
+        loaded.start(rows())
+        inputs = loaded.leaf.prior.inputs
+        assert loaded.wanted_rows == 0 and bool(inputs.isfinite().all())
+        assert (inputs.unsqueeze(1) - loaded.view(rows())).abs().amax((-1, -2)).min(-1).values.max() < 0.06
+
+    def test_a_part_of_a_state_starts_nothing(self):
+        spvae = make()
+        state = {name: value for name, value in make().state_dict().items() if "prior" not in name}
+        spvae.load_state_dict(state, strict=False)
+        assert spvae.wanted_rows == 5
+
+    def test_a_state_from_before_puts_it_back(self):
+        spvae, before = make(), make().state_dict()
+        spvae.start(rows())
+        started = {name: value.clone() for name, value in spvae.state_dict().items()}
+        spvae.load_state_dict(before)
+        assert spvae.wanted_rows == 5
+        spvae.load_state_dict(started)
+        assert spvae.wanted_rows == 0 and same(spvae.state_dict(), started)
