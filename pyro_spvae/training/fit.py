@@ -65,15 +65,14 @@ def fit(
     for name, mask in (("observed", observed), ("validation_observed", validation_observed)):
         if mask is not None and not isinstance(mask, Tensor):
             raise TypeError(f"{name} is a {type(mask).__name__}; a bool tensor is needed, True = seen")
+    values: Values | None = None
     own, options = OwnObjects.split(options)
     config = FitConfig.from_dict(options, "fit")
     if isinstance(x, DataSet):
         if validation is not None:
             raise ValueError("validation is given, but x is a data set, which has validation rows; give x.train")
-        values = x.values
-        x, validation = x.train, x.validation
-    else:
-        values = None
+        data = x
+        x, validation, values = data.train, data.validation, data.values
     if resume and out is None:
         raise ValueError("resume is given without out; give the folder of the run")
     if validation_observed is not None and validation is None:

@@ -96,7 +96,8 @@ class Run:
         elif raw is None or (levels != raw.levels and levels == self.values.levels):
             return dataclasses.replace(self.config, preprocess="none")
         else:
-            config, trained = dataclasses.replace(self.config, preprocess=self.values.preprocess), raw.levels
+            config = TrainConfig.from_dict(self.config.to_dict() | {"preprocess": self.values.preprocess}, "data.json")
+            trained = raw.levels
         if levels != trained:
             raise ValueError(
                 f"data is {data.name}, with {_kind(levels)}; the model of {self.path} was trained on {_kind(trained)}"
