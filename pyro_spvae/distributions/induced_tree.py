@@ -92,7 +92,7 @@ class InducedTree(TorchDistribution):
         # a superset of a tree's leaves would pass the circuit too: a tree tiles the variables exactly once
         sizes = torch.tensor(self._scope_sizes(), device=tree.device)
         tiled = (tree * sizes).sum(-1) == self.circuit.regions.num_variables
-        log_prior = torch.where(tiled & (log_prior > _IMPOSSIBLE), log_prior, -torch.inf)
+        log_prior = torch.where(tiled & ~(log_prior <= _IMPOSSIBLE), log_prior, -torch.inf)  # NaN stays NaN
         if self.leaf_values is None:
             return log_prior.expand(torch.broadcast_shapes(log_prior.shape, self.batch_shape))
         tree, leaf = broadcast_all(tree, self.leaf_values)

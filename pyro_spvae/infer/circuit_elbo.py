@@ -25,7 +25,7 @@ from pyro_spvae.infer.enumerated import enumerate_guide
 from pyro_spvae.infer.estimators import leave_one_out, renyi_mean, vimco_signal
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.prepared import owner_of, prepared
-from pyro_spvae.infer.site import LEAF_PLATE, is_subsample
+from pyro_spvae.infer.site import is_subsample
 
 _GRADIENTS = ("iwae", "dreg")
 _REDUCES = ("leaf", "root")
@@ -209,11 +209,8 @@ class CircuitELBO(ELBO):
                 setattr(terms, name, torch.cat(values) if terms.latent else values[0][:1])
         # a small copy that makes the large gradients flow back leaf first, as the stacked networks lie in memory
         terms.log_weight = terms.log_weight.movedim(-1, 0).contiguous().movedim(0, -1)
-        if self.reduce == "leaf" and terms.outside is not None and bool((terms.outside != terms.outside[:1]).any()):
-            raise ValueError(
-                f"CircuitELBO: a site outside the plate '{LEAF_PLATE}' depends on latent variables inside it; "
-                "pass reduce='root'"
-            )
+        if self.reduce == "leaf" and terms.outside is not None:
+            collector.outside.check_alike(terms.outside)
         return terms
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:

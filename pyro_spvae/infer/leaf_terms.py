@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_spvae.distributions import InducedTree, divergence
 from pyro_spvae.infer.enumerated import Enumerated, enumerate_dim
+from pyro_spvae.infer.outside import OutsideSites
 from pyro_spvae.infer.site import DATA_PLATE, LEAF_PLATE, PARTICLE_PLATE, counted, plate_scale, plates
 
 
@@ -94,6 +95,7 @@ class LeafTermCollector:
         self.analytic = analytic
         self.enumerated = Enumerated()
         self.rest: Tensor | None = None
+        self.outside = OutsideSites()
 
     def weighted(self) -> tuple[Tensor, Tensor | None]:
         """
@@ -118,7 +120,9 @@ class LeafTermCollector:
         if self.analytic:
             check_order("kl='analytic'", model_sites, guide_sites)
         self.enumerated = Enumerated()
-        sums = _Sums(outside=tree_outside)
+        sums = _Sums()
+        if tree_outside is not None:
+            self._add_outside(sums, *tree_outside)
         self._add_model(sums, model_sites, guide_sites)
         self._add_guide(sums, guide_sites, guide_log_prob)
         if sums.log_weight is None:
@@ -164,7 +168,7 @@ class LeafTermCollector:
                 sums.log_weight = _add(sums.log_weight, log_prob)
             elif DATA_PLATE in where:
                 self._check_outside(name, site)
-                sums.outside = _add(sums.outside, log_prob.squeeze(-1))
+                self._add_outside(sums, name, log_prob.squeeze(-1))
             else:
                 self._check_global(name, site)
                 sums.constant = _add(sums.constant, log_prob.sum() * plate_scale(site) / _num_particles(site))
@@ -196,7 +200,7 @@ class LeafTermCollector:
                 )
             elif DATA_PLATE in where:
                 self._check_outside(name, site)
-                sums.outside = _add(sums.outside, -counted(site, density).squeeze(-1))
+                self._add_outside(sums, name, -counted(site, density).squeeze(-1))
                 if not site["fn"].has_rsample:
                     raise ValueError(
                         f"CircuitELBO: the guide's site '{name}' has no rsample and lies outside the plate "
@@ -220,7 +224,7 @@ class LeafTermCollector:
 
     def _find_tree(
         self, model_sites: dict[str, Any], guide_sites: dict[str, Any]
-    ) -> tuple[InducedTree | None, Tensor | None, Tensor | None]:
+    ) -> tuple[InducedTree | None, Tensor | None, tuple[str, Tensor] | None]:
         trees = {n: s for n, s in model_sites.items() if "collapsed" in s["infer"] or isinstance(s["fn"], InducedTree)}
         if len(trees) != 1:
             found = ", ".join(f"'{name}'" for name in trees) or "none"
@@ -239,7 +243,11 @@ class LeafTermCollector:
         if "collapsed" in site["infer"]:
             return site["infer"]["collapsed"], None, None
         log_prob = counted(site, _density(site))
-        return None, site["value"].bool().squeeze(-2), log_prob.squeeze(-1)
+        return None, site["value"].bool().squeeze(-2), (name, log_prob.squeeze(-1))
+
+    def _add_outside(self, sums: _Sums, name: str, log_prob: Tensor) -> None:
+        sums.outside = _add(sums.outside, log_prob)
+        self.outside.add(name, log_prob)
 
     def _check_outside(self, name: str, site: Any) -> None:
         if not self.joint_particles and not site["is_observed"]:

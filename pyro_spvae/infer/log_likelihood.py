@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from pyro_spvae import checks
 from pyro_spvae.blocks import held
 from pyro_spvae.infer.circuit_elbo import CircuitELBO, push_up
-from pyro_spvae.infer.leaf_terms import LeafTerms
+from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.prepared import owner_of, prepared
 
 _CACHED_VALUES = 2**20  # values of data; measured: fewer cost more to arrange, more do not stay in the cache
@@ -50,7 +50,8 @@ def log_likelihood(
     :param int chunk_size: memory bound, in pairs of datum and sample.
     :param bool progress: show a progress bar.
     :returns: nats per datum, ``[data]``, higher is better.
-    :raises ValueError: if ``x`` is empty, or ``num_samples`` or ``chunk_size`` is not positive.
+    :raises ValueError: if ``x`` is empty, or ``num_samples`` or ``chunk_size`` is not positive; for sites outside the
+        plate ``leaf`` that are latent or depend on latent variables, or whose log-density is NaN.
     """
     for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
         checks.positive_integer(name, value)
@@ -89,8 +90,14 @@ def _block(
     total: Tensor | None = None
     terms: LeafTerms | None = None
     args, kwargs = prepared(model, guide, (x,), kwargs)
+    # a chunk of one particle is no bound of one particle: what lies outside the leaf plate may not differ by particle
+    collector = LeafTermCollector(joint_particles=num_samples == 1)
+    outside: Tensor | None = None
     for size in sizes:
-        terms = CircuitELBO(num_particles=size).terms(model, guide, args, kwargs)
+        terms = CircuitELBO(num_particles=size).terms(model, guide, args, kwargs, None, collector)
+        if terms.outside is not None:
+            outside = terms.outside[:1] if outside is None else outside
+            collector.outside.check_alike(torch.cat([outside, terms.outside[:1]]))
         if not terms.latent:
             return _root(terms, terms.log_weight[0]), False
         chunk = terms.log_weight.logsumexp(0)  # [B, L]

@@ -89,9 +89,11 @@ class LeafBatch:
             if values is not None:
                 values.check(x, observed)
             leaf.check(patches, counted)
-        if mask is not None:
-            patches = torch.where(mask, patches, torch.zeros_like(patches))
-        return LeafBatch(x, patches, leaf.features(patches), mask, seen)
+        if mask is None:
+            return LeafBatch(x, patches, leaf.features(patches), mask, seen)
+        patches = torch.where(mask, patches, 0.0)
+        features = torch.where(mask, leaf.features(patches), 0.0)  # those of the value 0 may be others
+        return LeafBatch(x, patches, features, mask, seen)
 
 
 def _not_finite(x: Tensor, observed: Tensor | None) -> str:

@@ -53,7 +53,7 @@ class LeafDraws:
         """
         Runs guide and model once, all particles together (one, if nothing is latent); data have been checked.
 
-        :raises ValueError: if a row has density 0, naming it.
+        :raises ValueError: if a row has density 0, naming it, or a parameter is not finite, naming that.
         """
         num_particles = num_particles if root.latents else 1
         collector = LeafTermCollector(joint_particles=False)
@@ -78,6 +78,12 @@ class LeafDraws:
         with torch.no_grad():
             without = ~(root.circuit(draws.leaf_values) > -math.inf)  # NaN, too
         if bool(without.any()):
+            for name, parameter in root.named_parameters():
+                if not bool(parameter.isfinite().all()):
+                    raise ValueError(
+                        f"the model's parameter '{name}' holds values that are not finite, so that no data have a "
+                        "density; load or train the model anew"
+                    )
             row = batch.first + int(without.nonzero()[0])
             raise ValueError(
                 f"row {row} of the data has density 0 under the model, so that nothing follows from it; is an entry "

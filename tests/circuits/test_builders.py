@@ -83,6 +83,32 @@ def test_quad_tree_makes_quadrants():
     assert graph.scope(graph.partitions[-1].left) == tuple(range(27))
 
 
+@pytest.mark.parametrize("shape", [(13,), (24,), (40,), (7, 9), (13, 4), (12, 20), (5, 6, 7)])
+@pytest.mark.parametrize("delta", [1, 2, 3, 4])
+def test_quad_tree_cuts_every_region_nearest_to_its_middle(shape, delta):
+    """At the multiple of delta from the region's own start; the lower one if two are; below the first cut, too."""
+    graph = quad_tree(shape, delta)
+    deeper = 0
+    for region, left, right in graph.partitions:
+        whole_box, *halves = (box(graph.scope(part), shape) for part in (region, left, right))
+        (axis,) = (k for k in range(len(shape)) if halves[0][k] != whole_box[k])
+        (start, stop), (other_start, at) = whole_box[axis], halves[0][axis]
+        assert other_start == start and halves[1][axis] == (at, stop)
+        allowed = range(start + delta, stop, delta)
+        assert at == min(allowed, key=lambda cut: (abs(cut - start - (stop - cut)), cut))
+        deeper += len(allowed) > 1 and start > 0
+    assert deeper > 0 or max(shape) < 4 * delta
+    assert max(max(stop - start for start, stop in box(scope, shape)) for scope in graph.leaf_scopes) <= delta
+
+
+def box(scope, shape):
+    """First and last place on each axis of the variables, which fill what is between."""
+    places = [[v // math.prod(shape[k + 1 :]) % shape[k] for v in scope] for k in range(len(shape))]
+    sides = [(min(own), max(own) + 1) for own in places]
+    assert math.prod(stop - start for start, stop in sides) == len(scope)
+    return sides
+
+
 def test_random_binary_tree_is_balanced_and_reproducible():
     state = random.getstate()
     graph = random_binary_tree((4, 4), depth=3, repetitions=6, seed=5)

@@ -58,6 +58,18 @@ class TestPlantedBlocks:
         assert bool((dependence(x.unsqueeze(1)) + torch.eye(16) > 0).all())
         assert learn_regions(x, 6, repetitions=3).leaf_scopes == tuple(sorted(blocks))
 
+    @pytest.mark.parametrize(
+        ("sizes", "smaller"), [((6, 2, 2, 2), 6), ((3, 3, 2, 2, 2), 5), ((5, 2, 2), 4), ((4, 3), 3)]
+    )
+    def test_are_shared_out_by_their_variables(self, sizes, smaller):
+        """Both sides of a cut have about as many variables, however many blocks that takes."""
+        x, blocks = planted("normal", 0, sizes=sizes)
+        graph = learn_regions(x, max(sizes), repetitions=1)
+        assert graph.leaf_scopes == tuple(sorted(blocks))
+        (root,) = graph.region_partitions[graph.root]
+        _, *parts = root
+        assert min(len(graph.scope(part)) for part in parts) == smaller
+
     def test_of_one_channel_are_found_and_across_channels(self):
         x, blocks = planted("normal", 0, sizes=(4, 4))
         colour = torch.stack([normals(800, 8, seed=1), x], 1).reshape(800, 2, 2, 4)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from pyro_spvae.commands.evaluation import evaluate, table
-from pyro_spvae.training.evaluation import evaluate_rows
+from pyro_spvae.training.evaluation import active_units, evaluate_rows
 from pyro_spvae.training.objective import build_objective
 from pyro_spvae.training.run import open_run
 from tests.cli_cases import Forked, command, python
@@ -102,13 +102,13 @@ class TestMarginals:
         wanted, found = (load(tmp_path / f"{name}.npz")["log_likelihood"] for name in ("test", "test-random-1"))
         assert np.allclose(found, wanted, rtol=1e-12)
 
-    def test_what_is_not_seen_does_not_matter(self, digits, tmp_path):
+    def test_what_is_not_seen_does_not_matter(self, digits, plain, tmp_path):
         left = evaluate(digits, observed="left", out=tmp_path)
         run, x = open_run(digits), rows(digits)
         x[..., 4:] = 16 - x[..., 4:]
         mask = torch.zeros(8, 8, dtype=torch.bool)
         mask[:, :4] = True
-        figures, values, _ = evaluate_rows(
+        figures, values, dimensions = evaluate_rows(
             run.spvae,
             x,
             elbo=build_objective(run.config),
@@ -120,6 +120,13 @@ class TestMarginals:
         assert np.allclose(load(tmp_path / "test-left.npz")["log_likelihood"], values, rtol=1e-5)
         assert left["elbo"] == pytest.approx(figures["elbo"], rel=1e-5)
         assert left["seen_entries"] == 32
+        assert left["active_units"] == figures["active_units"] == active_units(run.spvae, x, mask)
+        variances = [
+            load(tmp_path / "test-left.npz")["mean_variance_z"],
+            load(plain[0] / "test.npz")["mean_variance_z"],
+        ]
+        assert np.allclose(variances[0], dimensions["mean_variance_z"], rtol=1e-4)
+        assert not np.allclose(variances[0], variances[1], rtol=1e-2)
 
     def test_masks_of_rows(self, table, tmp_path):
         results = evaluate(table, observed="random:0.5", out=tmp_path)

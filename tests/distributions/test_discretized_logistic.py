@@ -60,6 +60,12 @@ def masses(loc, log_scale, levels=256, edges="tails", dtype=torch.float64):
     return LeafDiscretizedLogistic(loc, log_scale, levels, edges=edges).log_prob(every)
 
 
+def masses_of(d, every):
+    """Masses of levels ``[level, .., 1]`` at each pixel."""
+    alone = LeafDiscretizedLogistic(d.loc.unsqueeze(-1), d.log_scale.unsqueeze(-1), d.levels)
+    return alone.log_prob(every.expand(-1, *d.batch_shape, d.loc.shape[-1]).unsqueeze(-1)).exp()
+
+
 class TestLeafDiscretizedLogistic(MaskedLeafDistributionTests):
     has_entropy = False
     bad_values = (0.5, -1.0, 4.0, float("nan"))
@@ -73,9 +79,10 @@ class TestLeafDiscretizedLogistic(MaskedLeafDistributionTests):
     def reference(self, parameters):
         return Bins(**parameters)
 
-    @pytest.mark.parametrize("block", [1, 2**22])
-    def test_moments_equal_torch(self, block, monkeypatch):
-        monkeypatch.setattr(module, "_BLOCK", block)
+    @pytest.mark.parametrize("levels", [1, 2, 3, 2**22])
+    def test_moments_equal_torch(self, levels, monkeypatch):
+        """However many levels are held at a time; the last block may hold fewer."""
+        monkeypatch.setattr(module, "_BLOCK", levels * math.prod((*BATCH, SIZE)))
         super().test_moments_equal_torch()
 
 
@@ -197,6 +204,19 @@ class TestDraws:
             x = LeafDiscretizedLogistic(loc.to(dtype), log_scale.to(dtype)).sample((2000,))
             assert (x[:, 0] == 76).all() and (x[:, 2] == 255).all()
             assert set(x[:, 1].tolist()) == {0.0, 255.0}, "nearly all of it lies outside"
+
+    @pytest.mark.parametrize("shape", [(), (SIZE,), (3, 1, 1)])
+    def test_moments_of_more_levels_than_are_held_at_a_time(self, shape, monkeypatch):
+        """Means over the masses of all levels, with parameters that broadcast."""
+        loc, log_scale = torch.rand(2, SIZE), -3.0 * torch.rand(shape)
+        d = LeafDiscretizedLogistic(loc, log_scale, 200)
+        every = torch.arange(200.0).reshape(-1, *[1] * (len(d.batch_shape) + 1))
+        mass = masses_of(d, every)
+        mean = (every * mass).sum(0)
+        for held in (7, 50, 198, 199, 200):  # levels at a time; 199 are summed over
+            monkeypatch.setattr(module, "_BLOCK", held * mean.numel() + 1)
+            assert_close(d.mean, mean, rtol=1e-10, atol=0)
+            assert_close(d.variance, ((every - mean).square() * mass).sum(0), rtol=1e-8, atol=0)
 
     @pytest.mark.parametrize("levels", [2, 3, 5])
     @pytest.mark.parametrize("edges", ["tails", "truncated"])

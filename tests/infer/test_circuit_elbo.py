@@ -12,12 +12,14 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, config_enumerate
+from pyro.poutine.subsample_messenger import _Subsample
 
 from pyro_spvae import CircuitELBO, InducedTree, collapse_tree, poon_domingos, random_binary_tree, whole
 from pyro_spvae.infer import bound_terms
 from tests.circuits.oracle import enumerate_induced_trees
 from tests.helpers import assert_same_gradients, collected_gradients, gradients, leaf_log_weights, small_spvae
-from tests.infer.cases import annealed
+from tests.infer.cases import annealed, two_layer
+from tests.models.own_leaves import Kinds, KindsGuide
 
 GRAPHS = {
     "2x2": lambda: poon_domingos((2, 2), delta=1),
@@ -115,20 +117,44 @@ def test_one_region_one_leaf_equals_pyros_bounds(alpha, handler):
     assert_same_gradients(results[1][1], results[0][1])
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.4])
-def test_subsampling_scale_acts_outside_the_logarithm(beta):
-    spvae = small_spvae()
-    x, programs = data(spvae), annealed(spvae, beta)
-    pyro.set_rng_seed(1)
-    torch.randperm(300)  # what the plate draws when it subsamples
-    expected = 100 * CircuitELBO(3).differentiable_loss(*programs, x)
-    expected_grads = gradients(spvae, expected)
-    for gradient in ("iwae", "dreg"):
+def kinds():
+    """A guide without rsample."""
+    return small_spvae(leaf=Kinds(3), guide=KindsGuide())
+
+
+SUBSAMPLED = {
+    "iwae": (small_spvae, {}),
+    "iwae, root": (small_spvae, {"reduce": "root"}),
+    "dreg": (small_spvae, {"gradient": "dreg"}),
+    "dreg, root": (small_spvae, {"gradient": "dreg", "reduce": "root"}),
+    "dreg, one by one": (small_spvae, {"gradient": "dreg", "vectorize_particles": False}),
+    "dreg, two layers": (two_layer, {"gradient": "dreg"}),
+    "vimco": (kinds, {}),
+    "vimco, alpha 1": (kinds, {"alpha": 1.0}),
+    "vimco, root": (kinds, {"reduce": "root"}),
+    "vimco, one by one": (kinds, {"vectorize_particles": False}),
+}
+
+
+@pytest.mark.parametrize(("beta", "masked"), [(1.0, False), (0.4, True)])
+@pytest.mark.parametrize("case", SUBSAMPLED)
+def test_subsampling_scale_acts_outside_the_logarithm(case, beta, masked, monkeypatch):
+    """Of B = 3 rows of N = 300 loss and gradients are N / B times those of the rows alone, by every estimator."""
+    monkeypatch.setattr(_Subsample, "sample", lambda self: torch.arange(self.subsample_size or self.size))  # no noise
+    build, options = SUBSAMPLED[case]
+    spvae = build()
+    x, programs = (data(spvae) > 0).double(), annealed(spvae, beta)
+    observed = (torch.rand(spvae.event_shape) < 0.7,) if masked else ()
+    losses, grads = [], []
+    for size in ({}, {"size": 300}):
         pyro.set_rng_seed(1)
-        loss = CircuitELBO(3, gradient=gradient).differentiable_loss(*programs, x, size=300)
-        assert loss.item() == pytest.approx(expected.item(), abs=1e-8)
-        if gradient == "iwae":
-            assert_same_gradients(gradients(spvae, loss), expected_grads, atol=1e-7)
+        loss = CircuitELBO(3, **options).differentiable_loss(*programs, x, *observed, **size)
+        losses.append(loss.item())
+        grads.append(gradients(spvae, loss))
+    assert losses[1] == pytest.approx(100 * losses[0], abs=1e-8)
+    assert_same_gradients(grads[1], {name: 100 * grad for name, grad in grads[0].items()}, atol=1e-8)
+    guide = [grad.abs().max() for name, grad in grads[0].items() if name.startswith("leaf_guide")]
+    assert max(guide) > 1e-3, "the estimator is at work"
 
 
 def test_sites_outside_the_leaf_plate_are_added_outside():

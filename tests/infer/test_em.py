@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -327,6 +328,22 @@ class TestOptions:
         history = spn.fit_em(x, 100, smoothing=0)
         assert len(history) == 4 and history[1] == pytest.approx(history[-1])
         assert len(SPN(whole((1, 1)), 1).fit_em(x, 5, smoothing=0, tolerance=-1)) == 6
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("batch_size", [1, 4, 9, 10, 256])
+    def test_what_is_returned_are_means_over_rows(self, batch_size, masked):
+        """Whatever the batches, the last of which may be smaller; rows differ, as others may not stand for them."""
+        spn, x = make_spn("normal"), torch.linspace(0.1, 3.0, 10).reshape(10, 1, 1, 1) * torch.randn(10, 1, 2, 2)
+        observed = torch.rand(x.shape) < torch.linspace(0, 1, 10).reshape(10, 1, 1, 1) if masked else None
+        wanted, twin = [], copy.deepcopy(spn)
+        for _ in range(2):
+            wanted.append(twin.log_prob(x, observed).mean().item())
+            assert twin.em_step(x, observed, batch_size=batch_size) == pytest.approx(wanted[-1], abs=1e-10)
+        wanted.append(twin.log_prob(x, observed).mean().item())
+        history = spn.fit_em(x, 2, observed, batch_size=batch_size, tolerance=-math.inf)
+        assert history == pytest.approx(wanted, abs=1e-10)
+        by_batch = [batch.mean().item() for batch in twin.log_prob(x, observed).split(batch_size)]
+        assert 10 % batch_size in (0, 10) or abs(sum(by_batch) / len(by_batch) - wanted[-1]) > 0.01
 
     def test_progress(self, capsys):
         make_spn().fit_em(values("bernoulli", 4, 1, 2, 2), 2, progress=True)

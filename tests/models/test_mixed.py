@@ -10,8 +10,9 @@ from pyro import poutine
 
 from pyro_spvae import CircuitELBO, poon_domingos
 from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
-from pyro_spvae.likelihoods import Bernoulli, Normal
+from pyro_spvae.likelihoods import Bernoulli, Binomial, DiscretizedLogistic, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.priors import VampPrior
 from pyro_spvae.training.evaluation import mean_variances
 from tests.models.own_leaves import Kinds, KindsGuide, Linear
 
@@ -73,6 +74,63 @@ def test_leaves_of_a_region_follow_the_counts():
     spvae = mixed(units=3, counts=(1, 2))
     assert [subset.index.tolist() for subset in spvae.leaf.subsets] == [[0, 3, 6, 9], [1, 2, 4, 5, 7, 8, 10, 11]]
     assert spvae.leaf.subsets[1].program.pixels.outputs[0].shape == (8, 1)
+
+
+class Shifted(Normal):
+    """Features of which 0 is that of no value in [0, 1]."""
+
+    def features(self, x):
+        return x + 2
+
+
+LEVELS = 4
+LIKELIHOODS = {
+    "binomial": (lambda: Binomial(LEVELS - 1), lambda x: x / (LEVELS - 1)),
+    "normal": (Normal, lambda x: x),
+    "logistic": (lambda: DiscretizedLogistic(LEVELS), lambda x: (x + 0.5) / LEVELS),
+    "own": (Shifted, lambda x: x + 2),
+}
+
+
+class TestPartsOfManyLikelihoods:
+    """Of the same grey levels each part's guide sees its own features, and 0 where nothing is seen."""
+
+    def make(self, regions, counts=(1, 2, 1, 1), **prior):
+        leaves, guides = [], []
+        for make, _ in LIKELIHOODS.values():
+            own = {name: value() for name, value in prior.items()}
+            leaves.append(VAE(make(), latent_dim=2, hidden_dims=(4,), **own))
+            guides.append(NormalGuide(hidden_dims=(4,)))
+        leaf, guide = MixedLeaf(leaves, counts), MixedGuide(guides, counts)
+        return SPVAE(regions, units=5, leaf=leaf, guide=guide)
+
+    @pytest.mark.parametrize("masked", [False, True])
+    @pytest.mark.parametrize("shape", [(2, 2), (3, 2)], ids=["even", "ragged"])
+    def test_features_and_encodings_are_each_parts_own(self, shape, masked):
+        spvae = self.make(poon_domingos(shape, delta=2 if shape[0] == 3 else 1))
+        x = torch.randint(LEVELS, (6, 1, *shape)).double()
+        observed = torch.rand(x.shape) < 0.6 if masked else None
+        batch = spvae.prepare(x, observed)
+        counted = torch.ones_like(batch.patches) if batch.mask is None else batch.mask.expand(batch.patches.shape)
+        encoding = spvae.leaf_guide.encode(batch.features)
+        for subset, guide, own, (_, features) in zip(
+            spvae.leaf.subsets, spvae.leaf_guide.subsets, encoding, LIKELIHOODS.values(), strict=True
+        ):
+            wanted = torch.where(subset.narrow(counted) > 0, features(subset.narrow(spvae.view(x))), 0.0)
+            torch.testing.assert_close(subset.narrow(batch.features), wanted)
+            torch.testing.assert_close(own.loc, guide.program.encode(wanted).loc)
+            assert (wanted != 0).any() and (not masked or (wanted == 0).any())
+
+    @pytest.mark.parametrize("given", [False, True])
+    def test_pseudo_inputs_start_as_features_of_their_part(self, given):
+        x = torch.randint(LEVELS, (3, 1, 2, 2)).double()
+        options = {"data": x} if given else {"components": 3, "init": "data", "frozen": True}
+        spvae = self.make(poon_domingos((2, 2), delta=1), prior=lambda: VampPrior(**options))
+        spvae.start(x)
+        for subset, (_, features) in zip(spvae.leaf.subsets, LIKELIHOODS.values(), strict=True):
+            wanted = features(subset.narrow(spvae.view(x)))
+            rows = [torch.tensor(sorted(one.flatten(1).tolist())) for one in (subset.program.prior.inputs, wanted)]
+            torch.testing.assert_close(*rows)
 
 
 REFUSED = [

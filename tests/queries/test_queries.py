@@ -293,6 +293,16 @@ class TestAbsurdEntries:
         with pytest.raises(ValueError, match=message):
             spvae.log_likelihood(x)
 
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_a_parameter_that_is_no_number_is_not_the_datas_fault(self, spvae, x, value):
+        name, parameter = next(iter(spvae.circuit.named_parameters()))
+        with torch.no_grad():
+            parameter.fill_(value)
+        message = f"^the model's parameter 'circuit.{name}' holds values that are not finite, so that no data have a"
+        for ask in (spvae.reconstruct, spvae.embed, spvae.posterior):
+            with pytest.raises(ValueError, match=message):
+                ask(x[:5])
+
     def test_a_leaf_of_density_zero_is_on_no_tree(self):
         """The others of its region answer for it."""
         spvae = small_spvae(whole((2, 2)), units=2, leaf=VAE(Normal(), 2, (3,)))

@@ -13,7 +13,7 @@ import torch
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import evaluation
-from pyro_spvae.training.evaluation import active_units, evaluate_rows, log_likelihoods, mean_bounds
+from pyro_spvae.training.evaluation import active_units, evaluate_rows, log_likelihoods, mean_bounds, mean_variances
 from tests.training.cases import built, images, table
 
 
@@ -107,10 +107,16 @@ def test_marginals_of_what_was_seen():
     # a mask changes the order of sums, not what they are of
     torch.testing.assert_close(everything[1], same[1], atol=1e-4, rtol=0)
     seen[..., 2:] = False
-    half, *_ = _evaluate(spvae, data.test, config, observed=seen)
+    half, _, half_dimensions = _evaluate(spvae, data.test, config, observed=seen)
     assert half["log_likelihood"] > everything[0]["log_likelihood"] + 1.0, "fewer pixels to explain"
     nothing, per_datum, _ = _evaluate(spvae, data.test, config, observed=torch.zeros(1, 4, 4, dtype=torch.bool))
     torch.testing.assert_close(per_datum, torch.zeros(10, dtype=torch.float64), atol=1e-5, rtol=0)
+    # the encoder sees zeros where nothing was seen
+    assert nothing["active_units"] == {"z": 0} and half["active_units"] == active_units(spvae, data.test[:] * seen)
+    whole, again, of_half = (one["mean_variance_z"] for one in (everything[2], same[2], half_dimensions))
+    torch.testing.assert_close(whole, again, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(of_half, mean_variances(spvae, data.test[:] * seen)["z"], rtol=1e-4, atol=1e-9)
+    assert not torch.allclose(of_half, whole, rtol=0.01) and (of_half > 1e-5).all()
 
 
 def test_a_split_of_one_row_has_no_spread():

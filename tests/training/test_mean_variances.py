@@ -114,6 +114,22 @@ def test_blocks_do_not_matter(monkeypatch):
     torch.testing.assert_close(mean_variances(spvae, x)["z"], whole_split)
 
 
+@pytest.mark.parametrize("per_row", [False, True])
+def test_blocks_see_what_is_observed_of_their_rows(per_row, monkeypatch):
+    """A mask of all rows, and one of each: the variance over rows of what is expected of seen entries alone."""
+    spvae, x = SPVAE(poon_domingos((2, 2), delta=1), latent_dim=2), 5 + torch.randn(37, 1, 2, 2)
+    observed = torch.rand(37, 1, 2, 2) < 0.6 if per_row else torch.tensor([[True, False], [False, True]])
+    with torch.no_grad():
+        wanted = spvae.leaf_guide.encode(spvae.view(torch.where(observed, x, 0.0))).mean.var(0)
+    counts = {"z": int((wanted > 0.01).sum())}
+    assert 0 < counts["z"] < wanted.numel()
+    for pairs in (512, 8):
+        monkeypatch.setattr(module, "_PAIRS", pairs)
+        torch.testing.assert_close(mean_variances(spvae, x, observed)["z"], wanted, rtol=1e-9, atol=1e-12)
+        assert active_units(spvae, x, observed) == counts
+    assert not torch.allclose(mean_variances(spvae, x)["z"], wanted, rtol=0.01)
+
+
 def test_one_layer_needs_one_draw(monkeypatch):
     spvae, x = SPVAE(whole((1, 2)), units=1, latent_dim=2), torch.randn(20, 1, 1, 2)
     draws, original = [], module.draw_means
