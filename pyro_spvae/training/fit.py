@@ -42,7 +42,8 @@ def fit(
 
     :param spvae: the model.
     :param x: training rows ``[data, *event_shape]``, or a data set, whose own validation rows are watched then.
-    :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none.
+    :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none. Where
+        preprocessing draws anew, training rows have new noise in every batch, and rows to watch always the same.
     :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
     :param Tensor validation_observed: the same for ``validation``; only together with it.
     :param out: folder to make for checkpoints and metrics, which ``SPVAE.load`` and ``resume`` take.
