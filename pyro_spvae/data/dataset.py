@@ -131,12 +131,10 @@ class DataSet:
             raise ValueError(f"fraction is {fraction!r}; a number above 0 and at most 1 is needed")
         if fraction == 1:
             return self
-        rows = self.train
-        kept = max(1, round(fraction * len(rows)))
+        kept = max(1, round(fraction * len(self.train)))
         generator = torch.Generator().manual_seed(noise_seed(seed, 0, _THINNING))
-        chosen = torch.randperm(len(rows), generator=generator)[:kept]
-        index = chosen if rows.index is None else rows.index[chosen]
-        return self._with(train=Rows(rows.source, index, rows.preprocessing, rows.seed, rows.stream))
+        chosen = torch.randperm(len(self.train), generator=generator)[:kept]
+        return self._with(train=self.train.part(chosen))
 
     def in_grey(self) -> DataSet:
         """

@@ -50,11 +50,11 @@ def preprocessing(name: str, values: Values, data: str = "the data") -> Preproce
     - ``binarize``: 1 with probability :math:`x / (L - 1)`, or :math:`x` for continuous values in [0, 1]; anew for every
       batch (Salakhutdinov and Murray 2008). ``binarize-static``: drawn once.
     - ``paper-discrete``: what the SPVAE paper's code calls discrete. Every image is scaled by its own smallest and
-      largest value and rounded to the grey levels 0 to 255.
-    - ``paper``: what that code calls continuous. Every image is scaled to [0, 1] by its own smallest and
-      largest value and rounded to multiples of 1/255; :math:`N(0, 1/255^2)` is added, drawn once, and reflected at 0
-      and 1; the image is scaled to [0, 1] again. An image of one single value is 0 before the noise. Log-densities
-      of the result compare with those of the paper and with nothing else.
+      largest value, over all of its channels together, and rounded to the grey levels 0 to 255.
+    - ``paper``: what that code calls continuous. Every image is scaled to [0, 1] in the same way and rounded to
+      multiples of 1/255; :math:`N(0, 1/255^2)` is added, drawn once, and reflected at 0 and 1; the image is scaled to
+      [0, 1] again. An image of one single value is 0 before the noise. Log-densities of the result compare with those
+      of the paper, whose images are grey, and with nothing else.
 
     :param str name: one of those.
     :param Values values: what kind of values is to be transformed.
@@ -169,7 +169,7 @@ def _grey_levels(x: Tensor) -> Tensor:
 
 
 def _scaled(x: Tensor) -> Tensor:
-    """Every row from 0 to 1; rows of one value are 0."""
+    """Every row from 0 to 1, all of its channels together; rows of one value are 0."""
     flat = x.flatten(1)
     shape = (-1,) + (1,) * (x.dim() - 1)
     low = flat.min(1).values.reshape(shape)

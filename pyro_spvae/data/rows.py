@@ -133,6 +133,16 @@ class Rows:
         """All rows at once."""
         return self[:]
 
+    def part(self, index: Tensor) -> Rows:
+        """
+        Some of these rows, each with the value that it has here.
+
+        :param Tensor index: positions among these rows, int64.
+        """
+        rows = Rows(self.source, self._numbers(index), self.preprocessing, self.seed, self.stream)
+        rows._cache = None if self._cache is None else self._cache[index]
+        return rows
+
     def cached(self, limit: int) -> Rows:
         """
         The same rows, their transformed values held in memory if these take at most ``limit`` bytes.

@@ -41,7 +41,8 @@ def fit(
 
     :param spvae: the model.
     :param x: training rows ``[data, *event_shape]``, or a data set, whose own validation rows are watched then.
-    :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none.
+    :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none. Where
+        preprocessing draws anew, training rows have new noise in every batch, and rows to watch always the same.
     :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
     :param Tensor validation_observed: the same for ``validation``; only together with it.
     :param out: folder to make for checkpoints and metrics, which ``SPVAE.load`` and ``resume`` take.
@@ -159,16 +160,15 @@ def _values(x: Tensor | Rows, observed: Tensor | None) -> Values:
 
 def _hold_out(
     x: Tensor | Rows, observed: Tensor | None, seed: int
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+) -> tuple[Tensor | Rows, Tensor | Rows, Tensor | None, Tensor | None]:
+    """Rows to train by and rows to watch, which stay what they are: those that draw anew go on doing so in training."""
     if len(x) < 2:
         raise ValueError(f"x has {len(x)} row; at least 2 are needed, or rows to watch as validation")
     held_out = max(1, len(x) // _HELD_OUT)
-    if not isinstance(x, Tensor):
-        x = x.tensor()
-    train, watched = shuffled_split(len(x), [len(x) - held_out, held_out], seed)
-    if observed is None:
-        return x[train], x[watched], None, None
-    return x[train], x[watched], observed[train], observed[watched]
+    split = shuffled_split(len(x), [len(x) - held_out, held_out], seed)
+    train, watched = (x[index] if isinstance(x, Tensor) else x.part(index) for index in split)
+    seen, watched_seen = (None if observed is None else observed[index] for index in split)
+    return train, watched, seen, watched_seen
 
 
 def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:

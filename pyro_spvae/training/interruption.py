@@ -16,7 +16,8 @@ class Interrupted(KeyboardInterrupt):
 
 class Interruption:
     """
-    Within a ``with`` block the first SIGINT (Ctrl-C) or SIGTERM sets :attr:`asked`; a second one acts as usual.
+    Within a ``with`` block the first SIGINT (Ctrl-C) or SIGTERM sets :attr:`asked`; a second one acts as usual:
+    it ends the program, or does nothing where the program was started with the signal ignored.
 
     Outside the main thread, where Python allows no handlers, it does nothing.
     """

@@ -150,7 +150,39 @@ def test_held_values_are_those_that_are_read() -> None:
         assert torch.equal(getattr(held, split)[:], getattr(data, split)[:])
 
 
+NOISY = ["dequantize", "binarize", "binarize-static", "paper"]
+
+
+@pytest.mark.parametrize("name", NOISY)
+@pytest.mark.parametrize("shared", [False, True])
+def test_splits_have_noise_of_their_own(name: str, shared: bool) -> None:
+    """Equal rows of equal numbers, of one source or of three, are equal no more: not even two of them, by chance."""
+    splits = [grey(17, 6, 40) if shared else grey(17, 6, 40).clone() for _ in range(3)]
+    index = torch.tensor([4, 0, 2]) if shared else None
+    data = DataSet("equal", *(Rows(x, index) for x in splits), Values.grey_levels(17)).preprocessed(name, 3)
+    rows = torch.cat([data.train[:], data.validation[:], data.test[:]])
+    assert len(rows.unique(dim=0)) == len(rows) == (9 if shared else 18)
+
+
 class TestThinned:
+    @pytest.mark.parametrize("name", ["none", *NOISY])
+    @pytest.mark.parametrize("held", [False, True])
+    def test_the_rows_that_are_left_are_training_rows_with_the_values_that_they_had(self, name, held):
+        """Of splits that are parts of one source, in any order."""
+        x = torch.arange(60.0).reshape(60, 1) + torch.zeros(60, 12)
+        order = torch.randperm(60)
+        splits = (Rows(x, index, stream=stream) for stream, index in enumerate(order.split([30, 18, 12])))
+        data = DataSet("parts", *splits, Values.grey_levels(60)).preprocessed(name, 3)
+        whole = data.train
+        if held:
+            object.__setattr__(data, "train", whole.cached(10**6))
+        train = data.thinned(0.5, seed=1).train
+        assert train.index is not None and len(train) == 15 == len(set(train.index.tolist()))
+        place = {number: position for position, number in enumerate(order[:30].tolist())}
+        assert set(train.index.tolist()) < place.keys(), "none of another split"
+        assert torch.equal(train[:], whole[torch.tensor([place[number] for number in train.index.tolist()])])
+        assert torch.equal(train.raw(slice(None)), x[train.index])
+
     def test_smaller_parts_lie_in_larger_ones_and_other_splits_stay(self):
         rows = torch.arange(100.0).reshape(100, 1, 1, 1).expand(100, 1, 2, 2)
         data = DataSet("numbers", rows, rows[:7], rows[:5], Values(low=0, high=99))

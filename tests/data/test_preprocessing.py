@@ -130,6 +130,19 @@ def test_refusals(name: str, values: Values, message: str) -> None:
         preprocessing(name, values, "x")
 
 
+@pytest.mark.parametrize("name", ["paper", "paper-discrete"])
+def test_the_papers_images_of_several_channels_are_scaled_as_one(name: str) -> None:
+    """By the smallest and largest value of the image, not of each channel: the brightest grey, 200, is in the last."""
+    x = torch.tensor([[0, 20, 40, 10], [50, 50, 50, 50], [100, 200, 120, 60]]).repeat(2, 1, 1).reshape(2, 3, 2, 2)
+    x[1] += torch.tensor([55, 0, 0]).reshape(3, 1, 1)  # and another image, from 50 to 200
+    y = read(name, x, Values.grey_levels(256)) * (255 if name == "paper" else 1)
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    assert low.flatten().tolist() == [0, 50] and high.flatten().tolist() == [200, 200]
+    expected = (255 * (x - low) / (high - low)).round()
+    # noise of standard deviation 1, and the second scaling, move a level by a few
+    torch.testing.assert_close(y, expected.float(), rtol=0, atol=6 if name == "paper" else 0)
+
+
 def test_the_papers_discrete_images_are_scaled_one_by_one_to_256_levels() -> None:
     x = torch.tensor([[0, 100, 50, 200], [10, 10, 10, 10], [0, 1, 3, 4]]).reshape(3, 1, 2, 2)
     y = read("paper-discrete", x, Values.grey_levels(256))

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from pyro_spvae.data import DataSet, Values
+from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.evaluation import log_likelihoods
+from pyro_spvae.training.evaluation import TERMS, log_likelihoods
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
@@ -61,6 +62,18 @@ def built(data, **options):
 def trainer_of(spvae, data, config, *args, **options):
     """What trains such a model."""
     return Trainer(spvae, data.train, data.validation, config, *args, **options)
+
+
+def script(trainer, monkeypatch, bounds):
+    """Lets validation give the listed bounds, and records the parameters that each was given for."""
+    states = []
+
+    def validate(spvae, *args):
+        states.append({key: value.clone() for key, value in spvae.state_dict().items()})
+        return dict.fromkeys(TERMS, bounds[len(states) - 1])
+
+    monkeypatch.setattr(trainer_module, "mean_bounds", validate)
+    return states
 
 
 @contextmanager

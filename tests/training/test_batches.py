@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from pyro_spvae import distributed
+from pyro_spvae.data import Rows, Values
+from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.training.batches import Batches
 from tests.training.cases import images
@@ -54,6 +56,23 @@ def test_grey_levels_get_new_noise_in_every_epoch():
     for x in (first, second):
         assert sorted(map(tuple, (x * 4).floor().flatten(1).tolist())) == levels
     assert len(set(first.flatten().tolist()) & set(second.flatten().tolist())) < 5  # of 320, by chance
+
+
+def test_every_batch_epoch_and_process_has_noise_of_its_own(monkeypatch):
+    """More epochs than batches and more processes than either, so that no two mixed up counters give other numbers."""
+    epochs, number, world = 5, 4, 7
+    black = Rows(torch.zeros(28, 40), preprocessing=preprocessing("dequantize", Values.grey_levels(2)))
+    monkeypatch.setattr(distributed, "world", lambda: world)
+    noise = {}
+    for rank in range(world):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        batches = Batches(black, None, 7, seed=3)
+        assert len(batches) == number
+        noise |= {(epoch, batch, rank): batches(epoch, batch)[0] for epoch in range(epochs) for batch in range(number)}
+        for key in [(4, 1, rank), (0, 3, rank)]:
+            assert torch.equal(Batches(black, None, 7, seed=3)(*key[:2])[0], noise[key]), "a function of the three"
+    rows = torch.cat(list(noise.values()))
+    assert len(rows.unique(dim=0)) == len(rows) == epochs * number * world
 
 
 def test_processes_share_every_batch_without_loss(monkeypatch):

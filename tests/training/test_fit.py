@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from pyro_spvae import random_binary_tree, whole
-from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.data.splits import shuffled_split
+from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE
+from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume
@@ -82,6 +84,42 @@ def test_rows_of_a_data_set_are_drawn_anew():
     spvae = SPVAE(whole((4, 4)), 1, latent_dim=2, hidden_dims=(4,), likelihood=Bernoulli())
     lines = spvae.fit(data, epochs=2, batch_size=16, particles=2)
     assert len(lines) == 2 and lines[1]["step"] == 4
+
+
+@pytest.mark.parametrize("name", ["binarize", "dequantize", "binarize-static"])
+@pytest.mark.parametrize("partly", [False, True])
+def test_rows_that_draw_anew_do_so_without_validation_rows_too(monkeypatch, name, partly):
+    """Training rows have new noise in every epoch, those that are held out never have: as if the two had been given."""
+    rows = images(levels=4).preprocessed(name, 0).train
+    observed = torch.rand(rows.shape, generator=torch.Generator().manual_seed(2)) < 0.7 if partly else None
+    trained, watched = [], []
+    step, validate = Trainer._step, trainer_module.mean_bounds
+
+    def recorded(self, objective, values, *args, **options):
+        trained.append(values)
+        return step(self, objective, values, *args, **options)
+
+    def recorded_too(spvae, elbo, x, *args):
+        watched.append(x[:])
+        return validate(spvae, elbo, x, *args)
+
+    monkeypatch.setattr(Trainer, "_step", recorded)
+    monkeypatch.setattr(trainer_module, "mean_bounds", recorded_too)
+
+    def fitted(x, *args, **options):
+        torch.manual_seed(0)
+        likelihood = Normal() if name == "dequantize" else Bernoulli()
+        spvae = SPVAE(whole((4, 4)), 1, latent_dim=2, hidden_dims=(4,), likelihood=likelihood).float()
+        spvae.fit(x, *args, epochs=3, batch_size=50, particles=2, **options)
+        return spvae
+
+    ours = fitted(rows, observed=observed)
+    first, *others = (values.flatten(1).sort(0).values for values in trained)
+    assert all(torch.equal(first, other) == (name == "binarize-static") for other in others) and len(others) == 2
+    index, held_out = shuffled_split(20, [18, 2], seed=0)
+    assert len(watched) == 3 and all(torch.equal(values, rows[held_out]) for values in watched)
+    seen = {} if observed is None else {"observed": observed[index], "validation_observed": observed[held_out]}
+    assert alike(ours, fitted(rows.part(index), rows.part(held_out), **seen))
 
 
 def test_stopped_and_resumed_is_as_if_it_never_had_been(tmp_path):

@@ -67,6 +67,13 @@ def test_em_is_that_of_one_process(two):
     assert any((value - before[key]).abs().max() > 0.1 for key, value in trainer.spvae.state_dict().items())
 
 
+def test_validation_sees_the_mean_of_running_statistics(two):
+    (own, validated), (others, same_validated) = (result["statistics"] for result in two)
+    assert own and not same(own, others) and same(validated, same_validated)
+    for name, value in validated.items():
+        torch.testing.assert_close(value, (own[name] + others[name]) / 2)
+
+
 def test_evaluation_is_that_of_one_process(two):
     trainer, test = worker.make()
     trainer.spvae.load_state_dict(two[0]["parameters"])

@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pyro_spvae import distributed
 from pyro_spvae.evaluating import lean
+from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
 from tests.training.cases import built, images, trainer_of
 
 EM = {"leaf": "factorized", "optimiser": "em", "epochs": 3}
+NORM = {"structure": "whole", "decoder": "pixelcnn(filters=2, layers=1)", "epochs": 1}
 
 
 def make(**options):
@@ -29,6 +32,22 @@ def gradients(trainer, objective):
     del trainer.update.optimiser.step
     trainer.step = 0
     return [parameter.grad.clone() for parameter in trainer.spvae.parameters()]
+
+
+def statistics():
+    """Running statistics of batch normalisation after an epoch, as trained by this process and as validated by all."""
+    trainer, _ = make(**NORM)
+    found = []
+
+    def taken(spvae):
+        found.append({name: value.clone() for name, value in spvae.named_buffers() if "running" in name})
+
+    with pytest.MonkeyPatch.context() as patch:
+        average, validate = distributed.average_statistics, trainer_module.mean_bounds
+        patch.setattr(distributed, "average_statistics", lambda module: (taken(module), average(module)))
+        patch.setattr(trainer_module, "mean_bounds", lambda spvae, *args: (taken(spvae), validate(spvae, *args))[1])
+        trainer.run()
+    return found
 
 
 def main(folder):
@@ -56,6 +75,7 @@ def main(folder):
         em, _ = make(**EM)
         em.run()
         results |= {
+            "statistics": statistics(),
             "em": em.spvae.state_dict(),
             "ran": ran,
             "world": distributed.world(),
