@@ -175,8 +175,8 @@ class SPN(SPVAE):
             closed M-step.
         """
         _check_em(smoothing, batch_size)
-        checks.positive_integer("epochs", epochs)
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or math.isnan(tolerance):
+        epochs = checks.positive_integer("epochs", epochs)
+        if not checks.is_real(tolerance) or math.isnan(tolerance):
             raise ValueError(f"tolerance is {tolerance!r}; a number is needed")
         check_shapes(self.event_shape, self._reference(x), x, observed)
         history: list[float] = []

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor
+
+from pyro_spvae.checks import plain
 
 Nats = TypeVar("Nats", float, Tensor)
 
@@ -32,6 +35,8 @@ class Values:
     scaled_from: int | None = None
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))  # as data.json holds it
         if self.levels is not None and (self.levels < 2 or (self.low, self.high) != (0, self.levels - 1)):
             raise ValueError(
                 f"values with levels={self.levels} run from {self.low} to {self.high}, "

@@ -52,8 +52,8 @@ def log_likelihood(
     :returns: nats per datum, ``[data]``, higher is better.
     :raises ValueError: if ``x`` is empty, or ``num_samples`` or ``chunk_size`` is not positive.
     """
-    for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-        checks.positive_integer(name, value)
+    num_samples = checks.positive_integer("num_samples", num_samples)
+    chunk_size = checks.positive_integer("chunk_size", chunk_size)
     if x.dim() == 0 or len(x) == 0:
         raise ValueError("x holds no data; at least one row is needed")
     if observed is not None:
