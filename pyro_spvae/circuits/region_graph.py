@@ -213,9 +213,9 @@ class RegionGraph:
     def load(cls, path: str | os.PathLike[str]) -> RegionGraph:
         """Read a graph that :meth:`save` wrote.
 
-        :param path: the file.
+        :param path: the file, in UTF-8 with or without byte-order mark.
         """
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
 
     def __repr__(self) -> str:
         return (
