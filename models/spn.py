@@ -176,8 +176,8 @@ class SPN(SPVAE):
             closed M-step.
         """
         _check_em(smoothing, batch_size)
-        checks.positive_integer("epochs", epochs)
-        if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or math.isnan(tolerance):
+        epochs = checks.positive_integer("epochs", epochs)
+        if not checks.is_real(tolerance) or math.isnan(tolerance):
             raise ValueError(f"tolerance is {tolerance!r}; a number is needed")
         check_shapes(self.event_shape, self._reference(x), x, observed)
         self.values = Values.occurring([x if observed is None else x[observed.expand(x.shape)]])

@@ -114,6 +114,7 @@ class SPVAE(Queries):
             channels = 1 if len(circuit.regions.shape) == 2 else None
         if channels is not None and (isinstance(channels, str) or not checks.is_positive(channels)):
             raise ValueError(f"channels is {channels!r}; a positive integer or None is needed")
+        channels = None if channels is None else int(channels)
 
         self.circuit = circuit
         # kept as numbers: inside a program, reading a child module states each of its parameters

@@ -4,15 +4,24 @@
 
 from __future__ import annotations
 
-import sys
+import enum
+import math
 import types
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
+from typing_extensions import TypeIs
 
-def is_positive(value: object) -> bool:
-    """Whether a value is a positive integer."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+def is_integer(value: object) -> TypeIs[int]:
+    """Whether a value is an integer, of Python or of NumPy."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_positive(value: object) -> TypeIs[int]:
+    """Whether a value is a positive integer, of Python or of NumPy."""
+    return is_integer(value) and value > 0
 
 
 def positive_integer(name: str, value: Any) -> int:
@@ -24,9 +33,36 @@ def positive_integer(name: str, value: Any) -> int:
     return int(value)
 
 
+def is_real(value: object) -> bool:
+    """Whether a value is a real number, of Python or of NumPy; it may be NaN or infinite."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    """Whether a value is a finite number, of Python or of NumPy."""
+    try:
+        return is_real(value) and math.isfinite(float(value))  # type: ignore[arg-type]
+    except OverflowError:  # of integers that are larger than any float
+        return False
+
+
+def plain(value: Any) -> Any:
+    """
+    A value with NumPy's numbers in it, and in lists, tuples and dicts of it, as Python's own, which JSON and
+    checkpoints hold; any other value itself.
+    """
+    if isinstance(value, (int, enum.Enum)):
+        return value
+    if isinstance(value, Real):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if type(value) is dict:
+        entries = [plain(entry) for entry in value.values()]
+        changed = any(new is not old for new, old in zip(entries, value.values(), strict=True))
+        return dict(zip(value, entries, strict=True)) if changed else value
+    if type(value) in (list, tuple):
+        entries = [plain(entry) for entry in value]
+        return type(value)(entries) if any(new is not old for new, old in zip(entries, value, strict=True)) else value
+    return value
 
 
 def number_of_at_least(name: str, value: Any, least: float = 0) -> float:
@@ -93,11 +129,12 @@ def typed(name: str, value: Any, kind: Any, least: float | None = None, above: f
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)) or not all(map(is_positive, value)):
             raise ValueError(f"{name} is {value!r}; positive integers are needed, such as [32, 32]")
-        return value[0] if optional and len(value) == 1 else tuple(value)
+        sizes = tuple(map(int, value))
+        return sizes[0] if optional and len(sizes) == 1 else sizes
     fits, wanted = {
         bool: (type(value) is bool, "true or false"),
         str: (type(value) is str, "a text"),
-        int: (isinstance(value, int) and type(value) is not bool, "an integer"),
+        int: (is_integer(value), "an integer"),
         float: (is_number(value), "a positive number" if above == 0 else "a finite number"),
     }[kind]
     if least is not None:

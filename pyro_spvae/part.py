@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from pyro_spvae.checks import is_positive
+from pyro_spvae.checks import is_positive, plain
 
 _PLAIN = (bool, int, float, str, tuple)
 _SHAPES = ("patch", "input_shape", "output_shape")  # channels, height and width, or None where there are none
@@ -53,7 +53,7 @@ class Part(nn.Module):
         except TypeError:  # the constructor will say it, or the part is being copied
             return part
         given.apply_defaults()
-        part.__dict__["_arguments"] = dict(given.arguments)
+        part.__dict__["_arguments"] = plain(dict(given.arguments))
         return part
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -77,6 +77,7 @@ class Part(nn.Module):
         if self._sizes is not None:
             bound = ", ".join(f"{key}={value}" for key, value in self._sizes.items())
             raise ValueError(f"this {name} is bound already ({bound}); construct another one for another model")
+        sizes = plain(sizes)
         for key, value in sizes.items():
             _check_size(name, key, value)
         parameters = inspect.signature(self.build).parameters
@@ -161,11 +162,14 @@ def _same(value: Any, other: Any) -> bool:
 
 
 def _noted(constructor: Callable[..., None]) -> Callable[..., None]:
-    """A constructor, after which a part knows how it was left; that of a subclass is the last to end."""
+    """
+    A constructor that is given Python's own numbers, and after which a part knows how it was left; that of a subclass
+    is the last to end.
+    """
 
     @functools.wraps(constructor)
     def construct(self: Part, *args: Any, **kwargs: Any) -> None:
-        constructor(self, *args, **kwargs)
+        constructor(self, *plain(args), **plain(kwargs))
         if "_modules" not in self.__dict__:
             raise AttributeError(f"the constructor of {type(self).__name__} must call super().__init__()")
         self.__dict__["_made"] = self._attributes()

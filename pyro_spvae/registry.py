@@ -18,6 +18,8 @@ import re
 import warnings
 from typing import Any
 
+from pyro_spvae.checks import plain
+
 # of an object that is of several kinds the first counts
 _BASES = {
     "root": "pyro_spvae.queries.root:Root",
@@ -327,11 +329,12 @@ def _plain(name: str, key: str, value: Any) -> Any:
         return entries if isinstance(value, list) else tuple(entries)
     if isinstance(value, dict) and all(isinstance(entry, str) for entry in value):
         return {str(own): _plain(name, f"{key}[{own!r}]", entry) for own, entry in value.items()}
+    value = plain(value)
     if value is None or isinstance(value, bool):
         return value
-    for plain in (int, float, str):
-        if isinstance(value, plain):
-            return plain(value)  # numpy's float64 and enumerations are subclasses, which a checkpoint cannot hold
+    for own in (int, float, str):
+        if isinstance(value, own):
+            return own(value)  # enumerations are subclasses, which a checkpoint cannot hold
     raise ValueError(f"a {name} cannot be saved: its option {key} is a {type(value).__name__}, no plain value")
 
 

@@ -41,7 +41,7 @@ class Latent:
         shape = tuple(event_shape) if isinstance(event_shape, (tuple, list)) else (event_shape,)
         if not all(map(is_positive, shape)):
             raise ValueError(f"event_shape is {event_shape!r}; a positive integer, or a tuple of them, is needed")
-        object.__setattr__(self, "event_shape", shape)
+        object.__setattr__(self, "event_shape", tuple(map(int, shape)))
         object.__setattr__(self, "support", support)
 
     @property

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pyro_spvae.checks import is_number
 from pyro_spvae.distributions.leaf import at_least_single
 
 SCALES = ("softplus", "precision", "exp", "logvar")
@@ -76,6 +77,6 @@ def check_scale(kind: Any, floor: Any) -> float:
         raise ValueError(f"scale is {kind!r}; known are {', '.join(SCALES)}")
     if floor is None:
         return 1e-3 if kind == "softplus" else 0.0
-    if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor < float("inf"):
+    if not is_number(floor) or floor < 0:
         raise ValueError(f"min_scale is {floor!r}; a number of at least 0 is needed")
     return float(floor)

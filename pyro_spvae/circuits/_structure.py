@@ -43,6 +43,24 @@ def check_shape(shape: int | Iterable[int]) -> tuple[int, ...]:
     return sizes
 
 
+def check_integer(name: str, value: Any, low: int | None, kind: str | None = None) -> int:
+    """The value of an integer of Python or NumPy.
+
+    :param int low: smallest accepted one.
+    :param str kind: what is accepted, in words.
+    :raises ValueError: if it is none, or smaller.
+    """
+    if kind is None:
+        kind = "an integer" if low is None else f"an integer of at least {low}"
+    try:
+        number = _integer(value)
+    except TypeError:
+        number = None
+    if number is None or (low is not None and number < low):
+        raise ValueError(f"{name} must be {kind}, but is {value!r}.")
+    return number
+
+
 def canonical_structure(
     num_variables: int, leaf_scopes: Iterable[Iterable[int]], partitions: Iterable[Iterable[int]]
 ) -> Structure:

@@ -7,9 +7,8 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterable, Sequence
-from operator import index
 
-from ._structure import check_shape
+from ._structure import check_integer, check_shape
 from .region_graph import RegionGraph
 
 # an axis-aligned box: (start, stop) on each axis
@@ -95,7 +94,7 @@ def random_binary_tree(shape: int | Iterable[int], depth: int, repetitions: int 
     """
     sizes = check_shape(shape)
     depth, repetitions, seed = (
-        _check_integer(name, value, low)
+        check_integer(name, value, low)
         for name, value, low in (("depth", depth, 0), ("repetitions", repetitions, 1), ("seed", seed, None))
     )
     everything = whole(sizes).leaf_scopes[0]
@@ -173,21 +172,10 @@ def _variables(sizes: tuple[int, ...], box: Box) -> list[int]:
     return numbers
 
 
-def _check_integer(name: str, value: int, low: int | None) -> int:
-    kind = "an integer" if low is None else f"an integer of at least {low}"
-    try:
-        number = None if isinstance(value, bool) else index(value)
-    except TypeError:
-        number = None
-    if number is None or (low is not None and number < low):
-        raise ValueError(f"{name} must be {kind}, but is {value!r}.")
-    return number
-
-
 def _check_deltas(sizes: tuple[int, ...], delta: Sequence[int]) -> list[int]:
     if not delta:
         raise ValueError("delta is empty, but must be a positive integer or a sequence of them.")
-    deltas = [_check_integer("delta", value, 1) for value in delta]
+    deltas = [check_integer("delta", value, 1) for value in delta]
     if any(fine >= coarse for coarse, fine in itertools.pairwise(deltas)):
         raise ValueError(f"delta must decrease from coarse to fine, but is {list(delta)}.")
     if deltas[0] > max(sizes):

@@ -71,12 +71,13 @@ class Circuit(Structured):
         if not isinstance(regions, RegionGraph):
             raise TypeError(f"regions must be a RegionGraph, but is a {type(regions).__name__}.")
         self._counts = regions.counts(units, leaves)
+        units, leaves = int(units), int(units if leaves is None else leaves)
         for name, value, accepted in (("tie", tie, TIES), ("weights", weights, WEIGHTS)):
             if not isinstance(value, str) or value not in accepted:
                 raise ValueError(f"{name} must be one of {accepted}, but is {value!r}.")
         self.regions = regions
         self.units = units
-        self.leaves = units if leaves is None else leaves
+        self.leaves = leaves
         self.tie = tie
         self.weights = weights
         layers = build_layers(regions, units, self.leaves, tied=tie == "shape", factored=weights == "cp")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ._dependence import dependence
-from ._structure import check_shape
-from .builders import _check_integer, _from_splits
+from ._structure import check_integer, check_shape
+from .builders import _from_splits
 from .region_graph import RegionGraph
 
 _SMALL = 4  # variables: a leaf of fewer has little dependence to learn
@@ -96,11 +96,11 @@ def learn_regions(
     rows, _, variables = values.shape
     if leaf_size is None:
         leaf_size = default_leaf_size(variables)
-    leaf_size = _check_integer("leaf_size", leaf_size, 1)
+    leaf_size = check_integer("leaf_size", leaf_size, 1)
     if leaf_size > variables:
         raise ValueError(f"leaf_size must be at most the number of variables, {variables}, but is {leaf_size}.")
     repetitions, max_rows, seed = (
-        _check_integer(name, value, low)
+        check_integer(name, value, low)
         for name, value, low in (("repetitions", repetitions, 1), ("max_rows", max_rows, 2), ("seed", seed, None))
     )
     generator = random.Random(seed)

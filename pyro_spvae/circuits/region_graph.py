@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ._structure import Structure, canonical_structure, check_shape
+from ._structure import Structure, canonical_structure, check_integer, check_shape
 
 
 class Partition(NamedTuple):
@@ -145,9 +145,10 @@ class RegionGraph:
         :raises ValueError: if ``units`` or ``leaves`` is not a positive integer.
         """
         leaves = units if leaves is None else leaves
-        for name, value in (("units", units), ("leaves", leaves)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, but is {value!r}.")
+        units, leaves = (
+            check_integer(name, value, 1, "a positive integer")
+            for name, value in (("units", units), ("leaves", leaves))
+        )
         sums = products = weights = 0
         for region, partitions in enumerate(self.region_partitions):
             own_sums = 1 if region == self.root else units
@@ -212,9 +213,9 @@ class RegionGraph:
     def load(cls, path: str | os.PathLike[str]) -> RegionGraph:
         """Read a graph that :meth:`save` wrote.
 
-        :param path: the file.
+        :param path: the file, in UTF-8 with or without byte-order mark.
         """
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        return cls.from_json(Path(path).read_text(encoding="utf-8-sig"))
 
     def __repr__(self) -> str:
         return (

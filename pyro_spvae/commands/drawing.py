@@ -34,7 +34,7 @@ def sample(
     from pyro_spvae import plots
     from pyro_spvae.commands.query import Query, to_array
 
-    positive_integer("num", num)
+    num = positive_integer("num", num)
     asked = Query.open("sample", path, how)
     with asked.drawing():
         x = asked.spvae.sample(num, means=means, progress=progress)
@@ -63,7 +63,7 @@ def reconstruct(
     from pyro_spvae import plots
     from pyro_spvae.commands.query import Query, to_array
 
-    positive_integer("particles", particles)
+    particles = positive_integer("particles", particles)
     asked = Query.open("reconstruct", path, how)
     selection = asked.select(rows)
     x = asked.place(selection.rows[: asked.count(selection, num, default=16)])
@@ -103,8 +103,8 @@ def impute(
     from pyro_spvae.commands.observed import observed_name, parse_observed
     from pyro_spvae.commands.query import Query, to_array
 
-    positive_integer("completions", completions)
-    positive_integer("particles", particles)
+    completions = positive_integer("completions", completions)
+    particles = positive_integer("particles", particles)
     asked = Query.open("impute", path, how)
     selection = asked.select(rows)
     x = asked.place(selection.rows[: asked.count(selection, num, default=8)])
@@ -144,9 +144,10 @@ def interpolate(
     from pyro_spvae import plots
     from pyro_spvae.commands.query import Query, to_array
 
-    positive_integer("particles", particles)
+    particles = positive_integer("particles", particles)
     if not is_positive(steps) or steps < 2:
         raise ValueError(f"steps is {steps!r}; an integer of at least 2 is needed")
+    steps = int(steps)
     asked = Query.open("interpolate", path, how)
     selection = asked.select(rows)
     pairs = len(selection.rows) // 2
@@ -155,7 +156,7 @@ def interpolate(
         raise ValueError(
             f"num is {wanted} pairs, but the split {rows.split} of {selection.data.name} has {len(selection.rows)} rows"
         )
-    x = asked.place(selection.rows[: 2 * (min(4, pairs) if num is None else num)])
+    x = asked.place(selection.rows[: 2 * (min(4, pairs) if num is None else wanted)])
     start, end = x[0::2], x[1::2]
     with asked.drawing():
         between = asked.spvae.interpolate(start, end, steps, particles)

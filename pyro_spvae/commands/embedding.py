@@ -55,8 +55,8 @@ def embed(
     from pyro_spvae import plots
     from pyro_spvae.commands.query import Query, to_array
 
-    for name, value in {"particles": particles, "panels": panels, "grid": grid}.items():
-        positive_integer(name, value)
+    particles = positive_integer("particles", particles)
+    panels, grid = positive_integer("panels", panels), positive_integer("grid", grid)
     asked = Query.open("embed", path, how)
     selection = asked.select(rows)
     number = asked.count(selection, num)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pyro_spvae import distributed, plots
 from pyro_spvae.checkpoint import atomic_write
-from pyro_spvae.checks import positive_integer
+from pyro_spvae.checks import is_integer, positive_integer
 from pyro_spvae.commands.options import Report, RowOptions, RunOptions, Split
 from pyro_spvae.data import DATA_SETS, DataSet, Rows
 from pyro_spvae.evaluating import evaluating
@@ -86,13 +86,13 @@ class Query:
             raise ValueError(f"{command} runs in one process, but several were launched; start it without torchrun")
         run = open_run(path)
         seed = run.config.seed if how.seed is None else how.seed
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        if not is_integer(seed) or not 0 <= seed < 2**63:
             raise ValueError(f"seed is {seed!r}; an integer from 0 to 2^63 - 1 is needed")
         place = distributed.choose_device(run.config.device if how.device is None else how.device)
         folder = run.path / command if how.out is None else Path(how.out)
         _check_folder(folder)
         run.spvae.to(place)
-        return cls(run, seed, place, folder, how.report)
+        return cls(run, int(seed), place, folder, how.report)
 
     @property
     def spvae(self) -> SPVAE:
@@ -126,7 +126,8 @@ class Query:
         available = len(selection.rows)
         if num is None:
             return available if default is None else min(default, available)
-        if positive_integer("num", num) > available:
+        num = positive_integer("num", num)
+        if num > available:
             raise ValueError(
                 f"num is {num}, but the split {selection.split} of {selection.data.name} has {available} rows"
             )

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from operator import index
+
 _MASK = 0xFFFFFFFF
 
 
@@ -18,6 +20,7 @@ def noise_seed(seed: int, counter: int, stream: int) -> int:
     :param int counter: number of the draw.
     :param int stream: what is drawn.
     """
+    seed, counter, stream = index(seed), index(counter), index(stream)  # arithmetic of NumPy's integers overflows
     start = _mix(_mix(_mix(seed & _MASK) ^ (seed >> 32)) + 0x9E3779B9 * (stream + 1))
     return _mix(start + counter)
 

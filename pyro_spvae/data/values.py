@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -12,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from pyro_spvae.checks import plain
 
 Nats = TypeVar("Nats", float, Tensor)
 
@@ -44,6 +47,8 @@ class Values:
     raw: Values | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))  # as data.json holds it
         if self.levels is not None and (self.levels < 2 or (self.low, self.high) != (0, self.levels - 1)):
             raise ValueError(
                 f"values with levels={self.levels} run from {self.low} to {self.high}, "

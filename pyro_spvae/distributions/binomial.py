@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
+from pyro_spvae.checks import is_integer
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 
@@ -38,12 +39,12 @@ class LeafBinomial(LeafDistribution):
     def __init__(
         self, total_count: int, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None
     ) -> None:
-        if not isinstance(total_count, int) or isinstance(total_count, bool):
+        if not is_integer(total_count):
             raise TypeError(f"total_count of LeafBinomial must be an int, but {total_count!r} was given.")
         if total_count < 1:
             raise ValueError(f"total_count of LeafBinomial must be at least 1, but {total_count} was given.")
         self.logits = checked_parameter("LeafBinomial", "logits", logits, 1)
-        self.total_count = total_count
+        self.total_count = int(total_count)
         self._dtype = logits.dtype
         super().__init__(logits.shape[:-1], logits.shape[-1], mask, validate_args)
 

@@ -12,6 +12,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_spvae.checks import is_integer
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 EDGES = ("tails", "truncated")
@@ -70,7 +71,7 @@ class LeafDiscretizedLogistic(LeafDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        if not isinstance(levels, int) or isinstance(levels, bool):
+        if not is_integer(levels):
             raise TypeError(f"levels of LeafDiscretizedLogistic must be an int, but {levels!r} was given.")
         if levels < 2:
             raise ValueError(f"levels of LeafDiscretizedLogistic must be at least 2, but {levels} was given.")
@@ -88,7 +89,7 @@ class LeafDiscretizedLogistic(LeafDistribution):
                 f"log_scale of LeafDiscretizedLogistic must broadcast against loc of shape {tuple(loc.shape)}, "
                 f"but its shape is {tuple(log_scale.shape)}."
             ) from None
-        self.levels = levels
+        self.levels = int(levels)
         self.edges = edges
         super().__init__(batch_shape, event_size, mask, validate_args)
 

@@ -94,7 +94,7 @@ class CircuitELBO(ELBO):
         vectorize_particles: bool = True,
         max_plate_nesting: int = 2,
     ) -> None:
-        checks.positive_integer("num_particles", num_particles)
+        num_particles = checks.positive_integer("num_particles", num_particles)
         if math.isnan(alpha) or alpha == math.inf:
             raise ValueError(f"alpha is {alpha!r}; a finite number or -inf is needed")
         checks.one_of("gradient", gradient, _GRADIENTS)

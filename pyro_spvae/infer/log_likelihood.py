@@ -53,8 +53,8 @@ def log_likelihood(
     :raises ValueError: if ``x`` is empty, or ``num_samples`` or ``chunk_size`` is not positive; for sites outside the
         plate ``leaf`` that are latent or depend on latent variables, or whose log-density is NaN.
     """
-    for name, value in (("num_samples", num_samples), ("chunk_size", chunk_size)):
-        checks.positive_integer(name, value)
+    num_samples = checks.positive_integer("num_samples", num_samples)
+    chunk_size = checks.positive_integer("chunk_size", chunk_size)
     if x.dim() == 0 or len(x) == 0:
         raise ValueError("x holds no data; at least one row is needed")
     if observed is not None:

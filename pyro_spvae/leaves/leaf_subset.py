@@ -80,7 +80,7 @@ def check_counts(counts: Sequence[Any] | None, parts: int) -> tuple[int, ...]:
         return (1,) * parts
     if len(counts) != parts or not all(map(is_positive, counts)):
         raise ValueError(f"counts is {tuple(counts)!r}; a positive integer for each of the {parts} parts is needed")
-    return tuple(counts)
+    return tuple(map(int, counts))
 
 
 def leaf_index(counts: Sequence[int], leaves: int) -> list[Tensor]:

@@ -35,9 +35,9 @@ class MixtureOfGaussians(Prior):
     def __init__(self, components: int = 500, spread: float = 0.5, min_scale: float = 1e-3) -> None:
         super().__init__()
         self.components = checks.positive_integer("components", components)
-        if not isinstance(spread, float) or not 0 < spread < 1:
+        if not checks.is_number(spread) or not 0 < spread < 1:
             raise ValueError(f"spread is {spread!r}; a number above 0 and below 1 is needed")
-        if isinstance(min_scale, bool) or not isinstance(min_scale, (int, float)) or not 0 <= min_scale < 1:
+        if not checks.is_number(min_scale) or not 0 <= min_scale < 1:
             raise ValueError(f"min_scale is {min_scale!r}; a number of at least 0 and below 1 is needed")
         self.spread = spread
         self.min_scale = float(min_scale)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -244,14 +243,10 @@ def _check(init: Any, frozen: Any, mean: Any, std: Any, limits: Any, weights: An
         raise ValueError(f"frozen is {frozen!r}; True or False is needed")
     if weights not in _WEIGHTS:
         raise ValueError(f"weights is {weights!r}; known are {', '.join(_WEIGHTS)}")
-    if not _is_number(mean):
+    if not checks.is_number(mean):
         raise ValueError(f"mean is {mean!r}; a finite number is needed")
-    if not _is_number(std) or std < 0:
+    if not checks.is_number(std) or std < 0:
         raise ValueError(f"std is {std!r}; a number of at least 0 is needed")
-    pair = isinstance(limits, (tuple, list)) and len(limits) == 2 and all(map(_is_number, limits))
+    pair = isinstance(limits, (tuple, list)) and len(limits) == 2 and all(map(checks.is_number, limits))
     if not pair or limits[0] >= limits[1]:
         raise ValueError(f"range is {limits!r}; two finite numbers, the smaller one first, are needed")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -144,7 +144,7 @@ class TreePosterior:
     """
 
     def __init__(self, root: Root, batch: LeafBatch, num_particles: int) -> None:
-        checks.positive_integer("num_particles", num_particles)
+        num_particles = checks.positive_integer("num_particles", num_particles)
         self.num_leaves = root.num_leaves
         self.rows = batch.rows
         draws = LeafDraws.make(root, batch, num_particles)

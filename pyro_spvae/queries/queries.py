@@ -86,7 +86,7 @@ class Queries(Storage):
         :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num, *event_shape]``.
         """
-        checks.positive_integer("num", num)
+        num = checks.positive_integer("num", num)
         blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
         return torch.cat([self._generate(block, None, means, progress) for block in blocks])
 
@@ -121,7 +121,7 @@ class Queries(Storage):
         :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
         """
-        checks.positive_integer("num_samples", num_samples)
+        num_samples = checks.positive_integer("num_samples", num_samples)
         checks.instance("observed", observed, Tensor)
         filled = self._complete(x, observed, num_samples, num_particles, means, progress)
         return torch.where(observed, x.to(filled.dtype), filled)
@@ -137,7 +137,7 @@ class Queries(Storage):
     ) -> Tensor:
         """Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time."""
         self.check(x, observed)
-        checks.positive_integer("num_particles", num_particles)
+        num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
         for batch in self._blocks(x, observed, num_particles):
             posterior = TreePosterior(self, batch, num_particles)
@@ -172,7 +172,7 @@ class Queries(Storage):
         :returns: :class:`~pyro_spvae.queries.Embedding`. Of a distribution without a known mean draws are averaged.
         """
         self.check(x, observed)
-        checks.positive_integer("num_particles", num_particles)
+        num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
         for batch in self._blocks(x, observed, num_particles):
             draws = LeafDraws.make(self, batch, num_particles)
@@ -206,7 +206,8 @@ class Queries(Storage):
         """
         if not checks.is_positive(steps) or steps < 2:
             raise ValueError(f"steps is {steps!r}; an integer of at least 2 is needed")
-        checks.positive_integer("num_particles", num_particles)
+        steps = int(steps)
+        num_particles = checks.positive_integer("num_particles", num_particles)
         for name, x in (("start", start), ("end", end)):
             try:
                 self.check(x)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -97,11 +98,30 @@ class BlockTests(SeededTests):
         description = describe(self.make())
         assert describe(build(description["kind"], description)) == description
 
+    def test_numbers_of_numpy_make_the_same_part(self) -> None:
+        part = self.make()
+        if "<locals>" in type(part).__qualname__:
+            pytest.skip("a class inside of a function cannot be found again")
+        again = type(part)(**_of_numpy(part.options())).bind(**_of_numpy(self.sizes))
+        bound = self.bound()
+        assert repr(describe(again)) == repr(describe(part)) and repr(again.sizes) == repr(bound.sizes)
+        shapes = [{name: value.shape for name, value in one.state_dict().items()} for one in (again, bound)]
+        assert shapes[0] == shapes[1]
+
     def test_state_dict_round_trip(self, part: nn.Module) -> None:
         again = self.make().bind(**self.sizes)
         again.load_state_dict(part.state_dict())
         for name, value in part.state_dict().items():
             torch.testing.assert_close(again.state_dict()[name], value, rtol=0, atol=0)
+
+
+def _of_numpy(value: Any) -> Any:
+    """The value with the numbers in it as NumPy's."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return np.int64(value) if isinstance(value, int) else np.float64(value)
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(map(_of_numpy, value))
+    return {key: _of_numpy(own) for key, own in value.items()} if type(value) is dict else value
 
 
 def check_gradients(parameters: Mapping[str, Tensor], value: Tensor) -> None:

@@ -277,7 +277,8 @@ class TrainConfig(FitConfig):
 
 def read_config(path: str | os.PathLike[str]) -> TrainConfig:
     """
-    Reads a configuration file, such as the ``config.json`` of a run; keys that are left out have their defaults.
+    Reads a configuration file (UTF-8, with or without byte-order mark), such as the ``config.json`` of a run; keys that
+    are left out have their defaults.
 
     :raises ValueError: if it cannot be read, is no JSON object, or holds unknown keys or unfit values.
     """
@@ -286,12 +287,12 @@ def read_config(path: str | os.PathLike[str]) -> TrainConfig:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """
-    The content of a JSON file.
+    The content of a JSON file, in UTF-8 with or without byte-order mark.
 
     :raises ValueError: if it cannot be read or is no JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"the file {os.fspath(path)} cannot be read: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:

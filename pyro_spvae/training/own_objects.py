@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 
-from pyro_spvae.checks import number_of_at_least
+from pyro_spvae.checks import number_of_at_least, plain
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.optimisers import own_optimiser
@@ -108,8 +108,9 @@ def _refuse(name: str, value: Any, others: tuple[str, ...], options: Mapping[str
 
 
 def _described(value: Any, options: Mapping[str, Any]) -> str:
-    plain = {key: option for key, option in options.items() if isinstance(option, (bool, int, float, str, tuple))}
-    return f"{_name(value)}({', '.join(f'{key}={option!r}' for key, option in plain.items() if key[0] != '_')})"
+    own = {key: plain(option) for key, option in options.items() if key[0] != "_"}
+    shown = {key: option for key, option in own.items() if isinstance(option, (bool, int, float, str, tuple))}
+    return f"{_name(value)}({', '.join(f'{key}={option!r}' for key, option in shown.items())})"
 
 
 def _name(value: Any) -> str:

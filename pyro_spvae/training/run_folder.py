@@ -151,7 +151,7 @@ class RunFolder:
         :raises ValueError: if it cannot be read.
         """
         try:
-            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+            text = (self.path / "metrics.jsonl").read_text(encoding="utf-8-sig", errors="replace")
         except FileNotFoundError:
             return []
         except OSError as error:

@@ -83,6 +83,9 @@ class RegionGraphTests:
         assert again == graph and hash(again) == hash(graph) and again.regions == graph.regions
         graph.save(tmp_path / "graph.json")
         assert RegionGraph.load(tmp_path / "graph.json") == graph
+        marked = tmp_path / "marked.json"
+        marked.write_bytes(b"\xef\xbb\xbf" + (tmp_path / "graph.json").read_bytes())
+        assert RegionGraph.load(marked) == graph
         assert set(json.loads(graph.to_json())) == {"shape", "leaf_scopes", "partitions"}
 
     def test_content_decides_equality(self, graph):

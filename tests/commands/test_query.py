@@ -155,3 +155,12 @@ class TestFiles:
                 sample(digits, num=4, out=tmp_path)
         assert names(tmp_path) == ["samples.npz", "samples.png"]
         assert np.array_equal(before["samples"], load(tmp_path / "samples.npz")["samples"])
+
+
+def test_numbers_of_numpy(digits, tmp_path):
+    same, other = (sample(digits, num=np.int64(2), seed=seed, out=tmp_path) for seed in (np.uint8(3), np.int64(4)))
+    assert np.array_equal(same["samples"], sample(digits, num=2, seed=3, out=tmp_path)["samples"])
+    assert not np.array_equal(same["samples"], other["samples"])
+    for seed in (np.int64(-1), np.bool_(True), np.float64(3)):
+        with pytest.raises(ValueError, match=r"^seed is .*; an integer from 0 to 2\^63 - 1 is needed$"):
+            sample(digits, seed=seed, out=tmp_path)

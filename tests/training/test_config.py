@@ -117,6 +117,12 @@ def test_refusals_name_the_option(options, message):
         TrainConfig.from_dict(options, "here")
 
 
+def test_files_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + '{"data": "gr\u00f6\u00dfe.npy", "units": 3}'.encode())
+    assert read_config(path) == TrainConfig(data="größe.npy", units=3)
+
+
 LATIN = b'{"data": "\xff"}'
 
 
