@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 from collections.abc import Iterable, Sequence
@@ -47,8 +46,8 @@ class Values:
     raw: Values | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))  # as data.json holds it
+        for part in fields(self):
+            object.__setattr__(self, part.name, plain(getattr(self, part.name)))  # as data.json holds it
         if self.levels is not None and (self.levels < 2 or (self.low, self.high) != (0, self.levels - 1)):
             raise ValueError(
                 f"values with levels={self.levels} run from {self.low} to {self.high}, "

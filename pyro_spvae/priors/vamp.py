@@ -109,7 +109,7 @@ class VampPrior(Prior):
         # drawn in any case: what is made after them starts alike, however they do
         values = self.mean + self.std * torch.randn(leaves, self.components, pixels)
         if self._waits:
-            values.fill_(math.nan)
+            values.fill_(torch.nan)
         if self.frozen:
             self.register_buffer("pseudo_inputs", values)
         else:
