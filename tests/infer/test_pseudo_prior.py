@@ -16,9 +16,10 @@ from torch import nn
 
 from pyro_spvae import CircuitELBO, InducedTree, poon_domingos
 from pyro_spvae.blocks import Latent
-from pyro_spvae.guides import LeafGuide
-from pyro_spvae.models import LeafModel
+from pyro_spvae.guides import LeafGuide, MixedGuide
+from pyro_spvae.models import LeafModel, MixedLeaf
 from tests.helpers import assert_same_gradients, gradients, leaf_log_weights, small_spvae
+from tests.models.own_leaves import Bare
 
 ROWS, LEAVES = 3, 4
 
@@ -141,6 +142,33 @@ def test_leaves_off_the_tree_count_for_nothing(case, data):
     expected = InducedTree(spvae.circuit).log_prob(tree).sum() + log_weight[tree].sum()
     found = model.log_prob_sum() - guide.log_prob_sum()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", CASES | SCALED)
+def test_parts_of_a_mixed_leaf_count_as_they_do_alone(case):
+    """The leaves of a part have masks of their own, ``[.., n]`` of n leaves, and others are not reached by them."""
+    programs = (CASES | SCALED)[case]
+    alone = make(case)
+    parts, guides = [MaskingLeaf(**programs[0]), Bare()], [MaskingGuide(**programs[1]), LeafGuide()]
+    spvae = small_spvae(
+        poon_domingos((1, 4), delta=2), 4, leaf=MixedLeaf(parts, (2, 2)), guide=MixedGuide(guides, (2, 2))
+    )
+    parts[0].load_state_dict(alone.leaf.state_dict())
+    guides[0].load_state_dict(alone.leaf_guide.state_dict())
+    x = (torch.randn(ROWS, 1, 1, 4) > 0).double()
+    index, others = (subset.index for subset in spvae.leaf.subsets)
+    pyro.set_rng_seed(1)
+    wanted = CircuitELBO(1).terms(alone.model, alone.guide, (x,), {}).log_weight[0]
+    pyro.set_rng_seed(1)  # the same noise
+    found = CircuitELBO(1).terms(spvae.model, spvae.guide, (x,), {}).log_weight[0]
+    torch.testing.assert_close(found[:, index], wanted)
+    torch.testing.assert_close(found[:, others], parts[1].evidence(spvae.view(x)[:, others]))
+    if case in CASES:
+        losses = []
+        for elbo in (TraceEnum_ELBO(max_plate_nesting=2), CircuitELBO()):
+            pyro.set_rng_seed(1)
+            losses.append(elbo.loss(spvae.model, spvae.guide, x))
+        assert losses[0] == pytest.approx(losses[1], abs=1e-9)
 
 
 def delta(values):
