@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pyro
@@ -71,11 +72,14 @@ class MixedLeaf(LeafModel):
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States the latent sites of the parts, and ``x`` of all leaves."""
         observations: list[Any] = []
-        for subset in self.subsets:
-            with SomeLeavesMessenger(subset.index, subset.leaves, subset.suffix) as some:
-                subset.program(None if x is None else subset.narrow(x), subset.narrow_mask(mask))
-            observations.append(some.observation)
-        return pyro.sample("x", JoinedLeaves(observations), obs=x)
+        with ExitStack() as stack:  # what parts give to their own observations
+            for subset in self.subsets:
+                with SomeLeavesMessenger(subset.index, subset.leaves, subset.suffix) as some:
+                    subset.program(None if x is None else subset.narrow(x), subset.narrow_mask(mask))
+                observations.append(some.observation)
+                for handler in some.handlers():
+                    stack.enter_context(handler)
+            return pyro.sample("x", JoinedLeaves(observations), obs=x)
 
     def features(self, x: Tensor) -> Tensor:
         """What each part's own leaves see."""

@@ -21,6 +21,17 @@ from pyro_spvae.distributions.leaf import LeafDistribution
 BATCH = (3, 2)  # [data, leaf]
 SIZE = 4  # pixels of an event
 MASK = torch.tensor([[True, False, True, True], [False, True, True, False]])  # [leaf, pixel], as for ragged regions
+# that broadcast over pixels, over leaves, over data, and ones that have more dimensions than the parameters
+BROADCAST = [
+    MASK,
+    MASK[:, :1],
+    MASK[:1],
+    torch.tensor([[[True], [False]], [[False], [True]], [[True], [True]]]),
+    torch.tensor([True]),
+    torch.tensor([False, True, True, False]),
+    torch.tensor([[True], [False], [True]]).reshape(3, 1, 1),
+    torch.arange(16).reshape(8, 1, 2, 1) % 3 > 0,
+]
 
 
 class LeafDistributionTests:
@@ -319,12 +330,22 @@ class MaskedLeafDistributionTests(LeafDistributionTests):
         d = self.build(self.parameters(*BATCH), torch.zeros(2, SIZE, dtype=torch.bool))
         assert (d.log_prob(torch.full((*BATCH, SIZE), 1e30)) == 0).all()
 
-    def test_entropy_counts_the_same_pixels(self):
-        if not self.has_entropy:
-            pytest.skip("it has no entropy in closed form")
-        parameters = self.parameters(*BATCH)
-        entropy = self.reference(parameters).entropy()  # [data, leaf, pixel]
-        assert_close(self.build(parameters, MASK).entropy(), (entropy * MASK).sum(-1))
+    @pytest.mark.parametrize("mask", BROADCAST)
+    def test_masks_broadcast(self, mask):
+        """Over pixels, leaves and data; density and entropy count the same pixels."""
+        parameters, x = self.parameters(*BATCH), self.values(*BATCH, SIZE)
+        d = self.build(parameters, mask)
+        shape = torch.broadcast_shapes(BATCH, mask.shape[:-1])
+        counts = torch.stack([
+            self.build(self.of_pixels(parameters, [j])).log_prob(x[..., [j]]) for j in range(SIZE)
+        ], -1)  # fmt: skip
+        assert d.batch_shape == shape
+        assert_close(d.log_prob(x), (counts * mask).sum(-1))
+        assert_close(d.expand((5, *shape)).log_prob(x), (counts * mask).sum(-1).expand(5, *shape))
+        if self.has_entropy:
+            entropy = (self.reference(parameters).entropy() * mask).sum(-1)  # [.., data, leaf]
+            assert_close(d.entropy(), entropy)
+            assert_close(d.expand((5, *shape)).entropy(), entropy.expand(5, *shape))
 
     def test_mask_travels_and_does_not_touch_samples(self):
         parameters = self.parameters(1, 2)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pyro
 import pytest
@@ -13,8 +14,9 @@ from pyro.infer import SVI
 from torch import nn
 
 from pyro_spvae import CircuitELBO, poon_domingos, whole
+from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Binomial, Normal
-from pyro_spvae.models import SPVAE
+from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import small_spvae
 from tests.priors.cases import GRID, vamp
@@ -206,3 +208,53 @@ def test_data_outside_of_the_range_are_refused_unless_frozen(prior):
         start()
     assert float(start(range=(-1.5, 1.5), std=1e-6).min()) < 0
     assert float(start(frozen=True).min()) < 0
+
+
+class TestRangeOfPaddedRegions:
+    """Leaf regions of unequal sizes are padded by zeros, which are no values of the data."""
+
+    REGIONS = {
+        "grid": lambda: poon_domingos((3, 2), delta=2),
+        "tree": lambda: poon_domingos((5,), delta=2),
+        "mixed": lambda: poon_domingos((3, 2), delta=2),
+    }
+
+    def start(self, kind, x, given, **options):
+        prior = VampPrior(
+            frozen=False, std=1e-6, **options, **({"data": x} if given else {"components": 4, "init": "data"})
+        )
+        regions, leaf = self.REGIONS[kind](), VAE(Normal(), 2, (3,), prior)
+        guide = None
+        if kind == "mixed":
+            leaf = MixedLeaf([FactorizedLeaf(Normal()), leaf])
+            guide = MixedGuide([LeafGuide(), NormalGuide((3,))])
+        spvae = SPVAE(regions, units=2, leaf=leaf, guide=guide)
+        spvae.start(x)
+        assert spvae.view.mask is not None and not spvae.view.mask.all()
+        return spvae, prior
+
+    def data(self, kind):
+        return 0.5 + torch.rand(4, *((5,) if kind == "tree" else (1, 3, 2)))
+
+    @pytest.mark.parametrize("given", [False, True])
+    @pytest.mark.parametrize("kind", REGIONS)
+    def test_padding_is_not_checked(self, kind, given):
+        x = self.data(kind)
+        _, prior = self.start(kind, x, given, range=(0.4, 1.6))
+        counted = prior.mask.unsqueeze(1).expand_as(prior.pseudo_inputs)
+        found = prior.inputs.movedim(0, 1)
+        assert (found[counted] > 0.49).all() and (found[~counted] == 0).all() and not counted.all()
+
+    @pytest.mark.parametrize("given", [False, True])
+    @pytest.mark.parametrize("kind", REGIONS)
+    def test_every_value_of_the_data_is(self, kind, given):
+        """Also that of the smallest region, and bounds that are named are those of the data."""
+        x = self.data(kind)
+        for place in range(x[0].numel()):
+            wrong = x.clone()
+            wrong.flatten(1)[2, place] = 7.0
+            for values, limits in ((wrong, (0.4, 1.6)), (-wrong, (-1.6, -0.4))):
+                message = "^range is .*, but the data from which pseudo-inputs start go from (-7 to|0.* to 7;)"
+                with pytest.raises(ValueError, match=message) as error:
+                    self.start(kind, values, given, range=limits)
+                assert not re.search("from 0 to|to 0;", str(error.value)), "padding is no value of the data"
