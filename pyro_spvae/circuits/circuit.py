@@ -80,8 +80,15 @@ class Circuit(nn.Module):
         self.weights = weights
         layers = build_layers(regions, units, self.leaves, tied=tie == "shape", factored=weights == "cp")
         self.layers = nn.ModuleList(layers)
+        # type and device of a circuit of a single leaf, which has no parameters
+        self.register_buffer("_blank", None if layers else torch.zeros(()), persistent=False)
         if weights == "cp" and units > 1 and regions.partitions:
             self._counts["sums"] += units  # the root's, which it mixes
+
+    @property
+    def reference(self) -> Tensor:
+        """A tensor whose type and device are those of the circuit."""
+        return self._layers[0].reference if self.layers else cast(Tensor, self._blank)
 
     @property
     def num_leaf_regions(self) -> int:
@@ -183,7 +190,8 @@ class Circuit(nn.Module):
         elif mask is not None:
             raise ValueError("mask is given without leaf, but only leaf log-densities can be missing.")
         shape = (*sample_shape, *batch)
-        trees = select_trees(self._layers, weights, self.num_leaves, math.prod(shape), rows, noise=True)
+        number, device = math.prod(shape), self.reference.device
+        trees = select_trees(self._layers, weights, self.num_leaves, number, rows, noise=True, device=device)
         return trees.reshape(*shape, self.num_leaves)
 
     @torch.no_grad()
@@ -198,7 +206,8 @@ class Circuit(nn.Module):
         values = self._prepare(leaf, mask)
         weights = [weight.to(values.dtype) for weight in self.log_weights()]
         rows = upward_max(values.reshape(-1, self.num_leaves), self._layers, weights)
-        trees = select_trees(self._layers, weights, self.num_leaves, rows.shape[1], rows, noise=False)
+        number = rows.shape[1]
+        trees = select_trees(self._layers, weights, self.num_leaves, number, rows, noise=False, device=rows.device)
         return trees.reshape(values.shape), rows[-1].reshape(values.shape[:-1])
 
     def num_trees(self) -> int:
@@ -238,8 +247,7 @@ class Circuit(nn.Module):
         if len(below[-1]) > limit:
             raise ValueError(refusal)
         rows = [[bit == "1" for bit in f"{chosen:0{self.num_leaves}b}"] for chosen in sorted(below[-1], reverse=True)]
-        device = self._layers[0].reference.device if self.layers else None
-        return torch.tensor(rows, dtype=torch.bool, device=device)
+        return torch.tensor(rows, dtype=torch.bool, device=self.reference.device)
 
     @property
     def _layers(self) -> list[SumLayer]:

@@ -80,9 +80,9 @@ class Root(PreparesBatches, PyroModule):
         """
         return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True)
 
-    def _reference(self, x: Any) -> Any:
-        """A tensor of the model's type on its device."""
-        return next(self.parameters(), x)
+    def _reference(self, x: Any = None) -> Any:
+        """A tensor of the model's type on its device; without parameters, ``x`` if there is one."""
+        return next(self.parameters(), self.circuit.reference if x is None else x)
 
     @property
     def wanted_rows(self) -> int:
