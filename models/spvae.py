@@ -164,11 +164,10 @@ class SPVAE(Queries):
         batch = None if x is None else self.prepare(x, observed)
         rows = num if batch is None else batch.rows
         prior_tree = InducedTree(self.circuit)
-        with pyro.plate("data", size or rows, subsample_size=rows if size else None, dim=-2):
+        with self._data_plate(rows, size):
             tree = sample_tree("tree", prior_tree)  # [.., B, 1, L], or None when summed out
-            # a circuit of a single leaf has no parameters, and so no device that its trees could follow
-            selected = None if tree is None else tree.squeeze(-2).to(self.view.index.device)
-            with pyro.plate("leaf", self.num_leaves, dim=-1), self._on_tree(selected, batch):
+            selected = None if tree is None else tree.squeeze(-2)
+            with self._leaf_plate(), self._on_tree(selected, batch):
                 if batch is None:
                     patches = self.leaf()  # [.., B, L, P]
                 else:
@@ -188,9 +187,17 @@ class SPVAE(Queries):
         """The inference program of the latent sites of all leaves; takes the arguments of :meth:`model`."""
         batch = self.prepare(x, observed)
         encoding = batch.encoding(self.leaf_guide)
-        with pyro.plate("data", size or batch.rows, subsample_size=batch.rows if size else None, dim=-2):
-            with pyro.plate("leaf", self.num_leaves, dim=-1), _seen(batch):
-                self.leaf_guide(encoding)
+        with self._data_plate(batch.rows, size), self._leaf_plate(), _seen(batch):
+            self.leaf_guide(encoding)
+
+    def _data_plate(self, rows: int, size: int | None) -> Any:
+        """Plates number their members on the model's device: else on the default one, by whose generator they draw."""
+        where: Any = self.view.index.device
+        return pyro.plate("data", size or rows, subsample_size=rows if size else None, dim=-2, device=where)
+
+    def _leaf_plate(self) -> Any:
+        where: Any = self.view.index.device
+        return pyro.plate("leaf", self.num_leaves, dim=-1, device=where)
 
     def fit(
         self,

@@ -48,12 +48,12 @@ def dependence(x: Tensor) -> Tensor:
     flat = x.reshape(rows, channels * variables)
     features, seen = _features(flat)  # [K, N, C * D], [N, C * D]
     if bool((seen == 1).all()):
-        counts = torch.full((), float(rows), dtype=torch.float64)
+        counts = seen.new_full((), float(rows))
     else:
         counts = (seen.T @ seen).clamp(min=1)  # [C * D, C * D]; no row in common: the correlation is 0 / 1
     level = math.log(max(2.0, (_DEGREES * channels * variables) ** 2 / _FALSE))  # 2 sides x half of all pairs
     heights = features.abs().amax(1)  # [K, C * D]
-    total = torch.zeros(channels * variables, channels * variables, dtype=torch.float64)
+    total = features.new_zeros(channels * variables, channels * variables)
     for k in range(_DEGREES):
         for m in range(k, _DEGREES):
             r = features[k].T @ features[m] / counts
@@ -67,8 +67,8 @@ def dependence(x: Tensor) -> Tensor:
 def _features(x: Tensor) -> tuple[Tensor, Tensor]:
     """Orthonormal polynomials of ranks ``[K, N, D]``, 0 where missing or degenerate, and what is seen ``[N, D]``."""
     rows, columns = x.shape
-    features = torch.empty(_DEGREES, rows, columns, dtype=torch.float64)
-    seen = torch.empty(rows, columns, dtype=torch.float64)
+    features = x.new_empty(_DEGREES, rows, columns, dtype=torch.float64)
+    seen = x.new_empty(rows, columns, dtype=torch.float64)
     for start in range(0, columns, _COLUMNS):
         part = x[:, start : start + _COLUMNS].to(torch.float64)
         mask = part.isnan().logical_not().to(torch.float64)
@@ -81,7 +81,7 @@ def _ranks(x: Tensor, seen: Tensor) -> Tensor:
     """Average ranks of the seen entries of each column, scaled to ``[-1, 1]``; ``[N, D]``."""
     rows = len(x)
     ordered, order = x.sort(dim=0)  # NaN last
-    place = torch.arange(rows, dtype=torch.float64).unsqueeze(-1).expand_as(x)
+    place = torch.arange(rows, dtype=torch.float64, device=x.device).unsqueeze(-1).expand_as(x)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[1:] = ordered[1:] != ordered[:-1]
     first = torch.where(new, place, 0.0).cummax(0).values

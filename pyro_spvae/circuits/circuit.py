@@ -82,12 +82,19 @@ class Circuit(Structured):
         self.weights = weights
         layers = build_layers(regions, units, self.leaves, tied=tie == "shape", factored=weights == "cp")
         self.layers = nn.ModuleList(layers)
+        # type and device of a circuit of a single leaf, which has no parameters
+        self.register_buffer("_blank", None if layers else torch.zeros(()), persistent=False)
         if weights == "cp" and units > 1 and regions.partitions:
             self._counts["sums"] += units  # the root's, which it mixes
 
     def structure(self) -> str:
         """Region graph, numbers of units and leaves, and form of the weights; the state is that of one structure."""
         return f"{self.regions.to_json()} {self.units} {self.leaves} {self.tie} {self.weights}"
+
+    @property
+    def reference(self) -> Tensor:
+        """A tensor whose type and device are those of the circuit."""
+        return self._layers[0].reference if self.layers else cast(Tensor, self._blank)
 
     @property
     def num_leaf_regions(self) -> int:
@@ -189,7 +196,8 @@ class Circuit(Structured):
         elif mask is not None:
             raise ValueError("mask is given without leaf, but only leaf log-densities can be missing.")
         shape = (*sample_shape, *batch)
-        trees = select_trees(self._layers, weights, self.num_leaves, math.prod(shape), rows, noise=True)
+        number, device = math.prod(shape), self.reference.device
+        trees = select_trees(self._layers, weights, self.num_leaves, number, rows, noise=True, device=device)
         return trees.reshape(*shape, self.num_leaves)
 
     @torch.no_grad()
@@ -204,7 +212,8 @@ class Circuit(Structured):
         values = self._prepare(leaf, mask)
         weights = [weight.to(values.dtype) for weight in self.log_weights()]
         rows = upward_max(values.reshape(-1, self.num_leaves), self._layers, weights)
-        trees = select_trees(self._layers, weights, self.num_leaves, rows.shape[1], rows, noise=False)
+        number = rows.shape[1]
+        trees = select_trees(self._layers, weights, self.num_leaves, number, rows, noise=False, device=rows.device)
         return trees.reshape(values.shape), rows[-1].reshape(values.shape[:-1])
 
     def num_trees(self) -> int:
@@ -244,8 +253,7 @@ class Circuit(Structured):
         if len(below[-1]) > limit:
             raise ValueError(refusal)
         rows = [[bit == "1" for bit in f"{chosen:0{self.num_leaves}b}"] for chosen in sorted(below[-1], reverse=True)]
-        device = self._layers[0].reference.device if self.layers else None
-        return torch.tensor(rows, dtype=torch.bool, device=device)
+        return torch.tensor(rows, dtype=torch.bool, device=self.reference.device)
 
     @property
     def _layers(self) -> list[SumLayer]:

@@ -40,13 +40,13 @@ class LeafView(nn.Module):
         ]
         self.pixels = max(map(len, scopes))
         index = torch.tensor([scope + [0] * (self.pixels - len(scope)) for scope in scopes])  # [cell, P]
-        sizes = torch.tensor([len(scope) for scope in scopes])
-        mask = torch.arange(self.pixels) < sizes.unsqueeze(-1)
+        mask = None
+        if min(map(len, scopes)) < self.pixels:
+            sizes = torch.tensor([len(scope) for scope in scopes])
+            mask = (torch.arange(self.pixels) < sizes.unsqueeze(-1)).repeat_interleave(leaves, 0)  # [L, P]
         # both follow from the region graph, so they are not part of the state_dict
         self.register_buffer("index", index, persistent=False)
-        self.register_buffer(
-            "mask", None if bool(mask.all()) else mask.repeat_interleave(leaves, 0), persistent=False
-        )  # [L, P]
+        self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """

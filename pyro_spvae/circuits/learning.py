@@ -155,7 +155,7 @@ def _grow(
     waiting = [tuple(range(len(weights)))]
     while waiting:
         scope = waiting.pop()
-        index = torch.tensor(scope)
+        index = torch.tensor(scope, device=weights.device)
         part = _cut(weights[index][:, index], leaf_size, generator)
         splits.setdefault(scope, set())
         if part is not None:
@@ -177,7 +177,7 @@ def _cut(weights: Tensor, leaf_size: int, generator: random.Random | None) -> Te
     if size <= leaf_size:
         return None
     if not bool((weights > 0).any()):
-        return torch.arange(size) < size // 2
+        return torch.arange(size, device=weights.device) < size // 2
     return _normalised_cut(weights, _direction(weights, generator))
 
 
@@ -200,7 +200,7 @@ def _blocks(weights: Tensor) -> list[Tensor]:
 
 def _shared_out(blocks: list[Tensor], size: int) -> Tensor:
     """One of two groups of whole blocks: each block, the largest first, joins the group that is smaller so far."""
-    part, balance = torch.zeros(size, dtype=torch.bool), 0
+    part, balance = blocks[0].new_zeros(size, dtype=torch.bool), 0
     for block in sorted(blocks, key=lambda block: (-len(block), int(block[0]))):
         if balance <= 0:
             part[block] = True
@@ -216,7 +216,8 @@ def _direction(weights: Tensor, generator: random.Random | None) -> Tensor:
     mixture of the second to fourth, the smoothest part of a Gaussian field on the graph.
     """
     scale = weights.sum(0).rsqrt()
-    laplacian = torch.eye(len(weights), dtype=weights.dtype) - scale.unsqueeze(1) * weights * scale
+    identity = torch.eye(len(weights), dtype=weights.dtype, device=weights.device)
+    laplacian = identity - scale.unsqueeze(1) * weights * scale
     eigenvalues, vectors = torch.linalg.eigh(laplacian)
     modes = scale.unsqueeze(1) * vectors[:, 1 : 1 + _MODES]  # [n, mode]
     largest = _rounded(modes / modes.abs().amax(0)).abs().argmax(0, keepdim=True)
@@ -224,7 +225,7 @@ def _direction(weights: Tensor, generator: random.Random | None) -> Tensor:
     if generator is None:
         return modes[:, 0]
     spread = eigenvalues[1 : 1 + _MODES].clamp(min=1 / _DIGITS).rsqrt()
-    return modes @ (spread * torch.tensor([generator.gauss(0, 1) for _ in spread], dtype=weights.dtype))
+    return modes @ (spread * weights.new_tensor([generator.gauss(0, 1) for _ in spread]))
 
 
 def _normalised_cut(weights: Tensor, direction: Tensor) -> Tensor:
@@ -238,11 +239,11 @@ def _normalised_cut(weights: Tensor, direction: Tensor) -> Tensor:
     crossing = volume - within
     cut = _rounded(crossing / volume + crossing / (everything - volume))
     least = max(1, int(size * _SHARE))
-    first = torch.arange(1, size)  # variables of A
+    first = torch.arange(1, size, device=weights.device)  # variables of A
     allowed = (first >= least) & (first <= size - least)
     best = cut[allowed].min()
     number = min(first[allowed & (cut == best)].tolist(), key=lambda count: abs(2 * count - size))
-    part = torch.zeros(size, dtype=torch.bool)
+    part = weights.new_zeros(size, dtype=torch.bool)
     part[order[:number]] = True
     return part
 

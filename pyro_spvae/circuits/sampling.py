@@ -22,6 +22,7 @@ def select_trees(
     num_trees: int,
     rows: Tensor | None,
     noise: bool,
+    device: torch.device,
 ) -> Tensor:
     """Walk down from the root, choosing one product at each sum that is reached, and mark the leaves that are reached.
 
@@ -34,9 +35,9 @@ def select_trees(
     :param Tensor rows: values of leaves and sums given the leaf log-densities, ``[row, batch]``, tree ``n`` being for
         member ``n mod batch``; None for choices by the weights alone.
     :param bool noise: draw a product by its score (Gumbel-max), or take the best one.
+    :param device: of the circuit.
     :return: bool, ``[N, leaf]``.
     """
-    device = log_weights[0].device if log_weights else None if rows is None else rows.device
     node = torch.full((num_trees,), layers[-1].stop - 1 if layers else 0, device=device)
     tree = torch.arange(num_trees, device=device)
     # pairs (node, tree) that were reached, the nodes being rows below the current layer

@@ -55,7 +55,8 @@ def parse_observed(text: str, event_shape: Sequence[int], rows: int, seed: int, 
     elif text in _HALVES:
         mask = _over_channels(_half(text, grid), event)
     elif text == "checkerboard":
-        places = torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij"))
+        sides = (torch.arange(side, device="cpu") for side in grid)
+        places = torch.stack(torch.meshgrid(*sides, indexing="ij"))
         mask = _over_channels(places.sum(0) % 2 == 0, event)
     elif text.startswith("random:"):
         mask = _over_channels(_random(text, grid, first, seed), event)
@@ -76,7 +77,7 @@ def _half(text: str, grid: Sequence[int]) -> Tensor:
     if len(grid) == 1 and text in ("top", "bottom"):
         raise ValueError(f"observed is {text!r}, but rows of a table have no {text}; left and right are their halves")
     axis = -1 if text in ("left", "right") else -2
-    place = torch.arange(grid[axis]).reshape(-1, *[1] * (-axis - 1))
+    place = torch.arange(grid[axis], device="cpu").reshape(-1, *[1] * (-axis - 1))
     first = place < grid[axis] // 2
     return (first if text in ("left", "top") else ~first).expand(*grid)
 
@@ -86,11 +87,11 @@ def _random(text: str, grid: Sequence[int], rows: int, seed: int) -> Tensor:
     probability = float(number) if _NUMBER.fullmatch(number) else math.nan
     if not 0 < probability <= 1:
         raise ValueError(f"observed is {text!r}; a probability above 0 and at most 1 is needed, such as random:0.5")
-    mask = torch.empty(rows, *grid, dtype=torch.bool)
+    mask = torch.empty(rows, *grid, dtype=torch.bool, device="cpu")
     generator = torch.Generator()
     for row in range(rows):
         generator.manual_seed(noise_seed(seed, row, stream=_STREAM))
-        mask[row] = torch.rand(*grid, generator=generator, dtype=torch.float64) < probability
+        mask[row] = torch.rand(*grid, generator=generator, dtype=torch.float64, device="cpu") < probability
     return mask
 
 

@@ -133,7 +133,7 @@ class DataSet:
             return self
         kept = max(1, round(fraction * len(self.train)))
         generator = torch.Generator().manual_seed(noise_seed(seed, 0, _THINNING))
-        chosen = torch.randperm(len(self.train), generator=generator)[:kept]
+        chosen = torch.randperm(len(self.train), generator=generator, device="cpu")[:kept]
         return self._with(train=self.train.part(chosen))
 
     def in_grey(self) -> DataSet:
@@ -153,7 +153,7 @@ class DataSet:
         changed = {}
         for split in SPLITS:
             rows = getattr(self, split)
-            grey = torch.empty(len(rows), 1, *self.event_shape[1:], dtype=torch.uint8)
+            grey = rows.source.new_empty(len(rows), 1, *self.event_shape[1:], dtype=torch.uint8)
             for start in range(0, len(rows), _GREY_ROWS):
                 red, green, blue = rows.raw(slice(start, start + _GREY_ROWS)).long().unbind(1)
                 luma = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
@@ -181,8 +181,8 @@ class DataSet:
         for split in SPLITS:
             rows = getattr(self, split)
             number = min(_FINGERPRINT_ROWS, len(rows))
-            index = torch.linspace(0, len(rows) - 1, number, dtype=torch.float64).round().long()
-            digest.update(rows.raw(index).contiguous().view(torch.uint8).numpy().tobytes())
+            index = torch.linspace(0, len(rows) - 1, number, dtype=torch.float64, device="cpu").round().long()
+            digest.update(rows.raw(index).cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def _with(self, **changes: object) -> DataSet:

@@ -143,7 +143,7 @@ def _dequantization(levels: int) -> Preprocessing:
 
 def _binarization(name: str, largest: float) -> Preprocessing:
     def noise(shape: torch.Size, generator: torch.Generator) -> Tensor:
-        return torch.rand(shape, generator=generator, dtype=torch.float32)  # in [0, 1)
+        return torch.rand(shape, generator=generator, dtype=torch.float32, device=generator.device)  # in [0, 1)
 
     def apply(x: Tensor, noise: Tensor | None) -> Tensor:
         assert noise is not None
@@ -153,7 +153,7 @@ def _binarization(name: str, largest: float) -> Preprocessing:
 
 
 def _normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float32)
+    return torch.randn(shape, generator=generator, dtype=torch.float32, device=generator.device)
 
 
 def _paper(x: Tensor, noise: Tensor | None) -> Tensor:

@@ -58,7 +58,7 @@ class Rows:
         if source.dim() < 2 or source.is_complex():
             raise ValueError(f"source is {source.dtype} of shape {list(source.shape)}; real rows [N, ..] are needed")
         self.source = source
-        self.index = index
+        self.index = None if index is None else index.cpu()
         self.preprocessing = preprocessing
         self.seed = seed
         self.stream = stream
@@ -89,6 +89,8 @@ class Rows:
             if not 0 <= number < len(self):
                 raise IndexError(f"row {operator.index(item)} of {len(self)}")
             return self[number : number + 1][0]
+        if isinstance(item, Tensor):
+            item = item.cpu()  # where numbers of rows are, wherever the source is
         if self._cache is not None:
             return self._cache[item].clone()
         x = self._read(item)
@@ -107,9 +109,9 @@ class Rows:
         """
         if self.preprocessing is None or not self.preprocessing.draws_anew:
             return self[index]
-        x = self._read(index)
+        x = self._read(index.cpu())
         noise = self.preprocessing.noise
-        return self.preprocessing.apply(x, None if noise is None else noise(x.shape, generator))
+        return self.preprocessing.apply(x, None if noise is None else noise(x.shape, generator).to(x.device))
 
     def blocks(self, size: int) -> Iterator[Tensor]:
         """Consecutive blocks of at most ``size`` rows."""
@@ -139,6 +141,7 @@ class Rows:
 
         :param Tensor index: positions among these rows, int64.
         """
+        index = index.cpu()
         rows = Rows(self.source, self._numbers(index), self.preprocessing, self.seed, self.stream)
         rows._cache = None if self._cache is None else self._cache[index]
         return rows
@@ -152,7 +155,7 @@ class Rows:
         if self.preprocessing is None or 4 * math.prod(self.shape) > limit:
             return self
         rows = Rows(self.source, self.index, self.preprocessing, self.seed, self.stream)
-        rows._cache = torch.empty(self.shape, dtype=torch.float32)
+        rows._cache = torch.empty(self.shape, dtype=torch.float32, device=self.source.device)
         start = 0
         for block in self.blocks(1024):
             rows._cache[start : start + len(block)] = block
@@ -173,7 +176,7 @@ class Rows:
         """Row numbers in the source."""
         if self.index is not None:
             return self.index[item]
-        return torch.arange(*item.indices(len(self))) if isinstance(item, slice) else item % len(self)
+        return torch.arange(*item.indices(len(self)), device="cpu") if isinstance(item, slice) else item % len(self)
 
     def _fixed_noise(self, item: slice | Tensor) -> Tensor | None:
         assert self.preprocessing is not None
@@ -181,12 +184,12 @@ class Rows:
         if draw is None:
             return None
         numbers = self._numbers(item)
-        noise = torch.empty((len(numbers), *self.event_shape), dtype=torch.float32)
+        noise = torch.empty((len(numbers), *self.event_shape), dtype=torch.float32, device="cpu")
         generator = torch.Generator()
         for place, number in enumerate(numbers.tolist()):
             generator.manual_seed(noise_seed(self.seed, number, _FRESH + self.stream))
             noise[place] = draw(self.event_shape, generator)
-        return noise
+        return noise.to(self.source.device)
 
     def __repr__(self) -> str:
         name = "" if self.preprocessing is None else f", preprocessed by {self.preprocessing.name}"

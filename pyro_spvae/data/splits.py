@@ -23,5 +23,5 @@ def shuffled_split(num_rows: int, sizes: Sequence[int], seed: int) -> list[Tenso
         raise ValueError(
             f"sizes is {list(sizes)}, but non-negative sizes that add up to num_rows={num_rows} are needed."
         )
-    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(int(seed)))
+    order = torch.randperm(num_rows, generator=torch.Generator().manual_seed(int(seed)), device="cpu")
     return list(order.split(list(sizes)))

@@ -85,8 +85,7 @@ class InducedTree(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         tree = value.bool()
-        reference = next(self.circuit.parameters(), None) if self.leaf_values is None else self.leaf_values
-        dtype = torch.get_default_dtype() if reference is None else reference.dtype
+        dtype = (self.circuit.reference if self.leaf_values is None else self.leaf_values).dtype
         switched = torch.where(tree, 0.0, torch.tensor(_MISSING, dtype=dtype, device=tree.device))
         log_prior = self.circuit.log_prob(switched)
         # a superset of a tree's leaves would pass the circuit too: a tree tiles the variables exactly once
@@ -129,8 +128,7 @@ class InducedTree(TorchDistribution):
         """Probability that each leaf is on the tree, ``[*batch_shape, leaf]``; exact."""
         leaf = self.leaf_values
         if leaf is None:
-            reference = next(self.circuit.parameters(), torch.empty(()))
-            leaf = reference.new_zeros(self.event_shape)
+            leaf = self.circuit.reference.new_zeros(self.event_shape)
         return self.circuit.posterior(leaf).expand(self.batch_shape + self.event_shape)
 
     @property

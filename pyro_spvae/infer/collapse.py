@@ -33,9 +33,8 @@ class CollapseTreeMessenger(Messenger):
         if outcome is not None:
             outcome["collapsed"] = True
         msg["infer"].pop("enumerate", None)
-        msg["value"] = torch.ones((), dtype=torch.bool, device=_device(tree)).expand(
-            tree.batch_shape + tree.event_shape
-        )
+        like = tree.circuit.reference if tree.leaf_values is None else tree.leaf_values
+        msg["value"] = like.new_ones((), dtype=torch.bool).expand(tree.batch_shape + tree.event_shape)
         msg["fn"] = tree.mask(False)
         msg["is_observed"] = True
 
@@ -64,10 +63,3 @@ def sample_tree(name: str, tree: InducedTree) -> Tensor | None:
     infer: Any = {"enumerate": "parallel", "outcome": outcome}
     value = pyro.sample(name, tree, infer=infer)
     return None if outcome.get("collapsed") else value
-
-
-def _device(tree: InducedTree) -> torch.device | None:
-    if tree.leaf_values is not None:
-        return tree.leaf_values.device
-    parameter = next(tree.circuit.parameters(), None)
-    return None if parameter is None else parameter.device

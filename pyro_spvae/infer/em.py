@@ -177,13 +177,15 @@ def _free_weights(layer: SumLayer) -> list[tuple[Tensor, int, Tensor]]:
     """
     even = 1 / layer.num_products
     if not isinstance(layer, FactoredLayer):
-        return [(layer.logits, -1, torch.full((layer.num_products,), even))]
-    partitions, units = [], []
+        return [(layer.logits, -1, torch.full((layer.num_products,), even, device=layer.reference.device))]
+    partitions, units, device = [], [], layer.reference.device
     for block in layer.blocks:
         partitions += [block.left * block.right * even] * block.partitions
-        units += [torch.full((block.left,), block.right * even), torch.full((block.right,), block.left * even)]
+        sizes = (block.left, block.right), (block.right, block.left)
+        units += [torch.full((own,), other * even, device=device) for own, other in sizes]
     pairs = zip(layer.unit_logits, units, strict=True)
-    return [(layer.partition_logits, 1, torch.tensor(partitions)), *((logits, -1, unit) for logits, unit in pairs)]
+    of_partitions = (layer.partition_logits, 1, torch.tensor(partitions, device=device))
+    return [of_partitions, *((logits, -1, unit) for logits, unit in pairs)]
 
 
 def _of_classes(layer: SumLayer, counts: Tensor) -> Tensor:

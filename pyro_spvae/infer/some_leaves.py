@@ -46,7 +46,8 @@ class SomeLeavesMessenger(Messenger):
             self.observation, self.mask, self.scale = fn, mask, scale
             if msg["value"] is None:
                 # nobody sees the value: it is drawn where all leaves are joined
-                msg["value"] = torch.zeros(()).expand(msg["fn"].batch_shape + msg["fn"].event_shape)
+                nothing = torch.zeros((), device=self.index.device)
+                msg["value"] = nothing.expand(msg["fn"].batch_shape + msg["fn"].event_shape)
             msg["done"] = msg["stop"] = True
             return
         msg["name"] += self.suffix

@@ -28,7 +28,7 @@ class Bernoulli(Likelihood):
         return torch.einsum("blp,blp->lp", weight, x.to(weight.dtype)).unsqueeze(-1)
 
     def uniform_statistics(self) -> Tensor:
-        return torch.tensor([0.5])
+        return torch.tensor([0.5], device="cpu")
 
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
         """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""

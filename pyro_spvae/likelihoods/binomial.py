@@ -37,7 +37,7 @@ class Binomial(Likelihood):
         return torch.einsum("blp,blp->lp", weight, x.to(weight.dtype) / self.total_count).unsqueeze(-1)
 
     def uniform_statistics(self) -> Tensor:
-        return torch.tensor([0.5])
+        return torch.tensor([0.5], device="cpu")
 
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
         """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""

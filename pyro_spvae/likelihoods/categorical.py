@@ -43,7 +43,7 @@ class Categorical(Likelihood):
         return counts.scatter_add_(-1, x.long().movedim(0, -1), weight.movedim(0, -1))
 
     def uniform_statistics(self) -> Tensor:
-        return torch.full((self.levels,), 1 / self.levels)
+        return torch.full((self.levels,), 1 / self.levels, device="cpu")
 
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
         """Logarithms of probabilities of at least 1e-6."""

@@ -112,10 +112,9 @@ def component_grid(components: Components, size: int) -> Tensor:
 
     :returns: ``[size * size, leaf, latent]``; rows of the grid from the highest second component to the lowest.
     """
-    if components.axes.size(1) == 1:
-        steps = torch.linspace(-SPAN, SPAN, size * size, dtype=torch.float64).unsqueeze(-1)  # [point, component]
-    else:
-        steps = _square(torch.linspace(-SPAN, SPAN, size, dtype=torch.float64))
+    line = components.axes.size(1) == 1
+    steps = torch.linspace(-SPAN, SPAN, size * size if line else size, dtype=torch.float64, device="cpu")
+    steps = steps.unsqueeze(-1) if line else _square(steps)  # [point, component]
     offsets = steps[:, None, :] * components.deviations  # [point, leaf, component]
     return components.centre + torch.einsum("plc,lcd->pld", offsets, components.axes)
 
@@ -129,7 +128,7 @@ def prior_grid(latent_dim: int, leaves: int, size: int) -> Tensor:
     :returns: ``[size * size, leaf, latent]``; rows of the grid from the highest second coordinate to the lowest.
     """
     number = size if latent_dim == 2 else size * size
-    steps = torch.special.ndtri((torch.arange(number, dtype=torch.float64) + 0.5) / number)
+    steps = torch.special.ndtri((torch.arange(number, dtype=torch.float64, device="cpu") + 0.5) / number)
     points = _square(steps) if latent_dim == 2 else steps.unsqueeze(-1)
     return points.unsqueeze(1).expand(-1, leaves, -1)
 

@@ -107,7 +107,7 @@ def _draw_region(graph: RegionGraph, region: int, ax: Axes, x: float, y: float, 
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Rectangle
 
-    inside = torch.zeros(graph.num_variables)
+    inside = torch.zeros(graph.num_variables, device="cpu")
     inside[list(graph.scope(region))] = 1.0
     picture = _picture(graph.shape, inside)
     color = LEAF_COLOR if graph.is_leaf(region) else INNER_COLOR
@@ -147,7 +147,7 @@ def _draw_cells(graph: RegionGraph, ax: Axes, compact: bool) -> None:
     """The array, coloured and numbered by the leaf regions, which tile it."""
     from matplotlib.colors import ListedColormap
 
-    cell = torch.empty(graph.num_variables)
+    cell = torch.empty(graph.num_variables, device="cpu")
     for region, scope in enumerate(graph.leaf_scopes):
         cell[list(scope)] = float(region)
     picture = _picture(graph.shape, cell)
@@ -159,7 +159,8 @@ def _draw_cells(graph: RegionGraph, ax: Axes, compact: bool) -> None:
     )  # fmt: skip
     _draw_borders(ax, picture)
     size = max(5.0, min(11.0, 60.0 / math.sqrt(graph.num_leaf_regions)))
-    ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    sides = (torch.arange(side, device=picture.device) for side in (height, width))
+    ys, xs = torch.meshgrid(*sides, indexing="ij")
     for region in range(graph.num_leaf_regions):
         own = picture == region
         places = list(zip(xs[own].tolist(), ys[own].tolist(), strict=True))
@@ -192,7 +193,7 @@ def _shades(graph: RegionGraph, picture: Tensor) -> Tensor:
 def _draw_borders(ax: Axes, picture: Tensor) -> None:
     """Lines between entries of different value, and around the array."""
     height, width = picture.shape
-    filled = torch.full((height + 2, width + 2), -1.0)
+    filled = picture.new_full((height + 2, width + 2), -1.0)
     filled[1:-1, 1:-1] = picture.nan_to_num(-1.0)
     across = (filled[1:] != filled[:-1]).nonzero().tolist()  # between rows
     along = (filled[:, 1:] != filled[:, :-1]).nonzero().tolist()  # between columns
@@ -208,18 +209,18 @@ def _picture(shape: tuple[int, ...], values: Tensor) -> Tensor:
     """One value for each variable as a picture ``[height, width]``; empty columns (NaN) part the slices of high
     ranks."""
     slices = values.reshape(-1, shape[-2] if len(shape) > 1 else 1, shape[-1])  # [S, H, W]
-    gap = torch.full((slices.shape[1], 1), math.nan)
+    gap = slices.new_full((slices.shape[1], 1), math.nan)
     return torch.cat([piece for own in slices for piece in (own, gap)][:-1], dim=1)
 
 
 def _aspect(shape: tuple[int, ...]) -> float:
     """Height of a thumbnail of width 1, within limits that keep a long row visible."""
-    height, width = _picture(shape, torch.zeros(math.prod(shape))).shape
+    height, width = _picture(shape, torch.zeros(math.prod(shape), device="cpu")).shape
     return min(3.0, max(0.15, height / width))
 
 
 def _is_box(shape: tuple[int, ...], scope: tuple[int, ...]) -> bool:
     """Whether a scope is an axis-aligned box of the array."""
-    coordinates = torch.stack(torch.unravel_index(torch.tensor(scope), shape))  # [axis, variable]
+    coordinates = torch.stack(torch.unravel_index(torch.tensor(scope, device="cpu"), shape))  # [axis, variable]
     sides = coordinates.amax(1) - coordinates.amin(1) + 1
     return int(sides.prod()) == len(scope)

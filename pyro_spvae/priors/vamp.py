@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
@@ -135,7 +136,8 @@ class VampPrior(Prior):
             the prior's latent size, or ``data`` have not the model's shape.
         """
         # what does not fit is said at once, and no encoder learns statistics from it
-        with torch.no_grad(), in_mode(getattr(posterior, "__self__", None), training=False):
+        quiet = pyro.validation_enabled(False)  # no values are looked at: on the meta device there are none
+        with torch.no_grad(), quiet, in_mode(getattr(posterior, "__self__", None), training=False):
             self._check_posterior(posterior(torch.zeros_like(self.pseudo_inputs[:, :1]).movedim(0, -2)))
         self._encode = posterior
         self.mask = mask  # moves to the module's device
@@ -154,7 +156,7 @@ class VampPrior(Prior):
         if not self._waits:
             return
         _check_enough(self.components, len(features))
-        rows = torch.randperm(len(features))[: self.components].to(features.device)
+        rows = torch.randperm(len(features), device="cpu")[: self.components].to(features.device)
         values = features[rows].movedim(0, -2).to(self.pseudo_inputs)
         if not self.frozen:
             self._check_range(values)

@@ -194,7 +194,7 @@ def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Te
 
 def prior_sites(root: Root, num_particles: int, rows: int) -> dict[str, Any]:
     """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``."""
-    zero = root._reference(torch.zeros(())).new_zeros(())
+    zero = root._reference().new_zeros(())
     with torch.no_grad(), quiet(root), DrawMessenger(zero=zero):
         model = _particles(collapse_tree(root.model), num_particles)
         trace: Any = poutine.trace(model).get_trace(num=rows)
@@ -203,7 +203,7 @@ def prior_sites(root: Root, num_particles: int, rows: int) -> dict[str, Any]:
 
 def guide_laws(root: Root) -> dict[str, Any]:
     """The distributions that the guide states by latent site, given a datum of which all features are 0."""
-    features = root._reference(torch.zeros(())).new_zeros(1, root.num_leaves, root.view.pixels)
+    features = root._reference().new_zeros(1, root.num_leaves, root.view.pixels)
 
     def guide() -> None:
         encoding = root.leaf_guide.encode(features)
@@ -218,7 +218,7 @@ def guide_laws(root: Root) -> dict[str, Any]:
 
 def model_laws(root: Root) -> dict[str, Any]:
     """The distributions that the model states by latent site."""
-    with forked(root._reference(torch.zeros(())).device):
+    with forked(root._reference().device):
         nodes = prior_sites(root, 1, 1)
     inside = (name for name, site in nodes.items() if is_drawn(site) and LEAF_PLATE in plates(site))
     return {name: nodes[name]["fn"] for name in inside if name != "x"}

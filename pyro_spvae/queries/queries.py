@@ -226,7 +226,7 @@ class Queries(Storage):
             leaf, other_leaf = draws.leaf_values, others.leaf_values
             values, other_values = draws.points(self), others.points(self)
             points = []
-            for t in torch.linspace(0, 1, steps).tolist():
+            for t in torch.linspace(0, 1, steps, device="cpu").tolist():
                 tree, _ = self.circuit.mpe(torch.lerp(leaf, other_leaf, t))
                 latents = {
                     name: self.latents[name].between(value, other_values[name], t) for name, value in values.items()

@@ -118,9 +118,9 @@ class Root(PreparesBatches, PyroModule):
     def extra_repr(self) -> str:
         return "" if self.values is None else f"density of {self.values}"
 
-    def _reference(self, x: Any) -> Any:
-        """A tensor of the model's type on its device."""
-        return next(self.parameters(), x)
+    def _reference(self, x: Any = None) -> Any:
+        """A tensor of the model's type on its device; without parameters, ``x`` if there is one."""
+        return next(self.parameters(), self.circuit.reference if x is None else x)
 
     @property
     def wanted_rows(self) -> int:

@@ -20,7 +20,7 @@ _SIDES: dict[SpvaeData, int] = {"mnist": 28, "svhn": 32, "cifar10": 32}
 def parameters(experiment: Experiment) -> int:
     """Number of parameters of an experiment's model; needs no data."""
     side = _SIDES[experiment.data]
-    blank = torch.zeros(2, 1, side, side, dtype=torch.uint8)
+    blank = torch.zeros(2, 1, side, side, dtype=torch.uint8, device="cpu")
     data = DataSet(experiment.data, blank, blank, blank, Values.grey_levels(256))
     config = resolve(experiment.configuration(), data)
     return sum(parameter.numel() for parameter in build_model(config, modelled(config, data)).parameters())

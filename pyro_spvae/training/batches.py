@@ -46,7 +46,7 @@ class Batches:
         """Row numbers of a batch, over all processes; both count from 0."""
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(noise_seed(self.seed, epoch, stream=1))
-            order = torch.randperm(len(self.rows), generator=generator)
+            order = torch.randperm(len(self.rows), generator=generator, device="cpu")
             self._order = (epoch, order.tensor_split(self.number))
         return self._order[1][batch]
 

@@ -204,7 +204,7 @@ def _learning_rows(rows: int, seed: int) -> torch.Tensor | slice:
     if rows <= _LEARNING_ROWS:
         return slice(None)
     generator = torch.Generator().manual_seed(noise_seed(seed, 0, _LEARNING))
-    return torch.randperm(rows, generator=generator)[:_LEARNING_ROWS].sort().values
+    return torch.randperm(rows, generator=generator, device="cpu")[:_LEARNING_ROWS].sort().values
 
 
 def build_likelihood(config: TrainConfig, values: Values) -> Likelihood:
@@ -227,7 +227,7 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
     :param DataSet data: the data after preprocessing.
     """
 
-    with _default_dtype(getattr(torch, config.precision)):
+    with torch.device("cpu"), _default_dtype(getattr(torch, config.precision)):
         leaf, guide = _programs(config, data)
         kind = SPN if isinstance(leaf, FactorizedLeaf) else SPVAE
         return kind(

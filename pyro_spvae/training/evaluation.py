@@ -242,7 +242,7 @@ def _sums(means: Tensor | None, shift: Tensor) -> Tensor:
     :param Tensor shift: ``[leaf, *event]``; keeps the sums of squares small.
     """
     if means is None:  # not finite here, but for the first row
-        return torch.full((3, *shift.shape), torch.nan, dtype=shift.dtype)
+        return shift.new_full((3, *shift.shape), torch.nan)
     means = means.cpu().double() - shift
     average = means.mean(0)
     among = means.var(0) if len(means) > 1 else torch.zeros_like(average)

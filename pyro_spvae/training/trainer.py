@@ -377,7 +377,7 @@ def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: Queries, s
     if not wanted:
         return
     generator = torch.Generator().manual_seed(noise_seed(seed, 0, stream=7))
-    index = torch.randperm(len(train), generator=generator)[:wanted]
+    index = torch.randperm(len(train), generator=generator, device="cpu")[:wanted]
     parameter = next(spvae.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(noise_seed(seed, 1, stream=7))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pyro_spvae import distributed
@@ -79,7 +80,8 @@ class GradientUpdate:
     def move(self, last: bool) -> None:
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimiser.step()
+        with torch.device("cpu"):  # where torch keeps count of steps, which it reads; else on the default device
+            self.optimiser.step()
         self.schedule.after_step()
 
     def after_validation(self, bound: float) -> None:
