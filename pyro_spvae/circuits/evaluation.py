@@ -29,7 +29,7 @@ from torch import Tensor
 
 from . import factored
 from .layer import FactoredLayer, SumLayer
-from .numerics import floored, largest
+from .numerics import by_hand, floored, largest
 
 Factors = Sequence[Sequence[Tensor]]
 
@@ -43,7 +43,9 @@ def evaluate(leaf: Tensor, layers: Sequence[SumLayer], factors: Sequence[Tensor]
         layer, ``[R, O, C]``, unless it is factored.
     :return: ``[batch]``.
     """
-    return _Evaluate.apply(leaf, layers, *factors)
+    if by_hand(leaf, *factors):
+        return _Evaluate.apply(leaf, layers, *factors)
+    return _differentiable_upward(leaf, layers, _by_layer(layers, factors))
 
 
 class _Evaluate(torch.autograd.Function):
@@ -183,6 +185,16 @@ def _differentiable_downward(
 ) -> tuple[Tensor | None, ...]:
     """The derivatives as :class:`_Evaluate` returns them, from autograd and so with a graph of their own, at its
     cost."""
+    root = _differentiable_upward(leaf, layers, factors)
+    tensors = (leaf, *(factor for own in factors for factor in own))
+    inputs = [tensor for tensor in tensors if tensor.requires_grad]
+    found = iter(torch.autograd.grad(root, inputs, grad, create_graph=True))
+    leaf_grad, *weight_grads = (next(found) if tensor.requires_grad else None for tensor in tensors)
+    return leaf_grad, None, *weight_grads
+
+
+def _differentiable_upward(leaf: Tensor, layers: Sequence[SumLayer], factors: Factors) -> Tensor:
+    """The root of :func:`upward` in operations that autograd follows, ``[batch]``."""
     rows = leaf.t()
     for layer, own in zip(layers, factors, strict=True):
         if isinstance(layer, FactoredLayer):
@@ -190,11 +202,7 @@ def _differentiable_downward(
         else:
             out = torch.logsumexp(_exact_terms(rows, layer, own[0]), dim=2)
         rows = torch.cat([rows, out.flatten(0, 1)])
-    tensors = (leaf, *(factor for own in factors for factor in own))
-    inputs = [tensor for tensor in tensors if tensor.requires_grad]
-    found = iter(torch.autograd.grad(rows[-1], inputs, grad, create_graph=True))
-    leaf_grad, *weight_grads = (next(found) if tensor.requires_grad else None for tensor in tensors)
-    return leaf_grad, None, *weight_grads
+    return rows[-1]
 
 
 def _table(leaf: Tensor, layers: Sequence[SumLayer]) -> Tensor:

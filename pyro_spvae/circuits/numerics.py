@@ -1,13 +1,13 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Scales and floors that keep sums of exponentials finite."""
+"""Scales and floors that keep sums of exponentials finite, and when a derivative may be written by hand."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def largest(values: Tensor, dim: int) -> Tensor:
@@ -22,3 +22,12 @@ def floored(log_weight: Tensor) -> Tensor:
     The floor leaves room below the largest finite number for a flow divided by such a weight.
     """
     return log_weight.clamp(min=0.75 * math.log(torch.finfo(log_weight.dtype).tiny))
+
+
+def by_hand(*tensors: Tensor) -> bool:
+    """Whether a function of tensors may have a hand-written derivative (``torch.autograd.Function``).
+
+    Torch's tracer (``torch.jit.trace``, Pyro's ``JitTrace_ELBO``) keeps no such function. Results for subclasses of
+    tensors, by which Pyro's ``TraceGraph_ELBO`` follows draws, would lose their graph without a word.
+    """
+    return not torch.jit.is_tracing() and all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)

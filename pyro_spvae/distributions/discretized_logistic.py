@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.checks import is_integer
+from pyro_spvae.circuits.numerics import by_hand
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
 EDGES = ("tails", "truncated")
@@ -158,7 +159,8 @@ class LeafDiscretizedLogistic(LeafDistribution):
     def _log_prob(self, value: Tensor) -> Tensor:
         value = self._fill(value.to(self.loc.dtype))
         weight = None if self.pixel_mask is None else self.pixel_mask.to(self.loc.dtype)
-        log_prob: Tensor = _EventLogMass.apply(value, self.loc, self.log_scale, weight, self.levels, self.edges)
+        log_mass = _EventLogMass.apply if by_hand(value, self.loc, self.log_scale) else _event_log_mass
+        log_prob: Tensor = log_mass(value, self.loc, self.log_scale, weight, self.levels, self.edges)
         return log_prob
 
 
@@ -196,6 +198,14 @@ class _EventLogMass(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _event_log_mass(
+    value: Tensor, loc: Tensor, log_scale: Tensor, weight: Tensor | None, levels: int, edges: str
+) -> Tensor:
+    """The same in operations that autograd follows."""
+    log_mass, _, _ = _log_mass(value, loc, log_scale, levels, edges)
+    return (log_mass if weight is None else log_mass * weight).sum(-1)
 
 
 def _log_mass(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 
+from pyro_spvae.circuits.numerics import by_hand
 from pyro_spvae.distributions.divergences import register_by_dimension
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
 
@@ -113,7 +114,9 @@ class LeafNormal(LeafDistribution):
             squares = self._draw[1].square().sum(-1)
             return squares.mul_(-0.5) - (self.scale.log().sum(-1) + self._event_shape[0] * _HALF_LOG_TWO_PI)
         if self.pixel_mask is None:
-            log_prob: Tensor = _NormalLogDensity.apply(value, self.loc, self.scale)
+            tensors = (value, self.loc, self.scale)
+            log_density = _NormalLogDensity.apply if by_hand(*tensors) else _normal_log_density
+            log_prob: Tensor = log_density(*tensors)
             return log_prob - self._event_shape[0] * _HALF_LOG_TWO_PI
         # The value is filled first and the difference masked before it is squared: no filler can overflow to inf * 0.
         quadratic = (self._weigh(self._fill(value) - self.loc) / self.scale).square().sum(-1)
@@ -165,6 +168,11 @@ class _NormalLogDensity(torch.autograd.Function):
             by_loc.sum_to_size(loc.shape) if needs_loc else None,
             (by_loc * u - ratio).sum_to_size(scale.shape) if needs_scale else None,
         )
+
+
+def _normal_log_density(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """The same in operations that autograd follows."""
+    return ((value - loc) / scale).square().sum(-1) * -0.5 - scale.log().sum(-1)
 
 
 def _fits(small: Tensor, large: Tensor) -> bool:
@@ -241,8 +249,11 @@ class LeafStandardNormal(LeafDistribution):
 
 
 def _is_leaf_first(parameter: Tensor) -> bool:
-    """:returns: whether ``[.., leaf, value]`` lies in memory with the leaf outermost, as stacked networks leave it."""
-    return parameter.dim() > 2 and all(parameter.stride(-2) > stride for stride in parameter.stride()[:-2])
+    """
+    :returns: whether ``[.., leaf, value]`` lies in memory with the leaf outermost, as stacked networks leave it, or
+        would with more data: a program that is traced with one row, where strides tie, is one for any number.
+    """
+    return parameter.dim() > 2 and all(parameter.stride(-2) >= stride for stride in parameter.stride()[:-2])
 
 
 def _expand_event(parameter: Tensor, event_size: int) -> Tensor:

@@ -153,7 +153,7 @@ class LeafNormalMixture(LeafDistribution):
 
     def _score(self, v: Tensor, batch: torch.Size) -> Tensor:
         """Log-densities of all components, ``[batch, N, value]`` to ``[batch, N, component]``."""
-        if v.device.type not in _READABLE:
+        if v.device.type not in _READABLE or torch.jit.is_tracing():  # nor may a traced program ask for a value
             result, _ = _by_products(v.double(), *self._matrices(batch, torch.float64)[:-1])
             return result.to(v.dtype)
         for dtype in (v.dtype,) if v.dtype == torch.float64 or v.device.type == "mps" else (v.dtype, torch.float64):

@@ -26,6 +26,7 @@ from pyro_spvae.infer.estimators import leave_one_out, renyi_mean, vimco_signal
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.prepared import owner_of, prepared
 from pyro_spvae.infer.site import is_subsample
+from pyro_spvae.infer.tracing import check_not_traced
 
 _GRADIENTS = ("iwae", "dreg")
 _REDUCES = ("leaf", "root")
@@ -77,6 +78,8 @@ class CircuitELBO(ELBO):
     A guide site with ``infer={"enumerate": "parallel"}`` takes all its values, which are particles of the weight
     :math:`q(c)`: of each drawn particle k, :math:`w_{kl}^{1 - \alpha} = \sum_c q(c \mid x_l)\, w_{klc}^{1 - \alpha}`,
     and :math:`\log w_{kl} = \sum_c q(c \mid x_l) \log w_{klc}` for ``alpha=1``. Its gradient is exact.
+
+    Takes ``torch.compile``; ``torch.jit.trace`` is refused, since it would freeze choices that are made from values.
 
     Guide sites without ``rsample`` get the score-function gradient with the leave-one-out baseline of VIMCO (Mnih and
     Rezende 2016), which needs at least two particles.
@@ -178,6 +181,7 @@ class CircuitELBO(ELBO):
         :param PathGradients path: makes the gradients doubly reparameterised.
         :param LeafTermCollector collector: one of a subclass, which sees the sites.
         """
+        check_not_traced(type(self).__name__)
         if collector is None:
             joint = self.reduce == "root" or self.num_particles == 1
             collector = LeafTermCollector(joint, self.alpha, analytic=self.kl == "analytic")

@@ -159,7 +159,7 @@ class _Layers(nn.Module):
 
     def vectors(self, h: Tensor, leaves: int) -> Tensor:
         """The reverse of :meth:`images`."""
-        return h.reshape(len(h), leaves, h.size(1) // leaves * h.size(2) * h.size(3)).movedim(1, 0)
+        return h.reshape(h.size(0), leaves, h.size(1) // leaves * h.size(2) * h.size(3)).movedim(1, 0)
 
     def by_blocks(self, x: Tensor, convolve: Callable[[Tensor, _Convolutions], Tensor]) -> Tensor:
         """Convolves few leaves ``[l, N, ..]`` at a time."""
@@ -200,7 +200,7 @@ class _Encoder(_Layers):
         h = self.images(x, self.channels[0], self.sides[0])
         for kernel, bias in convolutions:
             h = self.activation(F.conv2d(h, kernel, bias, self.stride, padding=_KERNEL // 2))
-        return self.vectors(h, len(x))
+        return self.vectors(h, x.size(0))
 
 
 class _Decoder(_Layers):
@@ -245,7 +245,7 @@ class _Decoder(_Layers):
                 h = F.conv_transpose2d(h, kernel, bias, self.stride, _KERNEL // 2, more)
             if layer + 1 < len(convolutions):
                 h = self.activation(h)
-        return self.vectors(h, len(x))
+        return self.vectors(h, x.size(0))
 
 
 def _diagonal(kernel: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -39,8 +39,8 @@ class LeafBatch:
 
     @property
     def rows(self) -> int:
-        """Number of data."""
-        return len(self.x)
+        """Number of data; while torch's tracer records, a tensor, so that a program serves batches of any size."""
+        return self.x.shape[0]
 
     def encoding(self, guide: LeafGuide) -> Any:
         """What a guide needs to know of the batch; computed once if the batch is :meth:`kept`."""

@@ -13,6 +13,7 @@ import torch
 
 from pyro_spvae.blocks import held, in_mode
 from pyro_spvae.infer.local_param import LocalParamMessenger
+from pyro_spvae.infer.tracing import check_not_traced
 
 
 @contextmanager
@@ -21,6 +22,7 @@ def quiet(root: Any) -> Iterator[None]:
     Within the block a model is in evaluation mode and its parameters do not change; there is no validation, and no
     record in Pyro's parameter store.
     """
+    check_not_traced("a query")
     with (
         in_mode(root, training=False),
         held(root),

@@ -30,12 +30,15 @@ def by_products(d, z, dtype=torch.float32):
     return result[0], module._rounding(result, quadratic, squares)
 
 
-@pytest.fixture(params=["chosen by what is lost", "double precision without a look"])
+@pytest.fixture(params=["chosen by what is lost", "double precision without a look", "recorded by a tracer"])
 def arithmetic(request, monkeypatch):
-    """On the CPU, and on devices that would have to be waited for."""
+    """On the CPU, on devices that would have to be waited for, and in a program for values that are not known yet."""
     if request.param != "chosen by what is lost":
-        monkeypatch.setattr(module, "_READABLE", ())
         monkeypatch.setattr(module, "_rounding", None)
+    if request.param == "double precision without a look":
+        monkeypatch.setattr(module, "_READABLE", ())
+    if request.param == "recorded by a tracer":
+        monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
 
 
 class TestPrecision:
