@@ -83,7 +83,9 @@ def test_processes_share_every_batch_without_loss(monkeypatch):
         parts = []
         for rank in range(3):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            parts.append(Batches(x, None, 6, seed=0)(0, number)[0])
+            values, seen = Batches(x, x > 9, 6, seed=0)(0, number)
+            assert torch.equal(seen, values > 9), "masks belong to their rows in every process"
+            parts.append(values)
         assert sorted(torch.cat(parts).flatten().tolist()) == sorted(x[alone.index(0, number)].flatten().tolist())
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
 

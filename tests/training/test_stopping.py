@@ -75,8 +75,9 @@ def test_patience_counts_validations(make, monkeypatch):
     assert (trainer.step, trainer.validations, trainer.best_epoch) == (10, 5, 1)
 
 
-def test_warm_up_raises_the_weight_of_the_kl_and_does_not_count(make, monkeypatch):
-    trainer = make(epochs=8, warmup=4, patience=2)
+@pytest.mark.parametrize("every", [None, 1])
+def test_warm_up_raises_the_weight_of_the_kl_by_epochs_and_does_not_count(make, monkeypatch, every):
+    trainer = make(epochs=8, warmup=4, patience=2, validate_every=every)
     script(trainer, monkeypatch, [-1.0] + [-2.0] * 20)
     seen, advance = [], trainer._advance
 
@@ -88,7 +89,7 @@ def test_warm_up_raises_the_weight_of_the_kl_and_does_not_count(make, monkeypatc
     trainer._advance = record
     trainer.run()
     assert seen[::2] == [[beta] * 2 for beta in (0.25, 0.5, 0.75, 1.0, 1.0)]
-    assert trainer.epoch == 5, "validations 4 and 5 count"
+    assert trainer.step == (10 if every is None else 9), "that after step 8, and one more, count"
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 4])
