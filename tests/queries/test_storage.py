@@ -230,6 +230,13 @@ class TestFiles:
             SPVAE.load(folder)
         assert "\n" not in str(error.value)
 
+    def test_files_of_versions_that_named_no_structure(self, folder):
+        state = read_checkpoint(folder / "model.pt")
+        before = SPVAE.load(folder)
+        del state["model"]["circuit._extra_state"]
+        write_checkpoint(folder / "model.pt", state)
+        same_answers(before, SPVAE.load(folder))
+
     @pytest.mark.parametrize("device", ["cuda:7", "nowhere", "mps", "xpu"])
     def test_devices_that_are_not_there(self, folder, device):
         if device != "nowhere" and getattr(torch, device.partition(":")[0]).is_available():
