@@ -10,6 +10,7 @@ import pyro
 import pytest
 import torch
 from pyro import poutine
+from scipy.stats import chi2
 from torch import nn
 
 import pyro_spvae.distributions as dist
@@ -129,6 +130,58 @@ def test_draws_equal_those_of_full_evaluations(likelihood, channels):
     torch.manual_seed(1)
     torch.testing.assert_close(drawn, naive_sample(block, z, shape))
     assert drawn.unique().numel() > 1
+
+
+class OwnLevels(Likelihood):
+    """
+    Levels as a user writes them: log-odds of each pixel and level are shifted by a parameter, and features are not
+    proportional to levels.
+    """
+
+    def __init__(self, levels):
+        super().__init__()
+        self.levels = levels
+        self.accepts = f"the integers 0 to {levels - 1}"
+
+    def build(self, leaves, pixels):
+        self.shift = nn.Parameter(torch.randn(leaves, pixels, self.levels))
+
+    @property
+    def heads(self):
+        return (self.sizes["pixels"] * self.levels,)
+
+    def forward(self, outputs, mask=None):
+        return dist.LeafCategorical(outputs[0].unflatten(-1, (-1, self.levels)) + self.shift, mask=mask)
+
+    def features(self, x):
+        return 10 * x - 4
+
+
+@pytest.mark.parametrize(
+    ("channels", "levels", "size"), [(3, 2, (1, 2)), (3, 2, (2, 1)), (2, 3, (1, 2)), (1, 3, (2, 2))]
+)
+def test_own_levels_of_several_channels_are_drawn_as_their_density_says(channels, levels, size):
+    """All images: probabilities sum to one, and are the frequencies of draws, which are asked for whole patches."""
+    torch.manual_seed(5)
+    entries = channels * math.prod(size)
+    law = autoregressive(OwnLevels(levels), (channels, *size), filters=16)(2 * torch.randn(2, 2))
+    images = torch.cartesian_prod(*entries * [torch.arange(levels).double()]).unsqueeze(1)
+    probability = law.log_prob(images).exp().detach()
+    torch.testing.assert_close(probability.sum(0), torch.ones(2))
+    number = 10_000
+    index = (law.sample((number,)) @ float(levels) ** torch.arange(entries - 1, -1, -1)).long()
+    for leaf in range(2):
+        found = torch.bincount(index[:, leaf], minlength=len(images)).double()
+        expected = number * probability[:, leaf]
+        frequent = expected >= 5
+        found, expected = (torch.cat([v[frequent], v[~frequent].sum(0, True)]) for v in (found, expected))
+        assert chi2.sf(((found - expected).square() / expected.clamp(min=1e-9)).sum(), frequent.sum()) > 1e-6
+    # the second pixel depends on the last channel of the first one, and the first one on none of its own
+    first = torch.arange(channels) * math.prod(size)
+    changed = torch.zeros(1, 2, entries)
+    changed[..., first[-1]] = 1.0
+    changes = (law.conditional_mean(changed) - law.conditional_mean(torch.zeros(1, 2, entries))).abs().amax((0, 1))
+    assert (changes[first] == 0).all() and changes[first + 1].max() > 0.1
 
 
 def test_few_rows_at_a_time_have_the_same_law(monkeypatch):
