@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
 from pyro_spvae import distributed
+from pyro_spvae.checks import NotFinite
 from pyro_spvae.data import DataSet, Rows, Values
+from pyro_spvae.data.rows import select
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
@@ -22,6 +24,7 @@ from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.trainer import Trainer
 
 _HELD_OUT = 10  # one row in ten is watched
+_BLOCK = 4096  # rows that are looked at together
 
 
 def fit(
@@ -44,6 +47,7 @@ def fit(
     :param x: training rows ``[data, *event_shape]``, or a data set, whose own validation rows are watched then.
     :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none.
     :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
+        Entries that are missing from a data set are not seen in any case.
     :param Tensor validation_observed: the same for ``validation``; only together with it.
     :param out: folder to make for checkpoints and metrics, which ``SPVAE.load`` and ``resume`` take.
     :param bool resume: go on from the checkpoint in ``out`` where there is one. The rows and options must be those of
@@ -141,19 +145,28 @@ def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None
     parameter = next(spvae.parameters())
     if isinstance(rows, Tensor):
         spvae.check(rows.to(parameter.device), None if observed is None else observed.to(parameter.device))
-    else:
-        for block in rows.blocks(4096):
-            spvae.check(block.to(parameter.device, parameter.dtype))
+        return
+    broken = NotFinite()
+    for number, (x, seen) in enumerate(_blocks(rows, observed)):
+        broken.look(~x.isfinite() if seen is None else ~x.isfinite() & seen.to(x.device), number * _BLOCK)
+        if broken.row is None:
+            spvae.check(x.to(parameter.device, parameter.dtype), None if seen is None else seen.to(parameter.device))
+    if broken.row is not None:
+        raise ValueError(
+            f"x holds {broken}; finite values are needed (a DataSet(.., missing='nan') takes NaN as missing)"
+        )
 
 
 def _values(x: Tensor | Rows, observed: Tensor | None) -> Values:
-    """The range of the values, for pictures."""
-    if not isinstance(x, Tensor):
-        bounds = [(float(block.min()), float(block.max())) for block in x.blocks(4096)]
-    else:
-        seen = x if observed is None else x[observed]
-        bounds = [(float(seen.min()), float(seen.max()))] if seen.numel() else [(0.0, 1.0)]
+    """The range of the values that are seen, for pictures."""
+    found = [block if mask is None else block[mask] for block, mask in _blocks(x, observed)]
+    bounds = [(float(seen.min()), float(seen.max())) for seen in found if seen.numel()] or [(0.0, 1.0)]
     return Values(low=min(low for low, _ in bounds), high=max(high for _, high in bounds))
+
+
+def _blocks(rows: Tensor | Rows, observed: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Rows and their masks, few at a time."""
+    return (select(rows, observed, slice(start, start + _BLOCK)) for start in range(0, len(rows), _BLOCK))
 
 
 def _hold_out(
@@ -162,8 +175,7 @@ def _hold_out(
     if len(x) < 2:
         raise ValueError(f"x has {len(x)} row; at least 2 are needed, or rows to watch as validation")
     held_out = max(1, len(x) // _HELD_OUT)
-    if not isinstance(x, Tensor):
-        x = x.tensor()
+    x, observed = select(x, observed, slice(None))
     train, watched = shuffled_split(len(x), [len(x) - held_out, held_out], seed)
     if observed is None:
         return x[train], x[watched], None, None
