@@ -142,3 +142,41 @@ def typed(name: str, value: Any, kind: Any, least: float | None = None, above: f
     if not fits or (least is not None and value < least) or (above is not None and value <= above):
         raise ValueError(f"{name} is {value!r}; {wanted} is needed")
     return kind(value)
+
+
+class NotFinite:
+    """
+    Entries of rows that are NaN or infinite, counted, with the place of the first; its text is both, as in "3 NaN or
+    infinite values, the first in row 2 at [0]".
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.row: int | None = None
+        self.place: list[int] = []
+
+    def look(self, wrong: Any, start: int = 0) -> NotFinite:
+        """
+        Counts a block of rows.
+
+        :param Tensor wrong: ``bool [rows, ..]``, True = NaN or infinite.
+        :param int start: number of the first row.
+        """
+        found = int(wrong.sum())
+        if found and self.row is None:
+            row, *self.place = wrong.nonzero()[0].tolist()
+            self.row = start + row
+        self.count += found
+        return self
+
+    def text(self, numbered: str = "") -> str:
+        """
+        The text.
+
+        :param str numbered: what the row is called elsewhere.
+        """
+        what = "1 NaN or infinite value," if self.count == 1 else f"{self.count} NaN or infinite values, the first"
+        return f"{what} in row {self.row}{numbered and f' ({numbered})'} at {self.place}"
+
+    def __str__(self) -> str:
+        return self.text()

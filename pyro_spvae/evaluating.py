@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from pyro_spvae import distributed
 from pyro_spvae.blocks import held, in_mode
 from pyro_spvae.data import Rows
+from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 
 
@@ -97,7 +98,5 @@ def block(
 ) -> tuple[Tensor, Tensor | None]:
     """Rows and their mask as the model takes them."""
     parameter = next(model.parameters())
-    x = rows[start:stop].to(parameter.device, parameter.dtype)
-    if observed is None:
-        return x, None
-    return x, (observed.expand(len(rows), *x.shape[1:])[start:stop]).to(parameter.device)
+    x, seen = select(rows, observed, slice(start, stop))
+    return x.to(parameter.device, parameter.dtype), None if seen is None else seen.to(parameter.device)

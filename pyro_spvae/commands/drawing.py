@@ -66,20 +66,23 @@ def reconstruct(
     particles = positive_integer("particles", particles)
     asked = Query.open("reconstruct", path, how)
     selection = asked.select(rows)
-    x = asked.place(selection.rows[: asked.count(selection, num, default=16)])
+    x, seen = asked.read(selection, asked.count(selection, num, default=16))
     with asked.drawing():
-        reconstruction = asked.spvae.reconstruct(x, num_particles=particles)
+        reconstruction = asked.spvae.reconstruct(x, seen, num_particles=particles)
     found = {"original": x, "reconstruction": reconstruction}
     arrays = {name: to_array(values) for name, values in found.items()}
     name = asked.name(selection.label, particles=(particles, 100))
-    return asked.answer(name, arrays, partial(plots.image_rows, found))
+    masks = {} if seen is None else {"original": seen}
+    return asked.answer(name, arrays, partial(plots.image_rows, found, seen=masks))
 
 
 @query
 def impute(
     path: RunPath,
     *,
-    observed: Annotated[str, option(MASK, WHAT, metavar="MASK", show_default=False)],
+    observed: Annotated[
+        str | None, option(MASK, WHAT, metavar="MASK", show_default="what is not missing from the data")
+    ] = None,
     num: Annotated[int | None, number("How many rows, from the first of the split.", "8")] = None,
     completions: Annotated[int, option("Completions of each row.", WHAT, min=1)] = 3,
     means: Annotated[bool, option("Fill with the likelihood's means instead of draws.", WHAT, "--means")] = False,
@@ -91,7 +94,8 @@ def impute(
     """
     Draw what is missing given what is seen.
 
-    Seen entries stay as they are. Writes .npz and, for images, a picture of the
+    Seen entries stay as they are; entries that are missing from the data are
+    drawn in any case. Writes .npz and, for images, a picture of the
     rows: original, seen (missing pixels orange) and completions.
 
     :returns: what was written: ``original`` and the mask ``observed`` ``[row, *event]``, ``imputed``
@@ -100,23 +104,33 @@ def impute(
     :raises ValueError: if it is no run, or an option is unfit.
     """
     from pyro_spvae import plots
-    from pyro_spvae.commands.observed import observed_name, parse_observed
+    from pyro_spvae.commands.observed import ACCEPTED, observed_name, parse_observed
     from pyro_spvae.commands.query import Query, to_array
 
     completions = positive_integer("completions", completions)
     particles = positive_integer("particles", particles)
     asked = Query.open("impute", path, how)
     selection = asked.select(rows)
-    x = asked.place(selection.rows[: asked.count(selection, num, default=8)])
-    mask = parse_observed(observed, x.shape[1:], len(selection.rows), asked.seed, first=len(x))
-    mask = mask.to(x.device).expand(x.shape)
+    x, there = asked.read(selection, asked.count(selection, num, default=8))
+    mask = there
+    if observed is not None:
+        mask = parse_observed(observed, x.shape[1:], len(selection.rows), asked.seed, first=len(x))
+        mask = mask.to(x.device).expand(x.shape)
+        mask = mask if there is None else mask & there
+    if mask is None:
+        raise ValueError(
+            f"observed is not given, but no entry of the split {rows.split} of {selection.data.name} is missing; "
+            f"accepted are {ACCEPTED}"
+        )
     with asked.drawing():
         imputed = asked.spvae.impute(x, mask, completions, num_particles=particles, means=means, progress=progress)
     arrays = {"original": to_array(x), "observed": to_array(mask), "imputed": to_array(imputed)}
     labels = ["imputed"] if completions == 1 else [f"imputed {i + 1}" for i in range(completions)]
     shown = {"original": x, "seen": x, **dict(zip(labels, imputed, strict=True))}
-    name = asked.name(selection.label, observed_name(observed), "means" if means else None, particles=(particles, 100))
-    return asked.answer(name, arrays, partial(plots.image_rows, shown, seen={"seen": mask}))
+    seen = "missing" if observed is None else observed_name(observed)
+    name = asked.name(selection.label, seen, "means" if means else None, particles=(particles, 100))
+    masks = {"seen": mask} if there is None else {"original": there, "seen": mask}
+    return asked.answer(name, arrays, partial(plots.image_rows, shown, seen=masks))
 
 
 @query
@@ -156,7 +170,12 @@ def interpolate(
         raise ValueError(
             f"num is {wanted} pairs, but the split {rows.split} of {selection.data.name} has {len(selection.rows)} rows"
         )
-    x = asked.place(selection.rows[: 2 * (min(4, pairs) if num is None else wanted)])
+    x, seen = asked.read(selection, 2 * (min(4, pairs) if num is None else wanted))
+    if seen is not None and not bool(seen.all()):
+        raise ValueError(
+            f"entries of the first {len(x)} rows of the split {rows.split} of {selection.data.name} are missing, and "
+            "paths need whole rows; give others by --data or --split"
+        )
     start, end = x[0::2], x[1::2]
     with asked.drawing():
         between = asked.spvae.interpolate(start, end, steps, particles)

@@ -99,8 +99,8 @@ def _embed(asked: Query, selection: Selection, rows: int, sums: bool, particles:
     bar = tqdm(total=rows, desc="embed", unit="row", disable=not progress)
     with bar, asked.drawing():
         for start in range(0, rows, _ROWS):
-            x = asked.place(selection.rows[start : min(start + _ROWS, rows)])
-            for name, values in _flat(asked.spvae.embed(x, num_particles=particles, sums=sums)).items():
+            x, seen = asked.read(selection, min(start + _ROWS, rows), start)
+            for name, values in _flat(asked.spvae.embed(x, seen, num_particles=particles, sums=sums)).items():
                 block = to_array(values)
                 if start == 0:
                     arrays[name] = np.empty((rows, *block.shape[1:]), block.dtype)

@@ -13,8 +13,6 @@ from pyro_spvae.commands.app import option
 from pyro_spvae.commands.options import HOW, MASK, WHAT, RowOptions, RunOptions, RunPath, query
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from pyro_spvae.commands.query import Query, Selection
     from pyro_spvae.training.config import TrainConfig
     from pyro_spvae.training.evaluation import Evaluation
@@ -40,7 +38,7 @@ def evaluate(
             "bits/dim, which stand for a code of every entry of a row.",
             WHAT,
             metavar="MASK",
-            show_default="everything",
+            show_default="everything that is not missing",
         ),
     ] = None,
     chunk_size: Annotated[
@@ -71,7 +69,7 @@ def evaluate(
     from pyro_spvae import distributed
     from pyro_spvae.commands.observed import parse_observed
     from pyro_spvae.commands.query import Query
-    from pyro_spvae.training.evaluation import evaluate_rows
+    from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
     from pyro_spvae.training.objective import as_bound, build_objective
     from pyro_spvae.training.run_folder import versions
 
@@ -103,8 +101,9 @@ def evaluate(
             "data": selection.data.name,
             "split": rows.split,
             "observed": observed,
+            "missing": selection.data.missing,
             **figures,
-            **_per_entry(asked, figures["log_likelihood"], len(selection.rows), mask),
+            **per_dimension(figures, asked.run.bits_per_dim),
             "particles": config.particles,
             "chunk_size": config.chunk_size,
             "seconds": round(time.perf_counter() - start, 3),
@@ -114,14 +113,6 @@ def evaluate(
         }
         distributed.on_main(lambda: _write(asked, selection, config, results, evaluation))
     return results
-
-
-def _per_entry(asked: Query, mean: float, rows: int, mask: Tensor | None) -> dict[str, Any]:
-    """The mean log-likelihood for each dimension, or for each entry that is seen."""
-    if mask is None:
-        return {"bits_per_dim": asked.run.bits_per_dim(mean)}
-    seen = float(mask.expand(rows, *asked.run.event_shape).sum()) / rows
-    return {"bits_per_dim": None, "seen_entries": seen, "nats_per_seen_entry": mean / seen}
 
 
 def _write(
@@ -152,6 +143,8 @@ def _write(
 def table(results: dict[str, Any]) -> list[str]:
     """The figures that :func:`evaluate` returns, in aligned lines with their units."""
     seen = "" if results["observed"] is None else f", {results['observed']} seen"
+    if results["missing"] != "none":
+        seen += ", NaN missing"
     lines = [
         ("log-likelihood", f"{results['log_likelihood']:.2f}", "nats"),
         ("bits/dim", _number(results["bits_per_dim"], 3), "bits"),

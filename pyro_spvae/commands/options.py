@@ -26,6 +26,7 @@ from pyro_spvae.commands.app import command, option, say
 T = TypeVar("T")
 Report = Callable[[str], None]
 Split = Literal["test", "validation", "train"]
+Missing = Literal["none", "nan"]
 
 ROWS, WHAT, HOW = "Rows", "What is computed", "Seed, device and files"
 _HELP = {  # in Python
@@ -72,6 +73,15 @@ class RowOptions:
         option("Folder of data sets that are not bundled.", ROWS, metavar="FOLDER", show_default="the run's"),
     ] = None
     download: Annotated[bool, option("Download a missing data set into data_dir.", ROWS, "--download")] = False
+    missing: Annotated[
+        Missing | None,
+        option(
+            "Entries of a file that are missing: none, or those that are NaN (nan).",
+            ROWS,
+            metavar="NAME",
+            show_default="as in training",
+        ),
+    ] = None
     split: Annotated[Split, option("Split of the data.", ROWS, "--split")] = "test"
 
 

@@ -23,7 +23,7 @@ from pyro_spvae.checkpoint import atomic_write
 from pyro_spvae.checks import is_integer, positive_integer
 from pyro_spvae.commands.options import Report, RowOptions, RunOptions, Split
 from pyro_spvae.data import DATA_SETS, DataSet, Rows
-from pyro_spvae.evaluating import evaluating
+from pyro_spvae.evaluating import block, evaluating
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE
 from pyro_spvae.training.run import Run, open_run
@@ -111,7 +111,7 @@ class Query:
             raise ValueError(f"split is {split!r}; accepted are {', '.join(get_args(Split))}")
         if data is not None and data not in DATA_SETS and Path(data).expanduser().exists():
             data = str(Path(data).expanduser().absolute())  # as the configuration has it
-        found = self.run.data(data, options.data_dir, options.download)
+        found = self.run.data(data, options.data_dir, options.download, options.missing)
         own = data is None or (self.run.record["name"] is not None and data == self.run.config.data)
         label = split if own else f"{_safe(found.name)}-{split}"
         return Selection(found, getattr(found, split).cached(CACHE), split, label)
@@ -133,9 +133,9 @@ class Query:
             )
         return num
 
-    def place(self, x: Tensor) -> Tensor:
-        """A tensor on the model's device and of its type."""
-        return x.to(self.device, next(self.spvae.parameters()).dtype)
+    def read(self, selection: Selection, stop: int, start: int = 0) -> tuple[Tensor, Tensor | None]:
+        """Rows on the model's device and of its type, and the mask of entries that are not missing, if any are."""
+        return block(self.spvae, selection.rows, None, start, stop)
 
     @contextmanager
     def drawing(self) -> Iterator[None]:

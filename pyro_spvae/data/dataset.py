@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_spvae.checks import NotFinite, one_of
 from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.data.values import Nats, Values, is_grey_levels
 
 SPLITS = ("train", "validation", "test")
+MISSING = ("none", "nan")
 _GREY_ROWS = 4096  # converted at a time
 _THINNING = 5  # stream of seeds
 _FINGERPRINT_ROWS = 64
@@ -34,8 +36,10 @@ class DataSet:
     :param Rows validation: likewise.
     :param Rows test: likewise.
     :param Values values: what kind of values the three hold.
-    :raises ValueError: if a split is empty, differs from the others in its event shape, or holds NaN, infinities or
-        values other than ``values`` states.
+    :param str missing: ``"nan"`` to take NaN as entries that are missing, which training and evaluation leave out of
+        the likelihood; ``"none"`` if none may be.
+    :raises ValueError: if a split is empty, differs from the others in its event shape, or holds NaN that is not taken
+        as missing, nothing else than NaN, infinities or values other than ``values`` states.
     """
 
     name: str
@@ -43,12 +47,20 @@ class DataSet:
     validation: Rows
     test: Rows
     values: Values
+    missing: str
 
     def __init__(
-        self, name: str, train: Rows | Tensor, validation: Rows | Tensor, test: Rows | Tensor, values: Values
+        self,
+        name: str,
+        train: Rows | Tensor,
+        validation: Rows | Tensor,
+        test: Rows | Tensor,
+        values: Values,
+        missing: str = "none",
     ) -> None:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "values", values)
+        object.__setattr__(self, "missing", one_of("missing", missing, MISSING))
         for stream, (split, x) in enumerate(zip(SPLITS, (train, validation, test), strict=True)):
             if x.dim() not in (2, 4) if isinstance(x, Tensor) else len(x.shape) not in (2, 4):
                 raise ValueError(
@@ -64,17 +76,30 @@ class DataSet:
                     f"have {list(self.train.event_shape)}."
                 )
             if rows.preprocessing is None:
-                self._check_values(split, rows)
+                holes = self._check_values(split, rows)
+                if holes != rows.missing:
+                    object.__setattr__(self, split, rows.changed(missing=holes))
 
-    def _check_values(self, split: str, rows: Rows) -> None:
+    def _check_values(self, split: str, rows: Rows) -> bool:
+        """Whether entries are missing."""
         where, values = f"{split} of the data set {self.name!r}", self.values
-        broken, whole, low, high = 0, True, math.inf, -math.inf
+        start, holes, broken, whole, low, high = 0, 0, NotFinite(), True, math.inf, -math.inf
         for x in rows.scan(f"checking {split}"):
-            broken += x.numel() - int(torch.isfinite(x).sum())
-            whole = whole and (values.levels is None or is_grey_levels(x, values.levels))
-            low, high = min(low, float(x.min())), max(high, float(x.max()))
-        if broken:
-            raise ValueError(f"{where} holds {broken} NaN or infinite values, but all must be finite.")
+            missing = x.isnan()
+            broken.look(x.isinf() if self.missing == "nan" else ~x.isfinite(), start)
+            holes, start = holes + int(missing.sum()), start + len(x)
+            if holes:
+                x = x[~missing]
+            if x.numel():
+                whole = whole and (values.levels is None or is_grey_levels(x, values.levels))
+                low, high = min(low, float(x.min())), max(high, float(x.max()))
+        if broken.row is not None:
+            numbered = "" if rows.index is None else f"row {int(rows.index[broken.row])} of the array"
+            hint = " (give --missing nan to take NaN as missing, missing='nan' in Python)"
+            hint = hint if holes and self.missing == "none" else ""
+            raise ValueError(f"{where} holds {broken.text(numbered)}, but all must be finite{hint}.")
+        if holes == math.prod(rows.shape):
+            raise ValueError(f"{where} holds nothing but NaN, so that all entries are missing; some must be seen.")
         if values.levels is not None and not whole:
             raise ValueError(f"{where} holds values other than its grey levels 0 to {values.levels - 1}.")
         if low < values.low or high > values.high:
@@ -82,6 +107,7 @@ class DataSet:
                 f"{where} runs from {low:g} to {high:g}, but its values are stated to lie between {values.low:g} and "
                 f"{values.high:g}."
             )
+        return holes > 0
 
     @property
     def event_shape(self) -> torch.Size:
@@ -92,6 +118,11 @@ class DataSet:
     def is_image(self) -> bool:
         """Whether a row is an image, `[C, H, W]`, and not a row of a table, `[D]`."""
         return len(self.event_shape) == 3
+
+    @property
+    def has_holes(self) -> bool:
+        """Whether entries of any split are missing."""
+        return any(getattr(self, split).missing for split in SPLITS)
 
     def bits_per_dim(self, log_likelihood: Nats) -> Nats | None:
         """A log-likelihood in bits for each dimension, see :meth:`Values.bits_per_dim`."""
@@ -104,17 +135,22 @@ class DataSet:
         :param str name: ``none``, ``integers``, ``dequantize``, ``binarize``, ``binarize-static``, ``paper`` or
             ``paper-discrete``.
         :param int seed: seed of the noise that does not change.
-        :raises ValueError: for an unknown name, values that it cannot transform, or rows that are transformed already.
+        :raises ValueError: for an unknown name, values that it cannot transform, rows that are transformed already, or
+            a scale of whole rows where entries are missing.
         """
         if any(getattr(self, split).preprocessing is not None for split in SPLITS):
             raise ValueError(f"the data set {self.name!r} is preprocessed already; start from its own values")
         step = preprocessing(name, self.values, self.name)
         if step is None:
             return self
+        if step.whole_rows and self.has_holes:
+            raise ValueError(
+                f"preprocess is {name!r}, which scales each row by its smallest and largest value, but entries of the "
+                f"data set {self.name!r} are missing; give another one, such as 'none'"
+            )
         changed = {}
         for stream, split in enumerate(SPLITS):
-            rows = getattr(self, split)
-            changed[split] = Rows(rows.source, rows.index, step, seed, stream)
+            changed[split] = getattr(self, split).changed(preprocessing=step, seed=seed, stream=stream)
         return self._with(values=step.values, **changed)
 
     def thinned(self, fraction: float, seed: int = 0) -> DataSet:
@@ -150,6 +186,8 @@ class DataSet:
                 f"grey is asked for, but the data set {self.name!r} has rows of shape {list(self.event_shape)}; "
                 "images with three channels of 256 grey levels are needed"
             )
+        if self.has_holes:
+            raise ValueError(f"grey is asked for, but entries of the data set {self.name!r} are missing; leave it out")
         changed = {}
         for split in SPLITS:
             rows = getattr(self, split)
@@ -194,4 +232,5 @@ class DataSet:
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{split}={len(getattr(self, split))}" for split in SPLITS)
-        return f"DataSet({self.name!r}, {rows}, event_shape={tuple(self.event_shape)}, {self.values})"
+        holes = f", missing={self.missing!r}" if self.has_holes else ""
+        return f"DataSet({self.name!r}, {rows}, event_shape={tuple(self.event_shape)}, {self.values}{holes})"

@@ -35,7 +35,7 @@ _HELD_OUT = 10  # one row in ten makes a held-out split
 _FEW_LEVELS = 16  # bytes up to this value are taken for levels of their own, and not for dark 8-bit images
 
 
-def load_file(path: Path, *, seed: int = 0) -> DataSet:
+def load_file(path: Path, *, seed: int = 0, missing: str = "none") -> DataSet:
     """Load a data set from a ``.npy``, ``.npz`` or ``.pt`` file, or from a folder of images.
 
     **Arrays.** A file holds a single array of any name; or else one named ``x``; or else the splits ``train``,
@@ -51,7 +51,7 @@ def load_file(path: Path, *, seed: int = 0) -> DataSet:
     than it (those in another byte order than the machine's are read once). ``.pt`` files are mapped too, and may be as
     large as memory. ``.npz`` files are read once.
 
-    **Kind of values**, from type and range over all splits:
+    **Kind of values**, from type and range over all splits, of entries that are not missing:
 
     - booleans, and numbers of any type that are all 0 or 1: 2 levels;
     - bytes (uint8) with a value above 16: 256 levels, because an 8-bit image need not contain its brightest level;
@@ -61,6 +61,7 @@ def load_file(path: Path, *, seed: int = 0) -> DataSet:
 
     :param pathlib.Path path: the file or folder; objects are never unpickled from it.
     :param int seed: seed of the splits that the file lacks.
+    :param str missing: see :class:`~pyro_spvae.data.DataSet`.
     :raises ValueError: if the file is missing or cannot be read, holds no array that fits, too few rows to split, or
         values that are not finite numbers.
     """
@@ -70,7 +71,7 @@ def load_file(path: Path, *, seed: int = 0) -> DataSet:
         found = _named_splits(path, _read(path))
     rows = _split_rows(path, found, seed)
     values = _kind_of_values(found["train"].dtype, list(rows.values()))
-    return DataSet(path.name, rows["train"], rows["validation"], rows["test"], values)
+    return DataSet(path.name, rows["train"], rows["validation"], rows["test"], values, missing)
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -217,8 +218,12 @@ def _kind_of_values(dtype: torch.dtype, splits: list[Rows]) -> Values:
     # After the conversion to float32, whose rounding may pass the bounds that the file's own type has.
     low, high, binary = math.inf, -math.inf, True
     for block in itertools.chain.from_iterable(rows.scan("reading") for rows in splits):
-        low, high = min(low, float(block.min())), max(high, float(block.max()))
-        binary = binary and is_grey_levels(block, 2)
+        missing = block.isnan() if dtype.is_floating_point else None
+        if missing is not None and bool(missing.any()):
+            block = block[~missing]
+        if block.numel():
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+            binary = binary and is_grey_levels(block, 2)
     if binary:
         return Values.grey_levels(2)
     if not dtype.is_floating_point and 0 <= low and high < MAX_LEVELS:

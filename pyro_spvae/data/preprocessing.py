@@ -31,6 +31,7 @@ class Preprocessing:
     :ivar bool draws_anew: whether training sees other noise in every batch; rows to validate and test by never do.
     :ivar callable noise: noise for a shape from a generator, or ``None`` where there is none.
     :ivar callable apply: transforms float32 rows ``[n, *event]`` with noise of the same shape.
+    :ivar bool whole_rows: whether a value depends on the other entries of its row, none of which may be missing then.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Preprocessing:
     draws_anew: bool
     noise: Callable[[torch.Size, torch.Generator], Tensor] | None
     apply: Callable[[Tensor, Tensor | None], Tensor]
+    whole_rows: bool = False
 
 
 def preprocessing(name: str, values: Values, data: str = "the data") -> Preprocessing | None:
@@ -85,9 +87,10 @@ def _transformation(name: str, values: Values, data: str) -> Preprocessing | Non
             raise ValueError(refusal + "grey levels or values in [0, 1] are needed")
         return _binarization(name, 1.0 if values.levels is None else values.levels - 1.0)
     if name == "paper":
-        return Preprocessing(name, Values(low=0, high=1), False, _normal, _paper)
+        return Preprocessing(name, Values(low=0, high=1), False, _normal, _paper, whole_rows=True)
     if name == "paper-discrete":
-        return Preprocessing(name, Values.grey_levels(_PAPER_LEVELS + 1), False, None, lambda x, noise: _grey_levels(x))
+        values = Values.grey_levels(_PAPER_LEVELS + 1)
+        return Preprocessing(name, values, False, None, lambda x, noise: _grey_levels(x), whole_rows=True)
     raise ValueError(f"preprocess is {name!r}; known are {', '.join(PREPROCESSING)}")
 
 

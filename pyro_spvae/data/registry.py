@@ -9,7 +9,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pyro_spvae.data.dataset import DataSet
+from pyro_spvae.checks import one_of
+from pyro_spvae.data.dataset import MISSING, DataSet
 from pyro_spvae.data.digits import load_digits
 from pyro_spvae.data.files import FILE_SUFFIXES, load_file
 from pyro_spvae.data.published_sets import (
@@ -51,6 +52,7 @@ def load_data(
     data_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     download: bool = False,
+    missing: str = "none",
 ) -> DataSet:
     """Load a data set.
 
@@ -65,15 +67,18 @@ def load_data(
     :param data_dir: folder of the standard data sets' files, in torchvision's layout.
     :param int seed: seed of the splits that the data themselves do not come with.
     :param bool download: whether missing files of a standard data set may be fetched; nothing is by default.
+    :param str missing: ``"nan"`` to take NaN in a user's own file as entries that are missing, see
+        :class:`~pyro_spvae.data.DataSet`; by default NaN is refused. Data sets that have a name lack no entries.
     :raises ValueError: if there is no such data set or file, a file it needs is missing, or its content is unfit.
     """
+    one_of("missing", missing, MISSING)
     name = os.fspath(name_or_path)
     if name in DATA_SETS:
         return DATA_SETS[name](None if data_dir is None else Path(data_dir).expanduser(), seed, download)
     path = Path(name).expanduser()
     try:
         if name and path.is_dir() or path.suffix.lower() in FILE_SUFFIXES:
-            return load_file(path, seed=seed)
+            return load_file(path, seed=seed, missing=missing)
         exists = bool(name) and path.exists()
     except OSError as error:  # a name that is no path, a folder that may not be read
         raise ValueError(f"the data {name!r} cannot be read: {error.strerror or error}.") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -43,6 +43,8 @@ class Rows:
     :param Preprocessing preprocessing: the transformation, or ``None``.
     :param int seed: seed of its noise.
     :param int stream: number of the split.
+    :param bool missing: whether entries are missing, which are NaN in the source, and remain so whatever the
+        preprocessing. What is made of these rows does not look at them, see :func:`select`.
     """
 
     dtype = torch.float32
@@ -54,6 +56,7 @@ class Rows:
         preprocessing: Preprocessing | None = None,
         seed: int = 0,
         stream: int = 0,
+        missing: bool = False,
     ) -> None:
         if source.dim() < 2 or source.is_complex():
             raise ValueError(f"source is {source.dtype} of shape {list(source.shape)}; real rows [N, ..] are needed")
@@ -62,6 +65,7 @@ class Rows:
         self.preprocessing = preprocessing
         self.seed = seed
         self.stream = stream
+        self.missing = missing
         self._cache: Tensor | None = None
 
     def __len__(self) -> int:
@@ -96,7 +100,7 @@ class Rows:
         x = self._read(item)
         if self.preprocessing is None:
             return x
-        return self.preprocessing.apply(x, self._fixed_noise(item))
+        return self._transformed(x, self._fixed_noise(item))
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[number] for number in range(len(self)))
@@ -111,7 +115,7 @@ class Rows:
             return self[index]
         x = self._read(index.cpu())
         noise = self.preprocessing.noise
-        return self.preprocessing.apply(x, None if noise is None else noise(x.shape, generator).to(x.device))
+        return self._transformed(x, None if noise is None else noise(x.shape, generator).to(x.device))
 
     def blocks(self, size: int) -> Iterator[Tensor]:
         """Consecutive blocks of at most ``size`` rows."""
@@ -131,6 +135,11 @@ class Rows:
                 yield block
                 bar.update(len(block))
 
+    def changed(self, **arguments: Any) -> Rows:
+        """The same rows, made with some other arguments."""
+        names = ("source", "index", "preprocessing", "seed", "stream", "missing")
+        return Rows(**{name: getattr(self, name) for name in names} | arguments)
+
     def tensor(self) -> Tensor:
         """All rows at once."""
         return self[:]
@@ -142,7 +151,7 @@ class Rows:
         :param Tensor index: positions among these rows, int64.
         """
         index = index.cpu()
-        rows = Rows(self.source, self._numbers(index), self.preprocessing, self.seed, self.stream)
+        rows = self.changed(index=self._numbers(index))
         rows._cache = None if self._cache is None else self._cache[index]
         return rows
 
@@ -154,7 +163,7 @@ class Rows:
         """
         if self.preprocessing is None or 4 * math.prod(self.shape) > limit:
             return self
-        rows = Rows(self.source, self.index, self.preprocessing, self.seed, self.stream)
+        rows = self.changed()
         rows._cache = torch.empty(self.shape, dtype=torch.float32, device=self.source.device)
         start = 0
         for block in self.blocks(1024):
@@ -171,6 +180,11 @@ class Rows:
     def _read(self, item: slice | Tensor) -> Tensor:
         # a copy always: the source may be a file that must not be written to
         return self.raw(item).to(torch.float32, copy=True)
+
+    def _transformed(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        assert self.preprocessing is not None
+        y = self.preprocessing.apply(x, noise)
+        return torch.where(x.isnan(), x, y) if self.missing else y
 
     def _numbers(self, item: slice | Tensor) -> Tensor:
         """Row numbers in the source."""
@@ -193,4 +207,27 @@ class Rows:
 
     def __repr__(self) -> str:
         name = "" if self.preprocessing is None else f", preprocessed by {self.preprocessing.name}"
+        name += ", entries missing" if self.missing else ""
         return f"Rows({list(self.shape)} of {str(self.source.dtype).removeprefix('torch.')}{name})"
+
+
+def select(rows: Rows | Tensor, observed: Tensor | None, item: slice | Tensor) -> tuple[Tensor, Tensor | None]:
+    """
+    Some rows and the mask of their entries, ``bool`` and True = seen, or ``None`` if all are.
+
+    :param rows: rows, of which entries may be missing, or a tensor.
+    :param Tensor observed: ``bool``, broadcastable to ``rows``, True = seen.
+    :param item: which rows.
+    """
+    x = rows[item]
+    return x, seen_entries(rows, observed, item, x)
+
+
+def seen_entries(rows: Rows | Tensor, observed: Tensor | None, item: slice | Tensor, x: Tensor) -> Tensor | None:
+    """As the mask of :func:`select`, of rows that were read already."""
+    if observed is not None:
+        observed = observed.expand(rows.shape)[item]
+    if isinstance(rows, Tensor) or not rows.missing:
+        return observed
+    seen = ~x.isnan()
+    return seen if observed is None else seen & observed.to(seen.device)

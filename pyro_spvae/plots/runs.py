@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from pyro_spvae.data import DataSet
-from pyro_spvae.evaluating import evaluating
+from pyro_spvae.evaluating import block, evaluating
 from pyro_spvae.models import SPVAE
 from pyro_spvae.plots.curves import histogram, learning_curve
 from pyro_spvae.plots.images import image_grid, image_rows
@@ -48,12 +48,12 @@ def run_pictures(
     with evaluating(spvae, seed=0):
         samples = spvae.sample(64)
         means = spvae.sample(64, means=True)
-        originals = data.test[:16].to(next(spvae.parameters()))
-        reconstructions = spvae.reconstruct(originals)
+        originals, seen = block(spvae, data.test, None, 0, 16)
+        reconstructions = spvae.reconstruct(originals, seen)
     figures["samples"] = image_grid(samples, low, high, title="samples")
     figures["means"] = image_grid(means, low, high, title="sampled means")
     pair = {"test images": originals, "reconstructions": reconstructions}
-    figures["reconstructions"] = image_rows(pair, low, high)
+    figures["reconstructions"] = image_rows(pair, low, high, {} if seen is None else {"test images": seen})
     shown = {"samples": samples, "means": means, "reconstructions": reconstructions}
     return RunPictures(
         figures | pseudo_input_pictures(spvae, data.values),

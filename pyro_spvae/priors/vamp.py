@@ -70,7 +70,7 @@ class VampPrior(Prior):
         if data is not None and (not isinstance(data, Tensor) or data.dim() < 2 or not len(data)):
             raise ValueError(f"data is {_described(data)}; a tensor [rows, ..] of at least one datum is needed")
         if data is not None and not bool(torch.isfinite(data).all()):
-            raise ValueError("data hold NaN or infinite values; finite values are needed")
+            raise ValueError(f"data hold {checks.NotFinite().look(~data.isfinite())}; finite values are needed")
         if components is None:
             components = 500 if data is None else len(data)
         self.components = checks.positive_integer("components", components)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_spvae.checks import NotFinite
 from pyro_spvae.circuits.leaf_view import LeafView
 from pyro_spvae.data import Values
 from pyro_spvae.leaves import LeafGuide, LeafModel
@@ -98,13 +99,9 @@ class LeafBatch:
 
 def _not_finite(x: Tensor, observed: Tensor | None) -> str:
     """How many seen entries are no numbers, and where the first of them is; leaves may share entries."""
-    wrong = ~x.isfinite() if observed is None else ~x.isfinite() & observed
-    row, *place = wrong.nonzero()[0].tolist()
-    count = int(wrong.sum())
-    what = "1 NaN or infinite value," if count == 1 else f"{count} NaN or infinite values, the first"
+    found = NotFinite().look(~x.isfinite() if observed is None else ~x.isfinite() & observed)
     return (
-        f"x holds {what} in row {row} at {place}; finite values are needed (mark missing entries by observed=False, as "
-        "in observed=~x.isnan())"
+        f"x holds {found}; finite values are needed (mark missing entries by observed=False, as in observed=~x.isnan())"
     )
 
 

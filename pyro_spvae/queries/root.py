@@ -94,7 +94,8 @@ class Root(PreparesBatches, PyroModule):
         """
         Raw rows as the values that the model is a density of: the preprocessing of the data that it was trained on.
 
-        :param Tensor x: rows ``[data, *event_shape]`` of any real type, such as bytes of grey levels.
+        :param Tensor x: rows ``[data, *event_shape]`` of any real type, such as bytes of grey levels; NaN, for entries
+            that are missing, stays NaN.
         :param int seed: of the noise, which is a function of it and of the row's number.
         :returns: rows of the model's type, on its device.
         :raises ValueError: if the model does not know the kind of values that it was trained on, or raw ones are of
@@ -107,13 +108,13 @@ class Root(PreparesBatches, PyroModule):
             given = f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
             raise ValueError(f"x is {given}; a tensor [data, {', '.join(map(str, self.event_shape))}] is needed")
         x = x.detach()
-        if not bool(x.isfinite().all()):
-            raise ValueError("x holds NaN or infinite values; finite values are needed")
-        fault = raw.fault(x.to(self._reference(x).dtype))
+        fault = raw.fault(x.to(self._reference(x).dtype), ~x.isnan())
         if fault is not None:
             raise ValueError(f"x {fault}; raw values of this model are {raw}")
-        step = preprocessing(self.values.preprocess, raw)
-        return Rows(x.cpu(), None, step, seed, _STREAM)[:].to(self._reference(x))
+        step, holes = preprocessing(self.values.preprocess, raw), bool(x.isnan().any())
+        if holes and step is not None and step.whole_rows:
+            raise ValueError(f"x holds NaN, but {step.name!r} scales each row by its smallest and largest value")
+        return Rows(x.cpu(), None, step, seed, _STREAM, missing=holes)[:].to(self._reference(x))
 
     def extra_repr(self) -> str:
         return "" if self.values is None else f"density of {self.values}"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_spvae import distributed
 from pyro_spvae.data import Rows
+from pyro_spvae.data.rows import seen_entries
 from pyro_spvae.data.seeds import noise_seed
 
 
@@ -19,7 +20,8 @@ class Batches:
     Shuffled batches of nearly equal size, every row once an epoch, shared out among the processes.
 
     :param rows: training rows: :class:`~pyro_spvae.data.Rows`, or a tensor whose values are used as they are.
-    :param Tensor observed: ``bool`` for every row, True = seen, or ``None``.
+    :param Tensor observed: ``bool`` for every row, True = seen, or ``None``; entries that are missing from the rows are
+        not seen in any case.
     :param int batch_size: rows of a batch over all processes.
     :param int seed: decides the order and the noise of preprocessing.
     :raises ValueError: if there are fewer rows in a batch than processes.
@@ -58,4 +60,4 @@ class Batches:
         else:
             step = (epoch * self.number + batch) * distributed.world() + distributed.rank()
             x = self.rows.draw(index, torch.Generator().manual_seed(noise_seed(self.seed, step, stream=2)))
-        return x, None if self.observed is None else self.observed[index]
+        return x, seen_entries(self.rows, self.observed, index, x)

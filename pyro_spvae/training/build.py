@@ -322,7 +322,11 @@ def _check_decoder(config: TrainConfig, kinds: list[str]) -> None:
 
 
 def recorded(
-    config: TrainConfig, name: str | None = None, data_dir: str | os.PathLike[str] | None = None, download: bool = False
+    config: TrainConfig,
+    name: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    missing: str | None = None,
 ) -> DataSet:
     """
     The data of a configuration as they were recorded, in grey if it says so.
@@ -330,12 +334,14 @@ def recorded(
     :param str name: another data set.
     :param data_dir: another folder of data sets.
     :param bool download: whether missing files may be fetched.
+    :param str missing: which entries are missing, if not those that the configuration says.
     """
     data = load_data(
         config.data if name is None else name,
         data_dir=config.data_dir if data_dir is None else data_dir,
         seed=config.seed,
         download=download,
+        missing=config.missing if missing is None else missing,
     )
     return data.in_grey() if config.grey else data
 

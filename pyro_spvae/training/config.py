@@ -19,6 +19,7 @@ Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", 
 Preprocessing = Literal[
     "auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper", "paper-discrete"
 ]
+Missing = Literal["none", "nan"]
 Objective = Literal[
     "iwae",
     "elbo",
@@ -201,6 +202,12 @@ class TrainConfig(FitConfig):
         "What is modelled: values as they are (none), grey levels (integers), grey levels with uniform noise in [0, 1] "
         "(dequantize), black and white drawn for every batch or once (binarize, binarize-static), or the SPVAE paper's "
         "images, scaled one by one, with its noise (paper) or rounded to grey levels (paper-discrete).",
+    )
+    missing: Missing = _option(
+        "none",
+        "Data",
+        "Entries of a file that are missing: none, so that NaN is refused; or those that are NaN (nan), which are left "
+        "out of the likelihood in training and evaluation.",
     )
     grey: bool = _option(False, "Data", "Make colour images grey (ITU-R 601-2 luma, as PIL's mode L).")
     fraction: float = _option(1.0, "Data", "Part of the training rows that is used, drawn at random.", above=0)

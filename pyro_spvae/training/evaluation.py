@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pyro_spvae import distributed
 from pyro_spvae.data import Rows
+from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import block, by_blocks, evaluating, shared_blocks
 from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
@@ -20,6 +22,7 @@ from pyro_spvae.queries.posterior import draw_means
 
 TERMS = ("elbo", "leaf_elbo", "reconstruction", "latent_kl", "tree_kl")
 _BOUND_ROWS, _LIKELIHOOD_ROWS = 256, 16
+_READ = 4096  # rows whose masks are counted together
 _ACTIVE = 0.01  # variance of means above which a unit is active, Burda et al. 2016
 _DRAWS, _PAIRS = 32, 512  # draws of the sites that a site depends on; rows times draws at a time
 
@@ -28,10 +31,11 @@ class Evaluation(NamedTuple):
     """
     What :func:`evaluate_rows` finds.
 
-    :ivar dict results: ``rows``, ``log_likelihood`` (mean) and its ``standard_error``, ``samples`` (0 where it is
-        exact), the bounds of :func:`mean_bounds`, ``seed``; and for each latent site its ``kl``, a sum of which is
-        ``latent_kl``, as ``cross_entropy`` less ``entropy`` (see :class:`~pyro_spvae.infer.LatentTerms`), and
-        ``active_units`` (see :func:`active_units`). In nats, means over rows.
+    :ivar dict results: ``rows``, where not all entries are seen ``seen_entries`` (mean number of a row),
+        ``log_likelihood`` (mean) and its ``standard_error``, ``samples`` (0 where it is exact), the bounds of
+        :func:`mean_bounds`, ``seed``; and for each latent site its ``kl``, a sum of which is ``latent_kl``, as
+        ``cross_entropy`` less ``entropy`` (see :class:`~pyro_spvae.infer.LatentTerms`), and ``active_units`` (see
+        :func:`active_units`). In nats, means over rows.
     :ivar Tensor log_likelihood: of every row, nats, float64 ``[data]``.
     :ivar dict dimensions: of every latent site and dimension, float64 ``[leaf, *event]``: ``mean_variance_<site>``, the
         statistic that active units are counted by, and, where the prior is standard normal, ``dimension_kl_<site>``,
@@ -152,10 +156,11 @@ def evaluate_rows(
     progress: bool = False,
 ) -> Evaluation:
     """
-    The figures of a split.
+    The figures of a split, of the entries that are seen.
 
     :raises ValueError: if one of them is not finite.
     """
+    seen = seen_per_row(rows, observed)
     prepare_evaluation(spvae, seed)
     per_datum = log_likelihoods(
         spvae, rows, samples=samples, chunk_size=chunk_size, seed=seed, observed=observed, progress=progress
@@ -172,6 +177,7 @@ def evaluate_rows(
     variances = mean_variances(spvae, rows, observed, seed)
     results = {
         "rows": len(per_datum),
+        **({} if seen is None else {"seen_entries": seen}),
         "log_likelihood": mean,
         "standard_error": float(per_datum.std() / len(per_datum) ** 0.5) if len(per_datum) > 1 else None,
         "samples": samples if spvae.latents else 0,
@@ -183,6 +189,25 @@ def evaluate_rows(
     dimensions = {f"mean_variance_{name}": variance for name, variance in variances.items() if variance is not None}
     dimensions |= {f"dimension_kl_{name}": values for name, values in by_dimension.items()}
     return Evaluation(results, per_datum, dimensions)
+
+
+def seen_per_row(rows: Rows | Tensor, observed: Tensor | None) -> float | None:
+    """Mean number of the entries of a row that are seen; ``None`` if all are without being asked."""
+    if isinstance(rows, Tensor) or not rows.missing:
+        return None if observed is None else int(observed.expand(rows.shape).sum()) / len(rows)
+    found = (select(rows, observed, slice(start, start + _READ))[1] for start in range(0, len(rows), _READ))
+    return sum(int(seen.sum()) for seen in found if seen is not None) / len(rows)
+
+
+def per_dimension(figures: Mapping[str, Any], bits_per_dim: Callable[[float], float | None]) -> dict[str, Any]:
+    """
+    The mean log-likelihood of :func:`evaluate_rows` for each dimension, ``bits_per_dim``; where not all entries are
+    seen for each that is, ``nats_per_seen_entry``, since bits/dim stand for a code of every entry.
+    """
+    mean, seen = figures["log_likelihood"], figures.get("seen_entries")
+    if seen is None:
+        return {"bits_per_dim": bits_per_dim(mean)}
+    return {"bits_per_dim": None, "nats_per_seen_entry": mean / seen if seen else None}
 
 
 def active_units(

@@ -5,13 +5,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import Tensor
 
 from pyro_spvae import distributed
+from pyro_spvae.checks import NotFinite
 from pyro_spvae.data import DataSet, Rows, Values
+from pyro_spvae.data.rows import select
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
@@ -21,6 +23,7 @@ from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.trainer import Trainer
 
 _HELD_OUT = 10  # one row in ten is watched
+_BLOCK = 4096  # rows that are looked at together
 
 
 def fit(
@@ -44,6 +47,7 @@ def fit(
     :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none. Where
         preprocessing draws anew, training rows have new noise in every batch, and rows to watch always the same.
     :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
+        Entries that are missing from a data set are not seen in any case.
     :param Tensor validation_observed: the same for ``validation``; only together with it.
     :param out: folder to make for checkpoints and metrics, which ``SPVAE.load`` and ``resume`` take.
     :param bool resume: go on from the checkpoint in ``out`` where there is one. The rows and options must be those of
@@ -144,18 +148,29 @@ def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None
     if isinstance(rows, Tensor):
         seen = None if observed is None else observed.to(parameter.device)
         spvae.check(rows.to(parameter.device), seen, as_trained=False)
-    else:
-        for block in rows.blocks(4096):
-            spvae.check(block.to(parameter.device, parameter.dtype), as_trained=False)
+        return
+    broken = NotFinite()
+    for number, (x, seen) in enumerate(_blocks(rows, observed)):
+        broken.look(~x.isfinite() if seen is None else ~x.isfinite() & seen.to(x.device), number * _BLOCK)
+        if broken.row is None:
+            seen = None if seen is None else seen.to(parameter.device)
+            spvae.check(x.to(parameter.device, parameter.dtype), seen, as_trained=False)
+    if broken.row is not None:
+        raise ValueError(
+            f"x holds {broken}; finite values are needed (a DataSet(.., missing='nan') takes NaN as missing)"
+        )
 
 
 def _values(x: Tensor | Rows, observed: Tensor | None) -> Values:
-    """What is known of values: how rows are preprocessed, or else their range."""
+    """What is known of values: how rows are preprocessed, or else the range of those that are seen."""
     if isinstance(x, Rows) and x.preprocessing is not None:
         return x.preprocessing.values
-    if isinstance(x, Rows):
-        return Values.occurring(x.blocks(4096))
-    return Values.occurring([x if observed is None else x[observed.expand(x.shape)]])
+    return Values.occurring(block if mask is None else block[mask] for block, mask in _blocks(x, observed))
+
+
+def _blocks(rows: Tensor | Rows, observed: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Rows and their masks, few at a time."""
+    return (select(rows, observed, slice(start, start + _BLOCK)) for start in range(0, len(rows), _BLOCK))
 
 
 def _hold_out(

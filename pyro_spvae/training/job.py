@@ -15,6 +15,7 @@ import torch
 
 from pyro_spvae import distributed
 from pyro_spvae.data import DATA_SETS, DataSet
+from pyro_spvae.data.rows import select
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
 from pyro_spvae.training.config import TrainConfig
@@ -74,7 +75,8 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
     spvae.values = data.values
     dtype = getattr(torch, config.precision)
     for rows in (data.train, data.validation, data.test):
-        spvae.check(rows[: min(len(rows), 1024)].to(dtype))  # the values themselves were checked when they were read
+        x, seen = select(rows, None, slice(0, 1024))
+        spvae.check(x.to(dtype), seen)  # the values themselves were checked when they were read
     check_objective(config, spvae, data.train)
     record = {
         "name": raw.name,

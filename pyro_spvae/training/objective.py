@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_spvae.blocks import in_mode
 from pyro_spvae.data import Rows
+from pyro_spvae.data.rows import select
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
 from pyro_spvae.infer.em import ClosedForm
@@ -103,7 +104,8 @@ def check_objective(config: FitConfig, model: Queries, rows: Rows | Tensor, obje
     parameter = next(model.parameters())
     with lean(), in_mode(model, training=False), forked(parameter.device), torch.no_grad():
         try:
-            loss.check_guide(rows[:1].to(parameter))
+            x, seen = select(rows, None, slice(0, 1))
+            loss.check_guide(x.to(parameter), *([] if seen is None else [seen.to(parameter.device)]))
         except ValueError as error:
             raise ValueError(f"objective is {named}; {error}") from None
 

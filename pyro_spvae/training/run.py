@@ -62,6 +62,7 @@ class Run:
         name_or_path: str | None = None,
         data_dir: str | os.PathLike[str] | None = None,
         download: bool = False,
+        missing: str | None = None,
     ) -> DataSet:
         """
         The run's data, or others that its model can be asked about, preprocessed as in training.
@@ -69,13 +70,14 @@ class Run:
         :param name_or_path: another data set; the run's own by default, with the same splits.
         :param data_dir: folder of data sets that are not bundled; that of the run by default.
         :param bool download: whether missing files may be fetched.
+        :param str missing: ``"nan"`` to take NaN as missing, ``"none"`` to refuse it; as in training by default.
         :raises ValueError: if rows or values are of another kind than the model's, or the run's own data have changed.
         """
         if name_or_path is None and self.record["name"] is None:
             raise ValueError(f"the run {self.path} was fitted from Python and does not know its data; give --data")
         own = self.record["name"] is not None and name_or_path in (None, self.config.data)
         name = self.config.data if name_or_path is None else name_or_path
-        raw = recorded(self.config, name, data_dir, download)
+        raw = recorded(self.config, name, data_dir, download, missing)
         if raw.event_shape != self.event_shape:
             raise ValueError(
                 f"data is {raw.name}, whose rows have shape {list(raw.event_shape)}; the model of {self.path} needs "

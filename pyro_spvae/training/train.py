@@ -18,7 +18,7 @@ from torch import Tensor
 from pyro_spvae import distributed, plots
 from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training.config import TrainConfig
-from pyro_spvae.training.evaluation import evaluate_rows
+from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
@@ -50,8 +50,8 @@ def train(
     :param bool download: whether a missing data set may be downloaded.
     :param bool overwrite: replace a run that is in the folder.
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
-        test split), ``bits_per_dim``, the ELBO's terms, entropy and cross-entropy and active units of latent sites,
-        ``parameters``, seconds, versions.
+        test split), ``bits_per_dim`` (``nats_per_seen_entry`` where entries are missing), the ELBO's terms, entropy and
+        cross-entropy and active units of latent sites, ``parameters``, seconds, versions.
     :raises ValueError: if the configuration does not fit the data, the folder exists, or a number is not finite. In the
         last case the folder keeps the checkpoints, if there are any, and is removed otherwise.
     :raises Interrupted: when it was stopped by SIGINT or SIGTERM, with everything saved for :func:`resume`.
@@ -213,8 +213,9 @@ def _results(job: Job, trainer: Trainer, progress: bool) -> tuple[dict[str, Any]
     results = {
         "data": job.raw.name,
         "split": "test",
+        "missing": config.missing,
         **figures,
-        "bits_per_dim": job.data.bits_per_dim(figures["log_likelihood"]),
+        **per_dimension(figures, job.data.bits_per_dim),
         "parameters": job.parameters,
         "best_epoch": trainer.best_epoch,
         "steps": trainer.step,
@@ -255,6 +256,8 @@ def summary(results: dict[str, Any]) -> str:
     exactness = f"{results['samples']:,} samples" if results["samples"] else "exact"
     line += f" nats ({results['rows']:,} rows, {exactness})"
     bits = results["bits_per_dim"]
+    if results.get("nats_per_seen_entry") is not None:
+        line += f", {results['nats_per_seen_entry']:.4f} nats per seen entry"
     return line if bits is None else line + f", {bits:.3f} bits/dim"
 
 

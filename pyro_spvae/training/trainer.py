@@ -18,6 +18,7 @@ from pyro_spvae import distributed
 from pyro_spvae.blocks import in_mode
 from pyro_spvae.blocks.life_cycle import process_buffers
 from pyro_spvae.data import Rows
+from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import anneal
@@ -381,4 +382,5 @@ def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: Queries, s
     parameter = next(spvae.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(noise_seed(seed, 1, stream=7))
-        spvae.start(train[index].to(parameter), None if observed is None else observed[index].to(parameter.device))
+        x, seen = select(train, observed, index)
+        spvae.start(x.to(parameter), None if seen is None else seen.to(parameter.device))

@@ -81,7 +81,10 @@ class TestRefusals:
             (("evaluate", "--split", "all"), "--split"),
             (("sample", "-n", "0"), "--num"),
             (("sample", "--seed", "-1"), "--seed"),
-            (("impute",), "Missing option '--observed'"),
+            (
+                ("impute",),
+                "observed is not given, but no entry of the split test of digits is missing; accepted are left",
+            ),
             (("interpolate", "-n", "126"), "num is 126 pairs, but the split test of digits has 250 rows"),
             (("interpolate", "--steps", "1"), "--steps"),
             (("embed", "--grid", "0"), "--grid"),

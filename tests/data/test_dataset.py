@@ -82,6 +82,11 @@ def test_bits_per_dim_takes_tensors_and_is_undefined_for_other_densities() -> No
         (torch.full((4, 4), 2.0), "other than its grey levels 0 to 1"),
         (torch.full((4, 4), 0.5), "other than its grey levels 0 to 1"),
         (torch.full((4, 4), -1.0), "other than its grey levels 0 to 1"),
+        (
+            torch.tensor([[0, 0, 0, 0], [1, math.nan, 0, math.inf]]),
+            r"2 NaN .* the first in row 1 at \[1\].* --missing nan",
+        ),
+        (torch.tensor([[0, 0, 0, 0], [1, 0, -math.inf, 0]]), r"1 NaN .* in row 1 at \[2\], but all must be finite\.$"),
         (torch.tensor([[0.0, 1.5, 0, 0]]), "runs from 0 to 1.5, but .* between 0 and 1"),
     ],
 )
@@ -207,3 +212,70 @@ class TestInGrey:
         images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
         data = DataSet("grey", images, images, images, Values.grey_levels(256))
         assert data.in_grey() is data
+
+
+class TestMissing:
+    """NaN are taken as missing where they may be."""
+
+    HOLES = torch.tensor([[[[0.0, math.nan], [16, 3]]], [[[math.nan, math.nan], [math.nan, 5]]]], dtype=torch.float32)
+
+    def make(self, x: Tensor, **options: str) -> DataSet:
+        whole = torch.zeros(2, 1, 2, 2, dtype=torch.float32)
+        return DataSet("example", x, whole, whole, Values.grey_levels(17), **options)
+
+    def test_splits_know_their_holes(self) -> None:
+        data = self.make(self.HOLES, missing="nan")
+        assert [data.train.missing, data.validation.missing, data.test.missing] == [True, False, False]
+        assert data.has_holes and "missing='nan'" in repr(data)
+        torch.testing.assert_close(data.train[:], self.HOLES, equal_nan=True, rtol=0, atol=0)
+        for changed in (data.thinned(0.5), data.preprocessed("dequantize").thinned(0.5), data.cached(10**6)):
+            assert changed.train.missing and not changed.test.missing and changed.missing == "nan"
+
+    def test_data_without_holes_stay_as_they_are(self) -> None:
+        data, plain = (self.make(self.HOLES.nan_to_num(), **options) for options in ({"missing": "nan"}, {}))
+        assert not data.has_holes and repr(data) == repr(plain) and data.fingerprint() == plain.fingerprint()
+
+    @pytest.mark.parametrize(
+        ("x", "missing", "message"),
+        [
+            (HOLES, "none", r"train of .* holds 4 NaN .*, the first in row 0 at \[0, 0, 1\], but .*--missing nan"),
+            (HOLES, "NaN", "missing is 'NaN'; known are none, nan"),
+            (HOLES.nan_to_num(math.inf), "nan", r"train of .* holds 4 NaN or infinite values, .* must be finite\.$"),
+            (HOLES * math.nan, "nan", "train of .* holds nothing but NaN"),
+            (HOLES + 0.5, "nan", "other than its grey levels 0 to 16"),
+            (HOLES + 1, "nan", "other than its grey levels 0 to 16"),
+        ],
+    )
+    def test_refusals(self, x: Tensor, missing: str, message: str) -> None:
+        with refused(message):
+            self.make(x, missing=missing)
+
+    def test_the_row_of_the_array_is_named(self) -> None:
+        rows = Rows(self.HOLES, torch.tensor([1]), stream=1)
+        with refused(r"validation of .* in row 0 \(row 1 of the array\) at \[0, 0, 0\], but"):
+            DataSet("example", self.HOLES.nan_to_num(), rows, self.HOLES.nan_to_num(), Values.grey_levels(17))
+
+    @pytest.mark.parametrize("name", ["paper", "paper-discrete"])
+    def test_whole_rows_are_not_scaled(self, name: str) -> None:
+        with refused(f"preprocess is '{name}', which scales each row .* entries of the data set 'example' are missing"):
+            self.make(self.HOLES, missing="nan").preprocessed(name)
+        assert self.make(self.HOLES.nan_to_num(), missing="nan").preprocessed(name).train[:].isfinite().all()
+
+    def test_colours_are_not_mixed(self) -> None:
+        x = torch.zeros(2, 3, 2, 2, dtype=torch.float32)
+        holes = x.clone()
+        holes[0, 1, 0, 0] = math.nan
+        with refused("grey is asked for, but entries of the data set 'example' are missing"):
+            DataSet("example", holes, x, x, Values.grey_levels(256), missing="nan").in_grey()
+
+    @pytest.mark.parametrize("name", ["dequantize", "binarize", "binarize-static"])
+    @pytest.mark.parametrize("limit", [0, 10**6])
+    def test_holes_stay_and_change_nothing_else(self, name: str, limit: int) -> None:
+        data, whole = (
+            self.make(x, missing="nan").preprocessed(name, 3).cached(limit).train
+            for x in (self.HOLES, self.HOLES.nan_to_num(7))
+        )
+        hole, index = self.HOLES.isnan(), torch.tensor([1, 0])
+        drawn, of_whole = (rows.draw(index, torch.Generator().manual_seed(1)) for rows in (data, whole))
+        for x, other, where in ((data[:], whole[:], hole), (drawn, of_whole, hole[index])):
+            assert torch.equal(x.isnan(), where) and torch.equal(x[~where], other[~where])

@@ -314,3 +314,27 @@ def test_a_large_file_is_not_copied(tmp_path: Path) -> None:
     mapped.flush()
     done = Forked(grown, tmp_path / "large.npy").succeed()
     assert float(done.stdout) < 150, "MiB; blocks of 16 MiB as floats and what they are compared with"
+
+
+@pytest.mark.parametrize(
+    ("seen", "values"),
+    [
+        ([0.0, 1.0], Values.grey_levels(2)),
+        ([0.25, 1.0], Values(low=0, high=1)),
+        ([-3.0, 2.0], Values(low=-3, high=2)),
+    ],
+)
+def test_entries_that_are_missing_do_not_count_for_the_kind_of_values(
+    tmp_path: Path, seen: list[float], values: Values
+) -> None:
+    x = np.resize(seen, (40, 3))
+    x[::3, 1] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    data = load_data(tmp_path / "x.npy", missing="nan")
+    assert data.values == values and data.train.missing
+    found = np.concatenate([getattr(data, split)[:].numpy() for split in ("train", "validation", "test")])
+    assert np.isnan(found).sum() == 14 and set(found[~np.isnan(found)]) == set(seen)
+    with pytest.raises(ValueError, match=r"NaN or infinite .*row \d+ of the array\) at \[1\].*--missing nan"):
+        load_data(tmp_path / "x.npy")
+    with pytest.raises(ValueError, match="^missing is 'no'; known are none, nan$"):
+        load_data("digits", missing="no")

@@ -10,6 +10,7 @@ import torch
 
 from pyro_spvae.data import DataSet, Rows, Values
 from pyro_spvae.data.preprocessing import preprocessing
+from pyro_spvae.data.rows import select
 
 GREY = Values.grey_levels(17)
 NAMES = ["dequantize", "binarize", "binarize-static", "paper"]
@@ -138,3 +139,13 @@ def test_a_file_is_read_where_it_lies(tmp_path) -> None:
 def test_sources_that_are_no_rows(source: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="real rows"):
         Rows(source)
+
+
+def test_what_is_seen_is_what_is_not_missing_and_what_a_mask_says() -> None:
+    x = torch.tensor([[1.0, torch.nan], [2.0, 3.0], [torch.nan, torch.nan]], dtype=torch.float32)
+    mask, index = torch.tensor([True, False]), torch.tensor([2, 0])
+    for item in (slice(0, 2), index):
+        assert select(Rows(x.nan_to_num()), None, item)[1] is None and select(x, None, item)[1] is None
+        assert torch.equal(select(Rows(x, missing=True), None, item)[1], ~x.isnan()[item])
+        assert torch.equal(select(Rows(x, missing=True), mask, item)[1], (~x.isnan() & mask)[item])
+        assert torch.equal(select(x, mask, item)[1], mask.expand(3, 2)[item])

@@ -56,7 +56,7 @@ COMBINED = [
     ({"data": torch.zeros(0, 4)}, "data is of shape [0, 4]; a tensor [rows, ..] of at least one datum is needed"),
     ({"data": torch.zeros(4)}, "data is of shape [4]; a tensor [rows, ..] of at least one datum is needed"),
     ({"data": [[0.0]]}, "data is a list; a tensor [rows, ..] of at least one datum is needed"),
-    ({"data": X / 0}, "data hold NaN or infinite values; finite values are needed"),
+    ({"data": X / 0}, "data hold 12 NaN or infinite values, the first in row 0 at [0, 0, 0]; finite values are needed"),
     ({"data": X, "init": "normal"}, "init is 'normal', but data are given, from which"),
     ({"frozen": True}, "frozen is True, but init is 'normal'; frozen pseudo-inputs are data: give data, or"),
 ]

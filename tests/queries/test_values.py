@@ -113,12 +113,20 @@ class TestPreprocess:
                 "^x holds other values than whole numbers; raw values of this model are grey levels 0 to 2",
             ),
             (BYTES - 300.0, "^x runs from .*; raw values of this model are grey levels 0 to 255$"),
-            (BYTES * math.nan, "^x holds NaN or infinite values"),
+            (BYTES + math.inf, "^x runs from inf to inf; raw values"),
         ],
     )
     def test_refuses_what_is_not_raw(self, x, message):
         with pytest.raises(ValueError, match=message):
             of("dequantize").preprocess(x)
+
+    def test_missing_entries_stay_missing(self):
+        x = BYTES.double()
+        x[0, 0, 1, 2] = math.nan
+        found, whole = of("dequantize").preprocess(x), of("dequantize").preprocess(BYTES)
+        assert torch.equal(found.isnan(), x.isnan()) and torch.equal(found[~x.isnan()], whole[~x.isnan()])
+        with pytest.raises(ValueError, match="^x holds NaN, but 'paper' scales each row by its smallest and largest"):
+            of("paper").preprocess(x)
 
     def test_needs_values(self):
         with pytest.raises(ValueError, match="^the model does not know what values it is a density of"):
