@@ -64,7 +64,8 @@ class SomeLeavesMessenger(Messenger):
         """Handlers that give the observation of all leaves what the program's own gave to that of its leaves."""
         found: list[Any] = []
         if self.mask is not None:
-            found.append(poutine.mask(mask=self._own(self.mask, True)))  # type: ignore[arg-type]
+            mask: Any = self._own(self.mask, True)
+            found.append(poutine.mask(mask=mask))
         if isinstance(self.scale, Tensor) or self.scale != 1.0:
             found.append(poutine.scale(scale=self._own(self.scale, 1.0)))
         return found
