@@ -206,7 +206,7 @@ def find(kind: str, name: str) -> type:
     try:
         cls: Any = _resolved(path)
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
-        script = path.startswith("__main__:")
+        script = path.startswith(("__main__:", "__mp_main__:"))
         reason = "a class of another script; define it in a module that both import" if script else _reason(error)
         raise ValueError(f"{kind} is {name!r}, which cannot be imported ({reason})") from None
     base_module, _, base_name = _BASES[kind].partition(":")

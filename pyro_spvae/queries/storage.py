@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ _DTYPES = {
 }
 _KEYS = ("root", "regions", "units", "leaves", "channels", "leaf", "guide", "dtype")
 _OPTIONS = {"tie": "none", "weights": "full"}  # of the circuit, which an architecture names where they are others
+_SCRIPTS = ("__main__", "__mp_main__")  # what the module that runs is called, in processes that it starts, too
 _FILES = ("model.pt", "best.pt", "last.pt")  # in the order in which a folder is searched
 
 
@@ -130,6 +132,9 @@ class Storage(Root):
         """
         Writes the model to ``model.pt`` in a folder, from which :meth:`load` makes it anew.
 
+        A part that is a user's own is found again by its module. One that is defined in the script that runs is so by
+        this script alone, which a ``UserWarning`` says.
+
         :param folder: made if it is not there.
         :raises ValueError: if it cannot be written, or the model has a part that cannot be described.
         """
@@ -140,6 +145,7 @@ class Storage(Root):
         except OSError as error:
             raise ValueError(f"the folder {path} cannot be made: {error.strerror or error}") from error
         write_checkpoint(path / _FILES[0], state)
+        warn_of_script(state["architecture"])
 
     @classmethod
     def load(
@@ -175,6 +181,38 @@ class Storage(Root):
             reason = str(error).partition("\n")[0]
             raise ValueError(f"device is {str(device)!r}, where the model cannot be put ({reason})") from error
         return spvae
+
+
+def warn_of_script(architecture: Any, stacklevel: int = 2) -> None:
+    """
+    Warns, once for all of them, of classes in an architecture that are defined in the script that runs, so that no
+    other program can make the model that is saved.
+
+    :param dict architecture: see :meth:`Storage.architecture`.
+    :param int stacklevel: as of :func:`warnings.warn`.
+    """
+    names = list(dict.fromkeys(_of_script(architecture)))
+    if names:
+        which = f"the classes {', '.join(names)} are" if len(names) > 1 else f"the class {names[0]} is"
+        warnings.warn(
+            f"{which} defined in the script that runs (__main__), so that no other program can load what is saved; "
+            f"move {'them' if len(names) > 1 else 'it'} into a module that both import",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
+
+
+def _of_script(value: Any) -> Iterator[str]:
+    """Classes of the script in a description: that of the root, and those of parts."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if key in ("root", "class") and isinstance(entry, str) and entry.partition(":")[0] in _SCRIPTS:
+                yield entry.partition(":")[2]
+            else:
+                yield from _of_script(entry)
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _of_script(entry)
 
 
 def _find(path: Path, checkpoint: str | None) -> Path:

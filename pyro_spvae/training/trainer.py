@@ -23,6 +23,7 @@ from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import anneal
 from pyro_spvae.queries import Queries
+from pyro_spvae.queries.storage import warn_of_script
 from pyro_spvae.training.batches import Batches
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import mean_bounds, prepare_evaluation
@@ -55,6 +56,7 @@ class Trainer:
     :param FitConfig config: how to fit.
     :param RunFolder folder: where metrics and checkpoints go, or ``None`` to keep the best parameters in memory.
     :param dict identity: what checkpoints hold besides the state: the architecture, the run's configuration and data.
+        A class in the architecture that is defined in the script that runs is warned of.
     :param Tensor observed: ``bool`` for every training row, True = seen.
     :param Tensor validation_observed: the same for the rows to watch.
     :param bool progress: show a progress bar; without one a line is reported now and then.
@@ -94,6 +96,8 @@ class Trainer:
         self.report = report
         self.loggers = loggers
         self.how_to_resume = how_to_resume
+        if folder is not None and distributed.is_main():
+            warn_of_script(self.identity.get("architecture"), stacklevel=4)  # where a user calls SPVAE.fit
         _start_from(train, observed, spvae, config.seed)
         objective = build_objective(config) if objective is None else objective
         self.elbo = as_bound(objective)

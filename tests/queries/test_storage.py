@@ -167,6 +167,67 @@ class TestRoundTrip:
         assert os.listdir(tmp_path / "new" / "folder") == ["model.pt"]
 
 
+@pytest.fixture
+def of_script(monkeypatch):
+    """Puts a class into the script that runs, as if it were defined there."""
+
+    def put(base, name):
+        cls = type(name, (base,), {"__module__": "__main__"})
+        monkeypatch.setattr(sys.modules["__main__"], name, cls, raising=False)
+        return cls
+
+    return put
+
+
+class TestClassesOfTheScript:
+    """No other program can load them, which is said once."""
+
+    @pytest.mark.parametrize("kind", ["root", "leaf", "guide", "prior", "likelihood", "network"])
+    def test_saving(self, of_script, tmp_path, kind):
+        if kind == "root":
+            spvae = of_script(SPVAE, "Own")(GRID)
+        elif kind == "leaf":
+            spvae = SPVAE(GRID, leaf=of_script(VAE, "Own")(Normal()))
+        elif kind == "guide":
+            spvae = SPVAE(GRID, guide=of_script(NormalGuide, "Own")())
+        elif kind == "network":
+            spvae = SPVAE(GRID, guide=NormalGuide(encoder=of_script(MLP, "Own")((3,))))
+        else:
+            prior = kind == "prior"
+            part = of_script(own_parts.Mixture, "Own")(2) if prior else of_script(Bernoulli, "Own")()
+            own = VAE(Normal(), prior=part) if prior else VAE(part)
+            leaf = MixedLeaf([own, VAE(Normal() if prior else Bernoulli())])
+            spvae = SPVAE(GRID, leaf=leaf, guide=MixedGuide([NormalGuide(), NormalGuide()]))
+        with pytest.warns(UserWarning, match="^the class Own is defined in the script that runs") as caught:
+            spvae.save(tmp_path)
+        assert len(caught) == 1 and caught[0].filename == __file__
+        same_answers(spvae, type(spvae).load(tmp_path))
+
+    def test_several_are_said_at_once(self, of_script, tmp_path):
+        prior, likelihood = of_script(own_parts.Mixture, "Own"), of_script(Bernoulli, "Other")
+        leaf = MixedLeaf([VAE(likelihood(), prior=prior(2)), VAE(likelihood())])
+        spvae = SPVAE(GRID, leaf=leaf, guide=MixedGuide([NormalGuide(), NormalGuide()]))
+        message = "^the classes Other, Own are defined in the script .*; move them into a module that both import$"
+        with pytest.warns(UserWarning, match=message) as caught:
+            spvae.save(tmp_path)
+        assert len(caught) == 1
+
+    def test_runs(self, of_script, tmp_path):
+        spvae = SPVAE(whole(2), latent_dim=1, hidden_dims=(2,), prior=of_script(own_parts.Mixture, "Own")(2))
+        x = torch.rand(20, 2)
+        with pytest.warns(UserWarning, match="^the class Own is defined in the script that runs") as caught:
+            spvae.fit(x, epochs=3, out=tmp_path / "run")
+        assert len(caught) == 1 and caught[0].filename == __file__
+        spvae.fit(x, epochs=1)  # leaves nothing that could be loaded
+
+    def test_nothing_is_said_where_nothing_is_saved(self, of_script, tmp_path):
+        spvae = SPVAE(GRID, likelihood=of_script(Bernoulli, "Own")())
+        assert spvae.architecture()["leaf"]["options"]["likelihood"]["class"] == "__main__:Own"
+        (tmp_path / "file").write_text("")
+        with pytest.raises(ValueError, match="cannot be made"):
+            spvae.save(tmp_path / "file" / "folder")
+
+
 class TestFiles:
     @pytest.fixture
     def folder(self, tmp_path):
