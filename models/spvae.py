@@ -21,6 +21,7 @@ from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.circuits.leaf_view import LeafView
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import sample_tree
+from pyro_spvae.infer.param_store import check_param_store
 from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.likelihoods import Likelihood, Normal
@@ -50,7 +51,10 @@ class SPVAE(Queries):
     With B data, L leaves and patches of P pixels, a trace holds ``tree`` as ``bool [B, 1, L]``, ``z`` as
     ``[B, L, latent]``, ``x`` as ``[B, L, P]`` (of all leaves, on the tree or not) and ``image`` as
     ``[B, 1, *event_shape]``; the 1 is the leaf plate's dimension. ``Predictive`` puts its number of samples in front.
-    Parameters of both programs belong to this one module, so a trace of either may list the other's.
+    Parameters of both programs belong to this one module, so a trace of either may list the other's. A model is kept by
+    :meth:`save` and :meth:`load`, or by its ``state_dict``; Pyro's parameter store (``pyro.get_param_store().load``)
+    restores nothing, and a program refuses to run while it holds tensors that were loaded into it, or, in training,
+    those of another model: call ``pyro.clear_param_store()``.
 
     :param regions: a :class:`~pyro_spvae.circuits.RegionGraph`, or a :class:`~pyro_spvae.circuits.Circuit` over one.
     :param int units: sum nodes of every inner region, 2 by default.
@@ -138,9 +142,10 @@ class SPVAE(Queries):
     def _check_programs(self) -> None:
         """Both programs state what the leaf declares; a prior that waits for data is asked after its start."""
         name = type(self.leaf).__name__
-        check_sites(self.latents, guide_laws(self), f"the guide {type(self.leaf_guide).__name__}", name)
-        if not self.wanted_rows:
-            check_sites(self.latents, model_laws(self), f"the leaf {name}", name)
+        with pyro.settings.context(module_local_params=True):  # what the parameter store holds does not matter yet
+            check_sites(self.latents, guide_laws(self), f"the guide {type(self.leaf_guide).__name__}", name)
+            if not self.wanted_rows:
+                check_sites(self.latents, model_laws(self), f"the leaf {name}", name)
         self._pyro_context.used = False  # so that the model may still become a part of a larger one
 
     @pyro_method
@@ -163,6 +168,7 @@ class SPVAE(Queries):
         :param int size: size of the whole data set when ``x`` is a batch of it; scales the log-density of the batch.
         :returns: ``x``, or the generated data ``[.., num, *event_shape]``.
         """
+        check_param_store(self)
         batch = None if x is None else self.prepare(x, observed)
         rows = num if batch is None else batch.rows
         prior_tree = InducedTree(self.circuit)
@@ -187,6 +193,7 @@ class SPVAE(Queries):
         self, x: Tensor | LeafBatch, observed: Tensor | None = None, *, num: int | None = None, size: int | None = None
     ) -> None:
         """The inference program of the latent sites of all leaves; takes the arguments of :meth:`model`."""
+        check_param_store(self)
         batch = self.prepare(x, observed)
         encoding = batch.encoding(self.leaf_guide)
         with self._data_plate(batch.rows, size), self._leaf_plate(), _seen(batch):

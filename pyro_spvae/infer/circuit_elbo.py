@@ -24,6 +24,7 @@ from pyro_spvae.infer.dreg import PathGradients
 from pyro_spvae.infer.enumerated import enumerate_guide
 from pyro_spvae.infer.estimators import leave_one_out, renyi_mean, vimco_signal
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
+from pyro_spvae.infer.param_store import wrong_in_store
 from pyro_spvae.infer.prepared import owner_of, prepared
 from pyro_spvae.infer.site import is_subsample
 from pyro_spvae.infer.tracing import check_not_traced
@@ -313,10 +314,7 @@ def _check_owned(model: Any, guide: Any, trace: Any) -> None:
     own = {id(parameter) for owner in owners for parameter in owner.parameters()}  # type: ignore[union-attr]
     for name, site in trace.nodes.items():
         if site["type"] == "param" and id(site["value"].unconstrained()) not in own:
-            raise ValueError(
-                f"the parameter store holds another model's parameter '{name}', which SVI would train instead of this "
-                "model's; call pyro.clear_param_store() first"
-            )
+            raise wrong_in_store(name)
 
 
 def _unwrapped(fn: Any) -> Any:

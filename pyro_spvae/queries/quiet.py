@@ -13,6 +13,7 @@ import torch
 
 from pyro_spvae.blocks import held, in_mode
 from pyro_spvae.infer.local_param import LocalParamMessenger
+from pyro_spvae.infer.param_store import check_param_store
 from pyro_spvae.infer.tracing import check_not_traced
 
 
@@ -23,6 +24,7 @@ def quiet(root: Any) -> Iterator[None]:
     record in Pyro's parameter store.
     """
     check_not_traced("a query")
+    check_param_store(root)
     with (
         in_mode(root, training=False),
         held(root),
