@@ -164,7 +164,8 @@ def test_splits_have_noise_of_their_own(name: str, shared: bool) -> None:
     """Equal rows of equal numbers, of one source or of three, are equal no more: not even two of them, by chance."""
     splits = [grey(17, 6, 40) if shared else grey(17, 6, 40).clone() for _ in range(3)]
     index = torch.tensor([4, 0, 2]) if shared else None
-    data = DataSet("equal", *(Rows(x, index) for x in splits), Values.grey_levels(17)).preprocessed(name, 3)
+    train, validation, test = (Rows(x, index) for x in splits)
+    data = DataSet("equal", train, validation, test, Values.grey_levels(17)).preprocessed(name, 3)
     rows = torch.cat([data.train[:], data.validation[:], data.test[:]])
     assert len(rows.unique(dim=0)) == len(rows) == (9 if shared else 18)
 
