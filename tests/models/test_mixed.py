@@ -121,6 +121,15 @@ class TestPartsOfManyLikelihoods:
             torch.testing.assert_close(own.loc, guide.program.encode(wanted).loc)
             assert (wanted != 0).any() and (not masked or (wanted == 0).any())
 
+    @pytest.mark.parametrize("wrong", [float(LEVELS), 0.5, -1.0])
+    def test_values_are_checked_where_they_are_seen(self, wrong):
+        spvae = self.make(poon_domingos((2, 2), delta=1))
+        x = torch.randint(LEVELS, (6, 1, 2, 2)).double()
+        x[4, 0, 1, 0] = wrong
+        spvae.check(x, x != wrong)
+        with pytest.raises(ValueError, match="^x "):
+            spvae.check(x)
+
     @pytest.mark.parametrize("given", [False, True])
     def test_pseudo_inputs_start_as_features_of_their_part(self, given):
         x = torch.randint(LEVELS, (3, 1, 2, 2)).double()
