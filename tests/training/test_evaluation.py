@@ -10,10 +10,18 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_spvae.data import Rows
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import evaluation
-from pyro_spvae.training.evaluation import active_units, evaluate_rows, log_likelihoods, mean_bounds, mean_variances
+from pyro_spvae.training.evaluation import (
+    active_units,
+    evaluate_rows,
+    log_likelihoods,
+    mean_bounds,
+    mean_variances,
+    seen_per_row,
+)
 from tests.training.cases import built, images, table
 
 
@@ -155,3 +163,17 @@ def test_numbers_that_are_not_finite_are_refused():
     spvae, data, config = built(table())
     with pytest.raises(ValueError, match="^the mean log-likelihood is -inf; look for values"):
         _evaluate(spvae, data.test[:] * 1e25, config)
+
+
+@pytest.mark.parametrize("block", [4, 100])
+def test_seen_entries_are_a_mean_over_all_rows(monkeypatch, block):
+    """Whether a mask, holes of the data or both say what is seen, and in blocks of any size."""
+    monkeypatch.setattr(evaluation, "_READ", block)
+    x, observed = torch.rand(9, 1, 2, 3, dtype=torch.float32), torch.rand(9, 1, 2, 3) < 0.5
+    holes = Rows(torch.where(torch.rand(x.shape) < 0.3, torch.nan, x), missing=True)
+    assert seen_per_row(x, None) is None and seen_per_row(Rows(x), observed[0]) == int(observed[0].sum())
+    assert len(set(observed.flatten(1).sum(1).tolist())) > 1
+    assert seen_per_row(x, observed) == seen_per_row(Rows(x), observed) == int(observed.sum()) / 9
+    there = ~holes[:].isnan()
+    assert seen_per_row(holes, None) == int(there.sum()) / 9
+    assert seen_per_row(holes, observed) == int((there & observed).sum()) / 9
