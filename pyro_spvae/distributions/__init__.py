@@ -9,11 +9,14 @@ from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
 from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
 from pyro_spvae.distributions.induced_tree import InducedTree
+from pyro_spvae.distributions.kumaraswamy import Kumaraswamy
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
+from pyro_spvae.distributions.sticks import log_stick_weights, mean_stick_weights, stick_fractions, stick_weights
 
 __all__ = [
     "InducedTree",
+    "Kumaraswamy",
     "LeafAutoregressive",
     "LeafBernoulli",
     "LeafBinomial",
@@ -24,5 +27,9 @@ __all__ = [
     "LeafStandardNormal",
     "divergence",
     "divergence_by_dimension",
+    "log_stick_weights",
+    "mean_stick_weights",
     "register_divergence",
+    "stick_fractions",
+    "stick_weights",
 ]
