@@ -25,8 +25,8 @@ _LEFT, _STEP, _NODES = -24.0, 0.4, 70  # trapezoids of log e, which end where ex
 
 class Kumaraswamy(TorchDistribution):
     r"""
-    The Kumaraswamy distribution on (0, 1), whose draws are differentiable in its parameters (Kumaraswamy 1980; Nalisnick
-    and Smith 2017),
+    The Kumaraswamy distribution on (0, 1), whose draws are differentiable in its parameters (Kumaraswamy 1980;
+    Nalisnick and Smith 2017),
 
     .. math:: p(v) = a b\, v^{a - 1} (1 - v^a)^{b - 1}, \qquad v = (1 - u^{1/b})^{1/a},\ u \sim U(0, 1).
 
@@ -68,7 +68,7 @@ class Kumaraswamy(TorchDistribution):
         new._validate_args = self._validate_args
         return new  # type: ignore[no-any-return]
 
-    def rsample(self, sample_shape: Sequence[int] | torch.Size = torch.Size()) -> Tensor:
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """
         Draws, differentiable in the parameters.
 
@@ -141,8 +141,8 @@ class Kumaraswamy(TorchDistribution):
     @property
     def mean_log_rest(self) -> Tensor:
         r"""
-        :math:`E[\log(1 - v)]`, as :math:`\int_0^\infty e^{-t} \log(1 - v(t))\, dt` with :math:`v(t) = (1 - e^{-t/b})^{1/a}`
-        by trapezoids of :math:`\log t`, whose error is below 1e-8 relatively, for any parameters.
+        :math:`E[\log(1 - v)] = \int_0^\infty e^{-t} \log(1 - v(t))\, dt` with :math:`v(t) = (1 - e^{-t/b})^{1/a}`, by
+        trapezoids of :math:`\log t`, whose error is below 1e-8 relatively, for any parameters.
         """
         a, b = self.concentration1, self.concentration0
         total = torch.zeros_like(a)
