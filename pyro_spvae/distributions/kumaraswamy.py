@@ -66,7 +66,7 @@ class Kumaraswamy(TorchDistribution):
         new._draw = self._draw
         super(Kumaraswamy, new).__init__(shape, validate_args=False)
         new._validate_args = self._validate_args
-        return new  # type: ignore[no-any-return]
+        return new
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """
