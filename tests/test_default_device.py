@@ -162,6 +162,7 @@ MODELS = {
         guide=NormalGuide(encoder=GatedConv(((2, 3, 1, 1),))),
     ),
     "spn": lambda: SPN(GRID, units=2, likelihood=Bernoulli()),
+    "cp": lambda: SPVAE(Circuit(GRID, 5, tie="shape", weights="cp"), **SIZES),
     "single leaf": lambda: SPVAE(whole((4, 4)), 1, **SIZES, likelihood=Bernoulli()),
 }
 
