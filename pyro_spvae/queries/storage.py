@@ -65,8 +65,8 @@ class Storage(Root):
     @classmethod
     def from_architecture(cls, architecture: dict[str, Any]) -> Self:
         """
-        A new model, on the CPU whatever torch's default device is, with parameters drawn anew; of the class that is described or of this one, whichever is
-        a subclass of the other.
+        A new model, on the CPU whatever torch's default device is, with parameters drawn anew; of the class that is
+        described or of this one, whichever is a subclass of the other.
 
         A part that is a user's own is imported from its module.
 
