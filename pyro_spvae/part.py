@@ -29,8 +29,9 @@ class Part(nn.Module):
     not passed on to it.
 
     A part has a life cycle, of which each step does nothing by default: :meth:`connect` once all are bound,
-    :meth:`start` once with training data, :meth:`advance` before each step of training, :meth:`prepare_evaluation` once
-    before figures are reported. The root walks over all parts inside it, so that no part hands calls on to its own.
+    :meth:`start` once with training data, :meth:`look_at` with some of them before the first step, :meth:`advance`
+    before each step of training, :meth:`prepare_evaluation` once before figures are reported. The root walks over all
+    parts inside it, so that no part hands calls on to its own.
     """
 
     _sizes: dict[str, Any] | None = None
@@ -116,6 +117,15 @@ class Part(nn.Module):
 
         :param Tensor features: those of at least :attr:`wanted_rows` training rows, what the guide's networks see,
             ``[rows, leaf, pixel]``.
+        """
+
+    def look_at(self, features: Tensor, mask: Tensor | None) -> None:
+        """
+        Sees training data before the first step, to warn of options that do not fit them; by default looks at nothing.
+        Nothing that is computed may depend on it.
+
+        :param Tensor features: of some training rows, what the guide's networks see, ``[rows, leaf, pixel]``.
+        :param Tensor mask: pixels that are seen and no padding, ``bool`` of the same shape, or ``None`` if all are.
         """
 
     def advance(self, progress: float) -> None:

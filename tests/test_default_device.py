@@ -27,6 +27,7 @@ from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Discretized
 from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, GatedConv, PixelCNN
 from pyro_spvae.plots import region_graph
+from pyro_spvae.plots.latent_planes import component_grid, principal_components, prior_grid
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from pyro_spvae.reproduce.sizes import size_table
 from pyro_spvae.training.batches import Batches
@@ -90,6 +91,11 @@ DATA = {
     "thinned": (lambda: (grey(),), lambda data: splits(data.thinned(0.5).preprocessed("paper").thinned(0.5))),
     "cached": (lambda: (grey(),), lambda data: splits(data.preprocessed("paper").cached(10**6).thinned(0.5))),
     "in grey": (lambda: (grey(256, 3),), lambda data: [*splits(data.in_grey()), data.fingerprint()]),
+    "grid of a prior": (tuple, lambda: [prior_grid(1, 2, 3), prior_grid(2, 2, 3)]),
+    "grids of components": (
+        lambda: (torch.randn(9, 2, 1), torch.randn(9, 2, 3)),
+        lambda *means: [component_grid(principal_components(of), 3) for of in means],
+    ),
     "half seen": (lambda: (torch.Size((1, 4, 4)),), lambda event: parse_observed("left", event, 5, 1)),
     "every other seen": (lambda: (torch.Size((3, 4, 4)),), lambda event: parse_observed("checkerboard", event, 5, 1)),
     "seen at random": (lambda: (torch.Size((1, 4, 4)),), lambda event: parse_observed("random:0.5", event, 5, 1)),
@@ -162,6 +168,7 @@ MODELS = {
         guide=NormalGuide(encoder=GatedConv(((2, 3, 1, 1),))),
     ),
     "spn": lambda: SPN(GRID, units=2, likelihood=Bernoulli()),
+    "cp": lambda: SPVAE(Circuit(GRID, 5, tie="shape", weights="cp"), **SIZES),
     "single leaf": lambda: SPVAE(whole((4, 4)), 1, **SIZES, likelihood=Bernoulli()),
 }
 
@@ -253,13 +260,16 @@ def test_optimisers(options):
     assert_same_everywhere(lambda: (MODELS["vae"]().float(), grey()), act)
 
 
-@pytest.mark.parametrize("options", [{}, {"tie": "shape"}, {"weights": "cp"}], ids=str)
-def test_expectation_maximisation(options):
-    """Of an SPN by itself, and in the training loop, stopped and gone on with."""
+@pytest.mark.parametrize(
+    ("likelihood", "options"),
+    [(Bernoulli, {}), (lambda: Categorical(2), {"tie": "shape"}), (lambda: Binomial(1), {"weights": "cp"})],
+)
+def test_expectation_maximisation(likelihood, options):
+    """Of an SPN by itself, and in the training loop."""
 
     def make():
         circuits = (Circuit(poon_domingos((4, 4), delta=1), 2, **options) for _ in range(2))
-        return [*(SPN(circuit, likelihood=Bernoulli()) for circuit in circuits), binary()]
+        return [*(SPN(circuit, likelihood=likelihood()) for circuit in circuits), binary()]
 
     def act(one, other, x):
         lines = other.fit(x, x, optimiser="em", epochs=2, batch_size=5)

@@ -34,7 +34,8 @@ class Rows:
     Rows of a data set: of one source, some of them, transformed, as float32 when they are read.
 
     ``rows[5:9]`` and ``rows[index]`` (int64) are tensors ``[n, *event_shape]``, ``rows[:]`` is everything. Nothing else
-    is held than the source, which may share the memory of a file (``torch.from_numpy(numpy.memmap(...))``). The noise
+    is held than the source, which may share the memory of a file (``torch.from_numpy(numpy.memmap(...))``); what is
+    read is on its device, whatever torch's default device is, and numbers of rows are on the CPU. The noise
     of preprocessing is a function of the seed, the split and the row's number, so that a row has the same value
     whenever and with whichever others it is read; :meth:`draw` gives training its fresh noise.
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from pyro_spvae.priors.prior import Prior
 
 _INITS = ("normal", "data")
 _WEIGHTS = ("uniform", "learned")
+_OUTSIDE = 0.1  # part of the data's values outside of the range that is warned of; single ones far off do not matter
 
 
 class VampPrior(Prior):
@@ -46,7 +48,9 @@ class VampPrior(Prior):
         from data start with normal noise of ``std`` on them.
     :param float mean: 0.05 is the paper's for MNIST and OMNIGLOT, 0.5 for Caltech and Frey Faces, 0.4 elsewhere.
     :param float std: 0.01, 0.02 and 0.05.
-    :param Sequence[float] range: least and largest value of a learned pseudo-input.
+    :param Sequence[float] range: least and largest value of a learned pseudo-input. It should hold most of the data, as
+        the guide's networks see them: ``(-3, 3)`` for standardised ones. Training warns if it does not, and
+        pseudo-inputs of ``init="data"`` are refused outside of it.
     :param str weights: ``"uniform"`` as in the paper, or ``"learned"``.
     :raises ValueError: for options out of range or fewer data than components.
     """
@@ -92,6 +96,7 @@ class VampPrior(Prior):
         self._given = data
         self._encode: Callable[[Tensor], TorchDistribution] | None = None
         self._waits = self.init == "data"
+        self._looked = False
         self.register_buffer("mask", None, persistent=False)
         self.register_load_state_dict_post_hook(_loaded)
 
@@ -171,6 +176,28 @@ class VampPrior(Prior):
             raise ValueError(
                 f"range is {self.range!r}, but the data from which pseudo-inputs start go from {low:.4g} to "
                 f"{high:.4g}; a range that holds them is needed, or frozen=True"
+            )
+
+    @torch.no_grad()
+    def look_at(self, features: Tensor, mask: Tensor | None) -> None:
+        """
+        Warns, once, if much of the data is outside of the ``range`` that learned pseudo-inputs are held in: the encoder
+        sees other things there than at any of them.
+        """
+        if self.frozen or self._looked:
+            return
+        self._looked = True
+        seen = features if mask is None else features[mask]
+        low, high = self.range
+        part = float(((seen < low) | (seen > high)).double().mean()) if seen.numel() else 0.0
+        if part > _OUTSIDE:
+            least, largest = float(seen.min()), float(seen.max())
+            warnings.warn(
+                f"range of the VampPrior is {self.range!r}, but {100 * part:.0f} % of the training data's values, "
+                f"which go from {least:.4g} to {largest:.4g}, lie outside, where no pseudo-input can be; give a "
+                "range=(.., ..) that holds them, or scale the data",
+                UserWarning,
+                stacklevel=2,
             )
 
     @property

@@ -20,6 +20,7 @@ from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.infer.prepared import PreparesBatches
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.leaves.leaf_subset import leaf_parts
+from pyro_spvae.part import Part
 from pyro_spvae.queries.batch import LeafBatch
 
 _STREAM = 3  # of the noise of preprocessing, apart from those of a data set's splits
@@ -140,6 +141,24 @@ class Root(PreparesBatches, PyroModule):
         features = self.prepare(x, observed).features
         for part, narrow in leaf_parts(self.leaf):
             part.start(narrow(features))
+
+    @property
+    def looks_at_data(self) -> bool:
+        """Whether there are parts that want to see training data before the first step."""
+        return any(type(part).look_at is not Part.look_at for part in parts(self))
+
+    def look_at(self, x: Tensor, observed: Tensor | None = None) -> None:
+        """
+        Shows training data to parts that warn of options that do not fit them, such as the range of a VampPrior.
+        ``fit`` and ``pyro-spvae train`` do this by themselves.
+
+        :param Tensor x: some data ``[data, *event_shape]``.
+        :param Tensor observed: as in :meth:`model`.
+        """
+        batch = self.prepare(x, observed)
+        mask = None if batch.mask is None else batch.mask.expand(batch.features.shape)
+        for part, narrow in leaf_parts(self.leaf):
+            part.look_at(narrow(batch.features), None if mask is None else narrow(mask))
 
     def advance(self, progress: float) -> None:
         """

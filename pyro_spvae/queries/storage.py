@@ -73,8 +73,8 @@ class Storage(Root):
     @classmethod
     def from_architecture(cls, architecture: dict[str, Any]) -> Self:
         """
-        A new model, on the CPU, with parameters drawn anew; of the class that is described or of this one, whichever is
-        a subclass of the other.
+        A new model, on the CPU whatever torch's default device is, with parameters drawn anew; of the class that is
+        described or of this one, whichever is a subclass of the other.
 
         A part that is a user's own is imported from its module.
 
@@ -107,7 +107,7 @@ class Storage(Root):
         elif not issubclass(kind, cls):
             raise ValueError(f"the model is a {kind.__name__}, no {cls.__name__}; load it by {kind.__name__}.load")
         try:
-            with _made_as(_DTYPES[dtype]):
+            with torch.device("cpu"), _made_as(_DTYPES[dtype]):
                 circuit = Circuit(
                     RegionGraph.from_json(regions),
                     architecture["units"],
@@ -167,8 +167,7 @@ class Storage(Root):
         for key in ("architecture", "model"):
             if key not in state:
                 raise ValueError(f"the file {file} holds no model: it has no {key!r}")
-        # initial parameters are drawn, for nothing, on the CPU whatever the default device is
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with torch.random.fork_rng(devices=[]):  # initial parameters are drawn, for nothing
             try:
                 spvae = cls.from_architecture(state["architecture"])
             except ValueError as error:

@@ -35,6 +35,7 @@ from pyro_spvae.training.updates import build_update
 
 _TEXT_EVERY = 10.0  # seconds between reported lines without a progress bar
 _OF_BEST = ("model", "step", "epoch", "best", "best_epoch")  # what best.pt holds besides the run's identity
+_LOOKED_AT = 1000  # rows, by which a range is known well enough
 _NAMED = 3  # parameters named in an error
 
 
@@ -377,14 +378,22 @@ class Trainer:
 
 
 def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: Queries, seed: int) -> None:
-    """Shows rows drawn by the seed to a model that starts from data, such as one with a VampPrior of training data."""
+    """
+    Shows rows drawn by the seed to a model that starts from data, such as one with a VampPrior of training data, or
+    that looks at them before it is trained.
+    """
     wanted = min(spvae.wanted_rows, len(train))  # the prior itself says so if there are too few
-    if not wanted:
-        return
     generator = torch.Generator().manual_seed(noise_seed(seed, 0, stream=7))
-    index = torch.randperm(len(train), generator=generator, device="cpu")[:wanted]
+    order = torch.randperm(len(train), generator=generator, device="cpu")
     parameter = next(spvae.parameters())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(noise_seed(seed, 1, stream=7))
-        x, seen = select(train, observed, index)
-        spvae.start(x.to(parameter), None if seen is None else seen.to(parameter.device))
+
+    def read(number: int) -> tuple[Tensor, Tensor | None]:
+        x, seen = select(train, observed, order[:number])
+        return x.to(parameter), None if seen is None else seen.to(parameter.device)
+
+    if wanted:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(noise_seed(seed, 1, stream=7))
+            spvae.start(*read(wanted))
+    if spvae.looks_at_data and distributed.is_main():  # which changes nothing
+        spvae.look_at(*read(_LOOKED_AT))

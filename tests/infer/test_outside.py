@@ -11,9 +11,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
+from pyro.poutine.subsample_messenger import _Subsample
 
 from pyro_spvae import CircuitELBO, InducedTree, log_likelihood, poon_domingos
-from pyro_spvae.infer import bound_terms
+from pyro_spvae.infer import bound_terms, sample_tree
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import FactorizedLeaf
 from tests.helpers import leaf_log_weights, small_spvae
@@ -97,6 +98,33 @@ class TestLogLikelihood:
 
         with pytest.raises(ValueError, match="^CircuitELBO: the latent site 's' lies outside the plate 'leaf'"):
             log_likelihood(first(spvae.model), first(spvae.guide), x[:1], num_samples=5, chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha": 1.0}, {"reduce": "root"}, {"vectorize_particles": False}])
+def test_under_subsampling_labels_count_with_their_rows_and_what_is_outside_of_all_plates_once(x, options, monkeypatch):
+    monkeypatch.setattr(_Subsample, "sample", lambda self: torch.arange(self.subsample_size or self.size))  # no noise
+    spvae = small_spvae()
+    weight, slope = (torch.nn.Parameter(torch.tensor(value)) for value in (7.0, 0.3))
+
+    def model(x, size=None):
+        with pyro.plate("data", size or ROWS, subsample_size=ROWS if size else None, dim=-2):
+            sample_tree("tree", InducedTree(spvae.circuit))
+            pyro.sample("y", dist.Normal(slope * x.flatten(1)[:, :1], 1.0), obs=torch.ones(ROWS, 1))
+            with pyro.plate("leaf", spvae.num_leaves, dim=-1):
+                spvae.leaf(spvae.prepare(x).patches)
+        pyro.factor("regulariser", -weight)
+
+    results = []
+    for size in (None, 5 * ROWS):
+        pyro.set_rng_seed(1)
+        loss = CircuitELBO(3, **options).differentiable_loss(model, spvae.guide, x, size=size)
+        results.append((loss.item(), *(grad.item() for grad in torch.autograd.grad(loss, [weight, slope]))))
+    pyro.set_rng_seed(1)
+    plain = CircuitELBO(3, **options).loss(spvae.model, spvae.guide, x)
+    labels = dist.Normal(0.3 * x.flatten(1)[:, 0], 1.0).log_prob(torch.ones(ROWS)).sum().item()
+    (alone, by_weight, by_slope), subsampled = results
+    assert alone == pytest.approx(plain - labels + 7, abs=1e-9) and by_weight == pytest.approx(1)
+    assert subsampled == pytest.approx((5 * (plain - labels) + 7, 1, 5 * by_slope), abs=1e-8)
 
 
 class TestNotFinite:

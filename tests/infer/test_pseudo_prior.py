@@ -97,9 +97,11 @@ CASES = {
     "everything": ({"a": [OF_LEAVES], "b": [OF_DATA], "x": [OF_DATA]}, {"a": [OF_DATA], "b": [OF_LEAVES]}),
 }
 
+EACH_LEAF = torch.tensor([0.3, 0.5, 0.7, 0.9])
 SCALED = {  # by numbers that differ, which Pyro's enumeration refuses
     "observation scaled": ({"x": [OF_DATA, scale(0.3)]}, {}),
     "a variable scaled alike": ({"b": [scale(0.3)]}, {"b": [scale(0.3)]}),
+    "scaled by leaf": ({"a": [scale(EACH_LEAF)], "x": [scale(EACH_LEAF), OF_DATA]}, {}),
     "a variable scaled in one program": ({"b": [scale(0.3)]}, {"a": [scale(0.6), OF_LEAVES]}),
 }
 

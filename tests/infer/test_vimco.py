@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from pyro_spvae import CircuitELBO
-from tests.helpers import gradients
+from tests.helpers import gradients, small_spvae
 from tests.infer.cases import TwoBits, annealed
+from tests.infer.test_single_leaf import Scored
 
 CASES = [
     (0.0, "leaf", 1.0),
@@ -59,3 +60,15 @@ def test_vimco_gradient_is_unbiased(alpha, reduce, beta):
     # the standard errors are small enough to see a missing score term
     noise = torch.stack([estimate["proposal"] for estimate in estimates]).std(0) / math.sqrt(batches)
     assert float(noise.max()) < 0.1 * float(expected["proposal"].abs().max())
+
+
+@pytest.mark.parametrize("reduce", ["leaf", "root"])
+def test_what_a_leaf_draws_that_sees_nothing_has_no_gradient(reduce):
+    """Not even one of mean zero: its score does not count."""
+    spvae = small_spvae(guide=Scored(), latent_dim=2)
+    observed = torch.tensor([[False, True], [True, True]])
+    loss = CircuitELBO(3, reduce=reduce).differentiable_loss(
+        spvae.model, spvae.guide, torch.randn(5, 1, 2, 2), observed
+    )
+    gradient = gradients(spvae, loss)["leaf_guide.loc"]  # of two leaves at each pixel
+    assert (gradient[:2] == 0).all() and (gradient[2:].abs() > 1e-6).all()

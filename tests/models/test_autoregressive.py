@@ -9,8 +9,10 @@ import re
 
 import pytest
 import torch
+from pyro import poutine
 
 from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.guides import MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPVAE, VAE, MixedLeaf
@@ -107,6 +109,35 @@ def test_means_are_those_given_a_draw():
     assert reconstructions.shape == x.shape and ((reconstructions > 0) & (reconstructions < 1)).all()
 
 
+def beside():
+    """Autoregressive and other leaves."""
+    leaves = [VAE(Bernoulli(), 2, decoder=PixelCNN(16, 2)), VAE(Bernoulli(), 2)]
+    guide = MixedGuide([NormalGuide(), NormalGuide()])
+    return SPVAE(poon_domingos((2, 4), 2), 2, leaf=MixedLeaf(leaves), guide=guide)
+
+
+@pytest.mark.parametrize("make", [lambda: pixel_spvae(filters=16), beside])
+def test_means_are_given_the_draw_of_each_leafs_own_pixels(make):
+    spvae = scattered(make())
+    tree = spvae.circuit.sample((20,))
+    latents = {name: 3 * torch.randn(20, spvae.num_leaves, 2) for name in spvae.latents}
+    torch.manual_seed(1)
+    found = spvae.decode(tree, latents)
+    torch.manual_seed(1)
+    given = {**latents, "tree": tree.unsqueeze(-2)}
+    site = poutine.trace(poutine.condition(spvae.model, data=given)).get_trace(num=20).nodes["x"]
+    wanted = torch.full_like(site["value"], math.nan)
+    everything = [(site["fn"], torch.arange(spvae.num_leaves))]
+    for law, index in [(part.base, part.index) for part in getattr(site["fn"], "parts", ())] or everything:
+        own = site["value"][..., index, :]
+        if isinstance(law, LeafAutoregressive):
+            wanted[..., index, :] = law.conditional_mean(own)
+            assert (law.conditional_mean(torch.zeros_like(own)) - law.conditional_mean(own)).abs().max() > 0.01
+        else:
+            wanted[..., index, :] = law.mean
+    torch.testing.assert_close(found, spvae.view.assemble(tree, wanted))
+
+
 def test_interpolates_under_one_noise():
     spvae = scattered(pixel_spvae())
     x = binary(3, 1, 2, 4)
@@ -147,8 +178,7 @@ def test_progress_bar(capsys):
 
 
 def test_beside_other_leaves():
-    leaves = [VAE(Bernoulli(), 2, decoder=PixelCNN(4, 2)), VAE(Bernoulli(), 2)]
-    spvae = SPVAE(poon_domingos((2, 4), 2), 2, leaf=MixedLeaf(leaves), guide=MixedGuide([NormalGuide(), NormalGuide()]))
+    spvae = beside()
     x = binary(3, 1, 2, 4)
     assert CircuitELBO(num_particles=2).loss(spvae.model, spvae.guide, x) > 0
     assert set(spvae.sample(20).unique().tolist()) == {0.0, 1.0}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 
 import pyro
 import pytest
@@ -258,3 +259,70 @@ class TestRangeOfPaddedRegions:
                 with pytest.raises(ValueError, match=message) as error:
                     self.start(kind, values, given, range=limits)
                 assert not re.search("from 0 to|to 0;", str(error.value)), "padding is no value of the data"
+
+
+class TestRange:
+    """Learned pseudo-inputs cannot be where the data are, if these are outside of the range: training says so, once."""
+
+    OPTIONS = {"epochs": 1, "batch_size": 20, "particles": 2}
+
+    def make(self, regions=None, **prior):
+        torch.manual_seed(0)
+        regions = whole(4) if regions is None else regions
+        options = {"likelihood": Normal(), "latent_dim": 2, "hidden_dims": (3,), "channels": None}
+        return SPVAE(regions, units=1, prior=VampPrior(3, **prior), **options)
+
+    @pytest.mark.parametrize(
+        "prior", [{}, {"weights": "learned"}, {"mean": 2.0, "range": (1, 4)}, {"range": (5, 6)}], ids=str
+    )
+    def test_standardised_data(self, prior):
+        spvae, x = self.make(**prior), torch.randn(40, 4)
+        with pytest.warns(UserWarning, match=r"^range of the VampPrior is \(") as caught:
+            spvae.fit(x, x, **self.OPTIONS)
+        low, high = spvae.leaf.prior.range
+        part = 100 * float(((x < low) | (x > high)).double().mean())
+        wanted = f"is ({low}, {high}), but {part:.0f} % of the training data's values, which go from {x.min():.4g} to "
+        assert len(caught) == 1 and wanted + f"{x.max():.4g}, lie outside" in str(caught[0].message)
+        spvae.fit(x, x, **self.OPTIONS)  # says nothing more
+
+    @pytest.mark.parametrize(
+        "prior", [{"range": (-5, 5)}, {"range": (-2, 2)}, {"init": "data", "frozen": True}], ids=str
+    )
+    def test_ranges_that_hold_most_and_frozen_pseudo_inputs(self, prior):
+        x = torch.randn(40, 4)
+        self.make(**prior).fit(x, x, **self.OPTIONS)
+
+    def test_nothing_depends_on_it(self):
+        x = torch.randn(40, 4)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            one = self.make().fit(x, x, **self.OPTIONS)
+            silent = self.make()
+            silent.leaf.prior._looked = True
+            other = silent.fit(x, x, **self.OPTIONS)
+        assert [line["val_elbo"] for line in one] == [line["val_elbo"] for line in other]
+
+    def test_padding_and_what_is_not_seen_do_not_count(self):
+        x, observed = torch.rand(40, 3, 2) + 2, torch.ones(40, 3, 2, dtype=torch.bool)
+        observed[:, 0] = False
+        x[:, 0] = torch.nan
+        spvae = self.make(poon_domingos((3, 2), delta=2), range=(2, 3), mean=2.5)
+        assert spvae.view.mask is not None
+        spvae.fit(x, x, observed=observed, validation_observed=observed, **self.OPTIONS)
+        with pytest.warns(UserWarning, match="go from 2.* to 2.*, lie outside"):
+            self.make(poon_domingos((3, 2), delta=2)).look_at(x, observed)
+
+    def test_what_the_encoder_sees_counts(self):
+        spvae = SPVAE(whole(4), 1, likelihood=Binomial(255), latent_dim=2, hidden_dims=(3,), prior=VampPrior(3))
+        spvae.fit(torch.randint(256, (40, 4)).double(), **self.OPTIONS)
+
+    @pytest.mark.parametrize("limits", [(0, 3), (0, 1)])
+    def test_each_part_of_a_mixture_sees_its_own_features(self, limits):
+        x = torch.arange(160.0).reshape(40, 4).double() % 4  # grey levels, which the first part's encoder sees over 3
+        parts = [VAE(Binomial(3), prior=VampPrior(3)), VAE(Normal(), prior=VampPrior(3, range=limits))]
+        spvae = SPVAE(whole(4), units=2, leaf=MixedLeaf(parts), guide=MixedGuide([NormalGuide(), NormalGuide()]))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            spvae.look_at(x)
+        said = [str(warning.message) for warning in caught]
+        assert len(said) == (limits == (0, 1)) and all("but 50 % of the training data's values" in one for one in said)
