@@ -61,8 +61,8 @@ def assert_same_everywhere(make, act):
 def grey(levels: int = 17, channels: int = 1) -> DataSet:
     """Images in three parts of one source, in any order."""
     x = torch.randint(levels, (40, channels, 4, 4))
-    parts = torch.randperm(40).split([20, 12, 8])
-    return DataSet("grey", *(Rows(x, index) for index in parts), Values.grey_levels(levels))
+    train, validation, test = (Rows(x, index) for index in torch.randperm(40).split([20, 12, 8]))
+    return DataSet("grey", train, validation, test, Values.grey_levels(levels))
 
 
 def splits(data: DataSet) -> list[Tensor]:
