@@ -18,6 +18,7 @@ from pyro_spvae.circuits.leaf_view import LeafView
 from pyro_spvae.infer.prepared import PreparesBatches
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.leaves.leaf_subset import leaf_parts
+from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch
 
 
@@ -72,6 +73,7 @@ class Root(PreparesBatches, PyroModule):
             batch = LeafBatch.make(self.view, self.leaf, self._reference(x), batch, observed, is_validation_enabled())
         return batch.kept() if keep else batch
 
+    @alone()
     def check(self, x: Tensor, observed: Tensor | None = None) -> LeafBatch:
         """
         :returns: what the programs see of the data.
@@ -89,6 +91,7 @@ class Root(PreparesBatches, PyroModule):
         """How many training rows :meth:`start` still has to see: not 0 for priors that start from data."""
         return max((part.wanted_rows for part in parts(self)), default=0)
 
+    @alone()
     def start(self, x: Tensor, observed: Tensor | None = None) -> None:
         """
         Shows training data to parts that start from them, such as ``VampPrior(500, init="data")``; others stay as they
