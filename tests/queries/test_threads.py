@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pyro
@@ -85,11 +86,12 @@ def test_exact_answers_are_those_of_one_thread(x, left, name):
 
 def test_random_answers_are_whole(x, left):
     spvae = SPVAE(GRID, latent_dim=2, hidden_dims=(3,), likelihood=Bernoulli())  # whose weights vary little at first
-    mean = float(spvae.log_likelihood(x, num_samples=2000).mean())
+    runs = torch.stack([spvae.log_likelihood(x, num_samples=500).mean() for _ in range(10)])
+    mean, near = float(runs.mean()), 8 * float(runs.std())
 
     def ask():
         for _ in range(TURNS):
-            assert float(spvae.log_likelihood(x, num_samples=500).mean()) == pytest.approx(mean, abs=0.02)
+            assert float(spvae.log_likelihood(x, num_samples=500).mean()) == pytest.approx(mean, abs=near)
             assert ((spvae.sample(3) - 0.5).abs() == 0.5).all()
             filled = spvae.impute(x, left, num_particles=20)[0]
             assert torch.equal(filled[:, left], x[:, left]) and ((filled - 0.5).abs() == 0.5).all()
@@ -153,8 +155,10 @@ def test_who_waits_is_before_who_comes_again():
     with alone():
         waiting = threading.Thread(target=wait)
         waiting.start()
-        while not locking._GATE.locked():
-            pass
+        for _ in range(5000):
+            if locking._GATE.locked():
+                break
+            time.sleep(0.001)
     with alone():
         order.append("came again")
     waiting.join()
