@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.infer import log_likelihood
+from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch
 from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.queries.embedding import Embedding
@@ -32,8 +33,11 @@ class Queries(Storage):
 
     The model is in evaluation mode for each answer. Where leaves are autoregressive, the likelihood's means are those
     of each pixel given a draw of the pixels before it, and a leaf region is either seen or missing as a whole.
+
+    Several threads may ask; each answer is given to one at a time, since Pyro's state belongs to the process.
     """
 
+    @alone()
     def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> TreePosterior:
         """
         A guide over tree and latent variables given data, for ``Predictive(spvae.model, guide=spvae.posterior(x))``.
@@ -50,6 +54,7 @@ class Queries(Storage):
         """
         return TreePosterior(self, self.check(x, observed), num_particles)
 
+    @alone()
     def log_likelihood(
         self,
         x: Tensor,
@@ -76,6 +81,7 @@ class Queries(Storage):
                 progress=progress,
             )
 
+    @alone()
     @torch.no_grad()
     def sample(self, num: int = 1, *, means: bool = False, progress: bool = False) -> Tensor:
         """
@@ -90,6 +96,7 @@ class Queries(Storage):
         blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
         return torch.cat([self._generate(block, None, means, progress) for block in blocks])
 
+    @alone()
     @torch.no_grad()
     def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
         """
@@ -99,6 +106,7 @@ class Queries(Storage):
         """
         return self._complete(x, observed, 1, num_particles, means=True)[0]
 
+    @alone()
     @torch.no_grad()
     def impute(
         self,
@@ -156,6 +164,7 @@ class Queries(Storage):
             patches = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
         return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)
 
+    @alone()
     @torch.no_grad()
     def embed(
         self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100, sums: bool = True
@@ -187,6 +196,7 @@ class Queries(Storage):
             else None,
         )
 
+    @alone()
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8, num_particles: int = 100) -> Tensor:
         r"""
@@ -236,6 +246,7 @@ class Queries(Storage):
             blocks.append(torch.stack(points))
         return torch.cat(blocks, 1)
 
+    @alone()
     @torch.no_grad()
     def decode(self, tree: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
         """
