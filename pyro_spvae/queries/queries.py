@@ -52,7 +52,9 @@ class Queries(Storage):
         :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the
             same particles.
         """
-        return TreePosterior(self, self.check(x, observed), num_particles)
+        batch = self.check(x, observed)
+        with quiet(self):  # what follows from the parameters alone, such as a VampPrior's components, is made once
+            return TreePosterior(self, batch, num_particles)
 
     @alone()
     def log_likelihood(
@@ -94,7 +96,8 @@ class Queries(Storage):
         """
         num = checks.positive_integer("num", num)
         blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
-        return torch.cat([self._generate(block, None, means, progress) for block in blocks])
+        with quiet(self):
+            return torch.cat([self._generate(block, None, means, progress) for block in blocks])
 
     @alone()
     @torch.no_grad()
@@ -147,10 +150,11 @@ class Queries(Storage):
         self.check(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
-        for batch in self._blocks(x, observed, num_particles):
-            posterior = TreePosterior(self, batch, num_particles)
-            drawn = [self._generate(batch.rows, posterior, means, progress) for _ in range(num_samples)]
-            blocks.append(torch.stack(drawn))
+        with quiet(self):
+            for batch in self._blocks(x, observed, num_particles):
+                posterior = TreePosterior(self, batch, num_particles)
+                drawn = [self._generate(batch.rows, posterior, means, progress) for _ in range(num_samples)]
+                blocks.append(torch.stack(drawn))
         return torch.cat(blocks, 1)
 
     def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool, progress: bool) -> Tensor:
@@ -183,11 +187,12 @@ class Queries(Storage):
         self.check(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
-        for batch in self._blocks(x, observed, num_particles):
-            draws = LeafDraws.make(self, batch, num_particles)
-            leaf = draws.leaf_values
-            by_sum = self.circuit.sum_posterior(leaf) if sums else []
-            blocks.append((draws.summaries(self), self.circuit.posterior(leaf), by_sum))
+        with quiet(self):
+            for batch in self._blocks(x, observed, num_particles):
+                draws = LeafDraws.make(self, batch, num_particles)
+                leaf = draws.leaf_values
+                by_sum = self.circuit.sum_posterior(leaf) if sums else []
+                blocks.append((draws.summaries(self), self.circuit.posterior(leaf), by_sum))
         return Embedding(
             latents={name: torch.cat([latents[name] for latents, _, _ in blocks]) for name in blocks[0][0]},
             leaf_posterior=torch.cat([posterior for _, posterior, _ in blocks]),
@@ -226,24 +231,25 @@ class Queries(Storage):
         if start.shape != end.shape:
             raise ValueError(f"end has shape {list(end.shape)}; that of start, {list(start.shape)}, is needed")
         blocks = []
-        for first, last in zip(
-            self._blocks(start, None, num_particles), self._blocks(end, None, num_particles), strict=True
-        ):
-            device = first.x.device
-            with forked(device):
-                draws = LeafDraws.make(self, first, num_particles)
-            others = LeafDraws.make(self, last, num_particles)
-            leaf, other_leaf = draws.leaf_values, others.leaf_values
-            values, other_values = draws.points(self), others.points(self)
-            points = []
-            for t in torch.linspace(0, 1, steps, device="cpu").tolist():
-                tree, _ = self.circuit.mpe(torch.lerp(leaf, other_leaf, t))
-                latents = {
-                    name: self.latents[name].between(value, other_values[name], t) for name, value in values.items()
-                }
-                with forked(device):  # autoregressive leaves draw pixels; all points see the same noise
-                    points.append(self.decode(tree, latents))
-            blocks.append(torch.stack(points))
+        with quiet(self):
+            for first, last in zip(
+                self._blocks(start, None, num_particles), self._blocks(end, None, num_particles), strict=True
+            ):
+                device = first.x.device
+                with forked(device):
+                    draws = LeafDraws.make(self, first, num_particles)
+                others = LeafDraws.make(self, last, num_particles)
+                leaf, other_leaf = draws.leaf_values, others.leaf_values
+                values, other_values = draws.points(self), others.points(self)
+                points = []
+                for t in torch.linspace(0, 1, steps, device="cpu").tolist():
+                    tree, _ = self.circuit.mpe(torch.lerp(leaf, other_leaf, t))
+                    latents = {
+                        name: self.latents[name].between(value, other_values[name], t) for name, value in values.items()
+                    }
+                    with forked(device):  # autoregressive leaves draw pixels; all points see the same noise
+                        points.append(self.decode(tree, latents))
+                blocks.append(torch.stack(points))
         return torch.cat(blocks, 1)
 
     @alone()
