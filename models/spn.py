@@ -17,6 +17,7 @@ from pyro_spvae.data import Values
 from pyro_spvae.infer.em import ExpectedStatistics
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.likelihoods import Bernoulli, Likelihood
+from pyro_spvae.locking import alone
 from pyro_spvae.models.factorized import FactorizedLeaf
 from pyro_spvae.models.spvae import SPVAE
 from pyro_spvae.queries import LeafBatch
@@ -88,6 +89,7 @@ class SPN(SPVAE):
         checks.instance("leaf", leaf, FactorizedLeaf)
         super().__init__(regions, units, leaves, leaf=leaf, guide=guide, channels=channels)
 
+    @alone()
     def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
         """
         The exact log-density of every datum, or of its seen entries; differentiable in the parameters.
@@ -101,6 +103,7 @@ class SPN(SPVAE):
         """
         return self.circuit.log_prob(self._leaf_log_prob(self.check(x, observed)))
 
+    @alone()
     @torch.no_grad()
     def mpe(self, x: Tensor | None = None, observed: Tensor | None = None) -> Explanation:
         r"""
@@ -160,6 +163,8 @@ class SPN(SPVAE):
         values that were not seen in training from vanishing; then what never falls is the likelihood plus the
         logarithm of the Dirichlet prior that this stands for.
 
+        Another thread that asks a model is answered between two steps.
+
         Sums and pixels that no data reach stay as they are. Probabilities are kept above 1e-6 in leaves and 1e-12 in
         sums, and deviations above ``min_scale``.
 
@@ -205,6 +210,7 @@ class SPN(SPVAE):
         """Statistics of no data yet, for an E-step of one's own: :meth:`expect` adds to them."""
         return ExpectedStatistics(self.circuit, self.leaf.pixels.likelihood)
 
+    @alone()
     @torch.no_grad()
     def expect(self, expected: ExpectedStatistics, x: Tensor, observed: Tensor | None = None) -> None:
         """
@@ -217,6 +223,7 @@ class SPN(SPVAE):
         batch = self.check(x, observed, as_trained=False)
         expected.add(self._leaf_log_prob(batch), batch.patches, batch.mask)
 
+    @alone()
     def maximise(self, expected: ExpectedStatistics, smoothing: float = 0.1) -> None:
         """
         The M-step: parameters from what was expected of all data, see :meth:`fit_em`.
@@ -226,6 +233,7 @@ class SPN(SPVAE):
         """
         expected.maximise(tuple(self.leaf.pixels.outputs), smoothing)
 
+    @alone()
     def _em_step(self, x: Tensor, observed: Tensor | None, smoothing: float, batch_size: int) -> float:
         expected = self.expected_statistics()
         for rows, seen in batches(x, observed, batch_size):

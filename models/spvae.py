@@ -25,6 +25,7 @@ from pyro_spvae.infer.param_store import check_param_store
 from pyro_spvae.infer.pseudo_prior import PseudoPriorMessenger
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.likelihoods import Likelihood, Normal
+from pyro_spvae.locking import alone
 from pyro_spvae.models.vae import VAE
 from pyro_spvae.priors import Prior
 from pyro_spvae.queries import LeafBatch, Queries
@@ -142,7 +143,10 @@ class SPVAE(Queries):
     def _check_programs(self) -> None:
         """Both programs state what the leaf declares; a prior that waits for data is asked after its start."""
         name = type(self.leaf).__name__
-        with pyro.settings.context(module_local_params=True):  # what the parameter store holds does not matter yet
+        with (
+            alone(),
+            pyro.settings.context(module_local_params=True),
+        ):  # what the parameter store holds does not matter yet
             check_sites(self.latents, guide_laws(self), f"the guide {type(self.leaf_guide).__name__}", name)
             if not self.wanted_rows:
                 check_sites(self.latents, model_laws(self), f"the leaf {name}", name)
@@ -236,6 +240,7 @@ class SPVAE(Queries):
 
         return fit(self, x, validation, observed=observed, out=out, progress=progress, report=report, **options)
 
+    @alone()
     def start(self, x: Tensor, observed: Tensor | None = None) -> None:
         """See :meth:`pyro_spvae.queries.Root.start`."""
         waits = self.wanted_rows > 0

@@ -23,18 +23,23 @@ from pyro_spvae.blocks import held, in_mode
 from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.locking import alone
 
 
 @contextmanager
 def lean() -> Iterator[None]:
-    """Pyro without validation and without the global parameter store; its settings are put back at the end."""
-    validating = is_validation_enabled()
-    pyro.enable_validation(False)
-    try:
-        with pyro.settings.context(module_local_params=True):
-            yield
-    finally:
-        pyro.enable_validation(validating)
+    """
+    Pyro without validation and without the global parameter store, for one thread at a time (see
+    :func:`pyro_spvae.locking.alone`); its settings are put back at the end.
+    """
+    with alone():
+        validating = is_validation_enabled()
+        pyro.enable_validation(False)
+        try:
+            with pyro.settings.context(module_local_params=True):
+                yield
+        finally:
+            pyro.enable_validation(validating)
 
 
 @contextmanager

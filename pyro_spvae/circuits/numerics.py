@@ -30,4 +30,9 @@ def by_hand(*tensors: Tensor) -> bool:
     Torch's tracer (``torch.jit.trace``, Pyro's ``JitTrace_ELBO``) keeps no such function. Results for subclasses of
     tensors, by which Pyro's ``TraceGraph_ELBO`` follows draws, would lose their graph without a word.
     """
-    return not torch.jit.is_tracing() and all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+    return not is_recorded() and all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+
+
+def is_recorded() -> bool:
+    """Whether torch's tracer makes a program of what is computed, which must then hold for other values."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]

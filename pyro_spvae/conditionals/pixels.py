@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from pyro.distributions import TorchDistribution
@@ -16,6 +18,18 @@ from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.distributions.autoregressive import check_whole
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.nn.network import Network
+
+_READ = ContextVar("_READ", default=True)
+
+
+@contextmanager
+def pixels_unread() -> Iterator[None]:
+    """Within the block nobody looks at the pixels, and decoders are not run: what they make is zero."""
+    token = _READ.set(False)
+    try:
+        yield
+    finally:
+        _READ.reset(token)
 
 
 class Pixels(Block):
@@ -62,6 +76,9 @@ class Pixels(Block):
         """
         if self.decoder is None:
             return self.likelihood(tuple(self.outputs), mask)
+        if not _READ.get():
+            leaves = inputs[0].size(-2)
+            return self.likelihood(tuple(inputs[0].new_zeros(leaves, size) for size in self.likelihood.heads), mask)
         if not self.decoder.autoregressive:
             return self.likelihood(self.decoder(*inputs), mask)
         network, likelihood = self.decoder, self.likelihood

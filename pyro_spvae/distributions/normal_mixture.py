@@ -12,6 +12,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_spvae.circuits.numerics import is_recorded
 from pyro_spvae.distributions.leaf import (
     LeafDistribution,
     ParameterConstraint,
@@ -153,7 +154,7 @@ class LeafNormalMixture(LeafDistribution):
 
     def _score(self, v: Tensor, batch: torch.Size) -> Tensor:
         """Log-densities of all components, ``[batch, N, value]`` to ``[batch, N, component]``."""
-        if v.device.type not in _READABLE or torch.jit.is_tracing():  # nor may a traced program ask for a value
+        if v.device.type not in _READABLE or is_recorded():  # nor may a traced program ask for a value
             result, _ = _by_products(v.double(), *self._matrices(batch, torch.float64)[:-1])
             return result.to(v.dtype)
         for dtype in (v.dtype,) if v.dtype == torch.float64 or v.device.type == "mps" else (v.dtype, torch.float64):

@@ -16,6 +16,7 @@ from pyro_spvae.blocks import held
 from pyro_spvae.infer.circuit_elbo import CircuitELBO, push_up
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.prepared import owner_of, prepared
+from pyro_spvae.locking import alone
 
 _CACHED_VALUES = 2**20  # values of data; measured: fewer cost more to arrange, more do not stay in the cache
 _LEAST_PAIRS = 64  # fewer at a time cost more to arrange than to decode
@@ -64,6 +65,7 @@ def log_likelihood(
     rows = max(1, min(len(x), chunk_size // num_samples))
     results = []
     with (
+        alone(),
         torch.no_grad(),
         held(owner_of(model), owner_of(guide)),  # priors are kept from block to block
         tqdm(total=len(x), desc="log-likelihood", unit="datum", disable=not progress) as bar,

@@ -38,7 +38,8 @@ def check_param_store(root: PyroModule) -> None:
     """
     if pyro.settings.get("module_local_params"):
         return
-    stored = pyro.get_param_store().named_parameters().mapping
+    parameters: Any = pyro.get_param_store().named_parameters()
+    stored = parameters.mapping
     size, first = root.__dict__.get(_KEPT, (None, []))
     if size != len(stored) or any(stored.get(name, parameter) is not parameter for name, parameter in first):
         _look(root, stored)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-import torch
+from pyro_spvae.circuits.numerics import is_recorded
 
 
 def check_not_traced(what: str) -> None:
@@ -14,7 +14,7 @@ def check_not_traced(what: str) -> None:
     :param str what: begins the sentence.
     :raises RuntimeError: inside such a trace.
     """
-    if torch.jit.is_tracing():
+    if is_recorded():
         raise RuntimeError(
             f"{what} cannot be recorded by torch.jit.trace; use torch.compile, or one of Pyro's Jit objectives, such "
             "as JitTraceEnum_ELBO, with spvae.model and spvae.guide"

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import Latent
+from pyro_spvae.conditionals.pixels import pixels_unread
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import collapse_tree
 from pyro_spvae.infer.enumerated import enumerate_guide, flatten_particles
@@ -74,7 +75,8 @@ class LeafDraws:
         log_weight = log_weight - math.log(num_particles)
         sites = {name: site for name, site in _leaf_sites(guide_trace).items() if name in model_trace.nodes}
         log_weight, share = (flatten_particles(value, shape) for value in (log_weight, share))
-        draws = LeafDraws(log_weight, share, sites, shape, batch.seen)
+        seen = None if batch.seen is None or bool(batch.seen.all()) else batch.seen
+        draws = LeafDraws(log_weight, share, sites, shape, seen)
         with torch.no_grad():
             without = ~(root.circuit(draws.leaf_values) > -math.inf)  # NaN, too
         if bool(without.any()):
@@ -193,9 +195,9 @@ def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Te
 
 
 def prior_sites(root: Root, num_particles: int, rows: int) -> dict[str, Any]:
-    """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``."""
+    """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``; decoders are not run."""
     zero = root._reference().new_zeros(())
-    with torch.no_grad(), quiet(root), DrawMessenger(zero=zero):
+    with torch.no_grad(), quiet(root), pixels_unread(), DrawMessenger(zero=zero):
         model = _particles(collapse_tree(root.model), num_particles)
         trace: Any = poutine.trace(model).get_trace(num=rows)
     return dict(trace.nodes)

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.infer import log_likelihood
+from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch
 from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.queries.embedding import Embedding
@@ -32,8 +33,11 @@ class Queries(Storage):
 
     The model is in evaluation mode for each answer. Where leaves are autoregressive, the likelihood's means are those
     of each pixel given a draw of the pixels before it, and a leaf region is either seen or missing as a whole.
+
+    Several threads may ask; each answer is given to one at a time, since Pyro's state belongs to the process.
     """
 
+    @alone()
     def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> TreePosterior:
         """
         A guide over tree and latent variables given data, for ``Predictive(spvae.model, guide=spvae.posterior(x))``.
@@ -48,8 +52,11 @@ class Queries(Storage):
         :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the
             same particles.
         """
-        return TreePosterior(self, self.check(x, observed), num_particles)
+        batch = self.check(x, observed)
+        with quiet(self):  # what follows from the parameters alone, such as a VampPrior's components, is made once
+            return TreePosterior(self, batch, num_particles)
 
+    @alone()
     def log_likelihood(
         self,
         x: Tensor,
@@ -76,6 +83,7 @@ class Queries(Storage):
                 progress=progress,
             )
 
+    @alone()
     @torch.no_grad()
     def sample(self, num: int = 1, *, means: bool = False, progress: bool = False) -> Tensor:
         """
@@ -88,8 +96,10 @@ class Queries(Storage):
         """
         num = checks.positive_integer("num", num)
         blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
-        return torch.cat([self._generate(block, None, means, progress) for block in blocks])
+        with quiet(self):
+            return torch.cat([self._generate(block, None, means, progress) for block in blocks])
 
+    @alone()
     @torch.no_grad()
     def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
         """
@@ -99,6 +109,7 @@ class Queries(Storage):
         """
         return self._complete(x, observed, 1, num_particles, means=True)[0]
 
+    @alone()
     @torch.no_grad()
     def impute(
         self,
@@ -139,10 +150,11 @@ class Queries(Storage):
         self.check(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
-        for batch in self._blocks(x, observed, num_particles):
-            posterior = TreePosterior(self, batch, num_particles)
-            drawn = [self._generate(batch.rows, posterior, means, progress) for _ in range(num_samples)]
-            blocks.append(torch.stack(drawn))
+        with quiet(self):
+            for batch in self._blocks(x, observed, num_particles):
+                posterior = TreePosterior(self, batch, num_particles)
+                drawn = [self._generate(batch.rows, posterior, means, progress) for _ in range(num_samples)]
+                blocks.append(torch.stack(drawn))
         return torch.cat(blocks, 1)
 
     def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool, progress: bool) -> Tensor:
@@ -156,6 +168,7 @@ class Queries(Storage):
             patches = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
         return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)
 
+    @alone()
     @torch.no_grad()
     def embed(
         self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100, sums: bool = True
@@ -174,11 +187,12 @@ class Queries(Storage):
         self.check(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
-        for batch in self._blocks(x, observed, num_particles):
-            draws = LeafDraws.make(self, batch, num_particles)
-            leaf = draws.leaf_values
-            by_sum = self.circuit.sum_posterior(leaf) if sums else []
-            blocks.append((draws.summaries(self), self.circuit.posterior(leaf), by_sum))
+        with quiet(self):
+            for batch in self._blocks(x, observed, num_particles):
+                draws = LeafDraws.make(self, batch, num_particles)
+                leaf = draws.leaf_values
+                by_sum = self.circuit.sum_posterior(leaf) if sums else []
+                blocks.append((draws.summaries(self), self.circuit.posterior(leaf), by_sum))
         return Embedding(
             latents={name: torch.cat([latents[name] for latents, _, _ in blocks]) for name in blocks[0][0]},
             leaf_posterior=torch.cat([posterior for _, posterior, _ in blocks]),
@@ -187,6 +201,7 @@ class Queries(Storage):
             else None,
         )
 
+    @alone()
     @torch.no_grad()
     def interpolate(self, start: Tensor, end: Tensor, steps: int = 8, num_particles: int = 100) -> Tensor:
         r"""
@@ -216,26 +231,28 @@ class Queries(Storage):
         if start.shape != end.shape:
             raise ValueError(f"end has shape {list(end.shape)}; that of start, {list(start.shape)}, is needed")
         blocks = []
-        for first, last in zip(
-            self._blocks(start, None, num_particles), self._blocks(end, None, num_particles), strict=True
-        ):
-            device = first.x.device
-            with forked(device):
-                draws = LeafDraws.make(self, first, num_particles)
-            others = LeafDraws.make(self, last, num_particles)
-            leaf, other_leaf = draws.leaf_values, others.leaf_values
-            values, other_values = draws.points(self), others.points(self)
-            points = []
-            for t in torch.linspace(0, 1, steps, device="cpu").tolist():
-                tree, _ = self.circuit.mpe(torch.lerp(leaf, other_leaf, t))
-                latents = {
-                    name: self.latents[name].between(value, other_values[name], t) for name, value in values.items()
-                }
-                with forked(device):  # autoregressive leaves draw pixels; all points see the same noise
-                    points.append(self.decode(tree, latents))
-            blocks.append(torch.stack(points))
+        with quiet(self):
+            for first, last in zip(
+                self._blocks(start, None, num_particles), self._blocks(end, None, num_particles), strict=True
+            ):
+                device = first.x.device
+                with forked(device):
+                    draws = LeafDraws.make(self, first, num_particles)
+                others = LeafDraws.make(self, last, num_particles)
+                leaf, other_leaf = draws.leaf_values, others.leaf_values
+                values, other_values = draws.points(self), others.points(self)
+                points = []
+                for t in torch.linspace(0, 1, steps, device="cpu").tolist():
+                    tree, _ = self.circuit.mpe(torch.lerp(leaf, other_leaf, t))
+                    latents = {
+                        name: self.latents[name].between(value, other_values[name], t) for name, value in values.items()
+                    }
+                    with forked(device):  # autoregressive leaves draw pixels; all points see the same noise
+                        points.append(self.decode(tree, latents))
+                blocks.append(torch.stack(points))
         return torch.cat(blocks, 1)
 
+    @alone()
     @torch.no_grad()
     def decode(self, tree: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
         """

@@ -15,25 +15,27 @@ from pyro_spvae.blocks import held, in_mode
 from pyro_spvae.infer.local_param import LocalParamMessenger
 from pyro_spvae.infer.param_store import check_param_store
 from pyro_spvae.infer.tracing import check_not_traced
+from pyro_spvae.locking import alone
 
 
 @contextmanager
 def quiet(root: Any) -> Iterator[None]:
     """
-    Within the block a model is in evaluation mode and its parameters do not change; there is no validation, and no
-    record in Pyro's parameter store.
+    Within the block a model is in evaluation mode and its parameters do not change; there is no validation, no record
+    in Pyro's parameter store, and no other thread, see :func:`pyro_spvae.locking.alone`.
     """
     check_not_traced("a query")
-    check_param_store(root)
-    with (
-        in_mode(root, training=False),
-        held(root),
-        pyro.validation_enabled(False),
-        pyro.settings.context(module_local_params=True),
-        LocalParamMessenger(),
-        _constant(root),
-    ):
-        yield
+    with alone():
+        check_param_store(root)
+        with (
+            in_mode(root, training=False),
+            held(root),
+            pyro.validation_enabled(False),
+            pyro.settings.context(module_local_params=True),
+            LocalParamMessenger(),
+            _constant(root),
+        ):
+            yield
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.infer.prepared import PreparesBatches
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.leaves.leaf_subset import leaf_parts
+from pyro_spvae.locking import alone
 from pyro_spvae.part import Part
 from pyro_spvae.queries.batch import LeafBatch
 
@@ -80,6 +81,7 @@ class Root(PreparesBatches, PyroModule):
             batch = LeafBatch.make(self.view, self.leaf, self._reference(x), batch, observed, is_validation_enabled())
         return batch.kept() if keep else batch
 
+    @alone()
     def check(self, x: Tensor, observed: Tensor | None = None, *, as_trained: bool = True) -> LeafBatch:
         """
         :param bool as_trained: whether values of another kind than :attr:`values` are refused.
@@ -129,6 +131,7 @@ class Root(PreparesBatches, PyroModule):
         """How many training rows :meth:`start` still has to see: not 0 for priors that start from data."""
         return max((part.wanted_rows for part in parts(self)), default=0)
 
+    @alone()
     def start(self, x: Tensor, observed: Tensor | None = None) -> None:
         """
         Shows training data to parts that start from them, such as ``VampPrior(500, init="data")``; others stay as they

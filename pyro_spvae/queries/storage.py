@@ -18,6 +18,7 @@ from typing_extensions import Self
 from pyro_spvae.checkpoint import read_checkpoint, write_checkpoint
 from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.data import Values
+from pyro_spvae.locking import alone
 from pyro_spvae.queries.root import Root
 from pyro_spvae.registry import build, describe, find, name_of
 
@@ -255,9 +256,10 @@ def _check_fits(own: dict[str, Any], given: Any, file: Path) -> None:
 @contextmanager
 def _made_as(dtype: torch.dtype) -> Iterator[None]:
     """Within the block new parameters have this type, or float32 if it is a shorter one, which cannot be drawn."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype if dtype == torch.float64 else torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
+    with alone():
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype if dtype == torch.float64 else torch.float32)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(before)

@@ -40,7 +40,8 @@ def fit(
     **options: Any,
 ) -> list[dict[str, Any]]:
     """
-    Trains a model until the bound on validation rows stops rising, and leaves the best parameters in it.
+    Trains a model until the bound on validation rows stops rising, and leaves the best parameters in it. Other threads
+    may ask models meanwhile, this one too: they are answered between two steps.
 
     :param spvae: the model.
     :param x: training rows ``[data, *event_shape]``, or a data set, whose own validation rows are watched then.

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import anneal
+from pyro_spvae.locking import alone
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.storage import warn_of_script
 from pyro_spvae.training.batches import Batches
@@ -49,6 +51,9 @@ class Trainer:
     number, those of a validation from the seed alone, so that training continued from any saved step gives the same
     parameters, bit for bit.
 
+    Another thread that asks a model is answered between two steps, since Pyro's state belongs to the process: each step
+    is alone, and so is each validation.
+
     Of several processes each computes its share of every batch; the gradient is that of the whole batch.
 
     :param spvae: the model, on its device.
@@ -69,6 +74,7 @@ class Trainer:
     :param dict beta: weight of the latent KL by site, in the place of the configuration's.
     """
 
+    @alone()
     def __init__(
         self,
         spvae: Queries,
@@ -146,14 +152,13 @@ class Trainer:
         total = self.config.epochs * self.rows
         done = self.epoch * self.rows + self.batch * self.rows // len(self.batches)
         bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not self.progress, desc="training")
-        generators = [self.device] if self.device.type == "cuda" else []
-        mode = in_mode(self.spvae, training=True)
-        with lean(), mode, bar, Interruption() as interruption, torch.random.fork_rng(devices=generators):
+        with _training(self.spvae), bar, Interruption() as interruption:
             objective = distributed.share(self.objective)
             last = math.inf if max_steps is None else self.step + max_steps
             while not self.finished and self.step < last:
                 start = time.perf_counter()
-                stop = self._advance(objective, bar, interruption.asked)
+                with lean(), _noise_of(self.device):
+                    stop = self._advance(objective, bar, interruption.asked)
                 stop = stop or (distributed.world() == 1 and interruption.asked)
                 self.summed[2] += time.perf_counter() - start
                 if self._validation_is_due():
@@ -165,6 +170,7 @@ class Trainer:
             self._restore_best()
         return self.metrics
 
+    @alone()
     def train_step(self, x: Tensor, observed: Tensor | None = None, objective: nn.Module | None = None) -> float:
         """
         One optimisation step on this process's rows of a batch.
@@ -290,6 +296,7 @@ class Trainer:
             + self.how_to_resume.format(path=self.folder.path)
         )
 
+    @alone()
     def _restore_best(self) -> None:
         if self.folder is not None:
             distributed.barrier()
@@ -375,6 +382,24 @@ class Trainer:
             setattr(self, name, state[name])
         self.summed = list(state["summed"])
         self.metrics = metrics
+
+
+@contextmanager
+def _training(spvae: nn.Module) -> Iterator[None]:
+    """Within the block a model is in training mode; other threads that ask it may change that between two steps."""
+    mode = in_mode(spvae, training=True)
+    with alone():
+        mode.__enter__()
+    try:
+        yield
+    finally:
+        with alone():
+            mode.__exit__(None, None, None)
+
+
+def _noise_of(device: torch.device) -> AbstractContextManager[None]:
+    """Outside of the block torch's generators are as if nothing had been drawn."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: Queries, seed: int) -> None:

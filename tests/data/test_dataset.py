@@ -162,12 +162,11 @@ NOISY = ["dequantize", "binarize", "binarize-static", "paper"]
 @pytest.mark.parametrize("shared", [False, True])
 def test_splits_have_noise_of_their_own(name: str, shared: bool) -> None:
     """Equal rows of equal numbers, of one source or of three, are equal no more: not even two of them, by chance."""
-    splits = [grey(17, 6, 40) if shared else grey(17, 6, 40).clone() for _ in range(3)]
-    index = torch.tensor([4, 0, 2]) if shared else None
-    train, validation, test = (Rows(x, index) for x in splits)
-    data = DataSet("equal", train, validation, test, Values.grey_levels(17)).preprocessed(name, 3)
-    rows = torch.cat([data.train[:], data.validation[:], data.test[:]])
-    assert len(rows.unique(dim=0)) == len(rows) == (9 if shared else 18)
+    x = grey(17, 6, 40)
+    rows = [Rows(x, torch.tensor([4, 0, 2])) if shared else Rows(x.clone()) for _ in range(3)]
+    data = DataSet("equal", rows[0], rows[1], rows[2], Values.grey_levels(17)).preprocessed(name, 3)
+    values = torch.cat([data.train[:], data.validation[:], data.test[:]])
+    assert len(values.unique(dim=0)) == len(values) == (9 if shared else 18)
 
 
 class TestThinned:
