@@ -4,7 +4,9 @@
 
 from pyro_spvae.guides.hierarchical import HierarchicalGuide
 from pyro_spvae.guides.mixed import MixedGuide
+from pyro_spvae.guides.mixture import MixtureGuide
 from pyro_spvae.guides.normal import NormalGuide
+from pyro_spvae.guides.sticks import StickGuide
 from pyro_spvae.leaves import LeafGuide
 
-__all__ = ["HierarchicalGuide", "LeafGuide", "MixedGuide", "NormalGuide"]
+__all__ = ["HierarchicalGuide", "LeafGuide", "MixedGuide", "MixtureGuide", "NormalGuide", "StickGuide"]

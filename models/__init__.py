@@ -3,12 +3,28 @@
 """Generative programs: one file a system."""
 
 from pyro_spvae.leaves import LeafModel
+from pyro_spvae.models.dldpmm import DLDPMM
+from pyro_spvae.models.dlgmm import DLGMM
 from pyro_spvae.models.factorized import FactorizedLeaf
 from pyro_spvae.models.hvae import HVAE
 from pyro_spvae.models.mixed import MixedLeaf
+from pyro_spvae.models.sbvae import SBVAE
 from pyro_spvae.models.spn import SPN, Explanation
 from pyro_spvae.models.spvae import SPVAE
 from pyro_spvae.models.vae import VAE
 from pyro_spvae.queries import Embedding
 
-__all__ = ["HVAE", "SPN", "SPVAE", "VAE", "Embedding", "Explanation", "FactorizedLeaf", "LeafModel", "MixedLeaf"]
+__all__ = [
+    "DLDPMM",
+    "DLGMM",
+    "HVAE",
+    "SBVAE",
+    "SPN",
+    "SPVAE",
+    "VAE",
+    "Embedding",
+    "Explanation",
+    "FactorizedLeaf",
+    "LeafModel",
+    "MixedLeaf",
+]

@@ -39,18 +39,25 @@ _CLASSES = {
     "leaf": {
         "vae": "pyro_spvae.models.vae:VAE",
         "hvae": "pyro_spvae.models.hvae:HVAE",
+        "dlgmm": "pyro_spvae.models.dlgmm:DLGMM",
+        "dldpmm": "pyro_spvae.models.dldpmm:DLDPMM",
+        "sbvae": "pyro_spvae.models.sbvae:SBVAE",
         "factorized": "pyro_spvae.models.factorized:FactorizedLeaf",
         "mixed": "pyro_spvae.models.mixed:MixedLeaf",
     },
     "guide": {
         "normal": "pyro_spvae.guides.normal:NormalGuide",
         "hierarchical": "pyro_spvae.guides.hierarchical:HierarchicalGuide",
+        "mixture": "pyro_spvae.guides.mixture:MixtureGuide",
+        "sticks": "pyro_spvae.guides.sticks:StickGuide",
         "mixed": "pyro_spvae.guides.mixed:MixedGuide",
         "none": "pyro_spvae.leaves.leaf_guide:LeafGuide",
     },
     "prior": {
         "standard-normal": "pyro_spvae.priors:StandardNormal",
         "mixture-of-gaussians": "pyro_spvae.priors:MixtureOfGaussians",
+        "sticks": "pyro_spvae.priors:Sticks",
+        "stick-breaking": "pyro_spvae.priors:StickBreaking",
         "vamp": "pyro_spvae.priors:VampPrior",
     },
     "likelihood": {
@@ -69,6 +76,9 @@ _CLASSES = {
     },
     "block": {
         "gaussian": "pyro_spvae.conditionals:Gaussian",
+        "components": "pyro_spvae.conditionals:Components",
+        "normal-components": "pyro_spvae.conditionals:NormalComponents",
+        "kumaraswamy": "pyro_spvae.conditionals:Kumaraswamy",
         "pixels": "pyro_spvae.conditionals:Pixels",
     },
 }
@@ -77,7 +87,7 @@ _CLASSES = {
 _OF_OPTIONS = {
     "prior": "prior",
     "likelihood": "likelihood",
-    **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first"), "network"),
+    **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first", "sticks"), "network"),
 }
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")

@@ -8,11 +8,18 @@ from pyro_spvae.distributions.binomial import LeafBinomial
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
 from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
+from pyro_spvae.distributions.gaussian_mixture import LeafGaussianMixture
 from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.kumaraswamy import Kumaraswamy
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
-from pyro_spvae.distributions.sticks import log_stick_weights, mean_stick_weights, stick_fractions, stick_weights
+from pyro_spvae.distributions.sticks import (
+    StickWeights,
+    log_stick_weights,
+    mean_stick_weights,
+    stick_fractions,
+    stick_weights,
+)
 
 __all__ = [
     "InducedTree",
@@ -22,9 +29,11 @@ __all__ = [
     "LeafBinomial",
     "LeafCategorical",
     "LeafDiscretizedLogistic",
+    "LeafGaussianMixture",
     "LeafNormal",
     "LeafNormalMixture",
     "LeafStandardNormal",
+    "StickWeights",
     "divergence",
     "divergence_by_dimension",
     "log_stick_weights",

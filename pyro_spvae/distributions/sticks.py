@@ -4,8 +4,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints, kl_divergence
+from torch.distributions.kl import register_kl
 
 from pyro_spvae.distributions.kumaraswamy import inside
 
@@ -52,3 +58,83 @@ def mean_stick_weights(mean: Tensor) -> Tensor:
     :returns: ``[.., K]`` on the simplex.
     """
     return stick_weights(mean)
+
+
+class StickWeights(TorchDistribution):
+    r"""
+    The weights :math:`\pi` that random fractions of a stick make, on the simplex: of fractions that are Beta a
+    Dirichlet process, cut off, or a Dirichlet distribution; of Kumaraswamy fractions the posterior of the
+    stick-breaking VAE (Nalisnick and Smith 2017).
+
+    :param TorchDistribution fractions: on (0, 1), with events ``[K - 1]``; draws are differentiable where its draws
+        are.
+
+    Example::
+
+        >>> prior = StickWeights(Beta(torch.ones(4), 5 * torch.ones(4)).to_event(1))
+        >>> prior.sample().shape
+        torch.Size([5])
+    """
+
+    arg_constraints: dict[str, Any] = {}
+    support = constraints.simplex
+
+    def __init__(self, fractions: TorchDistribution, validate_args: bool | None = None) -> None:
+        if fractions.event_dim != 1:
+            raise ValueError(
+                f"fractions have events of shape {list(fractions.event_shape)}; a vector of them is needed"
+            )
+        self.fractions = fractions
+        self._draw: tuple[Tensor, Tensor] | None = None
+        event = torch.Size((fractions.event_shape[0] + 1,))
+        super().__init__(fractions.batch_shape, event, validate_args=validate_args)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        """Whether draws are differentiable."""
+        return bool(self.fractions.has_rsample)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> StickWeights:
+        """The same with expanded fractions; a draw keeps those that it was made of."""
+        new = StickWeights(self.fractions.expand(torch.Size(batch_shape)), validate_args=False)
+        new._draw = self._draw
+        return new
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Weights ``[*sample_shape, *batch, K]``."""
+        with torch.no_grad():
+            return self._made_of(self.fractions.sample(torch.Size(sample_shape)))
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """The same, differentiable."""
+        return self._made_of(self.fractions.rsample(torch.Size(sample_shape)))
+
+    def _made_of(self, fractions: Tensor) -> Tensor:
+        weights = stick_weights(fractions)
+        self._draw = (weights, fractions)
+        return weights
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        r"""
+        The log-density on the simplex in its first K - 1 entries, as of a Dirichlet distribution, nats: that of the
+        fractions less :math:`\sum_{k < K} \log \prod_{j < k} (1 - v_j)`.
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        if self._draw is not None and value is self._draw[0]:
+            fractions = self._draw[1]
+        else:
+            fractions = inside(stick_fractions(inside(value).log()))
+        left = torch.log1p(-inside(fractions))[..., :-1].cumsum(-1)
+        return self.fractions.log_prob(fractions) - left.sum(-1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Exact for independent fractions."""
+        return mean_stick_weights(self.fractions.mean)
+
+
+@register_kl(StickWeights, StickWeights)
+def _kl_stick_weights(q: StickWeights, p: StickWeights) -> Tensor:
+    """That of the fractions, of which the weights are one-to-one."""
+    return kl_divergence(q.fractions, p.fractions)

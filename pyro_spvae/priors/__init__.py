@@ -5,6 +5,7 @@
 from pyro_spvae.priors.mixture_of_gaussians import MixtureOfGaussians
 from pyro_spvae.priors.prior import Prior
 from pyro_spvae.priors.standard_normal import StandardNormal
+from pyro_spvae.priors.sticks import StickBreaking, Sticks
 from pyro_spvae.priors.vamp import VampPrior
 
-__all__ = ["MixtureOfGaussians", "Prior", "StandardNormal", "VampPrior"]
+__all__ = ["MixtureOfGaussians", "Prior", "StandardNormal", "StickBreaking", "Sticks", "VampPrior"]

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import torch
 
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
+from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, MixtureGuide, NormalGuide, StickGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
-from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, GatedConv, Joint, PixelCNN
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from pyro_spvae.testing import LeafPairTests
@@ -111,3 +111,29 @@ class TestMixedOfTwoSizes(LeafPairTests):
 class TestEnumerated(LeafPairTests):
     def make(self):
         return KindsLeaf(), KindsGuide()
+
+
+class TestSBVAE(OfLevels):
+    def make(self):
+        return SBVAE(Bernoulli(), 4, 5.0, (4,)), StickGuide((4,))
+
+
+class TestDLGMM(LeafPairTests):
+    def make(self):
+        return DLGMM(Normal(), 2, 3, 0.7, (-1.0, 0.0, 1.5), hidden_dims=(4,)), MixtureGuide((4,))
+
+
+class TestDLGMMOfDraws(LeafPairTests):
+    def make(self):
+        return DLGMM(Normal(), 2, 3, hidden_dims=(4,)), MixtureGuide((4,), enumerate=False)
+
+
+class TestDLGMMOfTheMixture(OfLevels):
+    def make(self):
+        leaf = DLGMM(Bernoulli(), 2, 3, means=(-1.0, 0.0, 1.5), summed=True, hidden_dims=(4,))
+        return leaf, MixtureGuide((4,), scale="exp")
+
+
+class TestDLDPMM(OfLevels):
+    def make(self):
+        return DLDPMM(Bernoulli(), 2, 4, 2.0, hidden_dims=(4,)), MixtureGuide((4,))

@@ -1,0 +1,73 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The deep latent Gaussian mixture model as a leaf (Nalisnick, Hertel and Smyth 2016)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyro
+from pyro.distributions import Categorical
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_spvae import checks
+from pyro_spvae.blocks import Latent
+from pyro_spvae.conditionals import NormalComponents, Pixels
+from pyro_spvae.distributions import log_stick_weights
+from pyro_spvae.leaves import LeafModel
+from pyro_spvae.likelihoods import Likelihood
+from pyro_spvae.nn import Network
+from pyro_spvae.nn.defaults import networks_or_defaults
+from pyro_spvae.priors import Sticks
+
+
+class DLGMM(LeafModel):
+    r"""
+    Deep latent Gaussian mixture, :math:`\pi \sim \mathrm{Dir}(\alpha),\ z \sim \sum_k \pi_k N(m_k, I),\ x \sim
+    p(x \mid f(z))` for every datum, the weights by fractions ``v`` of a stick.
+
+    Sites: latent ``"v"``, the component ``"c"`` and ``"z"``, and observed ``"x"``; ``"c"`` is summed out of the model
+    with ``summed=True``, for a guide that draws ``"z"`` from the mixture.
+
+    :param Likelihood likelihood: the distribution of the pixels given the decoder's outputs.
+    :param int latent_dim: size of ``z``; ``components`` is the number of components, K, at least 2.
+    :param float alpha: concentration of the Dirichlet distribution.
+    :param Sequence[float] means: :math:`m_k`, the same in every dimension; 0 by default.
+    :param Sequence[int] hidden_dims: hidden layers of the default decoder, (32, 32); ``activation`` is ``"softplus"``.
+    :param Network decoder: from ``z`` to the likelihood's parameters.
+    :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
+    """
+
+    guide_name = "mixture"
+
+    def __init__(
+        self, likelihood: Likelihood, latent_dim: int = 8, components: int = 5, alpha: float = 1.0,
+        means: Sequence[float] | None = None, summed: bool = False, hidden_dims: Sequence[int] | None = None,
+        activation: str | None = None, decoder: Network | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        (decoder,) = networks_or_defaults({"decoder": decoder}, {"hidden_dims": hidden_dims, "activation": activation})
+        if checks.positive_integer("components", components) < 2:
+            raise ValueError(f"components is {components}; at least 2 are needed")
+        numbers = Latent((), constraints.integer_interval(0, components - 1))
+        self.latents = {"v": Latent(components - 1, Sticks.support)} | ({} if summed else {"c": numbers})
+        self.latents |= {"z": Latent(checks.positive_integer("latent_dim", latent_dim))}
+        self.sticks, self.parts = Sticks(alpha=alpha), NormalComponents(means)
+        self.pixels = Pixels(likelihood, decoder)
+
+    def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
+        """Binds all blocks."""
+        fractions, event = self.latents["v"].event_shape, self.latents["z"].event_shape
+        self.sticks.bind(leaves=leaves, event_shape=fractions)
+        self.parts.bind(leaves=leaves, event_shape=event, components=fractions[0] + 1)
+        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], patch=patch)
+
+    def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """States ``v``, ``c``, ``z`` and ``x``."""
+        log_weights = log_stick_weights(pyro.sample("v", self.sticks()))
+        if "c" in self.latents:
+            z = pyro.sample("z", self.parts(pyro.sample("c", Categorical(logits=log_weights))))
+        else:
+            z = pyro.sample("z", self.parts.mixture(log_weights))
+        return pyro.sample("x", self.pixels(z, mask=mask), obs=x)

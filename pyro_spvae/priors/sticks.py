@@ -1,0 +1,81 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Broken sticks as priors of mixture weights: a Dirichlet process, cut off, or a Dirichlet distribution."""
+
+from __future__ import annotations
+
+import torch
+from pyro.distributions import Beta
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_spvae import checks
+from pyro_spvae.distributions import StickWeights
+from pyro_spvae.priors.prior import Prior
+
+
+class Sticks(Prior):
+    r"""
+    Independent fractions :math:`v_1, .., v_{K-1}` of what is left of a stick, whose K pieces are the weights of a
+    mixture, see :func:`pyro_spvae.distributions.log_stick_weights`.
+
+    With ``alpha0``, :math:`v_k \sim \mathrm{Beta}(1, \alpha_0)`: the weights of a Dirichlet process (Sethuraman 1994),
+    the last of which takes what is left. With ``alpha``, :math:`v_k \sim \mathrm{Beta}(\alpha, (K - k) \alpha)`: those
+    of a symmetric Dirichlet distribution. No parameters.
+
+    :param float alpha0: concentration of the process, 1 by default; the expected number of pieces in use grows with it.
+    :param float alpha: concentration of the Dirichlet distribution, in its place.
+    :raises ValueError: if one is not positive, or both are given.
+    """
+
+    support = constraints.unit_interval
+    _concentrations: Tensor
+
+    def __init__(self, alpha0: float | None = None, alpha: float | None = None) -> None:
+        super().__init__()
+        if alpha0 is not None and alpha is not None:
+            raise ValueError("alpha0 and alpha are both given; give that of a Dirichlet process or of a distribution")
+        for name, value in (("alpha0", alpha0), ("alpha", alpha)):
+            if value is not None and (not checks.is_number(value) or value <= 0):
+                raise ValueError(f"{name} is {value!r}; a positive number is needed")
+        self.alpha0, self.alpha = alpha0, alpha
+
+    def build(self, leaves: int, event_shape: tuple[int, ...]) -> None:
+        """Both concentrations of each fraction, which follow from the options; ``[2, K - 1]``."""
+        count = self._fractions(event_shape)
+        ones = torch.ones(count)
+        if self.alpha is None:
+            both = torch.stack([ones, ones * (1.0 if self.alpha0 is None else self.alpha0)])
+        else:
+            both = self.alpha * torch.stack([ones, torch.arange(count, 0, -1).to(ones)])  # pieces behind each
+        self.register_buffer("_concentrations", both, persistent=False)
+
+    def _fractions(self, event_shape: tuple[int, ...]) -> int:
+        """Number of fractions of a value."""
+        if len(event_shape) != 1:
+            name = type(self).__name__
+            raise ValueError(f"{name} is a prior of vectors, but the latent variable has the shape {list(event_shape)}")
+        return event_shape[0]
+
+    def forward(self) -> TorchDistribution:
+        first, second = self._concentrations
+        return Beta(first, second).to_event(1)
+
+
+class StickBreaking(Sticks):
+    """
+    The weights themselves as the latent variable, on the simplex: the prior of the stick-breaking VAE (Nalisnick and
+    Smith 2017). Options are those of :class:`Sticks`.
+    """
+
+    support = constraints.simplex
+
+    def _fractions(self, event_shape: tuple[int, ...]) -> int:
+        count = super()._fractions(event_shape) - 1
+        if count < 1:
+            raise ValueError("a stick of one piece is given; at least two are needed")
+        return count
+
+    def forward(self) -> TorchDistribution:
+        return StickWeights(super().forward())
