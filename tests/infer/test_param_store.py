@@ -50,12 +50,12 @@ def svi_of(spvae, objective=None):
 
 
 def state(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
+    return {name: value.detach().clone() for name, value in module.named_parameters()}
 
 
 def moved(module, before):
     """Names of the parameters that are others than before."""
-    return [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
+    return [name for name, value in module.named_parameters() if not torch.equal(value, before[name])]
 
 
 @pytest.fixture
