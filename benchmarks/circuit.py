@@ -46,12 +46,14 @@ class RegionLoop:
     def __init__(self, circuit: Circuit, logits: Sequence[Tensor]) -> None:
         self.circuit = circuit
         cells = circuit.num_leaf_regions
-        layers = [cast(SumLayer, layer) for layer in circuit.layers]
-        self.logits = {
-            region: own[place]
-            for layer, own in zip(layers, logits, strict=True)
-            for place, region in enumerate(layer.regions)
-        }
+        self.logits: dict[int, Tensor] = {}
+        self.mixture: Tensor | None = None  # of the root's own sums, where weights are products
+        for layer, own in zip(circuit.layers, logits, strict=True):
+            for place, region in enumerate(cast(SumLayer, layer).regions):
+                if region in self.logits:
+                    self.mixture = own[place]
+                else:
+                    self.logits[region] = own[place]
         self.inner = range(cells, circuit.regions.num_regions)
 
     def __call__(self, leaf: Tensor) -> Tensor:
@@ -67,7 +69,10 @@ class RegionLoop:
             ]
             weights = torch.log_softmax(self.logits[region], dim=-1)  # [sum, product]
             values[region] = torch.logsumexp(torch.cat(products, dim=1).unsqueeze(1) + weights, dim=2)
-        return values[self.circuit.regions.root].squeeze(1)
+        root = values[self.circuit.regions.root]
+        if self.mixture is not None:
+            root = torch.logsumexp(root + torch.log_softmax(self.mixture, dim=-1), dim=1, keepdim=True)
+        return root.squeeze(1)
 
 
 def measure() -> list[dict[str, Any]]:

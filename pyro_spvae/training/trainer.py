@@ -104,7 +104,7 @@ class Trainer:
         self.loggers = loggers
         self.how_to_resume = how_to_resume
         if folder is not None and distributed.is_main():
-            warn_of_script(self.identity.get("architecture"), stacklevel=4)  # where a user calls SPVAE.fit
+            warn_of_script(self.identity.get("architecture"), stacklevel=5)  # where a user calls SPVAE.fit
         _start_from(train, observed, spvae, config.seed)
         objective = build_objective(config) if objective is None else objective
         self.elbo = as_bound(objective)

@@ -223,7 +223,8 @@ class TestEveryCircuit:
             assert not torch.equal(other(leaf), circuit(leaf))
         other.load_state_dict(circuit.state_dict())
         assert torch.equal(other(leaf), circuit(leaf))
-        assert all(parameter.requires_grad for parameter in circuit.state_dict(keep_vars=True).values())
+        state = circuit.state_dict(keep_vars=True)
+        assert state.keys() == {*dict(circuit.named_parameters()), "_extra_state"}, "parameters and their structure"
 
     def test_sum_posterior_is_the_derivative_in_the_log_weights(self, circuit, leaf, monkeypatch):
         free = [weight.detach().requires_grad_() for weight in circuit.log_weights()]

@@ -293,12 +293,12 @@ def test_one_of_several_kinds_of_leaves():
     spvae = small_spvae(leaf=MixedLeaf(parts), guide=MixedGuide(guides))
     x = TestBruteForce.x
     vae, guide = spvae.leaf.subsets[1].program, spvae.leaf_guide.subsets[1].program
+    with torch.no_grad():  # wider than the prior, so that importance weights are bounded
+        guide.z.network.stacks[1].biases[-1].add_(2.0)
     other = spvae.view(x)[:, 1::2]
-    found = spvae.log_likelihood(x, num_samples=20_000)
+    found = spvae.log_likelihood(x, num_samples=50_000)
     leaf = torch.empty(ROWS, spvae.num_leaves)
     leaf[:, 0::2] = parts[0].evidence(spvae.view(x)[:, 0::2]).detach()
-    q = guide.encode(other)
-    draws = q.expand((20_000, ROWS, len(other[0]))).sample()
-    log_weight = vae.prior().log_prob(draws) - q.log_prob(draws) + vae.pixels(draws).log_prob(other)
-    leaf[:, 1::2] = log_weight.logsumexp(0).detach() - math.log(20_000)
-    torch.testing.assert_close(found, spvae.circuit(leaf).detach(), rtol=0, atol=0.1)
+    draws = torch.randn(100_000, ROWS, len(other[0]), 2)
+    leaf[:, 1::2] = vae.pixels(draws).log_prob(other).logsumexp(0).detach() - math.log(100_000)
+    torch.testing.assert_close(found, spvae.circuit(leaf).detach(), rtol=0, atol=0.06)

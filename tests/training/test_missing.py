@@ -135,10 +135,14 @@ class TestFit:
 
     def test_the_range_is_that_of_seen_values(self, tmp_path):
         data = table()
-        fit(self.make(), data, epochs=1, out=tmp_path / "run")
-        values = json.loads((tmp_path / "run" / "data.json").read_text())["values"]
         seen = data.train[:][~data.train[:].isnan()]
-        assert (values["low"], values["high"]) == (float(seen.min()), float(seen.max()))
+        for name, given, ends in (
+            ("rows", (data.train, data.validation), (float(seen.min()), float(seen.max()))),
+            ("data", (data,), (data.values.low, data.values.high)),  # what the data set states
+        ):
+            fit(self.make(), *given, epochs=1, out=tmp_path / name)
+            values = json.loads((tmp_path / name / "data.json").read_text())["values"]
+            assert (values["low"], values["high"]) == ends
 
     def test_rows_that_are_not_finite_are_counted_over_all_of_them(self):
         x = torch.zeros(5000, 4, dtype=torch.float32)
