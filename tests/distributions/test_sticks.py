@@ -7,8 +7,9 @@ from __future__ import annotations
 import pytest
 import torch
 from pyro.distributions import Beta, Dirichlet
+from torch.distributions import kl_divergence
 
-from pyro_spvae.distributions import Kumaraswamy
+from pyro_spvae.distributions import Kumaraswamy, StickWeights, divergence
 from pyro_spvae.distributions.sticks import log_stick_weights, mean_stick_weights, stick_fractions, stick_weights
 
 
@@ -47,3 +48,38 @@ def test_dirichlet_weights_are_made_of_beta_fractions():
     rest = 1 - weights.cumsum(-1)[..., :-2]  # what is left before the second break on
     expected = Dirichlet(torch.full((count,), alpha)).log_prob(weights) + rest.log().sum(-1)
     torch.testing.assert_close(sticks, expected)
+
+
+class TestStickWeights:
+    def test_of_a_dirichlet_distribution(self):
+        """Fractions v_k ~ Beta(alpha, (K - k) alpha) make a symmetric Dirichlet distribution: its density and draws."""
+        alpha, count = 0.7, 4
+        fractions = Beta(torch.full((3,), alpha), alpha * torch.arange(3, 0, -1.0)).to_event(1)
+        law, twin = StickWeights(fractions, validate_args=True), Dirichlet(torch.full((count,), alpha))
+        torch.manual_seed(0)
+        weights = law.sample((50_000,))
+        torch.testing.assert_close(law.log_prob(weights), twin.log_prob(weights), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(law.log_prob(weights.clone()), twin.log_prob(weights), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(law.mean, twin.mean)
+        torch.testing.assert_close(weights.mean(0), twin.mean, rtol=0, atol=5e-3)
+        torch.testing.assert_close(weights.var(0), twin.variance, rtol=0.03, atol=0)
+
+    def test_divergence_is_that_of_the_fractions(self):
+        q = Kumaraswamy(torch.tensor([0.7, 2.0]), torch.tensor([1.5, 0.8])).to_event(1)
+        p = Beta(torch.ones(2), torch.tensor([3.0, 3.0])).to_event(1)
+        found = divergence(StickWeights(q), StickWeights(p), StickWeights(q).sample())
+        torch.manual_seed(0)
+        one = StickWeights(q)
+        weights = one.sample((100_000,))
+        ratio = one.log_prob(weights) - StickWeights(p).log_prob(weights)
+        assert abs(float(found - ratio.mean())) < 4 * float(ratio.std()) / 100_000**0.5
+        assert torch.equal(found, kl_divergence(q, p))
+
+    def test_gradients_and_shapes(self):
+        a = torch.tensor([[0.7, 2.0]] * 5, requires_grad=True)
+        law = StickWeights(Kumaraswamy(a, torch.ones(5, 2)).to_event(1))
+        assert law.has_rsample and law.expand((4, 5)).rsample((3,)).shape == (3, 4, 5, 3)
+        (grad,) = torch.autograd.grad(law.rsample()[:, 0].sum(), a)
+        assert bool((grad[:, 0] != 0).all()) and not law.sample().requires_grad
+        with pytest.raises(ValueError, match=r"^fractions have events of shape \[\]; a vector of them is needed"):
+            StickWeights(Beta(torch.ones(3), torch.ones(3)))

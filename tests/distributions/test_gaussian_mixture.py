@@ -1,0 +1,93 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussian mixtures given data: density, moments, and gradients of draws against quadrature."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+
+from pyro_spvae.distributions import LeafGaussianMixture
+
+
+def parameters(*batch, components=3, size=2):
+    torch.manual_seed(0)
+    loc = torch.randn(*batch, components, size).requires_grad_()
+    raw = (0.3 * torch.randn(*batch, components, size)).requires_grad_()
+    logits = torch.randn(*batch, components).requires_grad_()
+    return loc, raw, logits
+
+
+def law(loc, raw, logits):
+    return LeafGaussianMixture(loc, raw.exp(), logits.log_softmax(-1), validate_args=True)
+
+
+@pytest.mark.parametrize("batch", [(), (4,), (5, 2)])
+def test_density_and_moments_are_torchs(batch):
+    loc, raw, logits = parameters(*batch)
+    p = law(loc, raw, logits)
+    twin = MixtureSameFamily(Categorical(logits=logits), Independent(Normal(loc, raw.exp()), 1))
+    z = p.sample((6,))
+    assert z.shape == (6, *batch, 2) and p.batch_shape == torch.Size(batch) and p.event_shape == (2,)
+    torch.testing.assert_close(p.log_prob(z), twin.log_prob(z))
+    torch.testing.assert_close((p.mean, p.variance), (twin.mean, twin.variance))
+    joint = logits.log_softmax(-1) + Independent(Normal(loc, raw.exp()), 1).log_prob(z.unsqueeze(-2))
+    torch.testing.assert_close(p.log_responsibilities(z), joint - p.log_prob(z).unsqueeze(-1))
+
+
+def test_draws_have_the_moments_and_shares_of_components():
+    loc, raw, logits = parameters()
+    p = law(loc, raw, logits)
+    z = p.rsample((100_000,)).detach()
+    torch.testing.assert_close(z.mean(0), p.mean.detach(), rtol=0, atol=0.02)
+    torch.testing.assert_close(z.var(0), p.variance.detach(), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(p.log_responsibilities(z).exp().mean(0), logits.softmax(-1).detach(), rtol=0, atol=0.01)
+
+
+def test_gradients_of_draws_are_those_of_expectations():
+    """Of a function that both dimensions matter to, in means, deviations and weights; by a fine grid."""
+    own = parameters()
+
+    def function(z):
+        return (z.sin() * z[..., :1].cos()).sum(-1) + z.prod(-1)
+
+    torch.manual_seed(1)
+    found = torch.autograd.grad(function(law(*own).rsample((300_000,))).mean(), own)
+    line = torch.linspace(-9, 9, 901)
+    grid = torch.stack(torch.meshgrid(line, line, indexing="ij"), -1)
+    mean = (law(*own).log_prob(grid).exp() * function(grid)).sum() * float(line[1] - line[0]) ** 2
+    for gradient, exact in zip(found, torch.autograd.grad(mean, own), strict=True):
+        torch.testing.assert_close(gradient, exact, rtol=0.02, atol=0.012)
+
+
+@pytest.mark.parametrize("size", [1, 25])
+def test_one_component_is_a_normal(size):
+    """Then draws are mean plus deviation times noise, so that gradients are 1 and the noise, exactly."""
+    loc, raw = torch.randn(7, 1, size).requires_grad_(), (0.2 * torch.randn(7, 1, size)).requires_grad_()
+    p = LeafGaussianMixture(loc, raw.exp(), torch.zeros(7, 1))
+    z = p.rsample()
+    torch.testing.assert_close(p.log_prob(z), Normal(loc, raw.exp()).log_prob(z.unsqueeze(-2)).sum((-1, -2)))
+    weights = torch.randn(7, size)
+    of_loc, of_raw = torch.autograd.grad((weights * z).sum(), [loc, raw])
+    torch.testing.assert_close(of_loc.squeeze(1), weights)
+    torch.testing.assert_close(of_raw.squeeze(1), weights * (z - loc.squeeze(1)).detach())
+
+
+def test_equal_components_and_far_ones_have_finite_gradients_in_single_precision():
+    for spread in (0.0, 30.0):
+        loc = (spread * torch.randn(50, 4, 25)).float().requires_grad_()
+        logits = torch.randn(50, 4).float().requires_grad_()
+        p = LeafGaussianMixture(loc, torch.full_like(loc, 0.5), logits.log_softmax(-1))
+        z = p.rsample((3,))
+        grads = torch.autograd.grad(z.square().sum() + p.log_prob(z).sum(), [loc, logits])
+        assert all(bool(grad.isfinite().all()) for grad in grads)
+
+
+def test_expands_and_detaches():
+    p = law(*parameters(5, 2))
+    wide = p.expand((3, 5, 2))
+    assert wide.rsample().shape == (3, 5, 2, 2) and wide.loc is p.loc
+    assert not wide.detach().rsample().requires_grad and wide.rsample().requires_grad
+    with pytest.raises(ValueError, match=r"^loc, scale and log_weight have the shapes \[3, 2\], \[3, 2\] and \[2\]"):
+        LeafGaussianMixture(torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(2))
