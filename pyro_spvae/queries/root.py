@@ -99,13 +99,17 @@ class Root(PreparesBatches, PyroModule):
 
         :param Tensor x: rows ``[data, *event_shape]`` of any real type, such as bytes of grey levels; NaN, for entries
             that are missing, stays NaN.
-        :param int seed: of the noise, which is a function of it and of the row's number.
+        :param int seed: of the noise, which is a function of it and of the row's number among ``x``; that of training
+            was drawn anew.
         :returns: rows of the model's type, on its device.
         :raises ValueError: if the model does not know the kind of values that it was trained on, or raw ones are of
             another.
         """
         if self.values is None:
-            raise ValueError("the model does not know what values it is a density of; fit and train say so")
+            raise ValueError(
+                "the model has not been told what values it is a density of: fit, fit_em and train tell it, or set "
+                "spvae.values to a pyro_spvae.data.Values"
+            )
         raw = self.values.raw or self.values
         if not isinstance(x, Tensor) or x.shape[1:] != self.event_shape or not len(x):
             given = f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
@@ -113,7 +117,8 @@ class Root(PreparesBatches, PyroModule):
         x = x.detach()
         fault = raw.fault(x.to(self._reference(x).dtype), ~x.isnan())
         if fault is not None:
-            raise ValueError(f"x {fault}; raw values of this model are {raw}")
+            taken = ", taken as they are" if self.values.raw is None else ""
+            raise ValueError(f"x {fault}; raw values of this model are {raw}{taken}")
         step, holes = preprocessing(self.values.preprocess, raw), bool(x.isnan().any())
         if holes and step is not None and step.whole_rows:
             raise ValueError(f"x holds NaN, but {step.name!r} scales each row by its smallest and largest value")

@@ -103,6 +103,7 @@ class Run:
         if levels != trained:
             raise ValueError(
                 f"data is {data.name}, with {_kind(levels)}; the model of {self.path} was trained on {_kind(trained)}"
+                + (" (store whole numbers as integers)" if levels is None else "")
             )
         return config
 

@@ -129,7 +129,7 @@ class TestPreprocess:
             of("paper").preprocess(x)
 
     def test_needs_values(self):
-        with pytest.raises(ValueError, match="^the model does not know what values it is a density of"):
+        with pytest.raises(ValueError, match="^the model has not been told what values it is a density of"):
             small_spvae(GRID).preprocess(BYTES)
 
 
@@ -176,14 +176,31 @@ class TestKept:
 
     def test_another_fit_learns_another_kind(self):
         spvae = small_spvae(GRID)
-        spvae.values = Values(low=0, high=1)
+        spvae.values = preprocessing("dequantize", Values.grey_levels(256)).values
         x = 5 * torch.randn(12, 1, 4, 4)
-        spvae.fit(x, epochs=1)
-        assert spvae.values.low == float(x.min())
+        with pytest.warns(
+            UserWarning, match="^the model was a density of values from 0 to 1, made of grey levels .* by"
+        ):
+            spvae.fit(x, epochs=1)
+        assert spvae.values.low == float(x.min()) and not spvae.values.bounded
+        spvae.fit(x + 1, epochs=1)  # of which no limits are known
+        data = images(256)
+        spvae.fit(data.preprocessed("dequantize"), epochs=1)
+        with pytest.warns(UserWarning, match="by 'dequantize', and fit makes it one of grey levels 0 to 255; if these"):
+            spvae.fit(data, epochs=1)
         spn = SPN(GRID, likelihood=Bernoulli())
         spn.values = Values.grey_levels(256)
         spn.fit_em((x > 0).to(x.dtype), epochs=2)
         assert (spn.values.low, spn.values.high) == (0, 1)
+
+    def test_rows_of_the_same_kind_stay_it(self):
+        """A model that is trained further on rows that it prepared knows as much of them as before."""
+        spvae = of("dequantize")
+        known = spvae.values
+        spvae.fit(spvae.preprocess(BYTES), epochs=1)
+        assert spvae.values is known
+        with pytest.warns(UserWarning, match="if these rows are raw, give spvae.preprocess"):
+            spvae.fit(BYTES.to(torch.get_default_dtype()), epochs=1)
 
     @pytest.mark.parametrize("values", [3, {}, {"low": 0}, {"low": "0", "high": 1}, {"low": 0, "high": 1, "more": 2}])
     def test_what_is_damaged_is_refused(self, values):
