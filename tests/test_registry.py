@@ -27,12 +27,12 @@ from tests.models import own_parts
 
 KINDS = {
     "root": (Root, ("spvae", "spn")),
-    "leaf": (LeafModel, ("vae", "hvae", "factorized", "mixed")),
-    "guide": (LeafGuide, ("normal", "hierarchical", "mixed", "none")),
-    "prior": (Prior, ("standard-normal", "mixture-of-gaussians", "vamp")),
+    "leaf": (LeafModel, ("vae", "hvae", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
+    "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "mixed", "none")),
+    "prior": (Prior, ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp")),
     "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn")),
-    "block": (Block, ("gaussian", "pixels")),
+    "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels")),
 }
 OWN = "tests.models.own_parts"
 
@@ -81,9 +81,15 @@ class TestParse:
         ("text", "message"),
         [
             ("norml", "guide is 'norml'; did you mean normal?"),
-            ("", "guide is ''; known are normal, hierarchical, mixed, none, or package.module:Class"),
-            ("bernoulli", "guide is 'bernoulli'; known are normal, hierarchical, mixed, none, or package.module:Class"),
-            ("a.b", "guide is 'a.b'; known are normal, hierarchical, mixed, none, or package.module:Class"),
+            ("", "guide is ''; known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class"),
+            (
+                "bernoulli",
+                "guide is 'bernoulli'; known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class",
+            ),
+            (
+                "a.b",
+                "guide is 'a.b'; known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class",
+            ),
             ("a:b:C", "guide is 'a:b:C'; known are"),
             (":C", "guide is ':C'; known are"),
             ("../a:C", "guide is '../a:C'; known are"),

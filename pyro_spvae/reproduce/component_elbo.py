@@ -31,10 +31,10 @@ class Eq1ELBO(ELBO):
     .. math:: \sum_k E[\pi_k] \big(\log p(x \mid z_k) + E_{q_k}[\log p_k(z)]\big)
         - \sum_k D_{KL}(q(v_k) \| p(v_k)) - \log \sum_k \hat\pi_k\, q_k(z_k), \qquad z_k \sim q_k,
 
-    with exact mean weights, weights :math:`\hat\pi` of drawn fractions, and divergences of fractions in closed form. The
-    last term takes every component's density at the component's own draw, which is no entropy of the mixture: the bound
-    is below the one that sums over components (:class:`~pyro_spvae.infer.CircuitELBO` with ``alpha=1``), and that below
-    the mixture's. Averages over ``num_samples`` draws; one in the authors' code.
+    with exact mean weights, weights :math:`\hat\pi` of drawn fractions, and divergences of fractions in closed form.
+    The last term takes every component's density at its own draw, which is no entropy of the mixture: the
+    bound is below the one that sums over components (:class:`~pyro_spvae.infer.CircuitELBO` with ``alpha=1``), and that
+    below the mixture's. Averages over ``num_samples`` draws; one in the authors' code.
 
     :param int num_samples: number of draws, S.
     :raises ValueError: if it is no positive integer; when evaluated, for programs without the sites ``v``, ``c``, ``z``
