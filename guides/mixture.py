@@ -65,6 +65,6 @@ class MixtureGuide(LeafGuide):
         if self.summed:
             pyro.sample("z", self.parts.mixture(parts, log_weights))
             return
-        infer = {"enumerate": "parallel"} if self.enumerate else {}
+        infer: Any = {"enumerate": "parallel"} if self.enumerate else {}
         c = pyro.sample("c", Categorical(logits=log_weights), infer=infer)
         pyro.sample("z", self.parts.join(parts, c))

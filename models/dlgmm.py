@@ -27,12 +27,10 @@ class DLGMM(LeafModel):
     Deep latent Gaussian mixture, :math:`\pi \sim \mathrm{Dir}(\alpha),\ z \sim \sum_k \pi_k N(m_k, I),\ x \sim
     p(x \mid f(z))` for every datum, the weights by fractions ``v`` of a stick.
 
-    Sites: latent ``"v"``, the component ``"c"`` and ``"z"``, and observed ``"x"``; ``"c"`` is summed out of the model
-    with ``summed=True``, for a guide that draws ``"z"`` from the mixture.
+    Sites: latent ``"v"``, the component ``"c"`` and ``"z"``, and observed ``"x"``; ``summed=True`` sums ``"c"`` out.
 
     :param Likelihood likelihood: the distribution of the pixels given the decoder's outputs.
-    :param int latent_dim: size of ``z``; ``components`` is the number of components, K, at least 2.
-    :param float alpha: concentration of the Dirichlet distribution.
+    :param int latent_dim: size of ``z``; ``components``, K, at least 2; ``alpha``: Dirichlet concentration.
     :param Sequence[float] means: :math:`m_k`, the same in every dimension; 0 by default.
     :param Sequence[int] hidden_dims: hidden layers of the default decoder, (32, 32); ``activation`` is ``"softplus"``.
     :param Network decoder: from ``z`` to the likelihood's parameters.
@@ -58,7 +56,7 @@ class DLGMM(LeafModel):
 
     def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
         """Binds all blocks."""
-        fractions, event = self.latents["v"].event_shape, self.latents["z"].event_shape
+        fractions, event = (self.latents[name].event_shape for name in ("v", "z"))
         self.sticks.bind(leaves=leaves, event_shape=fractions)
         self.parts.bind(leaves=leaves, event_shape=event, components=fractions[0] + 1)
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], patch=patch)
@@ -66,8 +64,6 @@ class DLGMM(LeafModel):
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``v``, ``c``, ``z`` and ``x``."""
         log_weights = log_stick_weights(pyro.sample("v", self.sticks()))
-        if "c" in self.latents:
-            z = pyro.sample("z", self.parts(pyro.sample("c", Categorical(logits=log_weights))))
-        else:
-            z = pyro.sample("z", self.parts.mixture(log_weights))
+        c = pyro.sample("c", Categorical(logits=log_weights)) if "c" in self.latents else None
+        z = pyro.sample("z", self.parts.mixture(log_weights) if c is None else self.parts(c))
         return pyro.sample("x", self.pixels(z, mask=mask), obs=x)

@@ -35,6 +35,7 @@ KINDS = {
     "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels")),
 }
 OWN = "tests.models.own_parts"
+KNOWN = "known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,15 +82,9 @@ class TestParse:
         ("text", "message"),
         [
             ("norml", "guide is 'norml'; did you mean normal?"),
-            ("", "guide is ''; known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class"),
-            (
-                "bernoulli",
-                "guide is 'bernoulli'; known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class",
-            ),
-            (
-                "a.b",
-                "guide is 'a.b'; known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class",
-            ),
+            ("", f"guide is ''; {KNOWN}"),
+            ("bernoulli", f"guide is 'bernoulli'; {KNOWN}"),
+            ("a.b", f"guide is 'a.b'; {KNOWN}"),
             ("a:b:C", "guide is 'a:b:C'; known are"),
             (":C", "guide is ':C'; known are"),
             ("../a:C", "guide is '../a:C'; known are"),

@@ -129,4 +129,4 @@ def chosen(values: Tensor, component: Tensor) -> Tensor:
         torch.arange(size, device=values.device).reshape(-1, *[1] * (len(batch) - axis - 1))
         for axis, size in enumerate(batch)
     ]
-    return values[(*places, component)]
+    return values[tuple([*places, component])]

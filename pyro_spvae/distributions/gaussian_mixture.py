@@ -69,7 +69,7 @@ class LeafGaussianMixture(TorchDistribution):
         new: Any = self.__new__(type(self)) if _instance is None else _instance
         new.__dict__.update(self.__dict__)
         new._batch_shape = torch.Size(broadcast_shape(self.batch_shape, tuple(batch_shape)))
-        return new  # type: ignore[no-any-return]
+        return new
 
     def detach(self) -> LeafGaussianMixture:
         """The same distribution with its parameters cut from the graph."""
@@ -150,6 +150,6 @@ class _Implicit(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
         (jacobian,) = ctx.saved_tensors
         return None, -torch.linalg.solve_triangular(jacobian.mT, grad.unsqueeze(-1), upper=True).squeeze(-1), None

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pyro.distributions import Beta
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -29,7 +31,7 @@ class Sticks(Prior):
     :raises ValueError: if one is not positive, or both are given.
     """
 
-    support = constraints.unit_interval
+    support: Any = constraints.unit_interval
     _concentrations: Tensor
 
     def __init__(self, alpha0: float | None = None, alpha: float | None = None) -> None:
