@@ -19,7 +19,14 @@ from pyro_spvae.commands.training import train
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```(?:py|python)\n(.*?)```", README, flags=re.DOTALL)
-SHOWN = ("spvae.sample(16)", "load_data", "class Clusters", "learn_regions(table", "VampPrior(50)")  # in one each
+SHOWN = (
+    "spvae.sample(16)",
+    "load_data",
+    "class Clusters",
+    "learn_regions(table",
+    "VampPrior(50)",
+    "DLGMM",
+)  # in one each
 
 
 @pytest.fixture
@@ -86,6 +93,17 @@ def test_priors_hierarchies_and_autoregressive_leaves(scope):
     for name in ("vae", "mog", "data", "two", "pixel"):
         assert scope[name].log_likelihood(scope["x"][:3], num_samples=5).isfinite().all()
         assert scope[name].sample(2).shape == (2, 1, 8, 8)
+
+
+@shows("DLGMM")
+def test_mixture_posteriors(scope):
+    x = scope["x"]
+    probabilities = scope["mixture"].embed(x).latents["c"]
+    assert probabilities.shape == (50, 1, 3)
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(50, 1))
+    for name in ("mixture", "process", "drawn", "one_pass", "sticks"):
+        assert scope[name].log_likelihood(x[:3], num_samples=5).isfinite().all()
+        assert scope[name].impute(x[:3], x[:3] > 0.5).shape == (1, 3, 1, 8, 8)
 
 
 def test_experiments_exist():
