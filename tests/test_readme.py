@@ -19,14 +19,8 @@ from pyro_spvae.commands.training import train
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```(?:py|python)\n(.*?)```", README, flags=re.DOTALL)
-SHOWN = (
-    "spvae.sample(16)",
-    "load_data",
-    "class Clusters",
-    "learn_regions(table",
-    "VampPrior(50)",
-    "DLGMM",
-)  # in one each
+# in one each
+SHOWN = ("spvae.sample(16)", "load_data", "class Clusters", "learn_regions(table", "VampPrior(50)", "DLGMM")
 
 
 @pytest.fixture
