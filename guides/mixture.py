@@ -28,35 +28,35 @@ class MixtureGuide(LeafGuide):
     The component ``"c"`` is summed over (K decoder passes), or drawn with ``enumerate=False``. Of a leaf that has
     summed it out, ``z`` is drawn from the mixture, with implicit gradients.
 
-    :param Sequence[int] hidden_dims: hidden layers of the default networks, (32, 32); ``activation``: ``"softplus"``.
-    :param str scale: of the components, see :func:`pyro_spvae.blocks.positive_scale`; ``min_scale`` is the smallest.
-    :param bool enumerate: whether ``"c"`` is summed over.
-    :param Network encoder: from features to means and scales; ``sticks`` to the parameters of the fractions.
-    :raises ValueError: for options out of range, or if all networks and options of the default ones are given.
+    :param Sequence[int] hidden_dims: hidden layers of the default encoder, (32, 32); ``activation``: ``"softplus"``.
+    :param str scale: of components, see :func:`~pyro_spvae.blocks.positive_scale`; ``enumerate``: sum over ``"c"``.
+    :param Network encoder: from features to the parameters of all fractions and components.
+    :raises ValueError: for options out of range, or if both an encoder and options of the default one are given.
     """
 
     def __init__(
         self, hidden_dims: Sequence[int] | None = None, activation: str | None = None, scale: str = "softplus",
         min_scale: float | None = None, enumerate: bool = True, encoder: Network | None = None,
-        sticks: Network | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        given, options = {"encoder": encoder, "sticks": sticks}, {"hidden_dims": hidden_dims, "activation": activation}
-        encoder, sticks = networks_or_defaults(given, options, shared=True)
+        options = {"hidden_dims": hidden_dims, "activation": activation}
+        (self.encoder,) = networks_or_defaults({"encoder": encoder}, options, shared=True)
         self.enumerate = checks.boolean("enumerate", enumerate)
-        self.fractions, self.parts = Kumaraswamy(sticks), Components(encoder, scale, min_scale)
+        self.fractions, self.parts = Kumaraswamy(), Components(None, scale, min_scale)
 
     def build(self, leaves: int, pixels: int, latents: Mapping[str, Latent], patch: Any = None) -> None:
-        """Binds both networks."""
+        """Binds encoder and blocks."""
         self.summed = "c" not in latents
-        fractions, *_, event = self.shape_of(latents, *(("v", "z") if self.summed else ("v", "c", "z")))
-        seen = {"leaves": leaves, "inputs": pixels, "input_shape": patch}
-        self.fractions.bind(event_shape=fractions, **seen)
-        self.parts.bind(event_shape=event, components=fractions[0] + 1, **seen)
+        (sticks,), *_, event = self.shape_of(latents, *(("v", "z") if self.summed else ("v", "c", "z")))
+        size = (sticks + 1) * event[0]
+        self.encoder.bind(leaves=leaves, inputs=pixels, outputs=(sticks, sticks, size, size), input_shape=patch)
+        self.fractions.bind(leaves=leaves, event_shape=(sticks,))
+        self.parts.bind(leaves=leaves, event_shape=event, components=sticks + 1)
 
     def encode(self, x: Tensor) -> Any:
         """The fractions' distribution, and means and deviations of all components."""
-        return self.fractions(x), self.parts.embed(x)
+        a, b, *parts = self.encoder(x)
+        return self.fractions(a, b), self.parts.embed(*parts)
 
     def forward(self, encoding: Any) -> None:
         """States ``v``, ``c`` and ``z``."""

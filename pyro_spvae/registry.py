@@ -87,7 +87,7 @@ _CLASSES = {
 _OF_OPTIONS = {
     "prior": "prior",
     "likelihood": "likelihood",
-    **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first", "sticks"), "network"),
+    **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first"), "network"),
 }
 
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")

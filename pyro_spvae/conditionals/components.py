@@ -22,7 +22,8 @@ class Components(Block):
     r"""
     K diagonal Gaussians :math:`N(\mu_k(h), \mathrm{diag}\, \sigma_k(h)^2)` by a network of the inputs.
 
-    :param Network network: from the inputs to all means and unconstrained scales.
+    :param Network network: from the inputs to all means and unconstrained scales; without one, the inputs are a
+        network's outputs.
     :param str scale: how standard deviations are parameterised, see :func:`pyro_spvae.blocks.positive_scale`.
     :param float min_scale: smallest standard deviation; 1e-3 by default for ``"softplus"``, else none.
     :raises ValueError: for options out of range.
@@ -30,15 +31,21 @@ class Components(Block):
 
     support = constraints.real
 
-    def __init__(self, network: Network, scale: str = "softplus", min_scale: float | None = None) -> None:
+    def __init__(self, network: Network | None = None, scale: str = "softplus", min_scale: float | None = None) -> None:
         super().__init__()
-        checks.instance("network", network, Network)
+        if network is not None:
+            checks.instance("network", network, Network)
         self.network = network
         self.scale = scale
         self.min_scale = check_scale(scale, min_scale)
 
     def build(
-        self, leaves: int, inputs: int | tuple[int, ...], event_shape: tuple[int, ...], components: int, **shapes: Any
+        self,
+        leaves: int,
+        event_shape: tuple[int, ...],
+        components: int,
+        inputs: int | tuple[int, ...] = (),
+        **shapes: Any,
     ) -> None:
         """
         Binds the network.
@@ -49,11 +56,13 @@ class Components(Block):
         :param shapes: ``input_shape``, handed on to the network.
         """
         size = components * event_shape[0]
-        self.network.bind(leaves=leaves, inputs=inputs, outputs=(size, size), **shapes)
+        if self.network is not None:
+            self.network.bind(leaves=leaves, inputs=inputs, outputs=(size, size), **shapes)
 
     def embed(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         """All means and standard deviations given the inputs, ``[.., leaf, component, value]``."""
-        loc, raw = (output.unflatten(-1, (self.sizes["components"], -1)) for output in self.network(*inputs))
+        outputs = inputs if self.network is None else self.network(*inputs)
+        loc, raw = (output.unflatten(-1, (self.sizes["components"], -1)) for output in outputs)
         return loc, positive_scale(raw, self.scale, self.min_scale)
 
     def join(self, embedded: tuple[Tensor, Tensor], component: Tensor) -> LeafNormal:

@@ -26,17 +26,20 @@ class Kumaraswamy(Block):
     A network's output :math:`o` means :math:`\exp(4 \tanh(o / 4))`, between 0.018 and 55, and 1 for 0, where the
     distribution is uniform.
 
-    :param Network network: from the inputs to both parameters.
+    :param Network network: from the inputs to both parameters; without one, the inputs are a network's outputs.
     """
 
     support = constraints.unit_interval
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network | None = None) -> None:
         super().__init__()
-        checks.instance("network", network, Network)
+        if network is not None:
+            checks.instance("network", network, Network)
         self.network = network
 
-    def build(self, leaves: int, inputs: int | tuple[int, ...], event_shape: tuple[int, ...], **shapes: Any) -> None:
+    def build(
+        self, leaves: int, event_shape: tuple[int, ...], inputs: int | tuple[int, ...] = (), **shapes: Any
+    ) -> None:
         """
         Binds the network.
 
@@ -45,14 +48,15 @@ class Kumaraswamy(Block):
         :param shapes: ``input_shape``, handed on to the network.
         """
         (count,) = event_shape
-        self.network.bind(leaves=leaves, inputs=inputs, outputs=(count, count), **shapes)
+        if self.network is not None:
+            self.network.bind(leaves=leaves, inputs=inputs, outputs=(count, count), **shapes)
 
     def forward(self, *inputs: Tensor) -> TorchDistribution:
         """
         :param Tensor inputs: ``[.., leaf, in]`` each.
         :returns: batch ``[.., leaf]``, event ``[fraction]``.
         """
-        a, b = (positive(raw) for raw in self.network(*inputs))
+        a, b = (positive(raw) for raw in (inputs if self.network is None else self.network(*inputs)))
         return dist.Kumaraswamy(a, b).to_event(1)
 
 
