@@ -44,8 +44,8 @@ prior's density is a sum over a tensor of all differences.
 
 ## Mixture and stick-breaking posteriors
 
-The sizes of the DLGMM paper for MNIST, 784 pixels, 500 hidden units, 25 latent variables. Components that are summed over
-are decoded in one batched pass; a mixture is drawn from, with implicit gradients, and decoded once.
+The sizes of the DLGMM paper for MNIST, 784 pixels, 500 hidden units, 25 latent variables. Components that are summed
+over are decoded in one batched pass; a mixture is drawn from, with implicit gradients, and decoded once.
 
 {mixtures}
 
