@@ -118,11 +118,13 @@ class NormalComponents(Block):
         """
         :param Tensor component: numbers ``[.., leaf]``.
         """
-        loc = self._loc[component]
+        loc = self._loc[0] if self.means is None else self._loc[component]
         return LeafNormal(loc, torch.full_like(loc[..., :1], self.scale).expand_as(loc))
 
-    def mixture(self, log_weight: Tensor) -> LeafGaussianMixture:
-        """The mixture given logarithms of weights ``[.., leaf, component]``."""
+    def mixture(self, log_weight: Tensor) -> LeafGaussianMixture | LeafNormal:
+        """The mixture given logarithms of weights ``[.., leaf, component]``; of equal components one of them."""
+        if self.means is None:
+            return self(log_weight)
         return LeafGaussianMixture(self._loc, torch.full_like(self._loc, self.scale), log_weight)
 
 

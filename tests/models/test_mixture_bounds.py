@@ -86,6 +86,20 @@ def test_importance_weights_find_the_evidence(x, kind, options, summed):
     torch.testing.assert_close(found, evidence(spvae, x), rtol=0, atol=0.02)
 
 
+@pytest.mark.parametrize("summed", [False, True])
+def test_equal_components_are_one(x, summed):
+    """Whether their means are left out or all 0."""
+    bounds = []
+    for means in (None, (0, 0, 0)):
+        torch.manual_seed(3)
+        leaf = DLGMM(Bernoulli(), 1, 3, means=means, summed=summed, hidden_dims=(4,))
+        spvae = SPVAE(whole(2), 1, leaf=leaf, guide=MixtureGuide((4,)))
+        moved_from_start(spvae)
+        pyro.set_rng_seed(0)
+        bounds.append(CircuitELBO(5).bound(spvae.model, spvae.guide, x))
+    torch.testing.assert_close(*bounds)
+
+
 def test_the_papers_bound_term_by_term(x):
     """For one datum and draw, by loops over the components."""
     spvae = make()
