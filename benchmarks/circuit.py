@@ -10,7 +10,6 @@ rounds is given. Run ``python -m benchmarks.circuit``.
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, cast
@@ -18,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from benchmarks.turns import in_turns
 from pyro_spvae.circuits import Circuit, poon_domingos
 from pyro_spvae.circuits.layer import SumLayer
 
@@ -105,12 +105,7 @@ def _measure_case(side: int, units: int, rounds: int, limit: float | None) -> li
             logits = [cast(SumLayer, layer).logits for layer in circuit.layers]
             weights[LOOP] = circuit.num_weights
             contenders[LOOP] = partial(_step, circuit, RegionLoop(circuit, logits), leaf)
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, step in contenders.items():
-            start = time.process_time()
-            step()
-            times[name].append(1000 * (time.process_time() - start))
+    times = in_turns(contenders, rounds)
     medians = {name: statistics.median(taken) for name, taken in times.items()}
     return [
         {

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.step import paper_model
+from benchmarks.turns import in_turns
 from benchmarks.twin import Twin
 
 IMAGES, SAMPLES, ROUNDS = 4, 5000, 5
@@ -113,17 +113,12 @@ def _compare(chunk: int) -> dict[str, Any]:
     if not torch.allclose(ours, theirs, atol=15.0):  # of about -720; two runs of either differ by 5
         raise RuntimeError(f"ours are {ours.tolist()} nats, the published protocol's {theirs.tolist()}")
     timed: dict[str, Callable[[], object]] = {**contenders, "floor": floor.run}
-    times: dict[str, list[float]] = {name: [] for name in timed}
-    for _ in range(ROUNDS):
-        for name, run in timed.items():
-            start = time.process_time()
-            run()
-            times[name].append(time.process_time() - start)
+    times = in_turns(timed, ROUNDS)
     ratios = {
         f"over {name}": statistics.median(b / a for a, b in zip(times["ours"], times[name], strict=True))
         for name in ("floor", "published")
     }
-    speeds = {name: IMAGES / statistics.median(taken) for name, taken in times.items()}
+    speeds = {name: 1000 * IMAGES / statistics.median(taken) for name, taken in times.items()}
     return {"chunk": chunk, **speeds, **ratios}
 
 

@@ -9,12 +9,13 @@ Contenders take turns in one process on one thread. Run ``python -m benchmarks.m
 from __future__ import annotations
 
 import statistics
-import time
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks.step import Lean
+from benchmarks.turns import in_turns
 from pyro_spvae import whole
 from pyro_spvae.guides import LeafGuide, MixtureGuide, NormalGuide, StickGuide
 from pyro_spvae.leaves import LeafModel
@@ -59,17 +60,11 @@ def measure() -> list[dict[str, Any]]:
         torch.manual_seed(0)
         made = contenders()
         with Lean():
-            trainers = {
-                name: Trainer(SPVAE(whole((28, 28)), 1, leaf=leaf, guide=guide), x, x, FitConfig(particles=1))
-                for name, (leaf, guide, _) in made.items()
-            }
-            times: dict[str, list[float]] = {name: [] for name in trainers}
-            for round_ in range(WARM_UP + ROUNDS):
-                for name, trainer in trainers.items():
-                    start = time.process_time()
-                    trainer.train_step(x)
-                    if round_ >= WARM_UP:
-                        times[name].append(1000 * (time.process_time() - start))
+            steps = {}
+            for name, (leaf, guide, _) in made.items():
+                spvae = SPVAE(whole((28, 28)), 1, leaf=leaf, guide=guide)
+                steps[name] = partial(Trainer(spvae, x, x, FitConfig(particles=1)).train_step, x)
+            times = in_turns(steps, ROUNDS, WARM_UP)
         return [
             {
                 "contender": name,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.step import Lean
+from benchmarks.turns import in_turns
 from benchmarks.vamp_twin import VampTwin
 from pyro_spvae import whole
 from pyro_spvae.guides import NormalGuide
@@ -65,13 +65,7 @@ def measure() -> list[dict[str, Any]]:
                 OURS: lambda: trainer.train_step(x),
                 USUAL: _step(VampTwin(paper_vae(), dense=True), x),
             }
-            times: dict[str, list[float]] = {name: [] for name in steps}
-            for round_ in range(WARM_UP + ROUNDS):
-                for name, step in steps.items():
-                    start = time.process_time()
-                    step()
-                    if round_ >= WARM_UP:
-                        times[name].append(1000 * (time.process_time() - start))
+            times = in_turns(steps, ROUNDS, WARM_UP)
             return [
                 {
                     "contender": name,
@@ -135,16 +129,11 @@ def measure_evaluation() -> dict[str, float]:
             ours, theirs = (run() for run in contenders.values())
             if not torch.allclose(ours, theirs, atol=15.0):  # of about -580; two runs of either differ by 5
                 raise RuntimeError(f"ours are {ours.tolist()} nats, the published protocol's {theirs.tolist()}")
-            taken: dict[str, list[float]] = {name: [] for name in contenders}
-            for _ in range(3):
-                for name, run in contenders.items():
-                    start = time.process_time()
-                    run()
-                    taken[name].append((time.process_time() - start) / IMAGES)
+            taken = in_turns(contenders, 3)
     finally:
         torch.set_num_threads(threads)
     ratio = statistics.median(a / b for a, b in zip(taken["published"], taken["ours"], strict=True))
-    return {name: statistics.median(values) for name, values in taken.items()} | {"ratio": ratio}
+    return {name: statistics.median(values) / 1000 / IMAGES for name, values in taken.items()} | {"ratio": ratio}
 
 
 def _published(twin: VampTwin, x: Tensor) -> Tensor:
