@@ -13,7 +13,6 @@ from tqdm.auto import tqdm
 
 from pyro_spvae import checks
 from pyro_spvae.circuits import Circuit, RegionGraph
-from pyro_spvae.data import Values
 from pyro_spvae.infer.em import ExpectedStatistics
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.likelihoods import Bernoulli, Likelihood
@@ -185,7 +184,7 @@ class SPN(SPVAE):
         if not checks.is_real(tolerance) or math.isnan(tolerance):
             raise ValueError(f"tolerance is {tolerance!r}; a number is needed")
         check_shapes(self.event_shape, self._reference(x), x, observed)
-        self.values = Values.occurring([x if observed is None else x[observed.expand(x.shape)]])
+        self.trained_on(None, lambda: [x if observed is None else x[observed.expand(x.shape)]], stacklevel=2)
         history: list[float] = []
         with tqdm(total=epochs, unit="epoch", desc="EM", disable=not progress) as bar:
             for _ in range(epochs):

@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -92,6 +93,27 @@ class Root(PreparesBatches, PyroModule):
         """
         values = self.values if as_trained else None
         return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True, values)
+
+    def trained_on(self, values: Values | None, seen: Callable[[], Iterable[Tensor]], stacklevel: int) -> Values:
+        """
+        Sets :attr:`values` to what training makes the model a density of: the kind that is known of the data; else that
+        of the model, if it has limits and the data are of it; else their range. Warns if a kind with limits is left.
+
+        :param Values values: the kind, or ``None`` if nothing is known of it.
+        :param callable seen: gives the values that are seen, a part at a time.
+        :param int stacklevel: as of :func:`warnings.warn`.
+        """
+        before = self.values if self.values is not None and self.values.bounded else None
+        if values is None and before is not None and all(before.fault(x) is None for x in seen() if x.numel()):
+            return before
+        self.values = found = Values.occurring(seen()) if values is None else values
+        if before is not None and (before, before.preprocess) != (found, found.preprocess):
+            warnings.warn(
+                f"the model was a density of {before}, and training makes it one of {found}; if these rows are raw, "
+                "give spvae.preprocess(x)",
+                stacklevel=stacklevel + 1,
+            )
+        return found
 
     def preprocess(self, x: Tensor, seed: int = 0) -> Tensor:
         """

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -89,7 +89,10 @@ def fit(
             _check(spvae, rows, mask)
     own = own.of_model(spvae)
     check_objective(config, spvae, x, own.objective)
-    spvae.values = values = _told(spvae.values, values or _values(x, observed, spvae.values))
+    if isinstance(x, Rows) and x.preprocessing is not None:
+        values = x.preprocessing.values
+    parts = partial(_seen, x, observed)
+    values = spvae.trained_on(values, parts, stacklevel=3)  # where a user calls SPVAE.fit
     if observed is not None:
         observed = observed.expand(x.shape)
     if validation_observed is not None and validation is not None:
@@ -163,29 +166,9 @@ def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None
         )
 
 
-def _told(before: Values | None, values: Values) -> Values:
-    """The values, with a warning if a model was a density of another kind whose limits are known."""
-    alike = before is None or not before.bounded or (before, before.preprocess) == (values, values.preprocess)
-    if not alike:
-        warnings.warn(
-            f"the model was a density of {before}, and fit makes it one of {values}; if these rows are raw, give "
-            "spvae.preprocess(x)",
-            stacklevel=4,  # where a user calls SPVAE.fit
-        )
-    return values
-
-
-def _values(x: Tensor | Rows, observed: Tensor | None, known: Values | None) -> Values:
-    """
-    What is known of values: how rows are preprocessed; else the kind of the model, if they are of it and it has limits;
-    else the range of those that are seen.
-    """
-    if isinstance(x, Rows) and x.preprocessing is not None:
-        return x.preprocessing.values
-    if known is not None and known.bounded:
-        if all(known.fault(block, mask) is None for block, mask in _blocks(x, observed)):
-            return known
-    return Values.occurring(block if mask is None else block[mask] for block, mask in _blocks(x, observed))
+def _seen(rows: Tensor | Rows, observed: Tensor | None) -> Iterator[Tensor]:
+    """Values that are seen, a part at a time."""
+    return (block if mask is None else block[mask] for block, mask in _blocks(rows, observed))
 
 
 def _blocks(rows: Tensor | Rows, observed: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:

@@ -186,21 +186,29 @@ class TestKept:
         spvae.fit(x + 1, epochs=1)  # of which no limits are known
         data = images(256)
         spvae.fit(data.preprocessed("dequantize"), epochs=1)
-        with pytest.warns(UserWarning, match="by 'dequantize', and fit makes it one of grey levels 0 to 255; if these"):
+        with pytest.warns(
+            UserWarning, match="by 'dequantize', and training makes it one of grey levels 0 to 255; if these"
+        ):
             spvae.fit(data, epochs=1)
         spn = SPN(GRID, likelihood=Bernoulli())
         spn.values = Values.grey_levels(256)
         spn.fit_em((x > 0).to(x.dtype), epochs=2)
-        assert (spn.values.low, spn.values.high) == (0, 1)
+        assert spn.values.levels == 256, "of which 0 and 1 are"
+        spn = of("dequantize")
+        with pytest.warns(UserWarning, match="and training makes it one of values from .*; if") as said:
+            spn.fit_em(BYTES.to(torch.get_default_dtype()), epochs=2)
+        assert not spn.values.bounded and said[0].filename == __file__
 
     def test_rows_of_the_same_kind_stay_it(self):
         """A model that is trained further on rows that it prepared knows as much of them as before."""
         spvae = of("dequantize")
         known = spvae.values
         spvae.fit(spvae.preprocess(BYTES), epochs=1)
+        spvae.fit_em(spvae.preprocess(BYTES), epochs=2)
         assert spvae.values is known
-        with pytest.warns(UserWarning, match="if these rows are raw, give spvae.preprocess"):
+        with pytest.warns(UserWarning, match="if these rows are raw, give spvae.preprocess") as said:
             spvae.fit(BYTES.to(torch.get_default_dtype()), epochs=1)
+        assert said[0].filename == __file__
 
     @pytest.mark.parametrize("values", [3, {}, {"low": 0}, {"low": "0", "high": 1}, {"low": 0, "high": 1, "more": 2}])
     def test_what_is_damaged_is_refused(self, values):
