@@ -35,9 +35,9 @@ def image_grid(
     height, width = images.shape[-2:]
     if columns is None:
         columns = min(len(images), max(1, round(math.sqrt(len(images) * height / width))))
-    mosaic = _mosaic(images, columns, low, high)
-    figure = new_figure(4.0, 4.0 * mosaic.size(0) / mosaic.size(1) + (0.3 if title else 0))
-    show_pixels(figure.add_subplot(), mosaic.numpy(), title)
+    pixels = mosaic(images, columns, low, high)
+    figure = new_figure(4.0, 4.0 * pixels.size(0) / pixels.size(1) + (0.3 if title else 0))
+    show_pixels(figure.add_subplot(), pixels.numpy(), title)
     return figure
 
 
@@ -53,12 +53,12 @@ def image_rows(
     :param dict seen: label to ``bool [N, C, H, W]``: pixels none of whose channels is seen get a colour of their own.
     """
     seen = seen or {}
-    mosaics = {label: _mosaic(images, len(images), low, high, seen.get(label)) for label, images in rows.items()}
-    widest = max(mosaic.size(1) / mosaic.size(0) for mosaic in mosaics.values())
+    mosaics = {label: mosaic(images, len(images), low, high, seen.get(label)) for label, images in rows.items()}
+    widest = max(pixels.size(1) / pixels.size(0) for pixels in mosaics.values())
     width = max(4.0, min(10.0, 0.55 * widest))
     figure = new_figure(width, len(rows) * (max(0.3, min(4.0, width / widest)) + 0.35))
-    for place, (label, mosaic) in enumerate(mosaics.items(), start=1):
-        show_pixels(figure.add_subplot(len(rows), 1, place), mosaic.numpy(), label)
+    for place, (label, pixels) in enumerate(mosaics.items(), start=1):
+        show_pixels(figure.add_subplot(len(rows), 1, place), pixels.numpy(), label)
     return figure
 
 
@@ -98,7 +98,7 @@ def tiled(
     return figure
 
 
-def _mosaic(images: Tensor, columns: int, low: float, high: float, seen: Tensor | None = None) -> Tensor:
+def mosaic(images: Tensor, columns: int, low: float = 0.0, high: float = 1.0, seen: Tensor | None = None) -> Tensor:
     """``[N, C, H, W]`` to ``[height, width, 3]`` with lines between images, in a colour that grey images lack."""
     images = _colours(images, low, high, seen)
     count, _, height, width = images.shape

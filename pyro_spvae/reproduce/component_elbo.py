@@ -7,23 +7,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pyro
+import torch
 from pyro import poutine
-from pyro.infer import ELBO
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_spvae import checks
 from pyro_spvae.distributions import log_stick_weights, mean_stick_weights
-from pyro_spvae.infer import collapse_tree
+from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.infer.enumerated import enumerate_guide
-from pyro_spvae.infer.site import PARTICLE_PLATE
+from pyro_spvae.infer.prepared import prepared
 
-_NESTING = 3  # plates of particles, data and leaves
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
 
-class Eq1ELBO(ELBO):
+class Eq1ELBO(CircuitELBO):
     r"""
     Eq. (1) of Nalisnick, Hertel and Smyth 2016, for a single leaf :class:`~pyro_spvae.models.DLGMM` or
     :class:`~pyro_spvae.models.DLDPMM` with a :class:`~pyro_spvae.guides.MixtureGuide` that enumerates,
@@ -42,47 +40,42 @@ class Eq1ELBO(ELBO):
     """
 
     def __init__(self, num_samples: int = 1) -> None:
-        super().__init__(num_particles=checks.positive_integer("num_samples", num_samples), max_plate_nesting=_NESTING)
+        super().__init__(checks.positive_integer("num_samples", num_samples), alpha=1.0, kl="analytic")
+
+    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
+        """The negative bound, summed over data, as a number."""
+        return -float(self.bound(model, guide, *args, **kwargs).sum())
 
     def bound(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """
-        :returns: nats, ``[data]``.
+        :returns: nats, ``[data]``, without gradient.
         """
-        model_trace, guide_trace = self._get_trace(model, guide, args, kwargs)
+        with torch.no_grad():
+            return self._per_datum(model, guide, *args, **kwargs)
+
+    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        """The negative bound, summed over data, with its gradient."""
+        return -self._per_datum(model, guide, *args, **kwargs).sum()
+
+    def _per_datum(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
+        args, kwargs = prepared(model, guide, args, kwargs)
+        plate, nesting = self._vectorized_num_particles, self.max_plate_nesting
+        guide_trace: Any = poutine.trace(enumerate_guide(plate(guide), nesting)).get_trace(*args, **kwargs)
         if not {"v", "c", "z"} <= guide_trace.nodes.keys():
             raise ValueError("Eq1ELBO is of programs with the sites v, c and z; give a DLGMM that does not sum c out")
+        model_trace: Any = self._replay(plate(model), guide_trace, args, kwargs)
         v, z = (guide_trace.nodes[name] for name in ("v", "z"))
         prior, x = (model_trace.nodes[name] for name in ("z", "x"))
         if x["fn"].batch_shape[-1] != 1:
             raise ValueError(f"Eq1ELBO is of a single leaf, but there are {x['fn'].batch_shape[-1]}")
-        mean = mean_stick_weights(v["fn"].mean).movedim(-1, 0)  # [K, S, B, 1]
+        mean = mean_stick_weights(v["fn"].mean).movedim(-1, 0)  # [K, (S), B, 1]
         drawn = log_stick_weights(v["value"]).movedim(-1, 0)
+        if self.num_particles > 1 and mean.dim() < drawn.dim():
+            mean = mean.unsqueeze(1)
         q, p = z["fn"], prior["fn"]
         standard = ((q.loc - p.loc).square() + q.scale.square()) / p.scale.square()
         cross = -(0.5 * standard + p.scale.log() + _HALF_LOG_TWO_PI).sum(-1)
         fit = (mean * (x["fn"].log_prob(x["value"]) + cross)).sum(0)
         entropy = -(drawn + q.log_prob(z["value"])).logsumexp(0)
-        total = fit - kl_divergence(v["fn"], model_trace.nodes["v"]["fn"]) + entropy  # [S, B, 1]
-        return total.mean(0).squeeze(-1)
-
-    def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound, summed over data."""
-        return -self.bound(model, guide, *args, **kwargs).sum()
-
-    def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """The same as a number."""
-        return float(self.differentiable_loss(model, guide, *args, **kwargs).detach())
-
-    def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
-        """The same, with gradients left in the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        loss.backward()
-        return float(loss.detach())
-
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        guide_trace: Any = poutine.trace(enumerate_guide(self._plated(guide), _NESTING)).get_trace(*args, **kwargs)
-        model = collapse_tree(poutine.replay(self._plated(model), trace=guide_trace))
-        return poutine.trace(model).get_trace(*args, **kwargs), guide_trace
-
-    def _plated(self, program: Any) -> Any:
-        return pyro.plate(PARTICLE_PLATE, self.num_particles, dim=-_NESTING)(program)
+        total = fit - kl_divergence(v["fn"], model_trace.nodes["v"]["fn"]) + entropy  # [(S), B, 1]
+        return total.squeeze(-1) if self.num_particles == 1 else total.mean(0).squeeze(-1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_spvae.reproduce.published import TABLE_1, VAMP, Cell, figure_2
+from pyro_spvae.reproduce.published import MIXTURES, TABLE_1, VAMP, Cell, figure_2
 from pyro_spvae.reproduce.run import RECORD
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.run_folder import RunFolder
@@ -60,6 +60,9 @@ class Finished:
         if self.table == "vampprior":
             value = VAMP.get(tuple(self.experiment[name] for name in ("data", "model", "prior")))
             return None if value is None or self.experiment["components"] is not None else f"{value:.2f}"
+        if self.table == "dlgmm":
+            comparable = self.experiment["data"] != "omniglot_burda" and self.experiment["prior"] == "zero"
+            return f"{MIXTURES[self.experiment['model']]:.2f}" if comparable else None
         return None if self.published is None else f"{self.published.log_likelihood:.1f}"
 
     @property

@@ -40,6 +40,7 @@ class PosterExperiment:
             raise ValueError(f"model is {self.model!r}; known are {', '.join(MODELS)}")
 
     table: ClassVar[str] = "poster"
+    objective: ClassVar[None] = None
 
     @property
     def name(self) -> str:

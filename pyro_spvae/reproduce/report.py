@@ -12,6 +12,7 @@ from typing import Any
 from pyro_spvae.checkpoint import atomic_write
 from pyro_spvae.reproduce.figures import draw_figures
 from pyro_spvae.reproduce.finished import Finished, finished
+from pyro_spvae.reproduce.mixture_report import mixture_lines, mixture_table
 from pyro_spvae.reproduce.vamp_report import vamp_lines, vamp_table
 from pyro_spvae.training.config import read_json
 
@@ -35,6 +36,8 @@ def beside_paper(path: Path) -> Iterator[str]:
     ]
     if run.table == "vampprior":
         rows += vamp_lines(results)
+    if run.table == "dlgmm":
+        rows += mixture_lines(run)
     if _in_bits(run) and results["bits_per_dim"] is not None:
         rows.append(("bits/dim", f"{results['bits_per_dim']:.3f}", None))
     for name, ours, theirs in rows:
@@ -78,8 +81,9 @@ def _sections(runs: list[Finished]) -> Iterator[tuple[str, list[str]]]:
         "spvae-figure3": "SPVAE, Figure 3: latent spaces",
         "poster": "Poster: binary MNIST, nats an image",
         "vampprior": "VampPrior: test log-likelihood, nats an image; of Frey Faces and Histopathology bits a pixel",
+        "dlgmm": "DLGMM: test log-likelihood, nats an image, and test error of nearest neighbours on latent draws",
     }
-    tables_of = {"spvae-figure2": _figure_2, "vampprior": vamp_table}
+    tables_of = {"spvae-figure2": _figure_2, "vampprior": vamp_table, "dlgmm": mixture_table}
     for table, title in tables.items():
         chosen = points_of_figure_2(runs) if table == "spvae-figure2" else [run for run in runs if run.table == table]
         if chosen:

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from pyro.infer import ELBO
+
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import plan, resume, train
@@ -31,6 +33,10 @@ class Runnable(Protocol):
     def name(self) -> str: ...
 
     def configuration(self, data_dir: str | None = None, device: str = "auto") -> TrainConfig: ...
+
+    @property
+    def objective(self) -> ELBO | None:
+        """In the place of the one that the configuration names."""
 
 
 def run(
@@ -66,10 +72,10 @@ def run(
         if folder.is_finished:
             report(f"finished    before, in {path}; train it again by --overwrite")
         else:
-            resume(path, progress=progress, report=report, download=download)
+            resume(path, progress=progress, report=report, download=download, objective=experiment.objective)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-        train(config, path, progress, report, download, overwrite)
+        train(config, path, progress, report, download, overwrite, experiment.objective)
     folder.write_json(
         RECORD,
         {

@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pyro_spvae.reproduce.published import FIGURE_2_SIZES, TABLE_1, Pixels, SpvaeData, SpvaeModel
 from pyro_spvae.training.config import TrainConfig
@@ -116,6 +116,8 @@ class Experiment:
             "device": device,
         }
         return TrainConfig(**(values | self._structure() | self._networks() | self._training()))
+
+    objective: ClassVar[None] = None
 
     @property
     def table(self) -> str:

@@ -93,6 +93,7 @@ class VampExperiment:
             raise ValueError(f"data is {self.data!r}, but the model is 'spvae'; accepted is mnist")
 
     table: ClassVar[str] = "vampprior"
+    objective: ClassVar[None] = None
 
     @property
     def name(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.infer import ELBO
 
 from pyro_spvae import distributed
 from pyro_spvae.data import DATA_SETS, DataSet
@@ -20,6 +21,7 @@ from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.objective import check_objective
+from pyro_spvae.training.own_objects import OwnObjects
 
 _LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
 
@@ -32,6 +34,7 @@ class Job:
     :ivar DataSet data: the data as they are modelled.
     :ivar SPVAE spvae: a new model, on its device.
     :ivar dict record: content of ``data.json``.
+    :ivar ELBO objective: in the place of the one that the configuration names, or ``None``.
     """
 
     config: TrainConfig
@@ -39,6 +42,7 @@ class Job:
     data: DataSet
     spvae: SPVAE
     record: dict[str, Any]
+    objective: ELBO | None = None
 
     @property
     def parameters(self) -> int:
@@ -51,13 +55,14 @@ class Job:
         return {"architecture": self.spvae.architecture(), "config": self.config.to_dict(), "data": self.record}
 
 
-def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
+def set_up(config: TrainConfig, device: torch.device, download: bool, objective: ELBO | None = None) -> Job:
     """
     Reads the data and makes a new model.
 
     :param TrainConfig config: what to do.
     :param device: where the model goes.
     :param bool download: whether the first process may fetch missing files.
+    :param ELBO objective: in the place of the one that the configuration names.
     :raises ValueError: if the configuration does not fit the data.
     """
     if config.data not in DATA_SETS and Path(config.data).expanduser().exists():  # a run can be opened from anywhere
@@ -77,7 +82,7 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
     for rows in (data.train, data.validation, data.test):
         x, seen = select(rows, None, slice(0, 1024))
         spvae.check(x.to(dtype), seen)  # the values themselves were checked when they were read
-    check_objective(config, spvae, data.train)
+    check_objective(config, spvae, data.train, objective)
     record = {
         "name": raw.name,
         "rows": {"train": len(data.train), "validation": len(raw.validation), "test": len(raw.test)},
@@ -86,8 +91,9 @@ def set_up(config: TrainConfig, device: torch.device, download: bool) -> Job:
         "raw_values": raw.values.to_dict(),
         "values": data.values.to_dict(),
         "fingerprint": raw.fingerprint(),
+        **OwnObjects(objective).described(),
     }
-    return Job(config, raw, data, spvae.to(device), record)
+    return Job(config, raw, data, spvae.to(device), record, objective)
 
 
 def describe(job: Job, report: Callable[[str], None]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_spvae import distributed, plots
@@ -22,6 +23,7 @@ from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
+from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.trainer import Trainer
 
@@ -37,6 +39,7 @@ def train(
     report: Report = lambda line: None,
     download: bool = False,
     overwrite: bool = False,
+    objective: ELBO | None = None,
 ) -> dict[str, Any]:
     """
     Trains a model and leaves a run folder, see :class:`~pyro_spvae.training.run_folder.RunFolder`.
@@ -49,6 +52,8 @@ def train(
     :param callable report: takes lines of text about what happens.
     :param bool download: whether a missing data set may be downloaded.
     :param bool overwrite: replace a run that is in the folder.
+    :param ELBO objective: to train by in the place of the one that the configuration names, which the bounds of
+        ``results.json`` are of; ``data.json`` names it.
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
         test split), ``bits_per_dim`` (``nats_per_seen_entry`` where entries are missing), the ELBO's terms, entropy and
         cross-entropy and active units of latent sites, ``parameters``, seconds, versions.
@@ -58,7 +63,7 @@ def train(
     """
     with _processes(config, report) as (device, report):
         distributed.on_main(lambda: RunFolder(out).check_free(overwrite))
-        job = set_up(config, device, download)
+        job = set_up(config, device, download, objective)
         folder = RunFolder(out)
         distributed.on_main(lambda: _create(folder, job, overwrite))
         return _run(job, folder, None, progress, report)
@@ -70,12 +75,14 @@ def resume(
     progress: bool = False,
     report: Report = lambda line: None,
     download: bool = False,
+    objective: ELBO | None = None,
 ) -> dict[str, Any]:
     """
     Continues a run that was stopped or killed; it ends with the parameters and metrics of one that never was.
 
     :param path: the run folder.
     :param dict changes: options of the configuration; ``data_dir`` and ``device`` may be others than the run's.
+    :param ELBO objective: the one that :func:`train` was given.
     :returns: as :func:`train`.
     :raises ValueError: if there is no such run, it is finished, other options or data were given, or a file is damaged.
     """
@@ -92,8 +99,14 @@ def resume(
             f"the run {folder.path} is finished, there is nothing to resume; train another one from its configuration "
             f"by --config {folder.path / 'config.json'} --out FOLDER"
         )
+    given, wanted = OwnObjects(objective).described().get("objective"), kept.get("objective")
+    if given != wanted:
+        raise ValueError(
+            f"objective is {given or 'none'}, but the run {folder.path} was started with {wanted or 'none'}; give the "
+            "same to resume"
+        )
     with _processes(config, report) as (device, report):
-        job = set_up(config, device, download)
+        job = set_up(config, device, download, objective)
         if kept.get("fingerprint") != job.record["fingerprint"]:
             raise ValueError(
                 f"the data {config.data} are not those that the run {folder.path} was started with: "
@@ -139,6 +152,7 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
             progress=progress,
             report=report,
             loggers=loggers,
+            objective=job.objective,
         )
         if state is not None:
             trainer.load_state(state, folder.read_metrics())
