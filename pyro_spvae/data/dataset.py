@@ -196,7 +196,7 @@ class DataSet:
                 red, green, blue = rows.raw(slice(start, start + _GREY_ROWS)).long().unbind(1)
                 luma = (19595 * red + 38470 * green + 7471 * blue + 2**15) >> 16
                 grey[start : start + len(luma), 0] = luma.to(torch.uint8)
-            changed[split] = Rows(grey, stream=rows.stream)
+            changed[split] = Rows(grey, stream=rows.stream, labels=rows.labels)
         return self._with(**changed)
 
     def cached(self, limit: int) -> DataSet:

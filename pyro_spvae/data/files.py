@@ -17,7 +17,7 @@ from torch import Tensor
 from pyro_spvae.data.dataset import SPLITS, DataSet
 from pyro_spvae.data.image_folder import read_image_folder
 from pyro_spvae.data.preprocessing import MAX_LEVELS
-from pyro_spvae.data.rows import Rows
+from pyro_spvae.data.rows import Rows, check_labels
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.data.values import Values, is_grey_levels
 
@@ -30,6 +30,9 @@ SPLIT_NAMES = {
 }
 """The names under which a split may be stored."""
 
+_LABELS = "labels"  # of a single array
+_SPLIT_LABELS = {split: f"{split}_labels" for split in SPLITS}
+
 _ZIP = b"PK"  # the first bytes of .npz and .pt files
 _HELD_OUT = 10  # one row in ten makes a held-out split
 _FEW_LEVELS = 16  # bytes up to this value are taken for levels of their own, and not for dark 8-bit images
@@ -40,8 +43,12 @@ def load_file(path: Path, *, seed: int = 0, missing: str = "none") -> DataSet:
 
     **Arrays.** A file holds a single array of any name; or else one named ``x``; or else the splits ``train``,
     ``validation`` (or ``valid``, ``val``) and ``test``, each also with ``x_`` before it. A split that it lacks is drawn
-    from the rows of the array or of ``train`` by ``seed``, a tenth of them each. Other arrays (labels) are left alone.
-    A ``.pt`` file holds one tensor, or a dict of tensors with these names.
+    from the rows of the array or of ``train`` by ``seed``, a tenth of them each. A ``.pt`` file holds one tensor, or a
+    dict of tensors with these names.
+
+    **Labels**, an integer for each row, are ``labels`` beside a single array or ``x``, and ``train_labels``,
+    ``validation_labels`` and ``test_labels`` beside splits; rows that are drawn from ``train`` keep theirs. All other
+    arrays are left alone.
 
     **Shapes.** ``[N, H, W]`` and ``[N, C, H, W]`` are images, ``[N, D]`` is a table.
 
@@ -62,14 +69,18 @@ def load_file(path: Path, *, seed: int = 0, missing: str = "none") -> DataSet:
     :param pathlib.Path path: the file or folder; objects are never unpickled from it.
     :param int seed: seed of the splits that the file lacks.
     :param str missing: see :class:`~pyro_spvae.data.DataSet`.
-    :raises ValueError: if the file is missing or cannot be read, holds no array that fits, too few rows to split, or
-        values that are not finite numbers.
+    :raises ValueError: if the file is missing or cannot be read, holds no array that fits, too few rows to split,
+        labels that are not an integer for each row, or values that are not finite numbers.
     """
+    labels: dict[str, Tensor] = {}
     if path.is_dir():
         found = read_image_folder(path)
     else:
-        found = _named_splits(path, _read(path))
-    rows = _split_rows(path, found, seed)
+        arrays = _read(path)
+        names = _label_names(list(arrays))
+        found = _named_splits(path, {name: array for name, array in arrays.items() if name not in names.values()})
+        labels = _checked_labels(path, found, arrays, names)
+    rows = _split_rows(path, found, labels, seed)
     values = _kind_of_values(found["train"].dtype, list(rows.values()))
     return DataSet(path.name, rows["train"], rows["validation"], rows["test"], values, missing)
 
@@ -102,24 +113,53 @@ def _read_numpy(path: Path) -> dict[str, Tensor]:
         return {"x": _tensor(path, "x", np.load(path, mmap_mode="r", allow_pickle=False))}
     # opened here, because NumPy leaves a damaged archive open
     with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-        names = _data_names(list(content.files))
+        names = _read_names(list(content.files))
         arrays = {name: content[name] for name in names}
         others = {name: np.zeros(0) for name in content.files if name not in names}  # not read
-    return {name: _tensor(path, name, array) for name, array in arrays.items()} | {
+    labels = _label_names(list(arrays)).values()
+    return {name: _tensor(path, name, array, name in labels) for name, array in arrays.items()} | {
         name: torch.from_numpy(array) for name, array in others.items()
     }
 
 
-def _data_names(names: list[str]) -> list[str]:
-    """Those that may be data, so that labels beside them are not read."""
-    known = [name for name in names if name == "x" or any(name in stored for stored in SPLIT_NAMES.values())]
-    return known or names
+def _read_names(names: list[str]) -> list[str]:
+    """Those that may be data or are their labels, so that what else is beside them is not read."""
+    known = _known_names(names)
+    return [*known, *_label_names(names).values()] if known else names
 
 
-def _tensor(path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
+def _known_names(names: list[str]) -> list[str]:
+    return [name for name in names if name == "x" or any(name in stored for stored in SPLIT_NAMES.values())]
+
+
+def _label_names(names: list[str]) -> dict[str, str]:
+    """The arrays that are labels, by the split whose rows they are of."""
+    known = _known_names(names)
+    others = [name for name in names if name not in (_LABELS, *_SPLIT_LABELS.values())]
+    if _LABELS in names and (known == ["x"] or (len(others) == 1 and len(names) == 2)):
+        return {"train": _LABELS}
+    stored = [split for split, own in SPLIT_NAMES.items() if "x" not in known and any(name in known for name in own)]
+    found = {split: _SPLIT_LABELS[split] for split in stored if _SPLIT_LABELS[split] in names}
+    if found and len(names) == 2:  # an array by itself is cut into splits, whatever its name
+        return dict.fromkeys(["train"], *found.values())
+    return found
+
+
+def _checked_labels(
+    path: Path, found: dict[str, Tensor], arrays: dict[str, Tensor], names: dict[str, str]
+) -> dict[str, Tensor]:
+    """Labels by split, after a check that there is one for each row."""
+    for split, name in names.items():
+        what = f"the data file {path} holds the arrays {', '.join(sorted(arrays))}, of which {name}"
+        check_labels(what, arrays[name], len(found[split]))
+    return {split: arrays[name] for split, name in names.items()}
+
+
+def _tensor(path: Path, name: str, array: np.ndarray[Any, Any], labels: bool = False) -> Tensor:
     where = f"the array {name} in the data file {path}"
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        raise _Refused(f"{where} is of type {array.dtype}, but booleans, integers or floats are needed.")
+        needed = "integers" if labels else "booleans, integers or floats"
+        raise _Refused(f"{where} is of type {array.dtype}, but {needed} are needed.")
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder("="))
     if any(stride < 0 or stride % array.dtype.itemsize for stride in array.strides):
@@ -139,7 +179,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
     tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise _Refused(f"the data file {path} holds no tensor.")
-    for name in _data_names(list(tensors)):
+    for name in _read_names(list(tensors)):
         value = tensors[name]
         dense = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
         if not dense or value.is_meta:
@@ -194,10 +234,10 @@ def _canonical(path: Path, name: str, array: Tensor) -> Tensor:
     return array.unsqueeze(1) if array.dim() == 3 else array
 
 
-def _split_rows(path: Path, found: dict[str, Tensor], seed: int) -> dict[str, Rows]:
+def _split_rows(path: Path, found: dict[str, Tensor], labels: dict[str, Tensor], seed: int) -> dict[str, Rows]:
     """All three splits, those that are missing drawn from ``train``: row numbers of the one array, no copies."""
     missing = [split for split in SPLITS if split not in found]
-    rows = {split: Rows(found[split], stream=SPLITS.index(split)) for split in found}
+    rows = {split: Rows(x, stream=SPLITS.index(split), labels=labels.get(split)) for split, x in found.items()}
     if not missing:
         return {split: rows[split] for split in SPLITS}
     number = len(found["train"])
@@ -209,7 +249,7 @@ def _split_rows(path: Path, found: dict[str, Tensor], seed: int) -> dict[str, Ro
     held_out = number // _HELD_OUT
     sizes = [number - held_out * len(missing)] + [held_out] * len(missing)
     for split, index in zip(["train", *missing], shuffled_split(number, sizes, seed), strict=True):
-        rows[split] = Rows(found["train"], index, stream=SPLITS.index(split))
+        rows[split] = Rows(found["train"], index, stream=SPLITS.index(split), labels=labels.get("train"))
     return {split: rows[split] for split in SPLITS}
 
 

@@ -46,6 +46,8 @@ class Rows:
     :param int stream: number of the split.
     :param bool missing: whether entries are missing, which are NaN in the source, and remain so whatever the
         preprocessing. What is made of these rows does not look at them, see :func:`select`.
+    :param Tensor labels: the class of each row of ``source``, integers ``[N]``; not looked at in training.
+    :raises ValueError: if ``source`` holds no real rows, or ``labels`` are no integers or not as many as it has rows.
     """
 
     dtype = torch.float32
@@ -58,6 +60,7 @@ class Rows:
         seed: int = 0,
         stream: int = 0,
         missing: bool = False,
+        labels: Tensor | None = None,
     ) -> None:
         if source.dim() < 2 or source.is_complex():
             raise ValueError(f"source is {source.dtype} of shape {list(source.shape)}; real rows [N, ..] are needed")
@@ -67,6 +70,10 @@ class Rows:
         self.seed = seed
         self.stream = stream
         self.missing = missing
+        if labels is not None:
+            check_labels("labels", labels, len(source))
+            labels = labels.cpu().to(torch.int64)
+        self._source_labels = labels
         self._cache: Tensor | None = None
 
     def __len__(self) -> int:
@@ -81,6 +88,13 @@ class Rows:
     def shape(self) -> torch.Size:
         """Number of rows, and shape of a row."""
         return torch.Size((len(self), *self.event_shape))
+
+    @property
+    def labels(self) -> Tensor | None:
+        """The class of each of these rows, int64 ``[n]`` on the CPU; ``None`` if they have none."""
+        if self._source_labels is None or self.index is None:
+            return self._source_labels
+        return self._source_labels[self.index]
 
     @property
     def draws_anew(self) -> bool:
@@ -139,7 +153,8 @@ class Rows:
     def changed(self, **arguments: Any) -> Rows:
         """The same rows, made with some other arguments."""
         names = ("source", "index", "preprocessing", "seed", "stream", "missing")
-        return Rows(**{name: getattr(self, name) for name in names} | arguments)
+        own = {name: getattr(self, name) for name in names} | {"labels": self._source_labels}
+        return Rows(**(own | arguments))
 
     def tensor(self) -> Tensor:
         """All rows at once."""
@@ -209,7 +224,24 @@ class Rows:
     def __repr__(self) -> str:
         name = "" if self.preprocessing is None else f", preprocessed by {self.preprocessing.name}"
         name += ", entries missing" if self.missing else ""
+        name += "" if self._source_labels is None else ", with labels"
         return f"Rows({list(self.shape)} of {str(self.source.dtype).removeprefix('torch.')}{name})"
+
+
+def check_labels(name: str, labels: Any, rows: int) -> None:
+    """
+    :param str name: what labels are called in the message.
+    :param labels: what may be the classes of rows.
+    :param int rows: how many rows there are.
+    :raises ValueError: unless they are a tensor of integers, one for each row.
+    """
+    given = f"a {type(labels).__name__}"
+    if isinstance(labels, Tensor):
+        number = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+        if number and labels.layout == torch.strided and labels.shape == (rows,):
+            return
+        given = f"{str(labels.dtype).removeprefix('torch.')} of shape {list(labels.shape)}"
+    raise ValueError(f"{name} is {given}; a tensor of {rows} integers, one for each row, is needed")
 
 
 def select(rows: Rows | Tensor, observed: Tensor | None, item: slice | Tensor) -> tuple[Tensor, Tensor | None]:

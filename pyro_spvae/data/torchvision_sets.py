@@ -40,7 +40,7 @@ def load_mnist(data_dir: Path | None, seed: int, download: bool) -> DataSet:
     """MNIST (LeCun et al. 1998): 28x28 pixels, 256 grey levels.
 
     Its 10,000 test images are the test split; a random sixth of its 60,000 training images, 10,000, is held out for
-    validation.
+    validation. Labels are the digits.
 
     :param data_dir: folder that holds ``MNIST/raw``.
     :param int seed: seed of the validation split.
@@ -75,7 +75,8 @@ def load_cifar10(data_dir: Path | None, seed: int, download: bool) -> DataSet:
     needed = folder / "cifar-10-batches-py" / "data_batch_1"
     train, test = _pair("cifar10", "CIFAR10", folder, [needed], download, ({"train": True}, {"train": False}))
     images = [torch.from_numpy(np.asarray(part.data)).permute(0, 3, 1, 2) for part in (train, test)]
-    return _held_out("cifar10", images, len(images[0]) // 5, seed, (3, 32, 32), Values.grey_levels(256))
+    labels = [torch.as_tensor(part.targets, device="cpu") for part in (train, test)]
+    return _held_out("cifar10", images, len(images[0]) // 5, seed, (3, 32, 32), Values.grey_levels(256), labels)
 
 
 def load_svhn(data_dir: Path | None, seed: int, download: bool) -> DataSet:
@@ -93,7 +94,8 @@ def load_svhn(data_dir: Path | None, seed: int, download: bool) -> DataSet:
     needed = [folder / f"{split}_32x32.mat" for split in ("train", "test")]
     train, test = _pair("svhn", "SVHN", folder, needed, download, ({"split": "train"}, {"split": "test"}))
     images = [torch.from_numpy(np.asarray(part.data)) for part in (train, test)]
-    return _held_out("svhn", images, len(images[0]) // 10, seed, (3, 32, 32), Values.grey_levels(256))
+    labels = [torch.from_numpy(np.asarray(part.labels)) for part in (train, test)]
+    return _held_out("svhn", images, len(images[0]) // 10, seed, (3, 32, 32), Values.grey_levels(256), labels)
 
 
 def load_omniglot(data_dir: Path | None, seed: int, download: bool) -> DataSet:
@@ -123,7 +125,8 @@ def _load_idx(name: str, kind: str, data_dir: Path | None, seed: int, download: 
     needed = [raw / file for file in MNIST_FILES]
     train, test = _pair(name, kind, folder, needed, download, ({"train": True}, {"train": False}))
     images = [part.data.unsqueeze(1) if part.data.dim() == 3 else part.data for part in (train, test)]
-    return _held_out(name, images, len(images[0]) // 6, seed, None, Values.grey_levels(256))
+    labels = [part.targets for part in (train, test)]
+    return _held_out(name, images, len(images[0]) // 6, seed, None, Values.grey_levels(256), labels)
 
 
 def _pair(
@@ -179,8 +182,9 @@ def _held_out(
     seed: int,
     event_shape: tuple[int, ...] | None,
     values: Values,
+    labels: list[Tensor] | None = None,
 ) -> DataSet:
-    """The data set whose validation split is drawn from its training images."""
+    """The data set whose validation split is drawn from its training images; labels are those of both parts."""
     train, test = parts
     for images in parts:
         wrong = images.dim() != 4 or images.dtype != torch.uint8
@@ -189,5 +193,17 @@ def _held_out(
                 f"the images of {name} are {images.dtype} of shape {list(images.shape)}, which is not what they should "
                 "be; remove its files and fetch them anew."
             )
+    train_labels, test_labels = (None, None) if labels is None else labels
+    for images, found in ((train, train_labels), (test, test_labels)):
+        if found is not None and len(found) != len(images):
+            raise ValueError(
+                f"{name} has {len(found)} labels for {len(images)} images; remove its files and fetch them anew."
+            )
     index, held_out = shuffled_split(len(train), [len(train) - num_validation, num_validation], seed)
-    return DataSet(name, Rows(train, index), Rows(train, held_out, stream=1), Rows(test, stream=2), values)
+    return DataSet(
+        name,
+        Rows(train, index, labels=train_labels),
+        Rows(train, held_out, stream=1, labels=train_labels),
+        Rows(test, stream=2, labels=test_labels),
+        values,
+    )

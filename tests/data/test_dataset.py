@@ -208,6 +208,13 @@ class TestInGrey:
             assert (torch.from_numpy(np.array(pillow)) == mine[0]).all()
         assert torch.equal(grey.test[:], grey.train[:][3:5])
 
+    def test_labels_stay(self):
+        images, labels = torch.arange(9, dtype=torch.uint8).reshape(9, 1, 1, 1).expand(9, 3, 2, 2), torch.arange(9) + 3
+        parts = (Rows(images, index, labels=labels) for index in torch.tensor([4, 8, 1, 0, 2, 7]).split([3, 2, 1]))
+        grey = DataSet("colour", *parts, Values.grey_levels(256)).in_grey()
+        for rows in (grey.train, grey.validation, grey.test, grey.thinned(0.5).train):
+            assert rows.labels.tolist() == (rows[:][:, 0, 0, 0] + 3).tolist()
+
     def test_grey_images_stay(self):
         images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
         data = DataSet("grey", images, images, images, Values.grey_levels(256))

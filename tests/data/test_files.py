@@ -88,6 +88,89 @@ def test_which_array_of_a_npz_file(tmp_path: Path) -> None:
     assert load_data(tmp_path / "small.NPZ.npz").values.levels == 20
 
 
+def with_labels(rows: int, first: int = 0) -> tuple[Any, Any]:
+    """A table, and a label for each row that is twice its number."""
+    return numbered(rows, first), 2 * np.arange(first, first + rows, dtype=np.int16)
+
+
+class TestLabels:
+    @pytest.mark.parametrize("name", ["x", "pictures", "train", "test"])
+    @pytest.mark.parametrize("kind", ["npz", "pt"])
+    def test_beside_a_single_array(self, tmp_path: Path, name: str, kind: str) -> None:
+        x, labels = with_labels(40)
+        self.check(self.load(tmp_path, kind, {name: x, "labels": labels}), {"train", "validation", "test"})
+        if name == "x":
+            data = self.load(tmp_path, kind, {"x": x, "labels": labels, "train_labels": x, "y": x[:3]})
+            self.check(data, {"train", "validation", "test"})
+
+    @pytest.mark.parametrize("name", ["validation", "val", "x_valid"])
+    @pytest.mark.parametrize("kind", ["npz", "pt"])
+    def test_beside_splits(self, tmp_path: Path, name: str, kind: str) -> None:
+        (x, labels), (y, more), (z, _) = with_labels(40), with_labels(7, 40), with_labels(5, 47)
+        arrays = {"train": x, name: y, "test": z, "train_labels": labels, "validation_labels": more}
+        self.check(self.load(tmp_path, kind, arrays), {"train", "validation"})
+        self.check(self.load(tmp_path, kind, arrays | {"labels": z}), {"train", "validation"})
+        del arrays[name], arrays["validation_labels"]  # which is drawn from the training rows then
+        self.check(self.load(tmp_path, kind, arrays), {"train", "validation"})
+        self.check(self.load(tmp_path, kind, {"x_train": x, "train_labels": labels}), {"train", "validation", "test"})
+        self.check(self.load(tmp_path, kind, {"test": x, "test_labels": labels}), {"train", "validation", "test"})
+
+    def load(self, tmp_path: Path, kind: str, arrays: dict[str, Any]) -> DataSet:
+        if kind == "pt":
+            torch.save({name: torch.from_numpy(array) for name, array in arrays.items()}, tmp_path / "own.pt")
+        else:
+            np.savez(tmp_path / "own.npz", **arrays)
+        return load_data(tmp_path / f"own.{kind}")
+
+    def check(self, data: DataSet, labelled: set[str]) -> None:
+        for split in ("train", "validation", "test"):
+            rows = getattr(data, split)
+            assert (rows.labels is not None) == (split in labelled)
+            if split in labelled:
+                assert rows.labels.tolist() == (2 * rows[:][:, 0]).tolist()
+
+    def test_a_lone_array_is_data_whatever_its_name(self, tmp_path: Path) -> None:
+        data = load_arrays(tmp_path, labels=numbered(40))
+        assert data.event_shape == (2,) and data.train.labels is None
+
+    def test_with_missing_entries_thinned_and_preprocessed(self, tmp_path: Path) -> None:
+        x, labels = with_labels(40)
+        holes = np.where(np.arange(2) == 1, np.nan, x.astype(np.float64))
+        np.savez(tmp_path / "own.npz", x=holes, labels=labels)
+        data = load_data(tmp_path / "own.npz", missing="nan")
+        assert data.train.missing
+        self.check(data, {"train", "validation", "test"})
+        self.check(data.thinned(0.3, seed=2), {"train", "validation", "test"})
+        np.savez(tmp_path / "own.npz", x=x, labels=labels)
+        levels = load_data(tmp_path / "own.npz")
+        changed = levels.preprocessed("dequantize", 1).cached(10**6).thinned(0.5)
+        for split in ("train", "validation", "test"):
+            rows = getattr(changed, split)
+            assert rows.labels.tolist() == (2 * (rows[:][:, 0] * 40).floor()).tolist()
+
+    def test_the_fingerprint_is_that_of_the_rows(self, tmp_path: Path) -> None:
+        x, labels = with_labels(40)
+        assert load_arrays(tmp_path, x=x, labels=labels).fingerprint() == load_arrays(tmp_path, x=x).fingerprint()
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"labels": np.zeros(19, int)}, r"arrays labels, x, of which labels is int64 of shape \[19\]; a .* 20 int"),
+            ({"labels": np.zeros((20, 1), int)}, r"labels is int64 of shape \[20, 1\]"),
+            ({"labels": np.zeros(20)}, r"labels is float64 of shape \[20\]; a tensor of 20 integers, one for each row"),
+            ({"labels": np.array(["a"] * 20)}, "array labels in .* is of type <U1, but integers are needed"),
+            ({"labels": np.array([None] * 20)}, "own.npz cannot be read as NumPy arrays"),
+        ],
+    )
+    def test_refusals(self, tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+        with refused(message, "own.npz"):
+            load_arrays(tmp_path, x=numbered(20), **arrays)
+
+    def test_labels_of_the_wrong_split_are_refused(self, tmp_path: Path) -> None:
+        with refused(r"test, test_labels, train, of which test_labels is int64 of shape \[20\]; a tensor of 12 int"):
+            load_arrays(tmp_path, train=numbered(20), test=numbered(12), test_labels=np.zeros(20, int))
+
+
 INTEGERS = np.arange(40).reshape(20, 2)
 
 

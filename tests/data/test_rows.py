@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 from pyro_spvae.data import DataSet, Rows, Values
 from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.data.rows import select
+from tests.data.cases import refused
 
 GREY = Values.grey_levels(17)
 NAMES = ["dequantize", "binarize", "binarize-static", "paper"]
@@ -139,6 +142,51 @@ def test_a_file_is_read_where_it_lies(tmp_path) -> None:
 def test_sources_that_are_no_rows(source: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="real rows"):
         Rows(source)
+
+
+class TestLabels:
+    LABELS = torch.arange(20, dtype=torch.uint8) * 2
+
+    def test_each_row_keeps_its_own(self) -> None:
+        index = torch.tensor([7, 0, 19, 4])
+        for rows, numbers in ((Rows(grey(), labels=self.LABELS), torch.arange(20)), (self.make(index), index)):
+            wanted = 2 * numbers
+            some = torch.tensor([2, 0])
+            assert rows.labels is not None and rows.labels.dtype == torch.int64
+            assert torch.equal(rows.labels, wanted) and "with labels" in repr(rows)
+            assert torch.equal(rows.changed(seed=3).labels, wanted) and torch.equal(
+                rows.part(some).labels, wanted[some]
+            )
+            assert torch.equal(rows.part(some).part(torch.tensor([1])).labels, wanted[some[1:]])
+            assert torch.equal(rows.part(torch.tensor([-1])).labels, wanted[-1:])
+        held = self.make(index, "paper").cached(10**6)
+        assert held._cache is not None and torch.equal(held.labels, 2 * index)
+        assert torch.equal(held.part(torch.tensor([1])).labels, torch.tensor([0]))
+
+    def make(self, index: torch.Tensor, name: str = "none") -> Rows:
+        return Rows(grey(), index, preprocessing(name, GREY), labels=self.LABELS)
+
+    def test_most_rows_have_none_and_they_change_nothing_else(self) -> None:
+        index = torch.tensor([7, 0, 19, 4])
+        rows, plain = self.make(index, "paper"), make("paper", index)
+        assert plain.labels is None and plain.part(torch.tensor([1])).labels is None and "labels" not in repr(plain)
+        assert torch.equal(rows[:], plain[:])
+        data, others = (DataSet("x", x, x, x, preprocessing("paper", GREY).values) for x in (rows, plain))
+        assert data.fingerprint() == others.fingerprint()
+
+    @pytest.mark.parametrize(
+        ("labels", "given"),
+        [
+            (LABELS[:19], r"uint8 of shape \[19\]"),
+            (LABELS.unsqueeze(1), r"uint8 of shape \[20, 1\]"),
+            (LABELS.float(), r"float32 of shape \[20\]"),
+            (LABELS > 9, r"bool of shape \[20\]"),
+            (LABELS.tolist(), "a list"),
+        ],
+    )
+    def test_refusals(self, labels: Any, given: str) -> None:
+        with refused(f"^labels is {given}; a tensor of 20 integers, one for each row, is needed$"):
+            Rows(grey(), labels=labels)
 
 
 def test_what_is_seen_is_what_is_not_missing_and_what_a_mask_says() -> None:

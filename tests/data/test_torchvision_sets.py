@@ -36,6 +36,12 @@ def test_digits_are_the_bundled_images() -> None:
     assert lengths(digits) == [1297, 250, 250] and digits.event_shape == (1, 8, 8)
     assert digits.values == Values.grey_levels(17) and digits.train.dtype == torch.float32
     assert rows(digits) == sorted(image.astype(np.float32).tobytes() for image in load_digits().images)
+    labels = {
+        image.astype(np.float32).tobytes(): label for image, label in zip(*load_digits(return_X_y=True), strict=True)
+    }
+    for split in (digits.train, digits.validation, digits.test):
+        assert split.labels is not None
+        assert split.labels.tolist() == [labels[x.numpy().tobytes()] for x in split]
 
 
 def test_digits_split_by_seed() -> None:
@@ -61,7 +67,7 @@ def mnist_dir(tmp_path: Path) -> Path:
         images = np.broadcast_to(np.arange(first, first + count, dtype=np.uint8)[:, None, None], (count, 28, 28)).copy()
         images[:, 0, 0] = 255
         write_idx(raw / f"{name}-images-idx3-ubyte", images)
-        write_idx(raw / f"{name}-labels-idx1-ubyte", np.zeros(count, dtype=np.uint8))
+        write_idx(raw / f"{name}-labels-idx1-ubyte", np.arange(first, first + count, dtype=np.uint8))
     return tmp_path
 
 
@@ -74,6 +80,8 @@ def test_mnist(mnist_dir: Path) -> None:
     in_training = mnist.train[:][:, 0, 9, 9].tolist() + mnist.validation[:][:, 0, 9, 9].tolist()
     assert sorted(in_training) == list(range(60))
     assert in_training != sorted(in_training)
+    for split in (mnist.train, mnist.validation, mnist.test):
+        assert split.labels is not None and split.labels.tolist() == split[:][:, 0, 9, 9].tolist()
     other = load_data("mnist", data_dir=str(mnist_dir), seed=2)
     assert not torch.equal(mnist.validation[:], other.validation[:])
     assert torch.equal(mnist.test[:], other.test[:])
@@ -100,6 +108,12 @@ def test_mnist_that_is_missing_or_damaged(mnist_dir: Path) -> None:
         assert sorted(raw.iterdir()) == before, "nothing is written"
 
 
+def test_labels_of_other_images_are_refused(mnist_dir: Path) -> None:
+    write_idx(mnist_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte", np.zeros(9, dtype=np.uint8))
+    with refused("^mnist has 9 labels for 10 images; remove its files and fetch them anew"):
+        load_data("mnist", data_dir=mnist_dir)
+
+
 def test_fashion_mnist_lies_beside_it(mnist_dir: Path) -> None:
     (mnist_dir / "MNIST").rename(mnist_dir / "FashionMNIST")
     fashion = load_data("fashion_mnist", data_dir=mnist_dir)
@@ -111,7 +125,7 @@ def test_fashion_mnist_lies_beside_it(mnist_dir: Path) -> None:
 def write_svhn(folder: Path, **arrays: Bytes) -> None:
     folder.mkdir(exist_ok=True)
     for split, images in arrays.items():
-        labels = np.ones((images.shape[3], 1), dtype=np.uint8)
+        labels = images[0, 0, 0, :, np.newaxis] % 10 + 1  # 10 stands for the digit 0
         scipy.io.savemat(folder / f"{split}_32x32.mat", {"X": images, "y": labels})
 
 
@@ -138,6 +152,8 @@ def test_svhn(tmp_path: Path, no_digests: None, inside: str) -> None:
     assert lengths(svhn) == [18, 2, 10] and svhn.event_shape == (3, 32, 32) and svhn.values == Values.grey_levels(256)
     expected = torch.from_numpy(images[..., 20:].transpose(3, 2, 0, 1)).float()
     assert torch.equal(svhn.test[:], expected)
+    for split in (svhn.train, svhn.validation, svhn.test):
+        assert split.labels is not None and split.labels.tolist() == ((split[:][:, 0, 0, 0] + 1) % 10).tolist()
     (tmp_path / inside / "test_32x32.mat").write_bytes(b"nothing")
     with refused("^the svhn files in .* are damaged"):
         load_data("svhn", data_dir=tmp_path)
@@ -150,6 +166,7 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class CIFAR10:
         def __init__(self, folder: Path, train: bool) -> None:
             self.data = images[:50] if train else images[50:]
+            self.targets = list(range(50)) if train else list(range(50, 60))
 
     module = torchvision_datasets()
     with refused("^cifar10 needs the file data_batch_1 .* in .*cifar-10-batches-py, and it is"):
@@ -163,6 +180,9 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cifar = load_data("cifar10", data_dir=tmp_path)
     assert lengths(cifar) == [40, 10, 10]
     assert torch.equal(cifar.test[:], torch.from_numpy(images[50:].transpose(0, 3, 1, 2)).float())
+    for split in (cifar.train, cifar.validation, cifar.test):
+        assert split.labels is not None and split.labels.dtype == torch.int64
+        assert torch.equal(split[:], torch.from_numpy(images[split.labels.numpy()].transpose(0, 3, 1, 2)).float())
 
 
 def test_omniglot(tmp_path: Path, no_digests: None) -> None:
