@@ -57,4 +57,4 @@ class SBVAE(LeafModel):
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``pi`` and ``x``."""
         pi = pyro.sample("pi", self.prior())
-        return pyro.sample("x", self.pixels(pi, mask=mask), obs=x)
+        return pyro.sample("x", self.pixels(pi * pi.size(-1), mask=mask), obs=x)
