@@ -110,6 +110,11 @@ def support_key(support: Any) -> tuple[Any, ...]:
     return (kind, -infinite if low is None else low, infinite if high is None else high)
 
 
+def describe_support(support: Any) -> str:
+    """A constraint in words, such as "the integers from 0 to 4"."""
+    return _described(support_key(support))
+
+
 def _bound(value: Any) -> float | None:
     """A bound as a number; the first entry of a tensor stands for all."""
     if isinstance(value, Tensor):

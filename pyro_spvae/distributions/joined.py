@@ -118,6 +118,17 @@ class SomeLeaves(TorchDistribution):
         return values.new_zeros(shape).index_copy(axis, self.index, values)
 
 
+def own_leaves(law: Any) -> Tensor | None:
+    """The leaves that a site is a variable of, ``bool [leaf]``; ``None`` for one of all leaves."""
+    while not isinstance(law, SomeLeaves):
+        law = getattr(law, "base_dist", None)  # of what is masked
+        if law is None:
+            return None
+    inner = own_leaves(law.base)
+    own = torch.ones(len(law.index), dtype=torch.bool, device=law.index.device) if inner is None else inner
+    return own.new_zeros(law.leaves).index_copy(0, law.index, own)
+
+
 class JoinedLeaves(TorchDistribution):
     """
     Distributions of disjoint sets of leaves that are all leaves together, as one.

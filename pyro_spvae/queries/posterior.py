@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -158,20 +159,49 @@ class TreePosterior:
             value, event_dim = draws.value(name), site["fn"].event_dim
             if prior is not None and draws.seen is not None:
                 # a leaf that sees nothing has weight 1 whatever the guide drew; its posterior is its prior
-                seen = draws.seen.reshape(draws.seen.shape + (1,) * event_dim)
-                value = torch.where(seen, value, prior[name]["value"].to(value.dtype))
+                value = _where_seen(draws.seen, value, prior[name], event_dim)
             self.values[name] = (value, event_dim)
 
     def __call__(self, *args: object, **kwargs: object) -> None:
-        # a leaf of density 0 is on no tree, and any of its particles may be drawn
-        logits = self.log_weight.masked_fill(self.log_weight.amax(0) == -math.inf, 0.0)
-        particle = dist.Categorical(logits=logits.movedim(0, -1)).sample()  # [B, L]
+        values = resampled(self.log_weight, {name: value for name, (value, _) in self.values.items()})
         with pyro.plate("data", self.rows, dim=-2):
             pyro.sample("tree", self.tree)
             with pyro.plate("leaf", self.num_leaves, dim=-1):
-                for name, (value, event_dim) in self.values.items():
-                    chosen = value.gather(0, _index(particle.unsqueeze(0), value)).squeeze(0)
-                    pyro.sample(name, dist.Delta(chosen, event_dim=event_dim))
+                for name, (_, event_dim) in self.values.items():
+                    pyro.sample(name, dist.Delta(values[name], event_dim=event_dim))
+
+
+def resampled(log_weight: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """
+    One particle of each datum and leaf, drawn by its weight.
+
+    :param Tensor log_weight: ``[particle, data, leaf]``.
+    :param dict values: ``[particle, data, leaf, *event]`` by site.
+    :returns: ``[data, leaf, *event]`` by site.
+    """
+    # a leaf of density 0 is on no tree, and any of its particles may be drawn
+    logits = log_weight.masked_fill(log_weight.amax(0) == -math.inf, 0.0)
+    particle = dist.Categorical(logits=logits.movedim(0, -1)).sample().unsqueeze(0)  # [1, B, L]
+    return {name: value.gather(0, _index(particle, value)).squeeze(0) for name, value in values.items()}
+
+
+def guide_draws(root: Root, batch: LeafBatch, num: int) -> dict[str, Tensor]:
+    """
+    Draws of all latent sites from the guide, enumerated ones too, ``[num, data, leaf, *event]``; where a leaf sees
+    nothing from the prior.
+    """
+    shape = torch.Size((num, batch.rows, root.num_leaves))
+    with torch.no_grad(), quiet(root):
+        trace: Any = poutine.trace(_particles(root.guide, num)).get_trace(batch)
+    sites = _leaf_sites(trace)
+    prior = None if batch.seen is None or bool(batch.seen.all()) else prior_sites(root, num, batch.rows)
+    found = {}
+    for name, latent in root.latents.items():
+        event_dim = len(latent.event_shape)
+        found[name] = flatten_particles(sites[name]["value"], shape, event_dim)
+        if prior is not None and batch.seen is not None:
+            found[name] = _where_seen(batch.seen, found[name], prior[name], event_dim)
+    return found
 
 
 def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Tensor | None]:
@@ -194,11 +224,15 @@ def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Te
     return means
 
 
-def prior_sites(root: Root, num_particles: int, rows: int) -> dict[str, Any]:
-    """Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``; decoders are not run."""
+def prior_sites(root: Root, num_particles: int, rows: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """
+    Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``; decoders are not run.
+
+    :param dict given: values of latent sites that are held fixed, ``[data, leaf, *event]``.
+    """
     zero = root._reference().new_zeros(())
     with torch.no_grad(), quiet(root), pixels_unread(), DrawMessenger(zero=zero):
-        model = _particles(collapse_tree(root.model), num_particles)
+        model = _particles(poutine.condition(collapse_tree(root.model), data=dict(given or {})), num_particles)
         trace: Any = poutine.trace(model).get_trace(num=rows)
     return dict(trace.nodes)
 
@@ -233,6 +267,11 @@ def _particles(program: Any, num: int) -> Any:
 def _leaf_sites(trace: Any) -> dict[str, Any]:
     """Latent sites inside the leaf plate."""
     return {name: site for name, site in trace.nodes.items() if is_drawn(site) and LEAF_PLATE in plates(site)}
+
+
+def _where_seen(seen: Tensor, value: Tensor, prior: Any, event_dim: int) -> Tensor:
+    """Values ``[particle, data, leaf, *event]``, the prior's where a leaf sees nothing."""
+    return torch.where(seen.reshape(seen.shape + (1,) * event_dim), value, prior["value"].to(value.dtype))
 
 
 def _index(particle: Tensor, value: Tensor) -> Tensor:

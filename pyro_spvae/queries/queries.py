@@ -4,30 +4,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_spvae import checks
-from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.infer import log_likelihood
 from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch
-from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.queries.embedding import Embedding
-from pyro_spvae.queries.posterior import LeafDraws, TreePosterior
+from pyro_spvae.queries.generation import BLOCK, Generation
+from pyro_spvae.queries.posterior import LeafDraws, TreePosterior, guide_draws
 from pyro_spvae.queries.quiet import forked, quiet
-from pyro_spvae.queries.storage import Storage
 
-_BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
+_BLOCK = BLOCK
 _EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are small, and circuits over them large
 
 
-class Queries(Storage):
+class Queries(Generation):
     """
     The part of :class:`~pyro_spvae.models.SPVAE` that answers questions about data.
 
@@ -82,22 +78,6 @@ class Queries(Storage):
                 chunk_size=chunk_size,
                 progress=progress,
             )
-
-    @alone()
-    @torch.no_grad()
-    def sample(self, num: int = 1, *, means: bool = False, progress: bool = False) -> Tensor:
-        """
-        Draws data from the model.
-
-        :param int num: how many.
-        :param bool means: return the likelihood's means instead of draws (of the same trees and latent variables' law).
-        :param bool progress: show a progress bar where pixels are drawn one after the other.
-        :returns: ``[num, *event_shape]``.
-        """
-        num = checks.positive_integer("num", num)
-        blocks = [min(_BLOCK, num - start) for start in range(0, num, _BLOCK)]
-        with quiet(self):
-            return torch.cat([self._generate(block, None, means, progress) for block in blocks])
 
     @alone()
     @torch.no_grad()
@@ -157,17 +137,6 @@ class Queries(Storage):
                 blocks.append(torch.stack(drawn))
         return torch.cat(blocks, 1)
 
-    def _generate(self, num: int, posterior: Callable[..., None] | None, means: bool, progress: bool) -> Tensor:
-        with quiet(self), DrawMessenger(progress=progress):
-            model: Callable[..., Tensor] = self.model
-            if posterior is not None:
-                model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())
-            trace: Any = poutine.trace(model).get_trace(num=num)
-            if not means:
-                return trace.nodes["_RETURN"]["value"]
-            patches = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
-        return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)
-
     @alone()
     @torch.no_grad()
     def embed(
@@ -200,6 +169,35 @@ class Queries(Storage):
             if sums
             else None,
         )
+
+    @alone()
+    @torch.no_grad()
+    def draw_latents(self, x: Tensor, observed: Tensor | None = None, num_samples: int = 1) -> dict[str, Tensor]:
+        r"""
+        Draws latent variables of all leaves from the guide :math:`q(z \mid x)`; of a leaf that sees nothing of a datum
+        from the prior.
+
+        Variables that training sums over are drawn as well, one value in each draw, and those after them given it. No
+        importance weights are taken into account, see :meth:`posterior` for those.
+
+        :param Tensor x: data ``[data, *event_shape]``.
+        :param Tensor observed: as in :meth:`model`.
+        :param int num_samples: draws for each datum.
+        :returns: for each latent site ``[num_samples, data, leaf, *event]``; 0 for leaves of another kind, see
+            :class:`~pyro_spvae.models.MixedLeaf`.
+        """
+        self.check(x, observed)
+        num_samples = checks.positive_integer("num_samples", num_samples)
+        if not self.latents:
+            return {}
+        blocks = []
+        with quiet(self):
+            for batch in self._blocks(x, observed, num_samples):
+                batch = batch.kept()
+                sizes = [min(_BLOCK, num_samples - start) for start in range(0, num_samples, _BLOCK)]
+                draws = [guide_draws(self, batch, size) for size in sizes]
+                blocks.append({name: torch.cat([part[name] for part in draws]) for name in self.latents})
+        return {name: torch.cat([part[name] for part in blocks], 1) for name in self.latents}
 
     @alone()
     @torch.no_grad()
@@ -251,23 +249,6 @@ class Queries(Storage):
                         points.append(self.decode(tree, latents))
                 blocks.append(torch.stack(points))
         return torch.cat(blocks, 1)
-
-    @alone()
-    @torch.no_grad()
-    def decode(self, tree: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
-        """
-        The likelihood's means given tree and latent variables.
-
-        :param Tensor tree: selected leaves of an induced tree, ``bool [data, leaf]``.
-        :param dict latents: values of latent sites of all leaves, ``[data, leaf, *event]``; sites that are left out are
-            drawn from the model given the others.
-        :returns: ``[data, *event_shape]``.
-        """
-        given = {**latents, "tree": tree.unsqueeze(-2)}
-        with quiet(self):
-            trace: Any = poutine.trace(poutine.condition(self.model, data=given)).get_trace(num=len(tree))
-            means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
-        return self.view.assemble(tree, means)
 
     def _blocks(self, x: Tensor, observed: Tensor | None, num_particles: int) -> Iterator[LeafBatch]:
         """Data as the programs see them, few rows at a time."""

@@ -14,6 +14,7 @@ from pyro.infer import Predictive, TraceEnum_ELBO
 from torch import Tensor
 
 from pyro_spvae.circuits import poon_domingos
+from pyro_spvae.distributions.joined import own_leaves
 from pyro_spvae.infer import CircuitELBO, collapse_tree
 from pyro_spvae.infer.enumerated import enumerate_dim, enumerate_guide
 from pyro_spvae.infer.site import is_drawn
@@ -217,6 +218,23 @@ class LeafPairTests(ModelTests):
             torch.manual_seed(1)
             found.append(one.log_likelihood(x, num_samples=20))
         close(found[0], found[1])
+
+    def test_latents_are_drawn_and_given(self, spvae: SPVAE, x: Tensor) -> None:
+        """Inside of the supports; given all latent variables of a datum, what is generated is a datum."""
+        observed = torch.ones(1, 2, 4, dtype=torch.bool)
+        observed[..., 2:] = False
+        guide, _ = self._traces(spvae, x, 2)
+        for seen in (None, observed):
+            drawn = spvae.draw_latents(x, seen, 3)
+            assert drawn.keys() == spvae.latents.keys()
+            for name, latent in spvae.latents.items():
+                own = own_leaves(guide.nodes[name]["fn"])  # where leaves are of several kinds
+                value = drawn[name] if own is None else drawn[name][:, :, own]
+                assert drawn[name].shape == (3, self.rows, spvae.num_leaves, *latent.event_shape)
+                assert value.dtype == guide.nodes[name]["value"].dtype and bool(latent.support.check(value).all())
+        for name, value in drawn.items():
+            spvae.check(spvae.sample(self.rows, {name: value[0]}, num_particles=3))
+        spvae.check(spvae.sample(self.rows, {name: value[0] for name, value in drawn.items()}))
 
     def test_queries(self, spvae: SPVAE, x: Tensor) -> None:
         """Every query answers, and stays inside the supports."""

@@ -1,0 +1,102 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Generation: data drawn from a model, or made from values of its tree and latent variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_spvae import checks
+from pyro_spvae.distributions.autoregressive import pixel_means
+from pyro_spvae.locking import alone
+from pyro_spvae.queries.decoding import DrawMessenger
+from pyro_spvae.queries.given import Given
+from pyro_spvae.queries.quiet import quiet
+from pyro_spvae.queries.storage import Storage
+
+BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
+
+
+class Generation(Storage):
+    """The part of :class:`~pyro_spvae.queries.Queries` that makes data."""
+
+    @alone()
+    @torch.no_grad()
+    def sample(
+        self,
+        num: int = 1,
+        given: Mapping[str, Any] | None = None,
+        *,
+        means: bool = False,
+        num_particles: int = 100,
+        progress: bool = False,
+    ) -> Tensor:
+        """
+        Draws data from the model, or from it given values of latent variables, such as ``{"c": 2}``.
+
+        The variables after those that are given are drawn given them. Those before them, on which they may depend, are
+        resampled from draws of the prior by the density of what is given, separately for each datum and leaf.
+
+        :param int num: how many.
+        :param dict given: values of latent sites, in all data and leaves: a number, or a tensor that broadcasts to
+            ``[num, leaf, *event]``.
+        :param bool means: return the likelihood's means instead of draws (of the same trees and latent variables' law).
+        :param int num_particles: draws of the variables before those that are given, of which one is taken.
+        :param bool progress: show a progress bar where pixels are drawn one after the other.
+        :returns: ``[num, *event_shape]``.
+        :raises ValueError: if a site is unknown, or a value is outside of its support or does not broadcast.
+        """
+        num = checks.positive_integer("num", num)
+        num_particles = checks.positive_integer("num_particles", num_particles)
+        with quiet(self):
+            fixed = Given.make(self, given, num)
+            size = max(1, BLOCK // num_particles) if fixed.before else BLOCK
+            blocks = []
+            for start in range(0, num, size):
+                rows = min(size, num - start)
+                latents = fixed.latents(self, start, rows, num_particles)
+                blocks.append(self._generate(rows, None, means, progress, latents))
+            return torch.cat(blocks)
+
+    @alone()
+    @torch.no_grad()
+    def decode(self, tree: Tensor, latents: Mapping[str, Tensor]) -> Tensor:
+        """
+        The likelihood's means given tree and latent variables.
+
+        :param Tensor tree: selected leaves of an induced tree, ``bool [data, leaf]``.
+        :param dict latents: values of latent sites of all leaves, ``[data, leaf, *event]``; sites that are left out are
+            drawn from the model given the others.
+        :returns: ``[data, *event_shape]``.
+        """
+        given = {**latents, "tree": tree.unsqueeze(-2)}
+        with quiet(self):
+            trace: Any = poutine.trace(poutine.condition(self.model, data=given)).get_trace(num=len(tree))
+            means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+        return self.view.assemble(tree, means)
+
+    def _generate(
+        self,
+        num: int,
+        posterior: Callable[..., None] | None,
+        means: bool,
+        progress: bool,
+        given: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Data given draws of a posterior, or values of latent sites ``[num, leaf, *event]``."""
+        with quiet(self), DrawMessenger(progress=progress):
+            model: Callable[..., Tensor] = self.model
+            if posterior is not None:
+                model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())
+            if given:
+                model = poutine.condition(model, data=given)
+            trace: Any = poutine.trace(model).get_trace(num=num)
+            if not means:
+                return trace.nodes["_RETURN"]["value"]
+            patches = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+        return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)
