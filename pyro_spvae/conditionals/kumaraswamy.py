@@ -13,9 +13,11 @@ from torch.distributions import constraints
 from pyro_spvae import checks
 from pyro_spvae import distributions as dist
 from pyro_spvae.blocks.block import Block
+from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.nn.network import Network
 
-_BOUND = 4.0  # parameters lie between exp(-4) and exp(4)
+_SHAPE = 4.0  # a lies between exp(-4) and exp(4)
+_TAIL = 40.0  # b between exp(-40) and exp(40), whose square single precision still holds
 
 
 class Kumaraswamy(Block):
@@ -23,8 +25,10 @@ class Kumaraswamy(Block):
     Independent Kumaraswamy distributions with parameters :math:`a(h), b(h)` by a network of the inputs: posteriors of
     the fractions of a stick (Nalisnick and Smith 2017).
 
-    A network's output :math:`o` means :math:`\exp(4 \tanh(o / 4))`, between 0.018 and 55, and 1 for 0, where the
-    distribution is uniform.
+    A network's outputs are how concentrated a fraction is, :math:`o`, and where, :math:`\lambda`:
+    :math:`a = \exp(4 \tanh(o / 4))` and :math:`\log b = 40 \tanh(a \lambda / 40)`, so that :math:`v \approx
+    e^{-\lambda}` for large :math:`a`, whatever that is; 0 and 0 mean a uniform distribution. In a network of :math:`a`
+    and :math:`b` themselves, :math:`b` would have to grow as a power of the place.
 
     :param Network network: from the inputs to both parameters; without one, the inputs are a network's outputs.
     """
@@ -56,10 +60,12 @@ class Kumaraswamy(Block):
         :param Tensor inputs: ``[.., leaf, in]`` each.
         :returns: batch ``[.., leaf]``, event ``[fraction]``.
         """
-        a, b = (positive(raw) for raw in (inputs if self.network is None else self.network(*inputs)))
-        return dist.Kumaraswamy(a, b).to_event(1)
+        raw, place = inputs if self.network is None else self.network(*inputs)
+        return dist.Kumaraswamy(*concentrations(raw, place)).to_event(1)
 
 
-def positive(raw: Tensor) -> Tensor:
-    """Parameters of outputs."""
-    return (_BOUND * (raw / _BOUND).tanh()).exp()
+def concentrations(raw: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """The parameters a and b of outputs."""
+    raw, place = at_least_single(raw), at_least_single(place)
+    a = (_SHAPE * (raw / _SHAPE).tanh()).exp()
+    return a, (_TAIL * (a * place / _TAIL).tanh()).exp()

@@ -20,6 +20,7 @@ from pyro_spvae.distributions.leaf import at_least_single
 
 _EULER = 0.57721566490153286
 _FAR = -30.0  # of log(1 - v^a), below which log(1 - v) is that less log a, to the last digit
+_LARGE = 20.0  # argument from which on Stirling's series is used
 _LEFT, _STEP, _NODES = -24.0, 0.4, 70  # trapezoids of log e, which end where exp(-e) is below 1e-16
 
 
@@ -109,7 +110,7 @@ class Kumaraswamy(TorchDistribution):
         r""":math:`E[v^m] = b\, B(1 + m / a, b)`."""
         a, b = self.concentration1, self.concentration0
         x = 1 + order / a
-        return (b.log() + x.lgamma() + b.lgamma() - (x + b).lgamma()).exp()
+        return (b.log() + x.lgamma() - _log_rising(b, x)).exp()
 
     @property
     def mean(self) -> Tensor:
@@ -164,7 +165,7 @@ class Kumaraswamy(TorchDistribution):
         total = torch.zeros_like(a)
         for m in range(1, terms + 1):
             x = m / a
-            total = total + (x.lgamma() + b.lgamma() - (x + b).lgamma()).exp() / (m + a * b)
+            total = total + (x.lgamma() - _log_rising(b, x)).exp() / (m + a * b)
         total = b * total
         if tail:
             total = total + (b.lgamma() + b * (a.log() - math.log(terms + 0.5))).exp()
@@ -189,6 +190,20 @@ def log1mexp(x: Tensor) -> Tensor:
     near = torch.where(small, x, -1.0).clamp(max=-tiny)
     far = torch.where(small, -1.0, x)
     return torch.where(small, (-torch.expm1(near)).log(), torch.log1p(-far.exp()))
+
+
+def _log_rising(b: Tensor, x: Tensor) -> Tensor:
+    r"""
+    :math:`\log \Gamma(b + x) - \log \Gamma(b)` for positive arguments; by Stirling's series where :math:`b` is large and
+    the difference of both would be lost to rounding.
+    """
+    small = b.clamp(max=_LARGE)
+    large = b.clamp(min=_LARGE)
+    total = large + x
+    series = (large - 0.5) * torch.log1p(x / large) + x * total.log() - x
+    for power, factor in ((1, 1 / 12), (3, -1 / 360), (5, 1 / 1260)):
+        series = series + factor * (total**-power - large**-power)
+    return torch.where(b < _LARGE, (small + x).lgamma() - small.lgamma(), series)
 
 
 def inside(value: Tensor) -> Tensor:

@@ -45,11 +45,9 @@ class TestProtocol:
     def test_sizes_are_the_papers(self, name, latents):
         spvae = model(model=name)
         assert {site: latent.event_shape for site, latent in spvae.latents.items()} == latents
-        [decoder] = spvae.leaf.pixels.network.stacks
+        [decoder] = spvae.leaf.pixels.decoder.stacks
         assert [tuple(weight.shape) for weight in decoder.weights] == [(1, 25, 500), (1, 500, 784)]
-        encoder = spvae.leaf_guide.get_submodule(
-            "encoder" if "v" in latents else "fractions.network" if name == "sb-vae" else "z.network"
-        )
+        [encoder] = [module for module in spvae.leaf_guide.modules() if hasattr(module, "stacks")]
         assert tuple(encoder.stacks[0].weights[0].shape) == (1, 784, 500)
 
     def test_the_papers_recipe_is_theirs(self):
@@ -155,6 +153,7 @@ def done(tiny_mnist, tmp_path_factory):
     """Tiny models of two epochs, all of both tables, and of the figure."""
     patch = pytest.MonkeyPatch()
     patch.setattr(paper, "_EPOCHS", {name: {"paper": 2, "small": 2} for name in ("best", "paper")})
+    patch.setattr(paper, "_STICK_EPOCHS", {"paper": 2, "small": 2})
     patch.setattr(paper, "_HIDDEN", 10)
     patch.setattr(paper, "_LATENT", 3)
     patch.setattr(paper, "_PIECES", 4)
