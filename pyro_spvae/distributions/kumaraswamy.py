@@ -194,8 +194,8 @@ def log1mexp(x: Tensor) -> Tensor:
 
 def _log_rising(b: Tensor, x: Tensor) -> Tensor:
     r"""
-    :math:`\log \Gamma(b + x) - \log \Gamma(b)` for positive arguments; by Stirling's series where :math:`b` is large and
-    the difference of both would be lost to rounding.
+    :math:`\log \Gamma(b + x) - \log \Gamma(b)` for positive arguments; by Stirling's series where :math:`b` is
+    large and the difference of both would be lost to rounding.
     """
     small = b.clamp(max=_LARGE)
     large = b.clamp(min=_LARGE)

@@ -71,5 +71,7 @@ def _component_samples(run: Run, component: int) -> Tensor:
 def _tsne(run: Run, rows: Rows) -> Tensor:
     from sklearn.manifold import TSNE  # takes a second
 
-    reducer: Any = TSNE(random_state=run.config.seed % 2**32, init="pca")
-    return torch.from_numpy(reducer.fit_transform(latent_draws(run, rows, _EMBEDDED).double().numpy()))
+    points = latent_draws(run, rows, _EMBEDDED).double().numpy()
+    perplexity = min(30.0, (len(points) - 1) / 3)  # scikit-learn's, where there are points enough
+    reducer: Any = TSNE(perplexity=perplexity, random_state=run.config.seed % 2**32, init="pca")
+    return torch.from_numpy(reducer.fit_transform(points))

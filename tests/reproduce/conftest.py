@@ -19,12 +19,13 @@ def tiny_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw.mkdir(parents=True)
     random = np.random.default_rng(0)
     for name, count in (("train", 120), ("t10k", 20)):
-        images = np.zeros((count, 28, 28), dtype=np.uint8)
-        for image in images:
+        images, labels = np.zeros((count, 28, 28), dtype=np.uint8), np.zeros(count, dtype=np.uint8)
+        for number, image in enumerate(images):
             column, length = random.integers(6, 22), random.integers(8, 20)
             image[4 : 4 + length, column : column + 3] = random.integers(128, 256)
             image[0, 0] = 255
-        for suffix, array in (("images-idx3", images), ("labels-idx1", np.zeros(count, dtype=np.uint8))):
+            labels[number] = column > 13
+        for suffix, array in (("images-idx3", images), ("labels-idx1", labels)):
             header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
             (raw / f"{name}-{suffix}-ubyte").write_bytes(header + array.tobytes())
     return folder

@@ -191,7 +191,7 @@ class TestCommand:
         assert printed["kNN"].exit_code == 0, text
         scores = json.loads((out / "dlgmm" / "mnist-sb-vae-budget-small" / "scores.json").read_text())
         assert scores.keys() == {"kNN", "likelihood"}, "one is kept when the other is added"
-        assert f"5 neighbours, error{100 * scores['kNN']['errors']['5']:>28.2f} %      8.65 %" in text
+        assert f"{'5 neighbours, error':28}{100 * scores['kNN']['errors']['5']:>20.2f} %      8.65 %" in text
 
     def test_the_figure_is_drawn(self, done):
         out, printed = done
