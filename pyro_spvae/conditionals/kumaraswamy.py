@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
@@ -16,8 +17,8 @@ from pyro_spvae.blocks.block import Block
 from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.nn.network import Network
 
-_SHAPE = 4.0  # a lies between exp(-4) and exp(4)
-_TAIL = 40.0  # b between exp(-40) and exp(40), whose square single precision still holds
+_SHAPE = 4.0  # a lies between exp(-4) and exp(4), b above exp(-4), too
+_TAIL = 40.0  # and below exp(40), whose square single precision still holds
 
 
 class Kumaraswamy(Block):
@@ -26,9 +27,10 @@ class Kumaraswamy(Block):
     the fractions of a stick (Nalisnick and Smith 2017).
 
     A network's outputs are how concentrated a fraction is, :math:`o`, and where, :math:`\lambda`:
-    :math:`a = \exp(4 \tanh(o / 4))` and :math:`\log b = 40 \tanh(a \lambda / 40)`, so that :math:`v \approx
-    e^{-\lambda}` for large :math:`a`, whatever that is; 0 and 0 mean a uniform distribution. In a network of :math:`a`
-    and :math:`b` themselves, :math:`b` would have to grow as a power of the place.
+    :math:`a = \exp(4 \tanh(o / 4))` and :math:`\log b = 40 \tanh(a \lambda / 40)` (4 in the place of 40 for negative
+    :math:`\lambda`), so that :math:`v \approx e^{-\lambda}` for large :math:`a`, whatever that is; 0 and 0 mean a
+    uniform distribution. In a network of :math:`a` and :math:`b` themselves, :math:`b` would have to grow as a power of
+    the place.
 
     :param Network network: from the inputs to both parameters; without one, the inputs are a network's outputs.
     """
@@ -68,4 +70,6 @@ def concentrations(raw: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """The parameters a and b of outputs."""
     raw, place = at_least_single(raw), at_least_single(place)
     a = (_SHAPE * (raw / _SHAPE).tanh()).exp()
-    return a, (_TAIL * (a * place / _TAIL).tanh()).exp()
+    log_b = a * place
+    limit = torch.full_like(log_b, _TAIL).masked_fill(log_b < 0, _SHAPE)
+    return a, (limit * (log_b / limit).tanh()).exp()

@@ -186,3 +186,29 @@ def test_batches_expand():
     assert half.log_prob(half.rsample((100,))).dtype == torch.float32
     with pytest.raises(ValueError, match="concentration1"):
         Kumaraswamy(torch.tensor(0.0), torch.tensor(1.0), validate_args=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("b", [19.0, 21.0, 1e4, 1e12, 1e17])
+def test_moments_of_a_parameter_that_is_large(b, dtype):
+    """Of a = 1, 1/2 and 1/3 they are 1 / (b + 1), 2 / (b + 1) (b + 2) and so on; log-gamma functions cancel."""
+    for power in (1, 2, 3):
+        mean = Kumaraswamy(torch.tensor(1 / power, dtype=dtype), torch.tensor(b, dtype=dtype)).mean
+        exact = math.factorial(power) / math.prod(b + i for i in range(1, power + 1))
+        assert float(mean) == pytest.approx(exact, rel=2e-5 if dtype == torch.float32 else 1e-9)
+
+
+@pytest.mark.parametrize(("a", "log_b"), [(10.0, 16.0), (20.0, 30.0), (50.0, 20.0)])
+def test_narrow_posteriors_of_a_large_parameter(a, log_b):
+    """By quantiles of a fine grid, in single precision too."""
+    exact = Kumaraswamy(torch.tensor(a), torch.tensor(log_b).exp())
+    grid = (torch.arange(200_000) + 0.5) / 200_000
+    values = exact.icdf(grid)
+    found = Kumaraswamy(*(torch.tensor(value, dtype=torch.float32) for value in (a, math.exp(log_b))))
+    assert float(found.mean) == pytest.approx(float(values.mean()), rel=1e-4)
+    assert float(exact.variance.sqrt()) == pytest.approx(float(values.std()), rel=1e-3)
+    torch.testing.assert_close(exact.cdf(values), grid, rtol=1e-9, atol=1e-12)
+    torch.manual_seed(0)
+    drawn = found.rsample((100_000,))
+    assert float(drawn.mean()) == pytest.approx(float(values.mean()), abs=4 * float(values.std()) / 300)
+    assert float(found.log_prob(drawn).mean()) == pytest.approx(-float(exact.entropy()), abs=0.02)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
@@ -23,8 +24,10 @@ from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import HVAE
 from pyro_spvae.training.batches import Batches
 from pyro_spvae.training.run import open_run
+from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.train import resume, train
 from tests.helpers import small_spvae
-from tests.training.cases import same, stopped_after, untimed
+from tests.training.cases import TINY, same, stopped_after, untimed
 
 OPTIONS = {"epochs": 2, "batch_size": 8, "patience": 9}
 PLATES = {"vectorize_particles": True, "max_plate_nesting": 2}
@@ -102,6 +105,20 @@ class TestObjective:
         assert line["elbo"] == pytest.approx(our_line["elbo"], rel=1e-9)
         for name, value in state.items():
             torch.testing.assert_close(value, other[name], rtol=1e-7, atol=1e-9, msg=name)
+
+    def test_of_a_whole_run_is_that_of_fit_and_goes_on_as_it_was(self, tmp_path):
+        config = dataclasses.replace(TINY, objective="renyi", alpha=0.5, particles=3)
+        train(config, tmp_path / "named")
+        own, objective = dataclasses.replace(TINY, particles=3), CircuitELBO(3, alpha=0.5)
+        with stopped_after(70):
+            train(own, tmp_path / "own", objective=objective)
+        for other, said in ((None, "none"), (CircuitELBO(3), r"CircuitELBO\(.*alpha=0.0.*\)")):
+            with pytest.raises(ValueError, match=rf"^objective is {said}, but the run .*own was started with Circuit"):
+                resume(tmp_path / "own", objective=other)
+        resume(tmp_path / "own", objective=objective)
+        named, found = (RunFolder(tmp_path / name) for name in ("named", "own"))
+        assert same(named.load("best.pt")["model"], found.load("best.pt")["model"])
+        assert [untimed(line) for line in named.read_metrics()] == [untimed(line) for line in found.read_metrics()]
 
 
 class TestOptimiser:
