@@ -282,7 +282,7 @@ def dlgmm(
         ComponentPrior, option("Components: all N(0, I) (zero), or the means of Figure 2 (spread).", _WHAT)
     ] = "zero",
     budget: Annotated[
-        Budget, option("paper: at most 200 epochs; small: 30 to 50, an hour a model on one core.", _HOW)
+        Budget, option("paper: at most 200 epochs; small: 20 to 40, an hour a model on one core.", _HOW)
     ] = "paper",
     recipe: Annotated[
         MixtureRecipe,

@@ -153,7 +153,8 @@ def done(tiny_mnist, tmp_path_factory):
     """Tiny models of two epochs, all of both tables, and of the figure."""
     patch = pytest.MonkeyPatch()
     patch.setattr(paper, "_EPOCHS", {name: {"paper": 2, "small": 2} for name in ("best", "paper")})
-    patch.setattr(paper, "_STICK_EPOCHS", {"paper": 2, "small": 2})
+    for name in ("_STICK_EPOCHS", "_SLOW_EPOCHS"):
+        patch.setattr(paper, name, {"paper": 2, "small": 2})
     patch.setattr(paper, "_HIDDEN", 10)
     patch.setattr(paper, "_LATENT", 3)
     patch.setattr(paper, "_PIECES", 4)
