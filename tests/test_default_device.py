@@ -201,6 +201,9 @@ def asked(spvae, x, observed):
         }
     answers["impute"] = spvae.impute(x, observed, num_particles=3)
     answers["sample"] = [spvae.sample(3), spvae.sample(3, means=True)]
+    answers["latents"] = [spvae.draw_latents(x, seen, 2) for seen in (None, observed)]
+    for name, values in answers["latents"][0].items():
+        answers[f"given {name}"] = [spvae.sample(3, {name: value}) for value in (values[0, :3], float(values.min()))]
     answers["circuit"] = [spvae.circuit.sample((3,)), spvae.circuit.leaf_selections()[:4]]
     if spvae.latents:
         answers["interpolate"] = spvae.interpolate(x[:1], x[1:2], steps=3, num_particles=3)

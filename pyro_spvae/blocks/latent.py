@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.checks import is_positive
-from pyro_spvae.distributions.kinds import kind_probabilities
+from pyro_spvae.distributions.joined import own_leaves
+from pyro_spvae.distributions.kinds import kind_probabilities, responsibilities
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,35 @@ class Latent:
             if draws is None:
                 raise ValueError(f"a {type(law).__name__} has no mean") from None
             return draws.to(torch.get_default_dtype() if not draws.is_floating_point() else draws.dtype).mean(0)
+
+    def components(self, law: Any, draws: Tensor) -> Tensor | None:
+        r"""
+        Probabilities of the mixture components that a distribution says the variable is of, ``[*batch, component]``:
+        of one number of a kind the probability of each kind, the smallest first; of a mixture, which has a method
+        ``log_responsibilities(value)``, the mean of :math:`p(k \mid z)` over draws. 0 for leaves that do not have the
+        variable; ``None`` for any other.
+
+        :param law: a distribution.
+        :param Tensor draws: of it, in front of all else.
+        """
+        kinds = self._kinds
+        probs = responsibilities(law, draws) if kinds is None else kind_probabilities(law)
+        if kinds is None:
+            probs = None if probs is None else probs.mean(0)
+        elif probs is None:
+            values = torch.arange(kinds.start, kinds.stop, device=draws.device).to(draws.dtype)
+            values = values.reshape(-1, *[1] * len(law.batch_shape)).expand(-1, *law.batch_shape)
+            probs = law.log_prob(values).exp().movedim(0, -1)
+        own = own_leaves(law)
+        return probs if probs is None or own is None else probs * own.unsqueeze(-1)
+
+    @property
+    def _kinds(self) -> range | None:
+        """The values of one number of a kind."""
+        kind, *bounds = support_key(self.support)
+        if self.event_shape or kind != "integers" or not all(map(math.isfinite, bounds)):
+            return None
+        return range(int(bounds[0]), int(bounds[1]) + 1)
 
     def point(self, law: Any, draws: Tensor | None = None) -> Tensor:
         """

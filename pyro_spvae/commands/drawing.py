@@ -18,28 +18,42 @@ def sample(
     *,
     num: Annotated[int, option("How many.", WHAT, "--num", "-n", min=1)] = 64,
     means: Annotated[bool, option("The likelihood's means instead of draws.", WHAT, "--means")] = False,
+    given: Annotated[
+        list[str] | None,
+        option(
+            "A latent variable that is held fixed in all leaves, such as c=2, the component of a mixture; of a vector "
+            "z=0.5,-1. May be given several times.",
+            WHAT,
+            "--given",
+            metavar="SITE=VALUE",
+            show_default=False,
+        ),
+    ] = None,
     how: RunOptions,
     progress: bool = False,
 ) -> dict[str, Any]:
     """
-    Draw new data from the model.
+    Draw new data from the model, or given values of latent variables.
 
     Writes samples.npz (or means.npz), in the units that the model was trained
-    on, and for images a picture.
+    on, and for images a picture; file names tell what was given.
 
     :returns: what was written: ``samples`` or ``means`` ``[num, *event]`` in the model's units, ``low``, ``high``; see
         :meth:`pyro_spvae.models.SPVAE.sample`.
     :raises ValueError: if it is no run, or an option is unfit.
     """
     from pyro_spvae import plots
+    from pyro_spvae.commands.given import given_name, parse_given
     from pyro_spvae.commands.query import Query, to_array
 
     num = positive_integer("num", num)
     asked = Query.open("sample", path, how)
+    fixed = parse_given(given, next(asked.spvae.parameters()))
     with asked.drawing():
-        x = asked.spvae.sample(num, means=means, progress=progress)
+        x = asked.spvae.sample(num, fixed, means=means, progress=progress)
     kind, title = ("means", "sampled means") if means else ("samples", "samples")
-    return asked.answer(asked.name(kind), {kind: to_array(x)}, partial(plots.image_grid, x, title=title))
+    name = asked.name(kind, given_name(given))
+    return asked.answer(name, {kind: to_array(x)}, partial(plots.image_grid, x, title=title))
 
 
 @query

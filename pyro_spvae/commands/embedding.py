@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pyro_spvae.checks import positive_integer
@@ -11,13 +12,14 @@ from pyro_spvae.commands.app import option
 from pyro_spvae.commands.options import WHAT, RowOptions, RunOptions, RunPath, number, query
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from pyro_spvae.commands.query import Arrays, Query, Selection
     from pyro_spvae.models import SPVAE, Embedding
 
 MAX_SUMS = 2**31  # bytes of posteriors of sum nodes
-_LATENT = "latent_"
+_LATENT, _COMPONENTS, _MOST_PROBABLE = "latent_", "components_", "most_probable_"
 _ROWS = 1024  # embedded at a time
 
 
@@ -38,16 +40,19 @@ def embed(
     progress: bool = False,
 ) -> dict[str, Any]:
     """
-    Latent means of every leaf, and posterior probabilities of leaves and sum nodes.
+    Latent means of every leaf, mixture components, and posterior probabilities of leaves and sum nodes.
 
     Writes .npz and a picture: the latent space of every leaf as decoded patches,
-    in the leaf's place on the image; for tables scatter plots.
+    in the leaf's place on the image; for tables scatter plots. Where the data have
+    labels, these too, and how well the components agree with them.
 
     :returns: what was written, see :meth:`pyro_spvae.models.SPVAE.embed`: ``latent_<site> [row, leaf, latent]``, the
-        guide's means; ``leaf_posterior [row, leaf]``; ``sum_posterior_<i> [row, region, sum, product]``,
-        ``sum_regions_<i> [region]`` their numbers; ``leaf_region [leaf]`` and ``leaf_scope [leaf region, variable]``
-        padded by -1; and ``explained_variance [leaf, component]`` where principal components were drawn. The picture
-        is that of :func:`pyro_spvae.plots.latent_picture`; where leaves have no latent variables, there is none.
+        guide's means; ``components_<site> [row, leaf, component]``, probabilities of kinds or of the components of
+        mixtures, and ``most_probable_<site> [row, leaf]``; ``labels [row]`` if there are any; ``leaf_posterior [row,
+        leaf]``; ``sum_posterior_<i> [row, region, sum, product]``, ``sum_regions_<i> [region]`` their numbers;
+        ``leaf_region [leaf]`` and ``leaf_scope [leaf region, variable]`` padded by -1; and ``explained_variance [leaf,
+        component]`` where principal components were drawn. The picture is that of
+        :func:`pyro_spvae.plots.latent_picture`; where leaves have no latent variables, there is none.
     :raises ValueError: if it is no run, an option is unfit, or posteriors of sum nodes would take more than 2 GiB.
     """
     import torch
@@ -64,7 +69,12 @@ def embed(
         _check_size(asked.spvae, number)
     arrays = _embed(asked, selection, number, sums, particles, progress)
     arrays |= _structure(asked.spvae, sums)
-    sites = {name.removeprefix(_LATENT): torch.from_numpy(array) for name, array in arrays.items() if _LATENT in name}
+    labels = selection.rows.labels
+    if labels is not None:
+        arrays["labels"] = to_array(labels[:number])
+        for line in _agreement(arrays):
+            how.report(line)
+    sites = {site: torch.from_numpy(array) for site, array in _of_sites(arrays, _LATENT)}
     figure = None
     if not sites:
         how.report("note        the leaves have no latent variables, so there is no picture of latent spaces")
@@ -111,10 +121,36 @@ def _embed(asked: Query, selection: Selection, rows: int, sums: bool, particles:
 
 def _flat(embedding: Embedding) -> dict[str, Tensor]:
     found = {f"{_LATENT}{site}": means for site, means in embedding.latents.items()}
+    found |= {f"{_COMPONENTS}{site}": probs for site, probs in embedding.components.items()}
+    found |= {f"{_MOST_PROBABLE}{site}": best for site, best in embedding.most_probable.items()}
     found["leaf_posterior"] = embedding.leaf_posterior
     for i, posterior in enumerate(embedding.sum_posterior or []):
         found[f"sum_posterior_{i}"] = posterior
     return found
+
+
+def _of_sites(arrays: Arrays, prefix: str) -> Iterator[tuple[str, NDArray[Any]]]:
+    """The arrays of one kind, with the names of their sites."""
+    return ((name.removeprefix(prefix), array) for name, array in arrays.items() if name.startswith(prefix))
+
+
+def _agreement(arrays: Arrays) -> Iterator[str]:
+    """A line for each mixture: the clustering accuracy of its most probable components, by leaves that have it."""
+    import torch
+
+    from pyro_spvae.queries import clustering_accuracy
+
+    labels = torch.from_numpy(arrays["labels"])
+    for site, best in _of_sites(arrays, _MOST_PROBABLE):
+        leaves = [leaf for leaf in range(best.shape[1]) if (best[:, leaf] >= 0).all()]
+        found = {leaf: clustering_accuracy(torch.from_numpy(best[:, leaf]), labels) for leaf in leaves}
+        line = f"accuracy    {site} by labels of {len(labels):,} rows: "
+        if len(found) == 1:
+            yield line + f"{found[leaves[0]]:.4f}"
+        else:
+            first = max(leaves, key=lambda leaf: found[leaf])
+            mean = sum(found.values()) / len(found)
+            yield line + f"{found[first]:.4f} of the best leaf, {first}, {mean:.4f} in the mean of {len(found)}"
 
 
 def _structure(spvae: SPVAE, sums: bool) -> Arrays:

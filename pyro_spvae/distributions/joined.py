@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from torch.distributions import constraints
 from typing_extensions import Self
 
 from pyro_spvae.distributions.autoregressive import pixel_means
-from pyro_spvae.distributions.kinds import kind_probabilities
+from pyro_spvae.distributions.kinds import kind_probabilities, mixture_of
 
 
 class SomeLeaves(TorchDistribution):
@@ -72,6 +72,16 @@ class SomeLeaves(TorchDistribution):
         """Probabilities of numbered kinds, behind the event; 0 for the other leaves. ``None`` for other variables."""
         probs = kind_probabilities(self.base)
         return None if probs is None else self._scatter(probs, self.event_dim + 1)
+
+    @property
+    def log_responsibilities(self) -> Callable[[Tensor], Tensor] | None:
+        """Of mixture components given a value, 0 for the other leaves; ``None`` for other distributions."""
+        mixture = mixture_of(self.base)
+        return (
+            None
+            if mixture is None
+            else lambda value: self._scatter(mixture.log_responsibilities(self.gather(value)), 1)
+        )
 
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them; 0 for the other leaves."""

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Probabilities of values that are numbers of kinds, whatever wraps their distribution."""
+"""Probabilities of kinds and of mixture components, whatever wraps their distribution."""
 
 from __future__ import annotations
 
@@ -23,3 +23,26 @@ def kind_probabilities(law: Any) -> Tensor | None:
     if probs.dim() != len(base.batch_shape) + len(base.event_shape) + 1:  # such as those of counts
         return None
     return probs.expand(*law.batch_shape, *law.event_shape, probs.size(-1))
+
+
+def mixture_of(law: Any) -> Any | None:
+    """What has a method ``log_responsibilities(value)``: the distribution or one that it wraps; else ``None``."""
+    while getattr(law, "log_responsibilities", None) is None:
+        law = getattr(law, "base_dist", None)
+        if law is None:
+            return None
+    return law
+
+
+def responsibilities(law: Any, value: Tensor) -> Tensor | None:
+    r"""
+    The probabilities :math:`p(k \mid z)` of the components of a mixture given a value of it, ``[.., component]``;
+    ``None`` for a distribution that is none, see :func:`mixture_of`.
+
+    :param Tensor value: ``[.., *batch, *event]``.
+    """
+    mixture = mixture_of(law)
+    if mixture is None:
+        return None
+    found: Tensor = mixture.log_responsibilities(value).exp()
+    return found.expand(*value.shape[: value.dim() - len(law.event_shape)], found.size(-1))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -18,8 +19,22 @@ class Embedding(NamedTuple):
     :ivar Tensor leaf_posterior: probability that a leaf is on the induced tree, ``[data, leaf]``.
     :ivar list sum_posterior: probability that the induced tree reaches a sum node and takes one of its products, a
         tensor ``[data, region, sum, product]`` for each group of ``circuit.log_weights()``; or ``None``.
+    :ivar dict components: for each latent site that is the number of a kind, and for each whose distribution under the
+        guide is a mixture, the probability of each kind or component, ``[data, leaf, component]``, see
+        :meth:`pyro_spvae.blocks.Latent.components`; the prior's where a leaf sees nothing, or equal ones if the prior
+        is no mixture of as many components; 0 for leaves that do not have the site.
     """
 
     latents: dict[str, Tensor]
     leaf_posterior: Tensor
     sum_posterior: list[Tensor] | None
+    components: dict[str, Tensor]
+
+    @property
+    def most_probable(self) -> dict[str, Tensor]:
+        """The most probable component of each site, int64 ``[data, leaf]``; -1 for leaves that do not have the site."""
+        found = {}
+        for name, probs in self.components.items():
+            best = probs.max(-1)
+            found[name] = torch.where(best.values > 0, best.indices, -1)
+        return found

@@ -86,7 +86,7 @@ class Generation(Storage):
         posterior: Callable[..., None] | None,
         means: bool,
         progress: bool,
-        given: Mapping[str, Tensor] | None = None,
+        given: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Data given draws of a posterior, or values of latent sites ``[num, leaf, *event]``."""
         with quiet(self), DrawMessenger(progress=progress):

@@ -88,7 +88,8 @@ def _checked(root: Root, name: str, value: Any, num: int, site: Any) -> Tensor:
         found = value.detach()
     elif isinstance(value, bool) or checks.is_real(value):
         whole = isinstance(value, bool) or checks.is_integer(value)
-        found = torch.tensor(int(value)) if whole else torch.tensor(float(value), dtype=like.dtype)
+        number, dtype = (int(value), None) if whole else (float(value), like.dtype)
+        found = torch.tensor(number, dtype=dtype, device="cpu")
     else:
         given = str(value.dtype) if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise TypeError(f"{what} is {given}; a number, or a tensor of real numbers, is needed")

@@ -104,32 +104,44 @@ class LeafDraws:
         site = self.sites[name]
         return flatten_particles(site["value"], self.shape, site["fn"].event_dim)
 
-    def summaries(self, root: Root) -> dict[str, Tensor]:
+    def summaries(self, root: Root) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """
-        What the guide says of each latent site, see :meth:`pyro_spvae.blocks.Latent.summary`, ``[data, leaf, *event]``;
-        the prior where a leaf sees nothing.
+        What the guide says of each latent site, see :meth:`pyro_spvae.blocks.Latent.summary`, ``[data, leaf, *event]``,
+        and of the components of those that have some, see :meth:`pyro_spvae.blocks.Latent.components`,
+        ``[data, leaf, component]``; the prior where a leaf sees nothing.
         """
-        return self._average(root, Latent.summary)
+        means, components = self._average(root, Latent.summary, Latent.components)
+        return means, components
 
     def points(self, root: Root) -> dict[str, Tensor]:
         """A typical value of each latent site, see :meth:`pyro_spvae.blocks.Latent.point`, ``[data, leaf, *event]``."""
-        return self._average(root, Latent.point)
+        (points,) = self._average(root, Latent.point)
+        return points
 
-    def _average(self, root: Root, describe: Any) -> dict[str, Tensor]:
+    def _average(self, root: Root, *descriptions: Any) -> list[dict[str, Tensor]]:
+        """Each description of the sites that have it, averaged over particles."""
         prior = None if self.seen is None else prior_sites(root, len(self.log_weight), self.log_weight.size(1))
-        found = {}
-        for name, site in self.sites.items():
-            latent = root.latents[name]
-            values = self._described(latent, site, describe)
-            if prior is not None:
-                other = _described(latent, prior[name], describe)
-                seen = self.seen.reshape(*self.seen.shape, *[1] * (values.dim() - 2))  # type: ignore[union-attr]
-                values = torch.where(seen, values, other)
-            found[name] = values
+        found: list[dict[str, Tensor]] = []
+        for describe in descriptions:
+            found.append({})
+            for name, site in self.sites.items():
+                latent = root.latents[name]
+                values = self._described(latent, site, describe)
+                if values is None:
+                    continue
+                if prior is not None:
+                    other = _described(latent, prior[name], describe)
+                    if other is None or other.shape[2:] != values.shape[2:]:  # the prior is a mixture of no such kind
+                        other = values.sum(-1, keepdim=True).expand_as(values) / values.size(-1)
+                    seen = self.seen.reshape(*self.seen.shape, *[1] * (values.dim() - 2))  # type: ignore[union-attr]
+                    values = torch.where(seen, values, other)
+                found[-1][name] = values
         return found
 
-    def _described(self, latent: Latent, site: Any, describe: Any) -> Tensor:
+    def _described(self, latent: Latent, site: Any, describe: Any) -> Tensor | None:
         values = _of_particles(latent, site, describe, self.shape)
+        if values is None:
+            return None
         weight = self.log_share.exp()
         if latent.is_discrete and describe is Latent.point:  # values are not averaged: that of the likeliest particle
             return values.gather(0, _index(weight.argmax(0, keepdim=True), values)).squeeze(0)
@@ -279,17 +291,19 @@ def _index(particle: Tensor, value: Tensor) -> Tensor:
     return particle.reshape(*particle.shape, *[1] * (value.dim() - 3)).expand(1, *value.shape[1:])
 
 
-def _of_particles(latent: Latent, site: Any, describe: Any, shape: torch.Size) -> Tensor:
-    """What each particle's distribution says, ``[particle, data, leaf, *]``."""
+def _of_particles(latent: Latent, site: Any, describe: Any, shape: torch.Size) -> Tensor | None:
+    """What each particle's distribution says, ``[particle, data, leaf, *]``; ``None`` if nothing."""
     law, draws = site["fn"], site["value"]
     batch = torch.broadcast_shapes(law.batch_shape, draws.shape[: draws.dim() - law.event_dim])
     if batch != law.batch_shape:  # values of an enumerated site have an axis that its distribution has not
         law = law.expand(batch)
     values = describe(latent, law, draws.expand(batch + law.event_shape).unsqueeze(0))
-    return flatten_particles(values, shape, values.dim() - len(batch))
+    return None if values is None else flatten_particles(values, shape, values.dim() - len(batch))
 
 
-def _described(latent: Latent, site: Any, describe: Any) -> Tensor:
+def _described(latent: Latent, site: Any, describe: Any) -> Tensor | None:
     """What a site of the model without data says, averaged over particles, ``[data, leaf, *]``."""
     values = _of_particles(latent, site, describe, site["fn"].batch_shape)
+    if values is None:
+        return None
     return values[0] if latent.is_discrete and describe is Latent.point else values.mean(0)

@@ -143,8 +143,9 @@ class Queries(Generation):
         self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100, sums: bool = True
     ) -> Embedding:
         """
-        What the model knows of each datum: latent means of every leaf (probabilities of discrete variables), and the
-        exact posterior over induced trees given importance weighted leaf values, summed to leaves and to products.
+        What the model knows of each datum: latent means of every leaf (probabilities of discrete variables),
+        probabilities of mixture components, and the exact posterior over induced trees given importance weighted leaf
+        values, summed to leaves and to products.
 
         :param Tensor x: data ``[data, *event_shape]``.
         :param Tensor observed: as in :meth:`model`. A leaf that sees nothing of a datum has its prior's mean.
@@ -163,11 +164,12 @@ class Queries(Generation):
                 by_sum = self.circuit.sum_posterior(leaf) if sums else []
                 blocks.append((draws.summaries(self), self.circuit.posterior(leaf), by_sum))
         return Embedding(
-            latents={name: torch.cat([latents[name] for latents, _, _ in blocks]) for name in blocks[0][0]},
+            latents=_joined([latents for (latents, _), _, _ in blocks]),
             leaf_posterior=torch.cat([posterior for _, posterior, _ in blocks]),
             sum_posterior=[torch.cat(parts) for parts in zip(*(part[2] for part in blocks), strict=True)]
             if sums
             else None,
+            components=_joined([components for (_, components), _, _ in blocks]),
         )
 
     @alone()
@@ -256,6 +258,11 @@ class Queries(Generation):
         for block, seen in batches(x, observed, max(1, _BLOCK // num_particles) if self.latents else _EXACT_BLOCK):
             yield replace(self.prepare(block, seen), first=first)
             first += len(block)
+
+
+def _joined(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of blocks of data by name, of all data."""
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def batches(x: Tensor, observed: Tensor | None, rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:

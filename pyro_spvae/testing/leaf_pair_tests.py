@@ -243,6 +243,10 @@ class LeafPairTests(ModelTests):
         embedding = spvae.embed(x, observed.expand_as(x))
         assert embedding.latents.keys() == spvae.latents.keys()
         assert all(bool(value.isfinite().all()) for value in embedding.latents.values())
+        for name, probs in embedding.components.items():
+            assert probs.shape[:2] == (self.rows, spvae.num_leaves) and bool((probs >= 0).all())
+            has_site = embedding.most_probable[name] >= 0
+            close(probs.sum(-1), has_site.to(probs.dtype))
         imputed = spvae.impute(x, observed, 2, num_particles=10)
         assert imputed.shape == (2, *x.shape) and bool((imputed == x)[..., :2].all())
         spvae.check(imputed[0])

@@ -26,6 +26,15 @@ def digits(trained):
 
 
 @pytest.fixture(scope="session")
+def mixture(tmp_path_factory):
+    """A run whose leaves are mixtures of three components."""
+    run = tmp_path_factory.mktemp("commands") / "mixture"
+    options = ("--leaf", "dlgmm(components=3,means=[-2,0,2])", "--seed", 5, "--device", "cpu", "--epochs", 1)
+    train("digits", "--out", run, *options, "--samples", 5, "--hidden", 8, "--units", 2, "--latent-dim", 3)
+    return run
+
+
+@pytest.fixture(scope="session")
 def table(tmp_path_factory):
     """A run on a table of five columns, in float64."""
     folder = tmp_path_factory.mktemp("commands")

@@ -12,6 +12,8 @@ import torch
 
 from pyro_spvae import plots
 from pyro_spvae.commands import impute, interpolate, reconstruct, sample
+from pyro_spvae.commands.given import given_name
+from tests.cli_cases import invoke
 from tests.commands.cases import asked, assert_picture, load, names, rows, same
 
 
@@ -69,6 +71,55 @@ class TestSample(VerbTests):
         arrays = sample(digits, num=7, means=True, out=tmp_path)
         assert names(tmp_path) == ["means.npz", "means.png"] and arrays.keys() == {"means", "low", "high"}
         assert same(arrays["means"], asked(digits, 5, lambda spvae: spvae.sample(7, means=True)))
+
+
+class TestGiven:
+    @pytest.mark.parametrize(
+        ("given", "values", "name"),
+        [
+            (["c=2"], {"c": 2}, "samples-given-c-2"),
+            ("c = 1.0", {"c": 1}, "samples-given-c-1.0"),
+            (["c=0", "v=0.5,.25"], {"c": 0, "v": torch.tensor([0.5, 0.25]).float()}, "samples-given-c-0-v-0.5-.25"),
+            (["z=-1e-1"], {"z": -0.1}, "samples-given-z--1e-1"),
+        ],
+    )
+    def test_what_is_given_is_held_fixed(self, mixture, tmp_path, given, values, name):
+        arrays = sample(mixture, num=6, given=given, out=tmp_path)
+        assert names(tmp_path) == [f"{name}{end}" for end in (".npz", ".png")]
+        wanted = asked(mixture, 5, lambda spvae: spvae.sample(6, values))
+        assert same(arrays["samples"], wanted)
+        assert not same(arrays["samples"], asked(mixture, 5, lambda spvae: spvae.sample(6)))
+
+    def test_long_names_are_cut_and_differ(self, mixture, tmp_path):
+        found = [given_name([f"z={','.join(['0.125'] * 40)},{last}"]) for last in (1, 2)]
+        assert found[0] != found[1] and all(len(name) < 90 and name.startswith("given-z-0.125-0.125") for name in found)
+        assert given_name(None) is None and given_name([]) is None
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            (["c"], "given is 'c'; accepted are SITE=NUMBER, such as c=2, or SITE=NUMBER,NUMBER,.. for a vector"),
+            (["c="], "given is 'c='; accepted are .*"),
+            (["=2"], "given is '=2'; accepted are .*"),
+            (["c=two"], "given is 'c=two'; accepted are .*"),
+            (["z=1,,2"], "given is 'z=1,,2'; accepted are .*"),
+            (["c=1", "c=2"], "given has two values of the site 'c'; one is needed"),
+            (["c=3"], r"given\['c'\] holds 3, but values must be from the integers from 0 to 2"),
+            (["y=3"], "given holds the site 'y', but the latent sites are v, c, z"),
+            (["z=1,2"], r"given\['z'\] has shape \[2\]; it must broadcast to .* \[64, 8, 3\]"),
+            (["z=nan"], r"given\['z'\] holds nan, but values must be from the real numbers"),
+        ],
+    )
+    def test_refused(self, mixture, tmp_path, given, message):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            sample(mixture, given=given, out=tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_on_the_command_line(self, mixture, tmp_path):
+        result = invoke("sample", mixture, "-n", 3, "--given", "c=2", "--given", "v=0.5", "--means", "-o", tmp_path)
+        assert result.exit_code == 0, result.output
+        wanted = asked(mixture, 5, lambda spvae: spvae.sample(3, {"c": 2, "v": 0.5}, means=True))
+        assert same(load(tmp_path / "means-given-c-2-v-0.5.npz")["means"], wanted)
 
 
 class TestReconstruct(VerbTests):
