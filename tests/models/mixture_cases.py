@@ -44,7 +44,7 @@ def programs(kind: str) -> tuple[LeafModel, LeafGuide]:
     if kind == "sticks":
         return SBVAE(Bernoulli(), 3, 2.0, (3,)), StickGuide((3,))
     if kind == "process":
-        return DLDPMM(Bernoulli(), 1, 3, 2.0, MEANS, hidden_dims=(3,)), MixtureGuide((3,))
+        return DLDPMM(Bernoulli(), 1, 3, 4.0, MEANS, hidden_dims=(3,)), MixtureGuide((3,))
     return dlgmm(kind == "summed"), MixtureGuide((3,), enumerate=kind != "drawn")
 
 
@@ -70,7 +70,7 @@ def make(
             parameter.mul_(0.5)
             end = name.rpartition("biases.")[2]
             if end == "2":  # of fractions, a little flatter than their prior
-                parameter.add_(torch.tensor([0.5, 0.1])[: parameter.size(-1)])
+                parameter.add_(torch.tensor([0.5, 0.1] if kind != "process" else [1.2, 1.2])[: parameter.size(-1)])
             elif end == "3":
                 parameter.add_(0.7 * torch.tensor([MEANS[0], *MEANS[3 - parameter.size(-1) + 1 :]]))
             elif name.endswith(("biases.4", "z.network.stacks.1.biases.1")):  # of deviations
@@ -90,8 +90,8 @@ def nodes(program: LeafModel) -> tuple[Tensor, Tensor]:
     means, shares = [0.0], [1.0]
     if isinstance(program, DLGMM):
         means = list(MEANS)
-        # of the Dirichlet distribution, or of fractions Beta(1, 2)
-        shares = [1 / 3, 2 / 9, 4 / 9] if isinstance(program, DLDPMM) else [1 / 3] * 3
+        # of the Dirichlet distribution, or of fractions Beta(1, 4)
+        shares = [0.2, 0.16, 0.64] if isinstance(program, DLDPMM) else [1 / 3] * 3
     mass = [share * Normal(mean, 1.0).log_prob(z).exp() * 0.1 for mean, share in zip(means, shares, strict=True)]
     return z.unsqueeze(-1), torch.stack(mass)
 

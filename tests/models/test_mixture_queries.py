@@ -119,7 +119,7 @@ class TestEmbeddings:
         for observed in (None, OBSERVED):
             pyro.set_rng_seed(1)
             embedding = spvae.embed(x, observed, num_particles=2000)
-            torch.testing.assert_close(embedding.leaf_posterior, exact.leaf_posterior(x, observed), rtol=0, atol=0.05)
+            torch.testing.assert_close(embedding.leaf_posterior, exact.leaf_posterior(x, observed), rtol=0, atol=0.03)
         prior = exact.leaf_posterior(x, torch.zeros(6, dtype=torch.bool))
         assert float((exact.leaf_posterior(x) - prior).abs().max()) > 0.2
 
