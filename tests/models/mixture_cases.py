@@ -85,7 +85,7 @@ def nodes(program: LeafModel) -> tuple[Tensor, Tensor]:
         v = 1 - (1 - u) ** 0.5  # of Beta(1, 2)
         first, second = torch.cartesian_prod(v, v).unbind(-1)
         pieces = torch.stack([first, (1 - first) * second, (1 - first) * (1 - second)], -1)
-        return pieces, torch.cartesian_prod(weight, weight).prod(-1).unsqueeze(0)
+        return 3 * pieces, torch.cartesian_prod(weight, weight).prod(-1).unsqueeze(0)  # the decoder sees times K
     z = torch.linspace(-10, 10, 201)
     means, shares = [0.0], [1.0]
     if isinstance(program, DLGMM):

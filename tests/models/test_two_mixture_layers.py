@@ -152,9 +152,11 @@ def circuit(guide, regions=None, units=2):
     with torch.no_grad():
         for name, parameter in spvae.named_parameters():
             if ".z1.network" in name or "leaf_guide" in name:
-                parameter.mul_(0.5)  # so that no fraction is within rounding of 1
+                parameter.mul_(0.2 if ".v" in name else 0.5)  # so that no fraction is within rounding of 1
             if "leaf_guide" in name and name.endswith("biases.2"):  # wide, so that importance weights are bounded
                 parameter.add_(0.5 if ".v" in name else 1.2)
+            if "leaf_guide.v" in name and name.endswith("biases.1"):
+                parameter.sub_(0.2)
     return spvae
 
 
