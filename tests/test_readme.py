@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from pyro_spvae.commands.app import app
-from pyro_spvae.commands.papers import group, vampprior
-from pyro_spvae.commands.papers import table_1 as reproduce
+from pyro_spvae.commands.reproducing import group
+from pyro_spvae.commands.spvae_paper import table_1 as reproduce
 from pyro_spvae.commands.training import train
+from pyro_spvae.commands.vampprior_paper import vampprior
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,20 +6,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 from pyro.infer import ELBO
 
 from pyro_spvae.data.published_sets import STATIC_MNIST
 from pyro_spvae.reproduce.component_elbo import Eq1ELBO
-from pyro_spvae.reproduce.published import NEIGHBOURS, MixtureData, MixtureModel
+from pyro_spvae.reproduce.published import (
+    NEIGHBOURS,
+    MixtureBound,
+    MixtureData,
+    MixtureModel,
+    MixturePrior,
+    MixtureRecipe,
+    MixtureTable,
+)
+from pyro_spvae.reproduce.spvae import Budget
 from pyro_spvae.training.config import TrainConfig
-
-Budget = Literal["paper", "small"]
-Bound = Literal["mixture", "enumerated", "eq1"]
-Prior = Literal["zero", "spread"]
-Recipe = Literal["best", "paper"]
-Table = Literal["kNN", "likelihood"]
 
 FIGURES = {2: "samples of the extreme components, and t-SNE of the latent spaces of Gauss-VAE and DLGMM"}
 #: prior means of the components in Figure 2
@@ -32,7 +35,10 @@ _OF_MIXTURES: tuple[MixtureModel, ...] = ("dlgmm", "dldpmm")
 _LR: dict[MixtureModel, float] = {"gauss-vae": 1e-3, "sb-vae": 3e-3, "dlgmm": 1e-3, "dldpmm": 1e-3}
 _PAPER_LR, _LOOK_AHEAD = 3e-4, 30
 # epochs; those of the paper's recipe are the most, and end by looking ahead
-_EPOCHS: dict[Recipe, dict[Budget, int]] = {"best": {"paper": 100, "small": 30}, "paper": {"paper": 1000, "small": 30}}
+_EPOCHS: dict[MixtureRecipe, dict[Budget, int]] = {
+    "best": {"paper": 100, "small": 30},
+    "paper": {"paper": 1000, "small": 30},
+}
 _SLOW_EPOCHS: dict[Budget, int] = {"paper": 100, "small": 20}  # of models whose steps take longer
 _STICK_EPOCHS: dict[Budget, int] = {"paper": 200, "small": 40}  # of sticks, which are learned more slowly
 _NEVER = 10**6
@@ -56,19 +62,25 @@ class MixtureExperiment:
 
     data: MixtureData = "mnist"
     model: MixtureModel = "dlgmm"
-    bound: Bound | None = None
-    prior: Prior = "zero"
+    bound: MixtureBound | None = None
+    prior: MixturePrior = "zero"
     budget: Budget = "paper"
-    recipe: Recipe = "best"
+    recipe: MixtureRecipe = "best"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        known = {"data": MixtureData, "model": MixtureModel, "prior": Prior, "budget": Budget, "recipe": Recipe}
+        known = {
+            "data": MixtureData,
+            "model": MixtureModel,
+            "prior": MixturePrior,
+            "budget": Budget,
+            "recipe": MixtureRecipe,
+        }
         for name, accepted in known.items():
             if getattr(self, name) not in get_args(accepted):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(get_args(accepted))}")
-        if self.bound is not None and self.bound not in get_args(Bound):
-            raise ValueError(f"bound is {self.bound!r}; known are {', '.join(get_args(Bound))}")
+        if self.bound is not None and self.bound not in get_args(MixtureBound):
+            raise ValueError(f"bound is {self.bound!r}; known are {', '.join(get_args(MixtureBound))}")
         if self.bound is not None and self.model not in _OF_MIXTURES:
             raise ValueError(f"bound is {self.bound!r}, but the {self.model} is no mixture; leave it out")
         if self.prior == "spread" and self.model != "dlgmm":
@@ -77,7 +89,7 @@ class MixtureExperiment:
     table: ClassVar[str] = "dlgmm"
 
     @property
-    def chosen_bound(self) -> Bound | None:
+    def chosen_bound(self) -> MixtureBound | None:
         """The bound of a mixture that is trained by."""
         if self.model not in _OF_MIXTURES:
             return None
@@ -157,13 +169,13 @@ def usual_data(data_dir: str | None) -> MixtureData:
 
 
 def of_table(
-    table: Table,
+    table: MixtureTable,
     data: MixtureData,
     models: tuple[MixtureModel, ...] | None,
-    bound: Bound | None,
-    prior: Prior,
+    bound: MixtureBound | None,
+    prior: MixturePrior,
     budget: Budget,
-    recipe: Recipe,
+    recipe: MixtureRecipe,
     seed: int,
 ) -> list[MixtureExperiment]:
     """
@@ -175,8 +187,8 @@ def of_table(
     :param str prior: of the components of the DLGMM.
     :raises ValueError: for a table that there is not, or data without labels.
     """
-    if table not in get_args(Table):
-        raise ValueError(f"table is {table!r}; known are {', '.join(get_args(Table))}")
+    if table not in get_args(MixtureTable):
+        raise ValueError(f"table is {table!r}; known are {', '.join(get_args(MixtureTable))}")
     if table == "kNN" and data != "mnist":
         raise ValueError(f"data is {data!r}, but table kNN needs labels, which mnist has; leave it out")
     chosen = models or (tuple(NEIGHBOURS) if table == "kNN" else get_args(MixtureModel))
@@ -194,7 +206,9 @@ def of_table(
     ]
 
 
-def of_figure(figure: int, data: MixtureData, budget: Budget, recipe: Recipe, seed: int) -> list[MixtureExperiment]:
+def of_figure(
+    figure: int, data: MixtureData, budget: Budget, recipe: MixtureRecipe, seed: int
+) -> list[MixtureExperiment]:
     """
     The models that a figure shows: a Gauss-VAE, and a DLGMM whose components have means of their own.
 

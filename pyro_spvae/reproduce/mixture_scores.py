@@ -16,8 +16,9 @@ from pyro_spvae import distributed
 from pyro_spvae.data import DataSet, Rows
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import evaluating
-from pyro_spvae.reproduce.dlgmm import SAMPLES, Table
+from pyro_spvae.reproduce.dlgmm import SAMPLES
 from pyro_spvae.reproduce.neighbours import neighbour_errors
+from pyro_spvae.reproduce.published import MixtureTable
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.evaluation import log_likelihoods, prepare_evaluation
 from pyro_spvae.training.run import Run, open_run
@@ -35,7 +36,7 @@ def read_scores(path: Path) -> dict[str, Any]:
 
 def add_score(
     path: Path,
-    table: Table,
+    table: MixtureTable,
     *,
     data_dir: str | os.PathLike[str] | None = None,
     device: str = "auto",

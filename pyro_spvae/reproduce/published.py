@@ -27,6 +27,10 @@ VampModel = Literal["vae", "hvae", "convhvae", "spvae"]
 VampPriorName = Literal["standard", "mog", "vamp", "vamp-data"]
 MixtureModel = Literal["gauss-vae", "sb-vae", "dlgmm", "dldpmm"]
 MixtureData = Literal["static_mnist", "mnist", "omniglot_burda"]
+MixtureBound = Literal["mixture", "enumerated", "eq1"]
+MixturePrior = Literal["zero", "spread"]
+MixtureRecipe = Literal["best", "paper"]
+MixtureTable = Literal["kNN", "likelihood"]
 
 
 @dataclass(frozen=True)
