@@ -113,7 +113,7 @@ def test_commands_exist():
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README))
     functions = (train, reproduce, vampprior)
     known = {option.replace("_", "-") for function in functions for option in inspect.signature(function).parameters}
-    verbs = {"observed", "means", "config-settings"}
+    verbs = {"observed", "means", "given", "config-settings"}
     launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}
     assert options <= known | verbs | launcher | {"help"}, options - known - verbs - launcher
 
