@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
@@ -56,7 +57,7 @@ class Kumaraswamy(Block):
         :param Tensor inputs: ``[.., leaf, in]`` each.
         :returns: batch ``[.., leaf]``, event ``[fraction]``.
         """
-        a, b = (positive(raw) for raw in (inputs if self.network is None else self.network(*inputs)))
+        a, b = positive(torch.stack(inputs if self.network is None else self.network(*inputs)))
         return dist.Kumaraswamy(a, b).to_event(1)
 
 
