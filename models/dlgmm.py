@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import pyro
 from pyro.distributions import Categorical
@@ -63,7 +64,7 @@ class DLGMM(LeafModel):
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``v``, ``c``, ``z`` and ``x``."""
-        log_weights = log_stick_weights(pyro.sample("v", self.sticks()))
-        c = pyro.sample("c", Categorical(logits=log_weights)) if "c" in self.latents else None
+        log_weights = partial(log_stick_weights, pyro.sample("v", self.sticks()))
+        c = pyro.sample("c", Categorical(logits=log_weights())) if "c" in self.latents else None
         z = pyro.sample("z", self.parts.mixture(log_weights) if c is None else self.parts(c))
         return pyro.sample("x", self.pixels(z, mask=mask), obs=x)

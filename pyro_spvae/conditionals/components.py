@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -118,14 +118,20 @@ class NormalComponents(Block):
         """
         :param Tensor component: numbers ``[.., leaf]``.
         """
-        loc = self._loc[0] if self.means is None else self._loc[component]
-        return LeafNormal(loc, torch.full_like(loc[..., :1], self.scale).expand_as(loc))
+        return self._normal(self._loc[0] if self.means is None else self._loc[component])
 
-    def mixture(self, log_weight: Tensor) -> LeafGaussianMixture | LeafNormal:
-        """The mixture given logarithms of weights ``[.., leaf, component]``; of equal components one of them."""
+    def _normal(self, loc: Tensor) -> LeafNormal:
+        return LeafNormal(loc, loc.new_full((), self.scale))
+
+    def mixture(self, log_weight: Callable[[], Tensor]) -> LeafGaussianMixture | LeafNormal:
+        """
+        The mixture; of equal components one of them, whose weights do not matter.
+
+        :param callable log_weight: makes logarithms of weights ``[.., leaf, component]``.
+        """
         if self.means is None:
-            return self(log_weight)
-        return LeafGaussianMixture(self._loc, torch.full_like(self._loc, self.scale), log_weight)
+            return self._normal(self._loc[0])
+        return LeafGaussianMixture(self._loc, torch.full_like(self._loc, self.scale), log_weight())
 
 
 def chosen(values: Tensor, component: Tensor) -> Tensor:

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 
 from pyro_spvae import checks
 from pyro_spvae import distributions as dist
 from pyro_spvae.blocks.block import Block
+from pyro_spvae.circuits.numerics import by_hand
 from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.nn.network import Network
 
@@ -69,7 +71,40 @@ class Kumaraswamy(Block):
 def concentrations(raw: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """The parameters a and b of outputs."""
     raw, place = at_least_single(raw), at_least_single(place)
+    a, b = (_Concentrations.apply if by_hand(raw, place) else _concentrations)(raw, place)
+    return a, b
+
+
+def _concentrations(raw: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     a = (_SHAPE * (raw / _SHAPE).tanh()).exp()
     log_b = a * place
-    limit = torch.full_like(log_b, _TAIL).masked_fill(log_b < 0, _SHAPE)
+    limit = _limit(log_b)
     return a, (limit * (log_b / limit).tanh()).exp()
+
+
+def _limit(log_b: Tensor) -> Tensor:
+    return torch.full_like(log_b, _TAIL).masked_fill_(log_b < 0, _SHAPE)
+
+
+class _Concentrations(torch.autograd.Function):
+    """The same with derivatives in few operations."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        share = (raw / _SHAPE).tanh_()
+        a = (_SHAPE * share).exp_()
+        log_b = a * place
+        limit = _limit(log_b)
+        tail = log_b.div_(limit).tanh_()
+        b = (limit * tail).exp_()
+        ctx.save_for_backward(place, share, a, tail, b)
+        return a, b
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_a: Tensor, by_b: Tensor) -> tuple[Tensor, Tensor]:
+        place, share, a, tail, b = ctx.saved_tensors
+        by_log = by_b * b
+        by_log = torch.addcmul(by_log, by_log * tail, tail, value=-1)
+        by_a = torch.addcmul(by_a, by_log, place).mul_(a)
+        return torch.addcmul(by_a, by_a * share, share, value=-1), by_log * a

@@ -4,6 +4,7 @@
 
 from pyro_spvae.distributions.autoregressive import LeafAutoregressive
 from pyro_spvae.distributions.bernoulli import LeafBernoulli
+from pyro_spvae.distributions.beta import Beta
 from pyro_spvae.distributions.binomial import LeafBinomial
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
@@ -22,6 +23,7 @@ from pyro_spvae.distributions.sticks import (
 )
 
 __all__ = [
+    "Beta",
     "InducedTree",
     "Kumaraswamy",
     "LeafAutoregressive",

@@ -6,17 +6,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.distributions import Categorical, TorchDistribution
+from pyro.distributions import TorchDistribution
 from pyro.distributions.util import broadcast_shape
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 
-from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.circuits.numerics import by_hand
+from pyro_spvae.distributions.leaf import at_least_single, summed_to
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+_ROOT_HALF = math.sqrt(0.5)
+_PEAK = math.sqrt(2 / math.pi)  # of the derivative of erf(u / sqrt(2))
 
 
 class LeafGaussianMixture(TorchDistribution):
@@ -29,7 +34,8 @@ class LeafGaussianMixture(TorchDistribution):
 
     .. math:: \frac{dz}{d\phi} = - \Big(\frac{\partial S}{\partial z}\Big)^{-1} \frac{\partial S}{\partial \phi}
 
-    with a triangular matrix. The component of a draw is not known to it: draws are those of the mixture.
+    with a triangular matrix. The component of a draw is not known to it: draws are those of the mixture. A draw keeps
+    what it is in the units of components, for its own density and gradient; derivatives are written by hand.
 
     :param Tensor loc: means, ``[.., component, value]``.
     :param Tensor scale: standard deviations, broadcastable with it.
@@ -61,6 +67,7 @@ class LeafGaussianMixture(TorchDistribution):
         self._dtype = loc.dtype
         self.loc, self.scale = at_least_single(loc), at_least_single(scale)
         self.log_weight = at_least_single(log_weight)
+        self._draw: tuple[Tensor, _Units] | None = None
         batch = broadcast_shape(loc.shape[:-2], scale.shape[:-2], log_weight.shape[:-1])
         super().__init__(torch.Size(batch), loc.shape[-1:], validate_args=validate_args)
 
@@ -84,28 +91,42 @@ class LeafGaussianMixture(TorchDistribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        joint = self.log_weight + self._log_densities(at_least_single(value)).sum(-1)
-        return joint.logsumexp(-1)
+        if self._draw is not None and value is self._draw[0]:
+            units = self._draw[1]
+        else:
+            value = at_least_single(value)
+            units = _Units.of(value, self.loc, self.scale)
+        if by_hand(value, *self._parameters):
+            log_prob: Tensor = _MixtureLogDensity.apply(units, value, *self._parameters)
+        else:
+            log_prob = _joint(value, *self._parameters).logsumexp(-1)
+        return log_prob - self.event_shape[0] * _HALF_LOG_TWO_PI
 
     def log_responsibilities(self, value: Tensor) -> Tensor:
         r""":math:`\log p(c = k \mid z)`, ``[.., component]``."""
-        return (self.log_weight + self._log_densities(at_least_single(value)).sum(-1)).log_softmax(-1)
+        return _joint(at_least_single(value), *self._parameters).log_softmax(-1)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws ``[*sample_shape, *batch, value]`` with implicit gradients."""
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():
-            weight = self.log_weight.expand(*self.batch_shape, self.log_weight.size(-1))
-            which = Categorical(logits=weight).sample(torch.Size(sample_shape))
-            index = which[..., None, None].expand(*shape, 1, self.event_shape[0])
-            loc, scale = (value.expand(*shape, *value.shape[-2:]) for value in (self.loc, self.scale))
-            chosen = (values.gather(-2, index).squeeze(-2) for values in (loc, scale))
-            value = torch.addcmul(
-                next(chosen), next(chosen), torch.randn(shape + self.event_shape, dtype=loc.dtype, device=loc.device)
+            shares = self.log_weight.softmax(-1).expand(*self.batch_shape, -1).reshape(-1, self.log_weight.size(-1))
+            which = shares.multinomial(math.prod(sample_shape), replacement=True).T.reshape(shape)
+            index = which[..., None, None].expand(*shape, 1, *self.event_shape)
+            loc, scale = (
+                values.expand(*shape, *values.shape[-2:]).gather(-2, index).squeeze(-2)
+                for values in (self.loc, self.scale)
             )
-        if torch.is_grad_enabled() and any(p.requires_grad for p in (self.loc, self.scale, self.log_weight)):
-            value = _Implicit.apply(value, *self._distribution_functions(value))
-        return value.to(self._dtype)
+            value = torch.addcmul(loc, scale, torch.randn_like(loc))
+            units = _Units.of(value, self.loc, self.scale)
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self._parameters):
+            if by_hand(*self._parameters):
+                value = _Implicit.apply(units, value, *self._parameters)
+            else:
+                value = _implicit(value, *self._parameters)
+        drawn = value.to(self._dtype)
+        self._draw = (drawn, units) if drawn is value else None
+        return drawn
 
     @property
     def mean(self) -> Tensor:
@@ -117,39 +138,142 @@ class LeafGaussianMixture(TorchDistribution):
         second = (self.log_weight.exp().unsqueeze(-1) * (self.scale.square() + self.loc.square())).sum(-2)
         return (second - self.mean.square()).expand(self.batch_shape + self.event_shape)
 
-    def _log_densities(self, value: Tensor) -> Tensor:
-        """Of all components and dimensions, ``[.., component, value]``."""
-        standard = (value.unsqueeze(-2) - self.loc) / self.scale
-        return -0.5 * standard.square() - self.scale.log() - _HALF_LOG_TWO_PI
+    @property
+    def _parameters(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.loc, self.scale, self.log_weight
 
-    def _distribution_functions(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """
-        The conditional distribution functions of a value, ``[.., value]``, differentiable in the parameters; and their
-        derivatives in the value, a lower triangular matrix ``[.., value, value]``.
-        """
-        log_density = self._log_densities(value)  # [.., K, D]
-        before = log_density.cumsum(-1) - log_density
-        weight = (self.log_weight.unsqueeze(-1) + before).softmax(-2)  # of each component given the dimensions before
-        below = torch.special.ndtr((value.unsqueeze(-2) - self.loc) / self.scale)
-        function = (weight * below).sum(-2)
-        with torch.no_grad():
-            slope = (self.loc - value.unsqueeze(-2)) / self.scale.square()  # of the log-densities, [.., K, D]
-            rows = weight.mT  # [.., D, K]
-            inner = (rows * below.mT) @ slope - function.unsqueeze(-1) * (rows @ slope)
-            density = (weight * log_density.exp()).sum(-2)
-            jacobian = inner.tril(-1) + torch.diag_embed(density)
-        return function, jacobian
+
+@dataclass
+class _Units:
+    r"""
+    A value in the units of all components, constants as far as autograd is concerned, ``[.., component, value]``.
+
+    :ivar Tensor standard: :math:`u = (z - \mu) / \sigma`.
+    :ivar Tensor cost: :math:`u^2 / 2 + \log \sigma`, negative log-densities less a constant.
+    """
+
+    standard: Tensor
+    cost: Tensor
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, value: Tensor, loc: Tensor, scale: Tensor) -> _Units:
+        """Those of a value ``[.., value]``."""
+        standard = (value.unsqueeze(-2) - loc) / scale
+        return cls(standard, scale.log().add(standard.square(), alpha=0.5))
+
+
+def _joint(value: Tensor, loc: Tensor, scale: Tensor, log_weight: Tensor) -> Tensor:
+    """Log-densities of a value and each component, less a constant, in operations that autograd follows."""
+    squares = ((value.unsqueeze(-2) - loc) / scale).square().sum(-1)
+    return log_weight - scale.log().sum(-1) - 0.5 * squares
+
+
+class _MixtureLogDensity(torch.autograd.Function):
+    r"""
+    :math:`\log \sum_k \pi_k N(z; \mu_k, \sigma_k)`, less a constant, whose gradients are components' by their
+    responsibilities.
+
+    Where a derivative is to be differentiated again, backward is computed from the inputs by operations autograd
+    follows.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, units: _Units, value: Tensor, loc: Tensor, scale: Tensor, log_weight: Tensor) -> Tensor:
+        joint = log_weight - units.cost.sum(-1)
+        total = joint.logsumexp(-1)
+        ctx.save_for_backward(value, loc, scale, log_weight, units.standard, joint, total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        value, loc, scale, log_weight, standard, joint, total = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            standard = (value.unsqueeze(-2) - loc) / scale
+            joint = _joint(value, loc, scale, log_weight)
+            total = joint.logsumexp(-1)
+        # a value too far from all components for a density has responsibilities of 0, not NaN
+        finite = total.clamp(min=torch.finfo(total.dtype).min).unsqueeze(-1)
+        by_weight = grad.unsqueeze(-1) * (joint - finite).exp()
+        ratio = by_weight.unsqueeze(-1) / scale
+        by_loc = standard * ratio
+        _, needs_value, needs_loc, needs_scale, needs_weight = ctx.needs_input_grad
+        return (
+            None,
+            summed_to(-by_loc.sum(-2), value) if needs_value else None,
+            summed_to(by_loc, loc) if needs_loc else None,
+            summed_to(by_loc * standard - ratio, scale) if needs_scale else None,
+            summed_to(by_weight, log_weight) if needs_weight else None,
+        )
+
+
+@dataclass
+class _Conditionals:
+    r"""
+    The conditional distribution functions of a mixture, twice of them less 1,
+
+    .. math:: T_d(z_d \mid z_{<d}) = 2 S_d - 1 = \sum_k w_{kd}\, \mathrm{erf}(u_{kd} / \sqrt 2),
+
+    whose weights are probabilities of components given the dimensions before, and what their derivatives are made of.
+
+    :ivar Tensor function: :math:`T`, ``[.., 1, value]``.
+    :ivar Tensor excess: :math:`w (\mathrm{erf} - T)`, derivatives in logarithms of weights, ``[.., component, value]``.
+    :ivar Tensor density: :math:`w \exp(-u^2 / 2) / \sigma`, likewise; :math:`2 / \sqrt{2 \pi}` times their sums are
+        derivatives in a dimension's own value.
+    :ivar Tensor pull: :math:`u / \sigma`, derivatives of components' log-densities in the means, likewise.
+    """
+
+    function: Tensor
+    excess: Tensor
+    density: Tensor
+    pull: Tensor
+
+    @classmethod
+    def of(cls, standard: Tensor, cost: Tensor, scale: Tensor, log_weight: Tensor) -> _Conditionals:
+        """Those of a value in the units of components, see :class:`_Units`."""
+        before = cost - cost.cumsum(-1)
+        weight = (before + log_weight.unsqueeze(-1)).softmax(-2)
+        mass = weight * torch.erf(standard * _ROOT_HALF)
+        function = mass.sum(-2, keepdim=True)
+        excess = torch.addcmul(mass, weight, function, value=-1)
+        return cls(function, excess, weight * (-cost).exp(), standard / scale)
+
+    def matrix(self) -> Tensor:
+        r""":math:`-(\partial T / \partial z)^T`, of which the upper triangle holds, ``[.., value, value]``."""
+        matrix = self.pull.mT @ self.excess
+        matrix.diagonal(dim1=-2, dim2=-1).copy_(self.density.sum(-2) * -_PEAK)
+        return matrix
+
+
+def _implicit(value: Tensor, loc: Tensor, scale: Tensor, log_weight: Tensor) -> Tensor:
+    """
+    A value with the gradients of a draw, in operations that autograd follows: with the solution of a linear system
+    whose right side is zero, but has the derivatives of the distribution functions.
+    """
+    standard = (value.unsqueeze(-2) - loc) / scale
+    law = _Conditionals.of(standard, 0.5 * standard.square() + scale.log(), scale, log_weight)
+    zero = (law.function - law.function.detach()).mT
+    return value + torch.linalg.solve_triangular(law.matrix().detach().mT, zero, upper=False).squeeze(-1)
 
 
 class _Implicit(torch.autograd.Function):
-    """The value itself, whose gradient goes to the distribution functions by the implicit function theorem."""
+    """The value itself, with the gradients of a draw; they cannot be differentiated again."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, function: Tensor, jacobian: Tensor) -> Tensor:
-        ctx.save_for_backward(jacobian)
+    def forward(ctx: Any, units: _Units, value: Tensor, loc: Tensor, scale: Tensor, log_weight: Tensor) -> Tensor:
+        ctx.save_for_backward(loc, scale, log_weight, units.standard, units.cost)
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor, None]:
-        (jacobian,) = ctx.saved_tensors
-        return None, -torch.linalg.solve_triangular(jacobian.mT, grad.unsqueeze(-1), upper=True).squeeze(-1), None
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        loc, scale, log_weight, standard, cost = ctx.saved_tensors
+        law = _Conditionals.of(standard, cost, scale, log_weight)
+        # by the distribution functions, [.., 1, value]
+        rate = torch.linalg.solve_triangular(law.matrix(), grad.unsqueeze(-1), upper=True).mT
+        by_logit = law.excess * rate
+        by_weight = by_logit.sum(-1)
+        by_density = by_weight.unsqueeze(-1) - by_logit.cumsum(-1)  # a dimension counts in the weights of those after
+        by_loc = (by_density * law.pull).addcmul_(law.density, rate, value=-_PEAK)
+        by_scale = (standard * by_loc).addcdiv_(by_density, scale, value=-1)
+        return None, None, summed_to(by_loc, loc), summed_to(by_scale, scale), summed_to(by_weight, log_weight)

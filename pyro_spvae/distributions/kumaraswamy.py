@@ -12,11 +12,14 @@ from typing import Any
 import torch
 from pyro.distributions import Beta, TorchDistribution
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 from torch.distributions.utils import broadcast_all
 
-from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.circuits.numerics import by_hand
+from pyro_spvae.distributions.beta import log_beta
+from pyro_spvae.distributions.leaf import at_least_single, summed_to
 
 _EULER = 0.57721566490153286
 _FAR = -30.0  # of log(1 - v^a), below which log(1 - v) is that less log a, to the last digit
@@ -77,11 +80,9 @@ class Kumaraswamy(TorchDistribution):
         """
         a, b = self.concentration1, self.concentration0
         noise = torch.empty(self._extended_shape(torch.Size(sample_shape)), dtype=a.dtype, device=a.device)
-        tail = noise.exponential_().clamp_(min=torch.finfo(a.dtype).tiny).neg() / b  # log(1 - v^a)
-        log_value = log1mexp(tail) / a
-        value = inside(log_value.exp())
-        self._draw = (value, log_value, tail)
-        return value
+        quantile = _Quantile.apply if by_hand(a, b) else _quantile
+        self._draw = quantile(noise.exponential_(), a, b)
+        return self._draw[0]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """
@@ -95,7 +96,10 @@ class Kumaraswamy(TorchDistribution):
         else:
             log_value = inside(value).log()
             tail = log1mexp(a * log_value)
-        return a.log() + b.log() + (a - 1) * log_value + (b - 1) * tail
+        tensors = (a, b, log_value, tail)
+        log_density = _LogDensity.apply if by_hand(*tensors) else _log_density
+        log_prob: Tensor = log_density(*tensors)
+        return log_prob
 
     def cdf(self, value: Tensor) -> Tensor:
         """:math:`1 - (1 - v^a)^b`."""
@@ -172,6 +176,62 @@ class Kumaraswamy(TorchDistribution):
         return -total
 
 
+def _quantile(noise: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The value :math:`v` of standard exponential noise, its logarithm and :math:`\\log(1 - v^a)`, see the class."""
+    tail = -(noise / b).clamp(min=torch.finfo(noise.dtype).tiny)
+    log_value = log1mexp(tail) / a
+    return inside(log_value.exp()), log_value, tail
+
+
+class _Quantile(torch.autograd.Function):
+    """The same with a derivative in few operations."""
+
+    @staticmethod
+    def forward(ctx: Any, noise: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        energy = (noise / b).clamp_(min=torch.finfo(noise.dtype).tiny)
+        tail = -energy
+        log_value = _log1mexp(tail).div_(a)
+        exact = log_value.exp()
+        value = inside(exact)
+        slope = exact.masked_fill_(exact != value, 0)  # values at the ends are constants
+        ctx.save_for_backward(a, b, energy, log_value, slope)
+        return value, log_value, tail
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, by_value: Tensor, by_log: Tensor, by_tail: Tensor) -> tuple[Tensor | None, ...]:
+        a, b, energy, log_value, slope = ctx.saved_tensors
+        by_power = torch.addcmul(by_log, by_value, slope).div_(a)  # log v^a
+        ratio = energy / torch.expm1(energy)  # between 0 and 1, where the derivative itself may be infinite
+        by_a = (by_power * log_value).neg_()
+        by_b = (by_tail * energy).addcmul_(by_power, ratio, value=-1).div_(b)
+        return None, summed_to(by_a, a), summed_to(by_b, b)
+
+
+def _log_density(a: Tensor, b: Tensor, log_value: Tensor, tail: Tensor) -> Tensor:
+    """That of a value whose logarithms are given, in operations that autograd follows."""
+    return a.log() + b.log() + (a - 1) * log_value + (b - 1) * tail
+
+
+class _LogDensity(torch.autograd.Function):
+    """The same with a derivative in few operations."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, log_value: Tensor, tail: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b, log_value, tail)
+        return _log_density(a, b, log_value, tail)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        a, b, log_value, tail = ctx.saved_tensors
+        return (
+            summed_to(grad * (a.reciprocal() + log_value), a),
+            summed_to(grad * (b.reciprocal() + tail), b),
+            summed_to(grad * (a - 1), log_value),
+            summed_to(grad * (b - 1), tail),
+        )
+
+
 @register_kl(Kumaraswamy, Beta)
 def kl_kumaraswamy_beta(q: Kumaraswamy, p: Any) -> Tensor:
     r"""
@@ -179,8 +239,7 @@ def kl_kumaraswamy_beta(q: Kumaraswamy, p: Any) -> Tensor:
     (\beta - 1) E[\log(1 - v)]`; exact, and without the last term where :math:`\beta = 1`.
     """
     alpha, beta = p.concentration1, p.concentration0
-    log_beta = alpha.lgamma() + beta.lgamma() - (alpha + beta).lgamma()
-    return -q.entropy() + log_beta - (alpha - 1) * q.mean_log - (beta - 1) * q.mean_log_rest
+    return -q.entropy() + log_beta(alpha, beta) - (alpha - 1) * q.mean_log - (beta - 1) * q.mean_log_rest
 
 
 def log1mexp(x: Tensor) -> Tensor:
@@ -204,6 +263,12 @@ def _log_rising(b: Tensor, x: Tensor) -> Tensor:
     for power, factor in ((1, 1 / 12), (3, -1 / 360), (5, 1 / 1260)):
         series = series + factor * (total**-power - large**-power)
     return torch.where(b < _LARGE, (small + x).lgamma() - small.lgamma(), series)
+
+
+def _log1mexp(x: Tensor) -> Tensor:
+    """The same for values that have no gradient, and are not closer to 0 than the smallest normal number."""
+    near, far = torch.expm1(x).neg_().log_(), x.exp().neg_().log1p_()
+    return torch.where(x > -math.log(2), near, far)
 
 
 def inside(value: Tensor) -> Tensor:

@@ -240,6 +240,18 @@ def at_least_single(x: Tensor) -> Tensor:
     return x.float() if x.dtype in _HALF else x
 
 
+def summed_to(gradient: Tensor, like: Tensor) -> Tensor:
+    """
+    A gradient in the shape of what it belongs to, summed over the dimensions in which that was broadcast; without a
+    pass over memory where these have size 1.
+    """
+    if gradient.shape == like.shape:
+        return gradient
+    if gradient.numel() == like.numel():
+        return gradient.reshape(like.shape)
+    return gradient.sum_to_size(like.shape)
+
+
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Where matrix products are not rounded to half precision by an autocast that goes on outside."""
     kind = x.device.type

@@ -15,7 +15,7 @@ from torch.distributions.kl import register_kl
 
 from pyro_spvae.circuits.numerics import by_hand
 from pyro_spvae.distributions.divergences import register_by_dimension
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, summed_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -164,9 +164,9 @@ class _NormalLogDensity(torch.autograd.Function):
         by_loc = u * ratio
         needs_value, needs_loc, needs_scale = ctx.needs_input_grad
         return (
-            (-by_loc).sum_to_size(value.shape) if needs_value else None,
-            by_loc.sum_to_size(loc.shape) if needs_loc else None,
-            (by_loc * u - ratio).sum_to_size(scale.shape) if needs_scale else None,
+            summed_to(-by_loc, value) if needs_value else None,
+            summed_to(by_loc, loc) if needs_loc else None,
+            summed_to(by_loc * u - ratio, scale) if needs_scale else None,
         )
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, kl_divergence
 from torch.distributions.kl import register_kl
 
+from pyro_spvae.circuits.numerics import by_hand
 from pyro_spvae.distributions.kumaraswamy import inside
 
 
@@ -27,10 +29,37 @@ def log_stick_weights(v: Tensor) -> Tensor:
     :param Tensor v: what is broken off what is left, ``[.., K - 1]``.
     :returns: ``[.., K]``, whose exponentials sum to 1.
     """
+    log_weights: Tensor = _LogStickWeights.apply(v) if by_hand(v) else _log_stick_weights(v)
+    return log_weights
+
+
+def _log_stick_weights(v: Tensor) -> Tensor:
+    """The same in operations that autograd follows."""
     v = inside(v)
     left = torch.log1p(-v).cumsum(-1)  # log of what is left after each break
     start = torch.zeros_like(left[..., :1])
     return torch.cat([v.log(), start], -1) + torch.cat([start, left], -1)
+
+
+class _LogStickWeights(torch.autograd.Function):
+    """The same with a derivative in few operations."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor) -> Tensor:
+        inner = inside(v)
+        ctx.save_for_backward(v, inner)
+        left = (-inner).log1p_().cumsum(-1)
+        log_weights = torch.cat([inner.log(), left[..., -1:]], -1)
+        log_weights[..., 1:-1].add_(left[..., :-1])
+        return log_weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        v, inner = ctx.saved_tensors
+        by_left = grad[..., 1:].flip(-1).cumsum(-1).flip(-1)  # by logarithms of what is left after each break
+        slope = (grad[..., :-1] / inner).sub_(by_left.div_(1 - inner))
+        return slope.masked_fill_(v != inner, 0)  # fractions at the ends are constants
 
 
 def stick_weights(v: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pyro.distributions import Beta
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae import checks
-from pyro_spvae.distributions import StickWeights
+from pyro_spvae.distributions import Beta, StickWeights
+from pyro_spvae.distributions.beta import log_beta
 from pyro_spvae.priors.prior import Prior
 
 
@@ -32,7 +32,9 @@ class Sticks(Prior):
     """
 
     support: Any = constraints.unit_interval
-    _concentrations: Tensor
+    _first: Tensor
+    _second: Tensor
+    _log_normaliser: Tensor
 
     def __init__(self, alpha0: float | None = None, alpha: float | None = None) -> None:
         super().__init__()
@@ -44,14 +46,16 @@ class Sticks(Prior):
         self.alpha0, self.alpha = alpha0, alpha
 
     def build(self, leaves: int, event_shape: tuple[int, ...]) -> None:
-        """Both concentrations of each fraction, which follow from the options; ``[2, K - 1]``."""
+        """Both concentrations of each fraction, which follow from the options, and normalisers; ``[K - 1]``."""
         count = self._fractions(event_shape)
         ones = torch.ones(count)
         if self.alpha is None:
-            both = torch.stack([ones, ones * (1.0 if self.alpha0 is None else self.alpha0)])
+            first, second = ones, ones * (1.0 if self.alpha0 is None else self.alpha0)
         else:
-            both = self.alpha * torch.stack([ones, torch.arange(count, 0, -1).to(ones)])  # pieces behind each
-        self.register_buffer("_concentrations", both, persistent=False)
+            first, second = self.alpha * ones, self.alpha * torch.arange(count, 0, -1).to(ones)  # pieces behind each
+        self.register_buffer("_first", first, persistent=False)
+        self.register_buffer("_second", second, persistent=False)
+        self.register_buffer("_log_normaliser", log_beta(first, second), persistent=False)
 
     def _fractions(self, event_shape: tuple[int, ...]) -> int:
         """Number of fractions of a value."""
@@ -61,8 +65,7 @@ class Sticks(Prior):
         return event_shape[0]
 
     def forward(self) -> TorchDistribution:
-        first, second = self._concentrations
-        return Beta(first, second).to_event(1)
+        return Beta(self._first, self._second, log_normaliser=self._log_normaliser).to_event(1)
 
 
 class StickBreaking(Sticks):

@@ -12,6 +12,7 @@ from pyro.distributions import Beta
 from torch.distributions import kl_divergence
 
 from pyro_spvae.conditionals import Kumaraswamy
+from pyro_spvae.conditionals.kumaraswamy import _concentrations, concentrations
 from pyro_spvae.nn import MLP
 
 
@@ -66,3 +67,17 @@ def test_draws_densities_and_gradients_are_finite_whatever_a_network_says(raw, p
     loss.backward()
     assert bool((v > 0).all()) and bool((v < 1).all()) and math.isfinite(float(loss.detach()))
     assert all(bool(output.grad.isfinite().all()) for output in outputs)
+
+
+def test_derivatives_by_hand_are_autograds():
+    torch.manual_seed(0)
+    outputs = [torch.randn(50, 3, requires_grad=True) for _ in range(2)]
+    weights = torch.randn(2, 50, 3)
+    found, expected = (
+        torch.autograd.grad(
+            sum((w * term.log()).sum() for w, term in zip(weights, act(*outputs), strict=True)), outputs
+        )
+        for act in (concentrations, _concentrations)
+    )
+    torch.testing.assert_close(concentrations(*outputs), _concentrations(*outputs))
+    torch.testing.assert_close(found, expected)

@@ -9,6 +9,7 @@ import torch
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
 from pyro_spvae.distributions import LeafGaussianMixture
+from pyro_spvae.distributions.gaussian_mixture import _implicit
 
 
 def parameters(*batch, components=3, size=2):
@@ -91,3 +92,85 @@ def test_expands_and_detaches():
     assert not wide.detach().rsample().requires_grad and wide.rsample().requires_grad
     with pytest.raises(ValueError, match=r"^loc, scale and log_weight have the shapes \[3, 2\], \[3, 2\] and \[2\]"):
         LeafGaussianMixture(torch.zeros(3, 2), torch.ones(3, 2), torch.zeros(2))
+
+
+SHAPES = [((), ()), ((5, 2), ()), ((5, 2), (3,))]
+
+
+@pytest.mark.parametrize(("batch", "draws"), SHAPES)
+def test_a_draw_has_the_density_of_its_value(batch, draws):
+    """What it keeps changes neither the density nor its derivatives in the value and all parameters."""
+    own = parameters(*batch)
+    p = law(*own)
+    z = p.rsample(draws)
+    assert p._draw is not None and p._draw[0] is z
+    copy = z.detach().requires_grad_()
+    twin = MixtureSameFamily(Categorical(logits=own[2]), Independent(Normal(own[0], own[1].exp()), 1)).log_prob(copy)
+    weight = torch.randn_like(twin)
+    found = torch.autograd.grad((weight * p.log_prob(z)).sum(), [z, *own], retain_graph=True)
+    (by_copy,) = torch.autograd.grad((weight * twin).sum(), copy, retain_graph=True)
+    torch.testing.assert_close(p.log_prob(z), twin)
+    torch.testing.assert_close(found[0], by_copy)
+    partial = torch.autograd.grad((weight * p.log_prob(copy)).sum(), own, retain_graph=True)
+    torch.testing.assert_close(partial, torch.autograd.grad((weight * twin).sum(), own))
+    through = torch.autograd.grad((by_copy * z).sum(), own)  # the rest of what a draw's density depends on
+    torch.testing.assert_close(found[1:], tuple(a + b for a, b in zip(partial, through, strict=True)))
+
+
+@pytest.mark.parametrize(("batch", "draws"), SHAPES)
+def test_gradients_of_draws_are_those_of_the_linear_system(batch, draws):
+    """Written by hand they equal those of the same in operations that autograd follows."""
+    own = parameters(*batch, components=4, size=6)
+    p = law(*own)
+    z = p.rsample(draws)
+    twin = _implicit(z.detach(), p.loc, p.scale, p.log_weight)
+    torch.testing.assert_close(twin, z)
+    weight = torch.randn_like(z)
+    found, expected = (torch.autograd.grad((weight * value).sum(), own, retain_graph=True) for value in (z, twin))
+    torch.testing.assert_close(found, expected)
+
+
+def test_distribution_functions_of_a_draw_do_not_move():
+    """Whatever its parameters do, its conditional distribution functions, here made of torch's, stay what they are."""
+    loc, raw, logits = parameters(size=3)
+    p = law(loc, raw, logits)
+    z = p.rsample()
+    normal = Normal(loc, raw.exp())
+    before = normal.log_prob(z).cumsum(-1) - normal.log_prob(z)
+    weight = (logits.unsqueeze(-1) + before).softmax(0)
+    for function in (weight * normal.cdf(z)).sum(0):
+        for gradient in torch.autograd.grad(function, [loc, raw, logits], retain_graph=True):
+            torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+def test_copies_of_a_drawn_distribution():
+    """An expanded one keeps the draw; of a detached one the density has the gradient in the value alone."""
+    own = parameters(5, 2)
+    p = law(*own)
+    z = p.rsample()
+    torch.testing.assert_close(p.expand((3, 5, 2)).log_prob(z), p.log_prob(z.clone()))
+    copy = z.detach().requires_grad_()
+    (expected,) = torch.autograd.grad(p.log_prob(copy).sum(), copy)
+    found = torch.autograd.grad(p.detach().log_prob(z).sum(), [z, *own], retain_graph=True)
+    torch.testing.assert_close(found[0], expected)
+    through = torch.autograd.grad((expected * z).sum(), own)
+    torch.testing.assert_close(found[1:], through)
+    p.rsample()
+    torch.testing.assert_close(p.log_prob(z), p.log_prob(copy))  # of an earlier draw
+
+
+def test_second_derivatives_are_right_or_refused():
+    own = [value.detach().requires_grad_() for value in parameters(2)]
+    z = torch.randn(2, 2).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda z, *p: law(*p).log_prob(z), (z, *own))
+    (grad,) = torch.autograd.grad(law(*own).rsample().square().sum(), own[0], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+def test_a_value_too_far_for_a_density_has_finite_gradients():
+    own = [value.float().detach().requires_grad_() for value in parameters()]
+    z = torch.full((2,), 1e25, dtype=torch.float32, requires_grad=True)
+    log_prob = LeafGaussianMixture(own[0], own[1].exp(), own[2].log_softmax(-1)).log_prob(z)
+    assert float(log_prob.detach()) == -torch.inf
+    assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(log_prob, [z, *own]))

@@ -14,7 +14,7 @@ from scipy import integrate
 from torch.distributions import kl_divergence
 
 from pyro_spvae.distributions import Kumaraswamy, divergence
-from pyro_spvae.distributions.kumaraswamy import log1mexp
+from pyro_spvae.distributions.kumaraswamy import _quantile, log1mexp
 
 PARAMETERS = [(1.0, 1.0), (2.0, 3.0), (0.5, 0.5), (5.0, 0.5), (0.05, 0.05), (10.0, 0.1), (0.05, 50.0), (20.0, 5.0)]
 PRIORS = [(1.0, 1.0), (1.0, 5.0), (2.0, 1.0), (3.0, 0.5), (1.0, 17.0)]
@@ -212,3 +212,24 @@ def test_narrow_posteriors_of_a_large_parameter(a, log_b):
     drawn = found.rsample((100_000,))
     assert float(drawn.mean()) == pytest.approx(float(values.mean()), abs=4 * float(values.std()) / 300)
     assert float(found.log_prob(drawn).mean()) == pytest.approx(-float(exact.entropy()), abs=0.02)
+
+
+@pytest.mark.parametrize("a", [0.05, 1.0, 50.0])
+@pytest.mark.parametrize("b", [0.05, 1.0, 50.0])
+def test_derivatives_by_hand_are_autograds(a, b):
+    """Of values, their logarithms and densities, at the ends of (0, 1) too, where values are constants."""
+    a, b = (torch.full((3, 1), value, requires_grad=True) for value in (a, b))
+    q = Kumaraswamy(a, b)
+    torch.manual_seed(0)
+    v = q.rsample((400,))
+    torch.manual_seed(0)
+    twin = _quantile(torch.empty(400, 3, 1).exponential_(), a, b)
+    torch.testing.assert_close(q._draw, twin)
+    value, log_value, tail = twin
+    density = a.log() + b.log() + (a - 1) * log_value + (b - 1) * tail
+    weights = torch.randn(4, *v.shape)
+    found, expected = (
+        torch.autograd.grad(sum((w * term).sum() for w, term in zip(weights, terms, strict=True)), [a, b])
+        for terms in ((*q._draw, q.log_prob(v)), (*twin, density))
+    )
+    torch.testing.assert_close(found, expected)

@@ -31,6 +31,15 @@ def test_logarithms_are_finite_at_the_ends(dtype):
     assert bool(log_weights.isfinite().all()) and bool(grad.isfinite().all())
 
 
+def test_derivatives_by_hand_are_numerical_ones():
+    """And 0 for fractions at the ends, which are constants."""
+    v = (0.05 + 0.9 * torch.rand(4, 3, 5)).requires_grad_()
+    assert torch.autograd.gradcheck(log_stick_weights, v)
+    ends = torch.tensor([0.0, 0.5, 1.0], requires_grad=True)
+    (grad,) = torch.autograd.grad(log_stick_weights(ends)[1], ends)
+    torch.testing.assert_close(grad, torch.tensor([0.0, 2.0, 0.0]))
+
+
 def test_means_are_exact():
     q = Kumaraswamy(torch.tensor([0.7, 2.0, 1.0]), torch.tensor([1.5, 0.8, 3.0]))
     torch.manual_seed(0)

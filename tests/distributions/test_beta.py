@@ -1,0 +1,59 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The lean Beta distribution against Pyro's."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch.distributions import kl_divergence
+
+from pyro_spvae.distributions import Beta, Kumaraswamy
+from pyro_spvae.priors import Sticks
+
+
+@pytest.mark.parametrize("shape", [(4,), (3, 5, 4)])
+def test_is_pyros(shape):
+    """Density, its gradients in everything, moments, divergence and draws, as it is and expanded."""
+    a, b = (0.3 + 3 * torch.rand(4)).requires_grad_(), (0.3 + 3 * torch.rand(4)).requires_grad_()
+    p, twin = Beta(a, b, validate_args=True).expand(shape), dist.Beta(a, b).expand(shape)
+    v = torch.rand(*shape).requires_grad_()
+    torch.testing.assert_close(p.log_prob(v), twin.log_prob(v))
+    found, expected = (torch.autograd.grad(law.log_prob(v).square().sum(), [v, a, b]) for law in (p, twin))
+    torch.testing.assert_close(found, expected)
+    for name in ("batch_shape", "event_shape", "mean", "variance", "mode", "concentration1", "concentration0"):
+        torch.testing.assert_close(getattr(p, name), getattr(twin, name))
+    torch.testing.assert_close(p.entropy(), twin.entropy())
+    q = Kumaraswamy(torch.tensor(0.7), torch.tensor(1.8)).expand(shape)
+    torch.testing.assert_close(kl_divergence(q, p), kl_divergence(q, twin))
+    draws = []
+    for law in (p, twin):
+        torch.manual_seed(0)
+        draws.append(law.rsample((6,)))
+    torch.testing.assert_close(*draws)
+
+
+def test_a_value_of_fewer_dimensions_is_one_for_all():
+    assert Beta(torch.ones(4), torch.ones(4)).expand((3, 4)).log_prob(torch.rand(4)).shape == (3, 4)
+
+
+def test_is_precise_near_one_in_single_precision():
+    v = torch.tensor(1e-10, dtype=torch.float32)
+    found = Beta(torch.tensor(2.0, dtype=torch.float32), torch.tensor(3.0, dtype=torch.float32)).log_prob(v)
+    assert float(found) == pytest.approx(float(dist.Beta(torch.tensor(2.0), torch.tensor(3.0)).log_prob(v.double())))
+
+
+@pytest.mark.parametrize("options", [{}, {"alpha0": 3.0}, {"alpha": 0.6}])
+def test_a_known_normaliser_is_that_of_the_concentrations(options):
+    p = Sticks(**options).bind(leaves=1, event_shape=(4,))().base_dist
+    v = torch.rand(9, 4)
+    assert p._log_normaliser is not None
+    torch.testing.assert_close(p.log_prob(v), dist.Beta(p.concentration1, p.concentration0).log_prob(v))
+
+
+def test_refuses_what_pyros_does():
+    with pytest.raises(ValueError, match="concentration1"):
+        Beta(torch.tensor(-1.0), torch.tensor(1.0), validate_args=True)
+    with pytest.raises(ValueError, match="support"):
+        Beta(torch.tensor(1.0), torch.tensor(1.0), validate_args=True).log_prob(torch.tensor(1.5))
