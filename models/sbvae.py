@@ -21,8 +21,9 @@ from pyro_spvae.priors import StickBreaking
 
 class SBVAE(LeafModel):
     r"""
-    Stick-breaking VAE, :math:`p(x, \pi) = p(\pi)\, p(x \mid f(\pi))`: the latent variable is the vector of weights
-    that a stick breaks into, :math:`v_k \sim \mathrm{Beta}(1, \alpha_0)`, cut off after ``truncation`` pieces.
+    Stick-breaking VAE, :math:`p(x, \pi) = p(\pi)\, p(x \mid f(K \pi))`: the latent variable is the vector of weights
+    that a stick breaks into, :math:`v_k \sim \mathrm{Beta}(1, \alpha_0)`, cut off after ``truncation`` pieces, K. The
+    decoder sees them times K, which is a matter of scale, and of how fast it learns.
 
     Sites: latent ``"pi"``, on the simplex, and observed ``"x"``.
 
