@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from pyro_spvae.checks import positive_integer
@@ -28,15 +29,21 @@ def neighbour_errors(
     :returns: part of the rows that are wrong, by k.
     :raises ValueError: for labels of another length, or more neighbours than points.
     """
-    from sklearn.neighbors import KNeighborsClassifier  # takes a second
+    from sklearn.neighbors import NearestNeighbors  # takes a second
 
     for name, values, rows in (("labels", labels, points), ("asked_labels", asked_labels, asked)):
         if values.shape != rows.shape[:1]:
             raise ValueError(f"{name} has shape {list(values.shape)}; one for each of the {len(rows)} rows is needed")
-    found = {}
     for k in neighbours:
         if positive_integer("neighbours", k) > len(points):
             raise ValueError(f"neighbours is {k}, but there are {len(points)} points; at most so many are accepted")
-        classifier = KNeighborsClassifier(k, algorithm="brute").fit(points.cpu().numpy(), labels.cpu().numpy())
-        found[int(k)] = float(1 - classifier.score(asked.cpu().numpy(), asked_labels.cpu().numpy()))
+    search = NearestNeighbors(n_neighbors=max(neighbours), algorithm="brute").fit(points.cpu().numpy())
+    nearest = labels.cpu()[torch.from_numpy(search.kneighbors(asked.cpu().numpy(), return_distance=False))]
+    kinds, number = nearest.unique(return_inverse=True)
+    votes = torch.nn.functional.one_hot(number, len(kinds))  # [row, neighbour, label]
+    found = {}
+    for k in neighbours:
+        counts = votes[:, :k].sum(1).numpy()
+        winners = kinds[torch.from_numpy(counts.argmax(1))]  # NumPy's is the first of several
+        found[int(k)] = float((winners != asked_labels.cpu()).double().mean())
     return found

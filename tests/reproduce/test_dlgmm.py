@@ -129,7 +129,7 @@ class TestNeighbours:
         torch.manual_seed(0)
         points, asked = torch.randn(60, 3), torch.randn(40, 3)
         labels, wanted = torch.randint(4, (60,)), torch.randint(4, (40,))
-        for k, error in neighbour_errors(points, labels, asked, wanted, (1, 3, 10)).items():
+        for k, error in neighbour_errors(points, 3 * labels, asked, 3 * wanted, (1, 3, 10)).items():
             nearest = labels[torch.cdist(asked, points).topk(k, largest=False).indices]
             votes = torch.nn.functional.one_hot(nearest, 4).sum(1)
             assert error == pytest.approx(float((votes.argmax(1) != wanted).float().mean()))
