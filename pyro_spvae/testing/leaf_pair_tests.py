@@ -37,6 +37,8 @@ class LeafPairTests(ModelTests):
     partial_masks = True
     #: whether parameters have a gradient wherever they are; not where an activation is flat
     smooth = True
+    #: importance samples by which the evidence is found
+    samples = 20_000
 
     def make(self) -> tuple[Any, Any]:
         """A new leaf model and guide."""
@@ -93,7 +95,7 @@ class LeafPairTests(ModelTests):
         close(CircuitELBO(4).bound(spvae.model, spvae.guide, x), spvae.circuit(leaf))
 
     def test_bounds_are_below_the_evidence(self, spvae: SPVAE, x: Tensor) -> None:
-        evidence = spvae.log_likelihood(x, num_samples=20_000 if spvae.latents else 1)
+        evidence = spvae.log_likelihood(x, num_samples=self.samples if spvae.latents else 1)
         for alpha in (0.0, 1.0):
             bounds = torch.stack([CircuitELBO(3, alpha).bound(spvae.model, spvae.guide, x) for _ in range(60)])
             error = bounds.std(0) / len(bounds) ** 0.5

@@ -32,7 +32,7 @@ from tests.models.mixture_cases import (
     over_trees,
 )
 
-REPEATS = 120
+REPEATS = 100
 SOME = IMAGES[[0, 19, 37, 63]]
 
 
@@ -201,7 +201,7 @@ class TestTraining:
         before = Exact(spvae).log_prob(x[:2])
         objective = CircuitELBO(2 if kind == "drawn" else 1)
         rows = torch.where(observed, x, 1 - x)
-        spvae.fit(rows, x[:2], observed=observed, epochs=8, batch_size=10, lr=0.1, objective=objective, seed=1)
+        spvae.fit(rows, x[:2], observed=observed, epochs=4, batch_size=5, lr=0.1, objective=objective, seed=1)
         assert float((Exact(spvae).log_prob(x[:2]) - before).mean()) > 0.5
 
     @pytest.mark.parametrize("kind", KINDS)

@@ -16,7 +16,7 @@ from tests.models.mixture_cases import GRID, IMAGES, KINDS, Exact, assert_freque
 # a region that is seen, one of which a half is, and one that is missing
 OBSERVED = torch.tensor([True, True, False, True, False, False])
 ROW = IMAGES[[44]]
-ROWS, NUM = 1200, 40  # as many independent rows, each with so many particles
+ROWS, NUM = 800, 30  # as many independent rows, each with so many particles
 WITH_COMPONENTS = ("enumerated", "drawn", "process", "mixed")
 
 

@@ -128,6 +128,7 @@ class BottomUp(TopDown):
 
 class OfTwoMixtures(LeafPairTests):
     guide: type
+    samples = 3000  # of nine pairs each
 
     def make(self):
         return TwoMixtures(), self.guide()
@@ -247,3 +248,13 @@ class TestSums:
 @pytest.mark.parametrize("guide", [TopDown, Apart])
 def test_of_each_tree(guide):
     assert_trace_enum_of_each_tree(circuit(guide), X[:1], 2)
+
+
+def test_components_are_differentiable_in_what_they_are_given():
+    """Of every component, whose number has an axis that the inputs have not."""
+    block = Components(MLP((4,))).bind(leaves=2, inputs=1, event_shape=(1,), components=K)
+    moved_from_start(block)
+    c = torch.arange(K).reshape(K, 1, 1)
+    assert torch.autograd.gradcheck(
+        lambda z: block(z, c).loc + block(z, c).scale, torch.randn(3, 2, 1).requires_grad_()
+    )
