@@ -29,7 +29,7 @@ from pyro_spvae.locking import alone
 from pyro_spvae.models.vae import VAE
 from pyro_spvae.priors import Prior
 from pyro_spvae.queries import LeafBatch, Queries
-from pyro_spvae.queries.posterior import guide_laws, model_laws
+from pyro_spvae.queries.programs import guide_laws, model_laws
 from pyro_spvae.registry import make
 
 

@@ -26,7 +26,7 @@ from pyro_spvae.plots.latent_planes import (
     principal_components,
     prior_grid,
 )
-from pyro_spvae.queries.posterior import model_laws
+from pyro_spvae.queries.programs import model_laws
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

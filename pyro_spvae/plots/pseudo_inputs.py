@@ -16,7 +16,7 @@ from pyro_spvae.evaluating import evaluating
 from pyro_spvae.models import SPVAE
 from pyro_spvae.plots.images import image_grid, image_rows
 from pyro_spvae.priors import VampPrior
-from pyro_spvae.queries.posterior import model_laws
+from pyro_spvae.queries.programs import model_laws
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

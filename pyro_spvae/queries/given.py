@@ -16,7 +16,8 @@ from pyro_spvae.blocks.latent import describe_support
 from pyro_spvae.distributions.joined import own_leaves
 from pyro_spvae.infer.enumerated import flatten_particles
 from pyro_spvae.infer.site import counted
-from pyro_spvae.queries.posterior import prior_sites, resampled
+from pyro_spvae.queries.posterior import resampled
+from pyro_spvae.queries.programs import prior_sites
 from pyro_spvae.queries.quiet import forked
 from pyro_spvae.queries.root import Root
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +16,14 @@ from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import Latent
-from pyro_spvae.conditionals.pixels import pixels_unread
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import collapse_tree
 from pyro_spvae.infer.enumerated import enumerate_guide, flatten_particles
 from pyro_spvae.infer.leaf_terms import LeafTermCollector
-from pyro_spvae.infer.site import LEAF_PLATE, PARTICLE_PLATE, is_drawn, plates
 from pyro_spvae.queries.batch import LeafBatch
-from pyro_spvae.queries.decoding import DrawMessenger
-from pyro_spvae.queries.quiet import forked, quiet
+from pyro_spvae.queries.programs import NESTING, leaf_sites, particles, prior_sites, where_seen
+from pyro_spvae.queries.quiet import quiet
 from pyro_spvae.queries.root import Root
-
-_NESTING = 3  # plates of particles, data and leaves
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +56,9 @@ class LeafDraws:
         collector = LeafTermCollector(joint_particles=False)
         with torch.no_grad(), quiet(root):
             batch = batch.kept()
-            guide = enumerate_guide(_particles(root.guide, num_particles), _NESTING)
+            guide = enumerate_guide(particles(root.guide, num_particles), NESTING)
             guide_trace: Any = poutine.trace(guide).get_trace(batch)
-            model = collapse_tree(poutine.replay(_particles(root.model, num_particles), trace=guide_trace))
+            model = collapse_tree(poutine.replay(particles(root.model, num_particles), trace=guide_trace))
             model_trace: Any = poutine.trace(model).get_trace(batch)
             collector.collect(model_trace, guide_trace)
         log_weight, log_share = collector.weighted()
@@ -74,7 +69,7 @@ class LeafDraws:
         )
         share = (log_weight.new_zeros(()) if log_share is None else log_share) - math.log(num_particles)
         log_weight = log_weight - math.log(num_particles)
-        sites = {name: site for name, site in _leaf_sites(guide_trace).items() if name in model_trace.nodes}
+        sites = {name: site for name, site in leaf_sites(guide_trace).items() if name in model_trace.nodes}
         log_weight, share = (flatten_particles(value, shape) for value in (log_weight, share))
         seen = None if batch.seen is None or bool(batch.seen.all()) else batch.seen
         draws = LeafDraws(log_weight, share, sites, shape, seen)
@@ -171,7 +166,7 @@ class TreePosterior:
             value, event_dim = draws.value(name), site["fn"].event_dim
             if prior is not None and draws.seen is not None:
                 # a leaf that sees nothing has weight 1 whatever the guide drew; its posterior is its prior
-                value = _where_seen(draws.seen, value, prior[name], event_dim)
+                value = where_seen(draws.seen, value, prior[name], event_dim)
             self.values[name] = (value, event_dim)
 
     def __call__(self, *args: object, **kwargs: object) -> None:
@@ -195,95 +190,6 @@ def resampled(log_weight: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor
     logits = log_weight.masked_fill(log_weight.amax(0) == -math.inf, 0.0)
     particle = dist.Categorical(logits=logits.movedim(0, -1)).sample().unsqueeze(0)  # [1, B, L]
     return {name: value.gather(0, _index(particle, value)).squeeze(0) for name, value in values.items()}
-
-
-def guide_draws(root: Root, batch: LeafBatch, num: int) -> dict[str, Tensor]:
-    """
-    Draws of all latent sites from the guide, enumerated ones too, ``[num, data, leaf, *event]``; where a leaf sees
-    nothing from the prior.
-    """
-    shape = torch.Size((num, batch.rows, root.num_leaves))
-    with torch.no_grad(), quiet(root):
-        trace: Any = poutine.trace(_particles(root.guide, num)).get_trace(batch)
-    sites = _leaf_sites(trace)
-    prior = None if batch.seen is None or bool(batch.seen.all()) else prior_sites(root, num, batch.rows)
-    found = {}
-    for name, latent in root.latents.items():
-        event_dim = len(latent.event_shape)
-        found[name] = flatten_particles(sites[name]["value"], shape, event_dim)
-        if prior is not None and batch.seen is not None:
-            found[name] = _where_seen(batch.seen, found[name], prior[name], event_dim)
-    return found
-
-
-def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Tensor | None]:
-    """
-    What the guide says of each latent site, given its draws of the sites before it.
-
-    :param int num_particles: number of draws.
-    :returns: ``[particle, data, leaf, *event]`` by site, the same for all particles where nothing is drawn before it;
-        ``None`` where the distribution of a site has no mean, or none that is finite.
-    """
-    with torch.no_grad(), quiet(root):
-        trace: Any = poutine.trace(_particles(root.guide, num_particles)).get_trace(batch)
-    means: dict[str, Tensor | None] = {}
-    for name, site in _leaf_sites(trace).items():
-        try:
-            mean = root.latents[name].summary(site["fn"]) if name in root.latents else site["fn"].mean
-        except (ValueError, NotImplementedError, AttributeError):
-            mean = None
-        means[name] = None if mean is None or not bool(mean.isfinite().all()) else mean
-    return means
-
-
-def prior_sites(root: Root, num_particles: int, rows: int, given: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-    """
-    Sites of the model without data, all leaves, batch shape ``[particle, data, leaf]``; decoders are not run.
-
-    :param dict given: values of latent sites that are held fixed, ``[data, leaf, *event]``.
-    """
-    zero = root._reference().new_zeros(())
-    with torch.no_grad(), quiet(root), pixels_unread(), DrawMessenger(zero=zero):
-        model = _particles(poutine.condition(collapse_tree(root.model), data=dict(given or {})), num_particles)
-        trace: Any = poutine.trace(model).get_trace(num=rows)
-    return dict(trace.nodes)
-
-
-def guide_laws(root: Root) -> dict[str, Any]:
-    """The distributions that the guide states by latent site, given a datum of which all features are 0."""
-    features = root._reference().new_zeros(1, root.num_leaves, root.view.pixels)
-
-    def guide() -> None:
-        encoding = root.leaf_guide.encode(features)
-        with pyro.plate("data", 1, dim=-2), pyro.plate("leaf", root.num_leaves, dim=-1):
-            root.leaf_guide(encoding)
-
-    with torch.no_grad(), quiet(root), forked(features.device):
-        trace: Any = poutine.trace(guide).get_trace()
-    sites = _leaf_sites(trace).items()
-    return {name: site["fn"] for name, site in sites if not site["infer"].get("is_auxiliary")}
-
-
-def model_laws(root: Root) -> dict[str, Any]:
-    """The distributions that the model states by latent site."""
-    with forked(root._reference().device):
-        nodes = prior_sites(root, 1, 1)
-    inside = (name for name, site in nodes.items() if is_drawn(site) and LEAF_PLATE in plates(site))
-    return {name: nodes[name]["fn"] for name in inside if name != "x"}
-
-
-def _particles(program: Any, num: int) -> Any:
-    return pyro.plate(PARTICLE_PLATE, num, dim=-_NESTING)(program)
-
-
-def _leaf_sites(trace: Any) -> dict[str, Any]:
-    """Latent sites inside the leaf plate."""
-    return {name: site for name, site in trace.nodes.items() if is_drawn(site) and LEAF_PLATE in plates(site)}
-
-
-def _where_seen(seen: Tensor, value: Tensor, prior: Any, event_dim: int) -> Tensor:
-    """Values ``[particle, data, leaf, *event]``, the prior's where a leaf sees nothing."""
-    return torch.where(seen.reshape(seen.shape + (1,) * event_dim), value, prior["value"].to(value.dtype))
 
 
 def _index(particle: Tensor, value: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch
 from pyro_spvae.queries.embedding import Embedding
 from pyro_spvae.queries.generation import BLOCK, Generation
-from pyro_spvae.queries.posterior import LeafDraws, TreePosterior, guide_draws
+from pyro_spvae.queries.posterior import LeafDraws, TreePosterior
+from pyro_spvae.queries.programs import guide_draws
 from pyro_spvae.queries.quiet import forked, quiet
 
 _BLOCK = BLOCK

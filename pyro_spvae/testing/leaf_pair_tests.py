@@ -170,8 +170,8 @@ class LeafPairTests(ModelTests):
         check_gradients(named, loss)
 
     def test_follows_dtype(self, spvae: SPVAE, x: Tensor) -> None:
-        """The densities of the same values in single precision."""
-        drawn: Any = poutine.trace(spvae.guide).get_trace(x)
+        """The densities of values drawn in single precision, in both."""
+        drawn: Any = poutine.trace(spvae.to(torch.float32).guide).get_trace(x.float())
         values = {name: site["value"] for name, site in drawn.nodes.items() if is_drawn(site)}
         totals = []
         for dtype in (x.dtype, torch.float32):

@@ -18,7 +18,7 @@ from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import block, by_blocks, evaluating, shared_blocks
 from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
 from pyro_spvae.queries import Queries
-from pyro_spvae.queries.posterior import draw_means
+from pyro_spvae.queries.programs import draw_means
 
 TERMS = ("elbo", "leaf_elbo", "reconstruction", "latent_kl", "tree_kl")
 _BOUND_ROWS, _LIKELIHOOD_ROWS = 256, 16

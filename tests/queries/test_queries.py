@@ -19,7 +19,8 @@ from pyro_spvae.guides import HierarchicalGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, DiscretizedLogistic, Normal
 from pyro_spvae.models import HVAE, SPVAE, VAE, Embedding
 from pyro_spvae.queries import queries
-from pyro_spvae.queries.posterior import LeafDraws, prior_sites
+from pyro_spvae.queries.posterior import LeafDraws
+from pyro_spvae.queries.programs import prior_sites
 from tests.circuits.oracle import enumerate_induced_trees
 from tests.helpers import small_spvae
 from tests.linear_gaussian import LinearGaussian
