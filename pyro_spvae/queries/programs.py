@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_spvae.conditionals.pixels import pixels_unread
 from pyro_spvae.infer import collapse_tree
+from pyro_spvae.infer.enumerated import flatten_particles
 from pyro_spvae.infer.site import LEAF_PLATE, PARTICLE_PLATE, is_drawn, plates
 from pyro_spvae.queries.batch import LeafBatch
 from pyro_spvae.queries.decoding import DrawMessenger
