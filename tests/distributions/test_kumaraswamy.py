@@ -233,3 +233,12 @@ def test_derivatives_by_hand_are_autograds(a, b):
         for terms in ((*q._draw, q.log_prob(v)), (*twin, density))
     )
     torch.testing.assert_close(found, expected)
+
+
+def test_values_at_the_end_are_constants():
+    """Those that round to the number below 1 have no gradient, however small it would be."""
+    a, b = (torch.full((2000,), value, dtype=torch.float32, requires_grad=True) for value in (5.0, 0.1))
+    v = Kumaraswamy(a, b).rsample()
+    (grad,) = torch.autograd.grad(v.sum(), b)
+    end = v == 1 - torch.finfo(v.dtype).eps / 2
+    assert bool(end.any()) and bool((grad[end] == 0).all()) and bool((grad[~end] != 0).any())
