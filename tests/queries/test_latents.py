@@ -226,7 +226,7 @@ class TestGiven:
         spvae = small_spvae(leaf=leaf, guide=MixedGuide([StickGuide((3,)), LeafGuide()]))
         pi = spvae.draw_latents(torch.ones(4, 1, 2, 2))["pi"][0]
         seen = inputs(spvae.leaf.subsets[0].program.pixels)
-        assert spvae.sample(4, {"pi": pi}).shape == (4, 1, 2, 2) and torch.equal(seen[-1][0], pi[:, ::2])
+        assert spvae.sample(4, {"pi": pi}).shape == (4, 1, 2, 2) and torch.equal(seen[-1][0], 3 * pi[:, ::2])
         with pytest.raises(ValueError, match=r"^given\['pi'\] holds 0, but values must be from the support Simplex$"):
             spvae.sample(4, {"pi": pi.flip(1)})
 
