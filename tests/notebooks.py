@@ -69,7 +69,7 @@ def _run_kernel(connection: str, env: dict[str, str], cwd: str) -> None:
     from ipykernel.kernelapp import IPKernelApp
 
     digits = sklearn.datasets.load_digits()
-    digits.images = digits.images[:_DIGITS]
+    digits.images, digits.target = digits.images[:_DIGITS], digits.target[:_DIGITS]
     sklearn.datasets.load_digits = lambda: digits
     os.environ.clear()
     os.environ.update(env)
