@@ -123,15 +123,16 @@ class NormalComponents(Block):
     def _normal(self, loc: Tensor) -> LeafNormal:
         return LeafNormal(loc, loc.new_full((), self.scale))
 
-    def mixture(self, log_weight: Callable[[], Tensor]) -> LeafGaussianMixture | LeafNormal:
+    def mixture(self, log_weight: Tensor | Callable[[], Tensor]) -> LeafGaussianMixture | LeafNormal:
         """
         The mixture; of equal components one of them, whose weights do not matter.
 
-        :param callable log_weight: makes logarithms of weights ``[.., leaf, component]``.
+        :param log_weight: logarithms of weights ``[.., leaf, component]``, or what makes them where they matter.
         """
         if self.means is None:
             return self._normal(self._loc[0])
-        return LeafGaussianMixture(self._loc, torch.full_like(self._loc, self.scale), log_weight())
+        given = log_weight if isinstance(log_weight, Tensor) else log_weight()
+        return LeafGaussianMixture(self._loc, torch.full_like(self._loc, self.scale), given)
 
 
 def chosen(values: Tensor, component: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch.distributions import Normal as Gaussian
 
 from pyro_spvae import CircuitELBO, poon_domingos, whole
+from pyro_spvae.conditionals import NormalComponents
 from pyro_spvae.guides import MixtureGuide
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import DLDPMM, DLGMM, SPVAE
@@ -152,3 +153,15 @@ REFUSED = [
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("means", [None, MEANS])
+def test_weights_of_component_priors_may_be_made_where_they_matter(means):
+    block = NormalComponents(means).bind(leaves=1, event_shape=(2,), components=3)
+    log_weight, z, asked = torch.randn(5, 1, 3).log_softmax(-1), torch.randn(5, 1, 2), []
+    laws = block.mixture(log_weight), block.mixture(lambda: asked.append(1) or log_weight)
+    torch.testing.assert_close(laws[0].log_prob(z), laws[1].log_prob(z))
+    assert len(asked) == (means is not None)
+    loc = torch.tensor(means or (0.0,) * 3).reshape(3, 1, 1, 1).expand(3, 5, 1, 2)
+    joint = log_weight.movedim(-1, 0) + Gaussian(loc, 1.0).log_prob(z).sum(-1)
+    torch.testing.assert_close(laws[0].log_prob(z), joint.logsumexp(0))
