@@ -100,10 +100,16 @@ def run_experiments(
 
 
 def words(text: str | None) -> tuple[Any, ...] | None:
+    """What stands between commas."""
     return None if text is None else tuple(word.strip() for word in text.split(","))
 
 
 def whole_numbers(text: str | None) -> tuple[int, ...] | None:
+    """
+    Numbers of components between commas.
+
+    :raises ValueError: if one is no positive integer.
+    """
     if text is None:
         return None
     words = [word.strip() for word in text.split(",")]
@@ -113,6 +119,12 @@ def whole_numbers(text: str | None) -> tuple[int, ...] | None:
 
 
 def numbers(name: str, text: str) -> list[float]:
+    """
+    Numbers between commas.
+
+    :param str name: of the option, for messages.
+    :raises ValueError: if one is none.
+    """
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

@@ -100,6 +100,7 @@ def model_laws(root: Root) -> dict[str, Any]:
 
 
 def particles(program: Any, num: int) -> Any:
+    """A program inside the plate of particles."""
     return pyro.plate(PARTICLE_PLATE, num, dim=-NESTING)(program)
 
 
