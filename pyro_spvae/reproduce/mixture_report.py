@@ -46,6 +46,9 @@ def mixture_table(runs: list[Finished]) -> list[str]:
 def _cells(run: Finished) -> list[str]:
     results, experiment, scores = run.results, run.experiment, read_scores(run.path)
     few, errors = scores.get("likelihood"), scores.get("kNN", {}).get("errors", {})
+    many: dict[str, Any] | None = results
+    if results["samples"] == SAMPLES[0]:  # of Figure 2, whose runs are scored with few
+        many, few = None, results
     neighbours = []
     for k in NEIGHBOURS:
         theirs = PUBLISHED.get(experiment["model"], {}).get(k)
@@ -56,7 +59,7 @@ def _cells(run: Finished) -> list[str]:
         _DATA[experiment["data"]],
         run.model + spread,
         _BOUNDS[MixtureExperiment(**experiment).chosen_bound],
-        _with_error(results),
+        "" if many is None else _with_error(many),
         "" if few is None else _with_error(few),
         "" if spread else run.published_score or "",
         *neighbours,
