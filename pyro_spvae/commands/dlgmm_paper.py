@@ -55,7 +55,11 @@ def dlgmm(
         MixturePrior, option("Components: all N(0, I) (zero), or the means of Figure 2 (spread).", WHAT)
     ] = "zero",
     budget: Annotated[
-        Budget, option("paper: at most 200 epochs; small: 20 to 40, an hour a model on one core.", HOW)
+        Budget,
+        option(
+            "paper: 100 to 200 epochs, of the recipe paper at most 1000; small: 20 to 40, an hour a model on one core.",
+            HOW,
+        ),
     ] = "paper",
     recipe: Annotated[
         MixtureRecipe,
@@ -82,6 +86,9 @@ def dlgmm(
             why = "labels are needed" if labels else "the files of static_mnist are not in data_dir"
             say(f"data        mnist, binarised once by the seed {where.seed}, as {why}")
     if figure is not None:
+        for name, given in (("model", model), ("bound", bound), ("prior", None if prior == "zero" else prior)):
+            if given is not None:
+                raise ValueError(f"{name} is {given!r}, but figure {figure} has models of its own; leave it out")
         chosen = paper.of_figure(figure, data, budget, recipe, where.seed)
     else:
         chosen = paper.of_table(asked, data, words(model), bound, prior, budget, recipe, where.seed)

@@ -29,14 +29,14 @@ class Eq1ELBO(CircuitELBO):
     .. math:: \sum_k E[\pi_k] \big(\log p(x \mid z_k) + E_{q_k}[\log p_k(z)]\big)
         - \sum_k D_{KL}(q(v_k) \| p(v_k)) - \log \sum_k \hat\pi_k\, q_k(z_k), \qquad z_k \sim q_k,
 
-    with exact mean weights, weights :math:`\hat\pi` of drawn fractions, and divergences of fractions in closed form.
+    with exact mean weights, weights :math:`\hat\pi` of drawn fractions, and exact divergences of fractions.
     The last term takes every component's density at its own draw, which is no entropy of the mixture: the
     bound is below the one that sums over components (:class:`~pyro_spvae.infer.CircuitELBO` with ``alpha=1``), and that
     below the mixture's. Averages over ``num_samples`` draws; one in the authors' code.
 
     :param int num_samples: number of draws, S.
-    :raises ValueError: if it is no positive integer; when evaluated, for programs without the sites ``v``, ``c``, ``z``
-        or with several leaves.
+    :raises ValueError: if it is no positive integer; when evaluated, for programs without the sites ``v``, ``c``,
+        ``z``, with several leaves, or where a site is scaled (annealing, subsampling).
     """
 
     def __init__(self, num_samples: int = 1) -> None:
@@ -68,6 +68,11 @@ class Eq1ELBO(CircuitELBO):
         prior, x = (model_trace.nodes[name] for name in ("z", "x"))
         if x["fn"].batch_shape[-1] != 1:
             raise ValueError(f"Eq1ELBO is of a single leaf, but there are {x['fn'].batch_shape[-1]}")
+        for site in (v, z, prior, x):
+            if isinstance(site["scale"], Tensor) or site["scale"] != 1:
+                raise ValueError(
+                    f"Eq1ELBO takes no scale, but site {site['name']} is scaled; train without warm-up or size"
+                )
         mean = mean_stick_weights(v["fn"].mean).movedim(-1, 0)  # [K, (S), B, 1]
         drawn = log_stick_weights(v["value"]).movedim(-1, 0)
         if self.num_particles > 1 and mean.dim() < drawn.dim():

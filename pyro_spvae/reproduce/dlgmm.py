@@ -185,13 +185,19 @@ def of_table(
     :param models: ``None``: all that the paper has.
     :param str bound: of mixtures, ``None``: the recipe's.
     :param str prior: of the components of the DLGMM.
-    :raises ValueError: for a table that there is not, or data without labels.
+    :raises ValueError: for a table that there is not, data without labels, or a bound or prior that no model takes.
     """
     if table not in get_args(MixtureTable):
         raise ValueError(f"table is {table!r}; known are {', '.join(get_args(MixtureTable))}")
     if table == "kNN" and data != "mnist":
         raise ValueError(f"data is {data!r}, but table kNN needs labels, which mnist has; leave it out")
     chosen = models or (tuple(NEIGHBOURS) if table == "kNN" else get_args(MixtureModel))
+    if bound is not None and not set(chosen) & set(_OF_MIXTURES):
+        raise ValueError(f"bound is {bound!r}, but none of {', '.join(chosen)} is a mixture; leave it out")
+    if prior != "zero" and "dlgmm" not in chosen:
+        raise ValueError(
+            f"prior is {prior!r}, which is of the dlgmm, but the models are {', '.join(chosen)}; leave it out"
+        )
     return [
         MixtureExperiment(
             data,

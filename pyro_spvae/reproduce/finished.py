@@ -96,6 +96,12 @@ class Finished:
         return ", ".join([*parts, f"seed {self.experiment['seed']}"])
 
 
+def with_error(results: dict[str, Any]) -> str:
+    """Mean log-likelihood and its standard error, nats."""
+    error = results["standard_error"]
+    return f"{results['log_likelihood']:.2f}" + ("" if error is None else f" \u00b1 {error:.2f}")
+
+
 def finished(out: str | os.PathLike[str]) -> list[Finished]:
     """
     The finished experiments in a folder, in the order of their paths.

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyro_spvae.reproduce.dlgmm import SAMPLES, MixtureExperiment
-from pyro_spvae.reproduce.finished import Finished
+from pyro_spvae.reproduce.finished import Finished, with_error
 from pyro_spvae.reproduce.mixture_scores import read_scores
 from pyro_spvae.reproduce.neighbours import NEIGHBOURS
 from pyro_spvae.reproduce.published import NEIGHBOURS as PUBLISHED
@@ -23,7 +23,7 @@ def mixture_lines(run: Finished) -> list[tuple[str, str, str | None]]:
         ours = f"{scores['likelihood']['log_likelihood']:.2f}"
         lines.append((f"log-likelihood (nats, {SAMPLES[0]})", ours, run.published_score))
     for k, error in scores.get("kNN", {}).get("errors", {}).items():
-        theirs = PUBLISHED.get(run.experiment["model"], {}).get(int(k))
+        theirs = _published(run).get(int(k))
         lines.append((f"{k} neighbours, error", f"{100 * error:.2f} %", None if theirs is None else f"{theirs:.2f} %"))
     return lines
 
@@ -51,17 +51,16 @@ def _cells(run: Finished) -> list[str]:
         many, few = None, results
     neighbours = []
     for k in NEIGHBOURS:
-        theirs = PUBLISHED.get(experiment["model"], {}).get(k)
-        shown = errors.get(str(k)) if experiment["prior"] == "zero" else None
+        theirs, shown = _published(run).get(k), errors.get(str(k))
         neighbours += ["" if shown is None else f"{100 * shown:.2f} %", "" if theirs is None else f"{theirs:.2f} %"]
     spread = ", means of Figure 2" if experiment["prior"] == "spread" else ""
     return [
         _DATA[experiment["data"]],
         run.model + spread,
         _BOUNDS[MixtureExperiment(**experiment).chosen_bound],
-        "" if many is None else _with_error(many),
-        "" if few is None else _with_error(few),
-        "" if spread else run.published_score or "",
+        "" if many is None else with_error(many),
+        "" if few is None else with_error(few),
+        run.published_score or "",
         *neighbours,
         f"{results['parameters']:,}",
         str(results["best_epoch"]),
@@ -70,6 +69,6 @@ def _cells(run: Finished) -> list[str]:
     ]
 
 
-def _with_error(results: dict[str, Any]) -> str:
-    """Mean and standard error, nats."""
-    return f"{results['log_likelihood']:.2f} \u00b1 {results['standard_error']:.2f}"
+def _published(run: Finished) -> dict[int, float]:
+    """Errors that the paper prints for such a model, by numbers of neighbours; of means of components it does not."""
+    return PUBLISHED.get(run.experiment["model"], {}) if run.experiment["prior"] == "zero" else {}

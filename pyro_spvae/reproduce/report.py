@@ -11,7 +11,7 @@ from typing import Any
 
 from pyro_spvae.checkpoint import atomic_write
 from pyro_spvae.reproduce.figures import draw_figures
-from pyro_spvae.reproduce.finished import Finished, finished
+from pyro_spvae.reproduce.finished import Finished, finished, with_error
 from pyro_spvae.reproduce.mixture_report import mixture_lines, mixture_table
 from pyro_spvae.reproduce.vamp_report import vamp_lines, vamp_table
 from pyro_spvae.training.config import read_json
@@ -27,7 +27,7 @@ def beside_paper(path: Path) -> Iterator[str]:
     rows = [
         (
             f"log-likelihood (nats, {_samples(results)})",
-            _with_error(results),
+            with_error(results),
             run.published_score,
         ),
         (_bound(run), f"{results['elbo']:.2f}", None if bound is None else f"{bound:.1f}"),
@@ -102,7 +102,7 @@ def _table(runs: list[Finished]) -> list[str]:
             run.experiment.get("data", "mnist"),
             run.experiment.get("pixels", "binary"),
             run.model,
-            _with_error(results),
+            with_error(results),
             _samples(results),
             "" if cell is None else f"{cell.log_likelihood:.1f}" + ("*" if cell.note else ""),
             f"{results['elbo']:.1f}",
@@ -179,9 +179,3 @@ def _in_bits(run: Finished) -> bool:
 def _samples(results: dict[str, Any]) -> str:
     """Importance samples of the log-likelihood; where nothing is latent none are drawn."""
     return f"{results['samples']:,}" if results["samples"] else "exact"
-
-
-def _with_error(results: dict[str, Any]) -> str:
-    """Mean and standard error, nats."""
-    error = results["standard_error"]
-    return f"{results['log_likelihood']:.2f}" + ("" if error is None else f" \u00b1 {error:.2f}")

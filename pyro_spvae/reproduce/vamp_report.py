@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro_spvae.reproduce.finished import Finished
+from pyro_spvae.reproduce.finished import Finished, with_error
 from pyro_spvae.reproduce.published import VAMP_OTHERS
 
 _NAMES = {
@@ -32,14 +32,12 @@ def vamp_table(runs: list[Finished]) -> list[str]:
     for run in runs:
         results, experiment = run.results, run.experiment
         bits = experiment["data"] in ("frey_faces", "histopathology")
-        error = results["standard_error"]
-        nats = f"{results['log_likelihood']:.2f}" + ("" if error is None else f" \u00b1 {error:.2f}")
         cells = (
             experiment["data"],
             run.model,
             _NAMES[experiment["prior"]],
             "" if experiment["components"] is None else str(experiment["components"]),
-            f"{results['bits_per_dim']:.3f}" if bits else nats,
+            f"{results['bits_per_dim']:.3f}" if bits else with_error(results),
             f"{results['samples']:,}",
             run.published_score or "",
             f"{results['elbo']:.1f}",

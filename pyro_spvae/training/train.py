@@ -52,8 +52,8 @@ def train(
     :param callable report: takes lines of text about what happens.
     :param bool download: whether a missing data set may be downloaded.
     :param bool overwrite: replace a run that is in the folder.
-    :param ELBO objective: to train by in the place of the one that the configuration names, which the bounds of
-        ``results.json`` are of; ``data.json`` names it.
+    :param ELBO objective: to train by, in the place of the one that the configuration names; ``data.json`` names it.
+        The bounds in ``results.json`` are those of the configuration's.
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
         test split), ``bits_per_dim`` (``nats_per_seen_entry`` where entries are missing), the ELBO's terms, entropy and
         cross-entropy and active units of latent sites, ``parameters``, seconds, versions.

@@ -127,7 +127,22 @@ def test_the_papers_bound_term_by_term(x):
     torch.testing.assert_close(found[0], total - divergence - joint.log())
 
 
+def test_the_papers_bound_averages_over_draws(x):
+    spvae = make()
+    (one, error), (several, other) = (mean(Eq1ELBO(num).bound, spvae, x, 4000) for num in (1, 5))
+    assert bool(((one - several).abs() < 4 * (error + other)).all())
+    assert bool((other < 0.6 * error).all()), "by the square root of 5"
+    pyro.set_rng_seed(0)
+    loss = Eq1ELBO(5).differentiable_loss(spvae.model, spvae.guide, x)
+    pyro.set_rng_seed(0)
+    torch.testing.assert_close(-loss.detach(), Eq1ELBO(5).bound(spvae.model, spvae.guide, x).sum())
+
+
 def test_the_papers_bound_refuses_what_it_is_not_of(x):
+    one = make()
+    for scaled in (pyro.poutine.scale(one.model, 0.5), lambda x: one.model(x, size=9)):
+        with pytest.raises(ValueError, match="^Eq1ELBO takes no scale, but site . is scaled; train without warm-up or"):
+            Eq1ELBO().differentiable_loss(scaled, one.guide, x)
     with pytest.raises(ValueError, match="^Eq1ELBO is of programs with the sites v, c and z; give a DLGMM that"):
         Eq1ELBO().bound(make(summed=True).model, make(summed=True).guide, x)
     leaf = DLGMM(Bernoulli(), 1, 3, hidden_dims=(4,))

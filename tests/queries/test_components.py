@@ -120,6 +120,9 @@ class TestMixtures:
     def test_in_the_mean_they_are_the_weights(self):
         """E_q(z) p(k | z) = E_q(v) pi_k, which is known exactly; under the prior where a leaf sees nothing."""
         spvae = summed()
+        with torch.no_grad():
+            for parameter in spvae.leaf_guide.parameters():
+                parameter.mul_(1.5)
         x, observed = left_out()
         found = spvae.embed(x, observed, num_particles=4000).components["z"]
         assert_probabilities(found)
@@ -127,7 +130,7 @@ class TestMixtures:
         wanted = mean_stick_weights(law.mean.detach())
         wanted[1, 2:4] = mean_stick_weights(torch.full((2,), 1 / 1.5))  # Beta(1, 0.5)
         torch.testing.assert_close(found, wanted, rtol=0, atol=5 * 0.4 / 4000**0.5)
-        assert float((wanted - 1 / 3).abs().max(-1).values.min()) > 0.05, "or equal ones would pass"
+        assert float((wanted - 1 / 3).abs().max(-1).values.min()) > 0.1, "or equal ones would pass"
 
     def test_equal_components_of_the_prior_are_equally_probable(self):
         """Equal components are one distribution, no mixture, under the prior."""

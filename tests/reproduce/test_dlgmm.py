@@ -76,8 +76,10 @@ class TestCells:
     def test_tables(self):
         assert [cell.model for cell in of_table("likelihood", *COMMON)] == list(MIXTURES)
         assert [cell.model for cell in of_table("kNN", *COMMON)] == list(NEIGHBOURS)
-        cells = of_table("likelihood", "mnist", ("sb-vae", "dldpmm"), "enumerated", "spread", "small", "best", 1)
-        assert [(cell.bound, cell.prior) for cell in cells] == [(None, "zero"), ("enumerated", "zero")]
+        models = ("sb-vae", "dlgmm", "dldpmm")
+        cells = of_table("likelihood", "mnist", models, "enumerated", "spread", "small", "best", 1)
+        found = [(cell.bound, cell.prior) for cell in cells]
+        assert found == [(None, "zero"), ("enumerated", "spread"), ("enumerated", "zero")]
 
     def test_names_of_run_folders_differ(self):
         options = [{"model": name, "data": data} for name in MIXTURES for data in ("mnist", "static_mnist")]
@@ -105,6 +107,14 @@ class TestCells:
             (
                 lambda: MixtureExperiment(model="dldpmm", prior="spread"),
                 "prior is 'spread', but the model is 'dldpmm'; accepted is dlgmm",
+            ),
+            (
+                lambda: of_table("kNN", "mnist", ("sb-vae", "gauss-vae"), "eq1", *COMMON[3:]),
+                "bound is 'eq1', but none of sb-vae, gauss-vae is a mixture; leave it out",
+            ),
+            (
+                lambda: of_table("kNN", "mnist", ("dldpmm",), None, "spread", *COMMON[4:]),
+                "prior is 'spread', which is of the dlgmm, but the models are dldpmm; leave it out",
             ),
             (lambda: of_table("3", *COMMON), "table is '3'; known are kNN, likelihood"),
             (
@@ -216,6 +226,9 @@ class TestCommand:
         for arguments, message in (
             (("--table", "kNN", "--figure", "2"), "table is kNN and figure is 2; give one of them"),
             (("--figure", "1"), "figure is 1; known is 2"),
+            (("--figure", "2", "--model", "dldpmm"), "model is 'dldpmm', but figure 2 has models of its own; leave"),
+            (("--figure", "2", "--bound", "eq1"), "bound is 'eq1', but figure 2 has models of its own; leave it out"),
+            (("--figure", "2", "--prior", "spread"), "prior is 'spread', but figure 2 has models of its own; leave"),
         ):
             result = invoke("reproduce", "dlgmm", *arguments)
             assert result.exit_code == 2 and message in result.output, result.output
