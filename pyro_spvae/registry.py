@@ -29,6 +29,7 @@ _BASES = {
     "likelihood": "pyro_spvae.likelihoods.likelihood:Likelihood",
     "network": "pyro_spvae.nn.network:Network",
     "block": "pyro_spvae.blocks.block:Block",
+    "estimator": "pyro_spvae.infer.estimators.estimator:Estimator",
 }
 
 _CLASSES = {
@@ -80,6 +81,15 @@ _CLASSES = {
         "normal-components": "pyro_spvae.conditionals:NormalComponents",
         "kumaraswamy": "pyro_spvae.conditionals:Kumaraswamy",
         "pixels": "pyro_spvae.conditionals:Pixels",
+    },
+    "estimator": {
+        "vimco": "pyro_spvae.infer.estimators:VIMCO",
+        "reinforce": "pyro_spvae.infer.estimators:Reinforce",
+        "nvil": "pyro_spvae.infer.estimators:NVIL",
+        "muprop": "pyro_spvae.infer.estimators:MuProp",
+        "rebar": "pyro_spvae.infer.estimators:REBAR",
+        "straight-through": "pyro_spvae.infer.estimators:StraightThrough",
+        "concrete": "pyro_spvae.infer.estimators:Concrete",
     },
 }
 
@@ -287,6 +297,21 @@ def describe(part: Any) -> dict[str, Any]:
     taken: dict[str, Any] = part.options() if callable(part.options) else Part.options(part)  # an argument's name, too
     options = {key: _plain(type(part).__name__, key, value) for key, value in taken.items()}
     return {"kind": kind, "class": name_of(kind, type(part)), "options": options}
+
+
+def written(part: Any) -> str:
+    """
+    A part as :func:`parse` reads it: its name, with the options that are not the default's in brackets; those that are
+    no plain values are left out.
+    """
+    from pyro_spvae.part import Part, constructor_parameters
+
+    kind = kind_of(part)
+    assert kind is not None
+    usual = {parameter.name: parameter.default for parameter in constructor_parameters(type(part))}
+    options = {name: value for name, value in Part.options(part).items() if value != usual[name] and _is_plain(value)}
+    text = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return name_of(kind, type(part)) + (f"({text})" if text else "")
 
 
 def build(kind: str, description: Any) -> Any:

@@ -7,20 +7,39 @@ from pyro_spvae.infer.bound_terms import BoundTerms, bound_terms
 from pyro_spvae.infer.circuit_elbo import CircuitELBO, CircuitELBOModule
 from pyro_spvae.infer.collapse import CollapseTreeMessenger, collapse_tree, sample_tree
 from pyro_spvae.infer.em import ExpectedStatistics, expected_counts
-from pyro_spvae.infer.estimators import leave_one_out, renyi_mean
+from pyro_spvae.infer.estimators import (
+    NVIL,
+    REBAR,
+    VIMCO,
+    Concrete,
+    Estimator,
+    MuProp,
+    Reinforce,
+    StraightThrough,
+    leave_one_out,
+    renyi_mean,
+)
 from pyro_spvae.infer.latent_terms import LatentTerms
 from pyro_spvae.infer.log_likelihood import log_likelihood
 from pyro_spvae.infer.single_leaf import SingleLeafELBO
 
 __all__ = [
+    "NVIL",
+    "REBAR",
+    "VIMCO",
     "AnnealMessenger",
     "BoundTerms",
     "CircuitELBO",
     "CircuitELBOModule",
     "CollapseTreeMessenger",
+    "Concrete",
+    "Estimator",
     "ExpectedStatistics",
     "LatentTerms",
+    "MuProp",
+    "Reinforce",
     "SingleLeafELBO",
+    "StraightThrough",
     "anneal",
     "bound_terms",
     "collapse_tree",

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_spvae.infer.circuit_elbo import CircuitELBO, leaf_posterior, push_up
+from pyro_spvae.infer.circuit_elbo import CircuitELBO
 from pyro_spvae.infer.latent_terms import LatentTermCollector, LatentTerms
+from pyro_spvae.infer.tree_sums import leaf_posterior, push_up
 
 
 class BoundTerms(NamedTuple):

@@ -8,6 +8,7 @@ import math
 from contextlib import nullcontext
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
@@ -22,12 +23,14 @@ from pyro_spvae.blocks import held
 from pyro_spvae.infer.collapse import collapse_tree
 from pyro_spvae.infer.dreg import PathGradients
 from pyro_spvae.infer.enumerated import enumerate_guide
-from pyro_spvae.infer.estimators import leave_one_out, renyi_mean, vimco_signal
+from pyro_spvae.infer.estimators import VIMCO, Estimator, ScoredStep, renyi_mean
+from pyro_spvae.infer.estimators.estimator import frozen_log_prob, meet, with_value
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.param_store import wrong_in_store
 from pyro_spvae.infer.prepared import owner_of, prepared
 from pyro_spvae.infer.site import is_subsample
 from pyro_spvae.infer.tracing import check_not_traced
+from pyro_spvae.infer.tree_sums import push_up
 
 _GRADIENTS = ("iwae", "dreg")
 _REDUCES = ("leaf", "root")
@@ -75,15 +78,15 @@ class CircuitELBO(ELBO):
         :math:`\log q - \log p`; the others are sampled. Needs ``alpha=1`` and a guide that draws in the model's order.
     :param bool vectorize_particles: draw all particles in one run of model and guide (the plate outside all others).
     :param int max_plate_nesting: number of plate dimensions of the model, 2 for ``data`` and ``leaf``.
+    :param Estimator estimator: of the gradient through guide sites without ``rsample``, such as
+        :class:`~pyro_spvae.infer.NVIL`; by default :class:`~pyro_spvae.infer.VIMCO`, which needs at least two
+        particles.
 
     A guide site with ``infer={"enumerate": "parallel"}`` takes all its values, which are particles of the weight
     :math:`q(c)`: of each drawn particle k, :math:`w_{kl}^{1 - \alpha} = \sum_c q(c \mid x_l)\, w_{klc}^{1 - \alpha}`,
     and :math:`\log w_{kl} = \sum_c q(c \mid x_l) \log w_{klc}` for ``alpha=1``. Its gradient is exact.
 
     Takes ``torch.compile``; ``torch.jit.trace`` is refused, since it would freeze choices that are made from values.
-
-    Guide sites without ``rsample`` get the score-function gradient with the leave-one-out baseline of VIMCO (Mnih and
-    Rezende 2016), which needs at least two particles.
 
     :raises ValueError: for options out of range, and at the first evaluation for sites that it cannot place.
     """
@@ -97,6 +100,7 @@ class CircuitELBO(ELBO):
         kl: str = "sample",
         vectorize_particles: bool = True,
         max_plate_nesting: int = 2,
+        estimator: Estimator | None = None,
     ) -> None:
         num_particles = checks.positive_integer("num_particles", num_particles)
         if math.isnan(alpha) or alpha == math.inf:
@@ -108,6 +112,10 @@ class CircuitELBO(ELBO):
             raise ValueError(f"gradient='dreg' needs alpha=0 (importance weighted bounds); alpha is {alpha!r}")
         if kl == "analytic" and alpha != 1:
             raise ValueError(f"kl='analytic' needs alpha=1 (leaf ELBOs); alpha is {alpha!r}")
+        if estimator is not None:
+            checks.instance("estimator", estimator, Estimator)
+            if gradient == "dreg":
+                raise ValueError("estimator is given with gradient='dreg', which needs guides that have use for none")
         if max_plate_nesting < 2:
             raise ValueError(f"max_plate_nesting is {max_plate_nesting!r}; at least 2 is needed (data and leaf)")
         super().__init__(
@@ -117,9 +125,10 @@ class CircuitELBO(ELBO):
         self.gradient = gradient
         self.reduce = reduce
         self.kl = kl
+        self.estimator = VIMCO() if estimator is None else estimator
 
     def __call__(self, model: Any, guide: Any) -> CircuitELBOModule:
-        """The loss as a module whose parameters are those of the model and the guide."""
+        """The loss as a module whose parameters are those of the model, the guide and the estimator."""
         return CircuitELBOModule(model, guide, self)
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
@@ -138,18 +147,25 @@ class CircuitELBO(ELBO):
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """The negative bound as a scalar tensor whose gradient is an unbiased gradient estimate."""
         path = PathGradients(guide, args, kwargs) if self.gradient == "dreg" and torch.is_grad_enabled() else None
-        terms = self.terms(model, guide, args, kwargs, path)
+        args, kwargs = prepared(model, guide, args, kwargs)
+        collector = self._collector()
+        terms = self.terms(model, guide, args, kwargs, path, collector)
         root, leaf = self._root(terms)
         loss = -_total(terms, root)
         if path is not None:
             path.weigh(root, terms)
         if terms.score is not None and terms.score.requires_grad:
-            if self.num_particles == 1:
+            if self.num_particles < self.estimator.least_particles:
                 raise ValueError(
-                    "CircuitELBO: the guide has sites without rsample, whose gradient needs num_particles of at least 2"
+                    f"CircuitELBO: the guide has sites without rsample, whose gradient by "
+                    f"{type(self.estimator).__name__} needs num_particles of at least {self.estimator.least_particles};"
+                    " another estimator, such as NVIL, takes one"
                 )
-            signal = self._score_signal(terms, root, leaf)
-            surrogate = (terms.score * signal).sum() * terms.data_scale
+            meet(self.estimator, model)
+            if next(self.estimator.parameters(), None) is not None:  # by which SVI finds them
+                pyro.module(type(self.estimator).__name__, self.estimator)
+            step = self._step(model, args, kwargs, collector, terms, root, leaf)
+            surrogate = self.estimator.surrogate(step) * terms.data_scale
             loss = loss - (surrogate - surrogate.detach())
         if is_validation_enabled():
             warn_if_nan(loss, "loss")
@@ -160,7 +176,7 @@ class CircuitELBO(ELBO):
         with poutine.trace(param_only=True) as capture:
             loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if is_validation_enabled():
-            _check_owned(model, guide, capture.trace)
+            _check_owned(model, guide, self.estimator, capture.trace)
         if loss.requires_grad:
             loss.backward(retain_graph=self.retain_graph)
         return torch_item(loss)
@@ -183,9 +199,7 @@ class CircuitELBO(ELBO):
         :param LeafTermCollector collector: one of a subclass, which sees the sites.
         """
         check_not_traced(type(self).__name__)
-        if collector is None:
-            joint = self.reduce == "root" or self.num_particles == 1
-            collector = LeafTermCollector(joint, self.alpha, analytic=self.kl == "analytic")
+        collector = self._collector() if collector is None else collector
         vectorized = self.vectorize_particles or self.num_particles == 1
         plate = self._vectorized_num_particles if vectorized else _unwrapped
         nesting = self.max_plate_nesting  # with the particles, if they are vectorised
@@ -193,10 +207,11 @@ class CircuitELBO(ELBO):
         parts = []
         with nullcontext() if vectorized else held(owner_of(model), owner_of(guide)):  # priors are stated once
             for _ in range(1 if vectorized else self.num_particles):
-                guide_trace = poutine.trace(enumerate_guide(plate(guide), nesting)).get_trace(*args, **kwargs)
+                drawing = enumerate_guide(self._relaxed(plate(guide), True), nesting)
+                guide_trace = poutine.trace(drawing).get_trace(*args, **kwargs)
                 if path is not None:
                     path.attach(guide_trace, plate)
-                model_trace = self._replay(plate(model), guide_trace, args, kwargs)
+                model_trace = self._replay(self._relaxed(plate(model), False), guide_trace, args, kwargs)
                 parts.append(collector.collect(model_trace, guide_trace, None if path is None else path.log_prob))
                 if not parts[0].latent:
                     break  # the other particles would be the same
@@ -248,13 +263,40 @@ class CircuitELBO(ELBO):
             root = root + terms.outside[0]
         return root, leaf
 
-    def _score_signal(self, terms: LeafTerms, root: Tensor, leaf: Tensor) -> Tensor:
-        with torch.no_grad():
-            if self.reduce == "root":
-                baseline = leave_one_out(leaf, lambda weights: renyi_mean(weights, self.alpha))
-                return (root - baseline).unsqueeze(-1)
-            posterior = leaf_posterior(terms, leaf)
-            return vimco_signal(terms.log_weight, leaf, posterior, self.alpha)
+    def _collector(self) -> LeafTermCollector:
+        joint = self.reduce == "root" or self.num_particles == 1
+        return LeafTermCollector(joint, self.alpha, analytic=self.kl == "analytic")
+
+    def _relaxed(self, program: Any, guide: bool) -> Any:
+        """A program as the estimator has it drawn where there are gradients."""
+        return self.estimator.relax(program, guide) if torch.is_grad_enabled() else program
+
+    def _step(
+        self,
+        model: Any,
+        args: Any,
+        kwargs: Any,
+        collector: LeafTermCollector,
+        terms: LeafTerms,
+        root: Tensor,
+        leaf: Tensor,
+    ) -> ScoredStep:
+        """What the estimator sees."""
+
+        def weigh(name: str, value: Tensor) -> Tensor:
+            if not vectorized:
+                raise ValueError(
+                    f"{type(self.estimator).__name__} needs vectorize_particles=True, where all are drawn in one run"
+                )
+            with pyro.validation_enabled(False):  # values may lie between bits
+                guide = with_value(collector.guide_trace, name, value)
+                trace = self._replay(self._vectorized_num_particles(model), guide, args, kwargs)
+                found = self._collector().collect(trace, guide, frozen_log_prob).log_weight
+            return found.reshape(*[1] * (terms.log_weight.dim() - found.dim()), *found.shape)
+
+        vectorized = self.vectorize_particles or self.num_particles == 1
+        features = getattr(args[0], "features", None) if args else None
+        return ScoredStep(terms, root, leaf, self.alpha, self.reduce, collector.guide_sites, weigh, features)
 
 
 class CircuitELBOModule(ELBOModule):
@@ -275,6 +317,9 @@ class CircuitELBOModule(ELBOModule):
         for owner in map(owner_of, (model, guide)):
             if owner is not None and all(owner is not known for known in self.programs):
                 self.programs.append(owner)
+        if isinstance(elbo, CircuitELBO):  # one of Pyro's has no estimator
+            meet(elbo.estimator, model)
+            self.estimator = elbo.estimator
         self._pair = (model, guide)
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -282,33 +327,14 @@ class CircuitELBOModule(ELBOModule):
         return self.elbo.differentiable_loss(*self._pair, *args, **kwargs)
 
 
-def push_up(terms: LeafTerms, leaf: Tensor) -> Tensor:
-    """
-    The circuit's root over leaf values, or the sum over the selected leaves where the tree is conditioned on.
-
-    :param Tensor leaf: ``[.., data, leaf]`` in nats.
-    :returns: ``[.., data]`` in nats.
-    """
-    if terms.tree is not None:
-        return terms.tree.log_marginal(leaf.unsqueeze(-2)).squeeze(-1)
-    return torch.where(terms.selected, leaf, torch.zeros_like(leaf)).sum(-1)  # type: ignore[arg-type]
-
-
-def leaf_posterior(terms: LeafTerms, leaf: Tensor) -> Tensor:
-    """Exact probability that each leaf is on the tree given leaf values ``[.., data, leaf]``: the root's gradient."""
-    with torch.enable_grad():
-        leaf = leaf.detach().requires_grad_()
-        return torch.autograd.grad(push_up(terms, leaf).sum(), leaf)[0]
-
-
 def _total(terms: LeafTerms, root: Tensor) -> Tensor:
     total = root.sum() * terms.data_scale if terms.data_scale != 1 else root.sum()
     return total if terms.constant is None else total + terms.constant
 
 
-def _check_owned(model: Any, guide: Any, trace: Any) -> None:
+def _check_owned(model: Any, guide: Any, estimator: Estimator, trace: Any) -> None:
     """SVI optimises what the global store holds by a name, which may be another model's parameter."""
-    owners = [owner_of(model), owner_of(guide)]
+    owners = [owner_of(model), owner_of(guide), estimator]
     if None in owners:
         return
     own = {id(parameter) for owner in owners for parameter in owner.parameters()}  # type: ignore[union-attr]

@@ -95,6 +95,7 @@ class LeafTermCollector:
         self.analytic = analytic
         self.enumerated = Enumerated()
         self.rest: Tensor | None = None
+        self.guide_trace: Trace | None = None  # the last
         self.outside = OutsideSites()
 
     def weighted(self) -> tuple[Tensor, Tensor | None]:
@@ -104,6 +105,12 @@ class LeafTermCollector:
         """
         assert self.rest is not None
         return self.enumerated.weighted(self.rest), self.enumerated.log_share
+
+    @property
+    def guide_sites(self) -> dict[str, Any]:
+        """The guide's latent sites inside the leaf plate, of the last trace."""
+        sites = _sample_sites(self.guide_trace).items()
+        return {name: site for name, site in sites if not site["is_observed"] and LEAF_PLATE in plates(site)}
 
     def collect(
         self, model_trace: Trace, guide_trace: Trace, guide_log_prob: Callable[[str, Any], Tensor] | None = None
@@ -116,6 +123,7 @@ class LeafTermCollector:
         """
         model_sites = _sample_sites(model_trace)
         guide_sites = _sample_sites(guide_trace)
+        self.guide_trace = guide_trace
         tree, selected, tree_outside = self._find_tree(model_sites, guide_sites)
         if self.analytic:
             check_order("kl='analytic'", model_sites, guide_sites)

@@ -13,9 +13,10 @@ from tqdm.auto import tqdm
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import held
-from pyro_spvae.infer.circuit_elbo import CircuitELBO, push_up
+from pyro_spvae.infer.circuit_elbo import CircuitELBO
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.prepared import owner_of, prepared
+from pyro_spvae.infer.tree_sums import push_up
 from pyro_spvae.locking import alone
 
 _CACHED_VALUES = 2**20  # values of data; measured: fewer cost more to arrange, more do not stay in the cache

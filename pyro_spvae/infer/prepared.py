@@ -12,6 +12,11 @@ from torch import Tensor, nn
 class PreparesBatches(nn.Module):
     """A module whose model and guide both take, in the place of data and mask, what :meth:`prepare` returns."""
 
+    @property
+    def leaf_sizes(self) -> dict[str, int]:
+        """Number of ``leaves`` and of the ``pixels`` that each sees, which parts are bound with."""
+        raise NotImplementedError(f"{type(self).__name__} must define leaf_sizes")
+
     def prepare(self, x: Any, observed: Tensor | None = None, keep: bool = False) -> Any:
         """
         What both programs see of a batch.

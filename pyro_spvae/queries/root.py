@@ -67,6 +67,11 @@ class Root(PreparesBatches, PyroModule):
         """
         return self.leaf.latents
 
+    @property
+    def leaf_sizes(self) -> dict[str, int]:
+        """Number of ``leaves`` and of the ``pixels`` that each sees."""
+        return {"leaves": self.num_leaves, "pixels": self.view.pixels}
+
     def prepare(self, x: Tensor | LeafBatch, observed: Tensor | None = None, keep: bool = False) -> LeafBatch:
         """
         What both programs see of a batch, which they take in the place of the data, so that it is cut into patches

@@ -95,6 +95,12 @@ class FitConfig:
         "Objective",
         "Latent KL of the objective elbo: sampled, or in closed form where there is one (analytic).",
     )
+    estimator: str = _option(
+        "vimco",
+        "Objective",
+        "Gradient through latent variables that are drawn without a gradient of their own, such as bits: vimco (from 2 "
+        "particles), reinforce, nvil, muprop, rebar; biased are straight-through and concrete.",
+    )
     beta: float = _option(1.0, "Objective", "Weight of the latent KL in training; validation has 1.", least=0)
     warmup: int = _option(0, "Objective", "Epochs in which that weight rises linearly from 0.", least=0)
     optimiser: Optimiser = _option(
@@ -144,6 +150,14 @@ class FitConfig:
             raise ValueError("alpha is 1, which the objective 'pyro-renyi-elbo' does not take; give trace-elbo")
         if self.gradient == "dreg" and (self.order != 0 or self.objective == "pyro-renyi-elbo"):
             raise ValueError(f"gradient is 'dreg', which needs the objective 'iwae'; objective is {self.objective!r}")
+        if self.estimator != "vimco":
+            if self.objective not in ("iwae", "elbo", "renyi", "vr-max"):
+                raise ValueError(
+                    f"estimator is {self.estimator!r}, which the objectives iwae, elbo, renyi and vr-max take; "
+                    f"objective is {self.objective!r}"
+                )
+            if self.gradient == "dreg":
+                raise ValueError(f"estimator is {self.estimator!r}, for which gradient='dreg' has no use; leave it out")
         if self.kl == "analytic" and self.objective != "elbo":
             raise ValueError(f"kl is 'analytic', which needs the objective 'elbo'; objective is {self.objective!r}")
         if self.weight_decay and self.optimiser != "adamw":

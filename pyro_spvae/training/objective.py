@@ -20,6 +20,7 @@ from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.quiet import forked
+from pyro_spvae.registry import make
 from pyro_spvae.training.config import FitConfig
 
 _PLATES = 2  # of data and leaves
@@ -27,7 +28,12 @@ _PLATES = 2  # of data and leaves
 
 def _ours(alpha: float) -> Callable[[FitConfig], ELBO]:
     return lambda config: CircuitELBO(
-        config.particles, alpha, gradient=config.gradient, reduce=config.reduce, kl=config.kl
+        config.particles,
+        alpha,
+        gradient=config.gradient,
+        reduce=config.reduce,
+        kl=config.kl,
+        estimator=None if config.estimator == "vimco" else make("estimator", config.estimator),
     )
 
 

@@ -22,7 +22,7 @@ from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
-from pyro_spvae.infer import anneal
+from pyro_spvae.infer import Estimator, anneal
 from pyro_spvae.locking import alone
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.storage import warn_of_script
@@ -117,7 +117,8 @@ class Trainer:
         self.objective = build_loss(objective, *((model, guide) if weighted else (spvae.model, spvae.guide)))
         self.parameters = dict(spvae.named_parameters())
         self.steps = config.epochs * len(self.batches)
-        self.update = build_update(config, spvae, self.steps, optimiser)
+        self.estimator: Estimator | None = getattr(self.objective, "estimator", None)
+        self.update = build_update(config, spvae, self.steps, optimiser, self.estimator)
         parameter = next(iter(self.parameters.values()))
         self.device, self.dtype = parameter.device, parameter.dtype
         # where training stands; all of it is in a checkpoint
@@ -345,7 +346,8 @@ class Trainer:
         """
         return self.identity | {
             "model": self.spvae.state_dict(),
-            "processes": distributed.gathered(process_buffers(self.spvae)),
+            "estimator": {} if self.estimator is None else self.estimator.state_dict(),
+            "processes": distributed.gathered(self._own_buffers()),
             **self.update.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
@@ -358,6 +360,13 @@ class Trainer:
             "summed": list(self.summed),
         }
 
+    def _own_buffers(self) -> dict[str, Tensor]:
+        """Buffers of model and estimator that differ between processes."""
+        found = process_buffers(self.spvae)
+        if self.estimator is not None:
+            found |= {f"estimator.{name}": value for name, value in process_buffers(self.estimator).items()}
+        return found
+
     def load_state(self, state: dict[str, Any], metrics: list[dict[str, Any]]) -> None:
         """
         Goes on from :meth:`state`.
@@ -366,7 +375,9 @@ class Trainer:
         :param list metrics: the lines of the validations before it.
         """
         self.spvae.load_state_dict(state["model"])
-        own = process_buffers(self.spvae)
+        if self.estimator is not None and state.get("estimator"):
+            self.estimator.load_state_dict(state["estimator"])
+        own = self._own_buffers()
         if own:
             of_all = state["processes"]
             if len(of_all) != distributed.world():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_spvae import distributed
+from pyro_spvae.infer import Estimator
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
@@ -55,15 +56,26 @@ class GradientUpdate:
     :param int steps: steps of the whole run.
     :param optimiser: in the place of the one that is named: an optimiser of the model's parameters, or a function that
         makes one of them.
+    :param Estimator estimator: whose own parameters are trained too, with a learning rate of their own.
     :raises ValueError: if it is neither, or holds other parameters.
     """
 
-    def __init__(self, config: FitConfig, spvae: Queries, steps: int, optimiser: Any = None) -> None:
+    def __init__(
+        self,
+        config: FitConfig,
+        spvae: Queries,
+        steps: int,
+        optimiser: Any = None,
+        estimator: Estimator | None = None,
+    ) -> None:
         self.clip = config.clip
         self.parameters = list(spvae.parameters())
         self.optimiser = (
             OPTIMISERS[config.optimiser](spvae, config) if optimiser is None else own_optimiser(optimiser, spvae)
         )
+        further = [] if estimator is None else list(estimator.parameters())
+        if estimator is not None and further:
+            self.optimiser.add_param_group({"params": further, "lr": self.lr * estimator.lr_factor})
         self.schedule = Schedule(config, self.optimiser, steps)
 
     @property
@@ -136,14 +148,17 @@ class EMUpdate:
         self.expected.load_state_dict(state["expected"])
 
 
-def build_update(config: FitConfig, spvae: Queries, steps: int, optimiser: Any = None) -> Update:
+def build_update(
+    config: FitConfig, spvae: Queries, steps: int, optimiser: Any = None, estimator: Estimator | None = None
+) -> Update:
     """
     The update of a configuration.
 
     :param int steps: steps of the whole run.
     :param optimiser: a user's own, see :class:`GradientUpdate`.
+    :param Estimator estimator: of the objective, likewise.
     :raises ValueError: if EM is asked for of a model with no closed M-step.
     """
     if config.optimiser != "em":
-        return GradientUpdate(config, spvae, steps, optimiser)
+        return GradientUpdate(config, spvae, steps, optimiser, estimator)
     return EMUpdate(config, check_em(spvae))

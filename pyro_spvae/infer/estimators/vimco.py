@@ -1,0 +1,28 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""VIMCO: particles are each other's baselines."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.infer.estimators.estimator import Estimator, ScoredStep
+from pyro_spvae.infer.estimators.means import leave_one_out, of_others
+
+
+class VIMCO(Estimator):
+    r"""
+    Score function with the leave-one-out baseline of Mnih and Rezende (2016): the bound with the weight of one particle
+    of one leaf replaced by the geometric mean of that leaf's others. Unbiased; needs at least two particles.
+    """
+
+    least_particles = 2
+
+    def surrogate(self, step: ScoredStep) -> Tensor:
+        with torch.no_grad():
+            if step.reduce == "root":
+                signal = (step.root - leave_one_out(step.leaf, step.mean)).unsqueeze(-1)
+            else:
+                signal = step.learning_signal - step.bound_with(of_others(step.terms.log_weight))
+        return step.score(signal)
