@@ -29,6 +29,7 @@ _BASES = {
     "likelihood": "pyro_spvae.likelihoods.likelihood:Likelihood",
     "network": "pyro_spvae.nn.network:Network",
     "block": "pyro_spvae.blocks.block:Block",
+    "smoothing": "pyro_spvae.distributions.smoothing:Smoothing",
 }
 
 _CLASSES = {
@@ -81,12 +82,19 @@ _CLASSES = {
         "kumaraswamy": "pyro_spvae.conditionals:Kumaraswamy",
         "pixels": "pyro_spvae.conditionals:Pixels",
     },
+    "smoothing": {
+        "exponential": "pyro_spvae.distributions.smoothing:OverlappingExponentials",
+        "logistic": "pyro_spvae.distributions.smoothing:OverlappingLogistics",
+        "power": "pyro_spvae.distributions.smoothing:PowerFunctions",
+        "spike-and-exponential": "pyro_spvae.distributions.smoothing:SpikeAndExponential",
+    },
 }
 
 # what an option is called that is a part, where a bare word is its name
 _OF_OPTIONS = {
     "prior": "prior",
     "likelihood": "likelihood",
+    "smoothing": "smoothing",
     **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first"), "network"),
 }
 
