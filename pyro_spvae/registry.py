@@ -30,6 +30,7 @@ _BASES = {
     "network": "pyro_spvae.nn.network:Network",
     "block": "pyro_spvae.blocks.block:Block",
     "estimator": "pyro_spvae.infer.estimators.estimator:Estimator",
+    "smoothing": "pyro_spvae.distributions.smoothing:Smoothing",
 }
 
 _CLASSES = {
@@ -90,6 +91,11 @@ _CLASSES = {
         "rebar": "pyro_spvae.infer.estimators:REBAR",
         "straight-through": "pyro_spvae.infer.estimators:StraightThrough",
         "concrete": "pyro_spvae.infer.estimators:Concrete",
+    "smoothing": {
+        "exponential": "pyro_spvae.distributions.smoothing:OverlappingExponentials",
+        "logistic": "pyro_spvae.distributions.smoothing:OverlappingLogistics",
+        "power": "pyro_spvae.distributions.smoothing:PowerFunctions",
+        "spike-and-exponential": "pyro_spvae.distributions.smoothing:SpikeAndExponential",
     },
 }
 
@@ -97,6 +103,7 @@ _CLASSES = {
 _OF_OPTIONS = {
     "prior": "prior",
     "likelihood": "likelihood",
+    "smoothing": "smoothing",
     **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first"), "network"),
 }
 

@@ -15,6 +15,13 @@ from hypothesis import strategies as st
 from pyro_spvae import registry
 from pyro_spvae.blocks import Block
 from pyro_spvae.conditionals import Gaussian, Pixels
+from pyro_spvae.distributions.smoothing import (
+    OverlappingExponentials,
+    OverlappingLogistics,
+    PowerFunctions,
+    Smoothing,
+    SpikeAndExponential,
+)
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Likelihood, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
@@ -33,6 +40,7 @@ KINDS = {
     "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn")),
     "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels")),
+    "smoothing": (Smoothing, ("exponential", "logistic", "power", "spike-and-exponential")),
 }
 OWN = "tests.models.own_parts"
 KNOWN = "known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class"
@@ -124,6 +132,9 @@ REFUSED = [
     ("guide", "normal(encoder='mpl')", "network is 'mpl'; did you mean mlp"),
     ("guide", "normal(encoder=eval(1))", "guide is 'normal(encoder=eval(1))'; options in brackets are written"),
     ("leaf", "vae(likelihood=3)", "leaf vae cannot be made with these options (likelihood is a int; "),
+    ("smoothing", "exponential(beta=0)", "beta is 0; a positive number, or a pair of them that rises, is needed"),
+    ("smoothing", "exponentials", "smoothing is 'exponentials'; did you mean exponential? known are exponential, logi"),
+    ("smoothing", "pyro_spvae.distributions.smoothing:Smoothing", "smoothing is 'pyro_spvae.distributions.smoothing:S"),
     ("prior", "standard-normal(a=1)", "prior standard-normal has no option a; its options are none"),
     ("prior", f"{OWN}:Failing(size=3)", f"prior {OWN}:Failing cannot be made with these options (object of type"),
     ("prior", "no_such_module:Prior", "prior is 'no_such_module:Prior', which cannot be imported (No module"),
@@ -189,6 +200,8 @@ PARTS = {
     "hierarchical guide": ("guide", lambda: HierarchicalGuide((5,), "tanh", "exp", 0.1, "bottom-up")),
     "own block": ("block", lambda: own_parts.Shifted(0.5, Gaussian(MLP((3,))))),
     "posterior": ("block", lambda: Gaussian(own_parts.Affine(0.2), "exp", 0.1)),
+    "smoothing": ("smoothing", lambda: OverlappingExponentials((5.0, 12.0))),
+    "part with a smoothing": ("prior", lambda: own_parts.Smooth(SpikeAndExponential(4.0))),
     "mlp": ("network", lambda: MLP([2, 3], "tanh", "shared", 1)),
     "inner class": ("prior", own_parts.Outer.Inner),
 }
@@ -322,3 +335,18 @@ def test_networks_in_parts_are_made_of_their_texts():
     leaf = make("leaf", "mixed(parts=[vae(likelihood=bernoulli), factorized(likelihood=binomial(total_count=3))])")
     assert [type(subset.program) for subset in leaf.subsets] == [VAE, FactorizedLeaf]
     assert leaf.subsets[1].program.pixels.likelihood.total_count == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "cls", "beta"),
+    [
+        ("exponential", OverlappingExponentials, 8.0),
+        ("logistic(beta=4)", OverlappingLogistics, 4.0),
+        ("power(beta=[2, 3.5])", PowerFunctions, 2.0),
+        ("spike_and_exponential(beta=5)", SpikeAndExponential, 5.0),
+    ],
+)
+def test_smoothings_in_parts_are_made_of_their_texts(text, cls, beta):
+    """A bare word is a name where the option is called smoothing."""
+    for found in (make("smoothing", text), make("prior", f"{OWN}:Smooth(smoothing={text})").smoothing):
+        assert type(found) is cls and float(found.beta) == beta

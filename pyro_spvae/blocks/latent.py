@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from pyro_spvae.checks import is_positive
 from pyro_spvae.distributions.joined import own_leaves
-from pyro_spvae.distributions.kinds import kind_probabilities, responsibilities
+from pyro_spvae.distributions.kinds import kind_probabilities, limit_support, responsibilities
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,8 @@ def _bound(value: Any) -> float | None:
 
 def check_sites(declared: Mapping[str, Latent], laws: Mapping[str, Any], program: str, leaf: str) -> None:
     """
-    Compares the latent sites of a program with what the leaf declares: names, event shapes and supports.
+    Compares the latent sites of a program with what the leaf declares: names, event shapes and supports. The smoothed
+    form of a distribution, which states its ``limit_support``, may stand for it.
 
     :param dict declared: by site.
     :param dict laws: the distributions that the program states by site.
@@ -180,7 +181,8 @@ def check_sites(declared: Mapping[str, Latent], laws: Mapping[str, Any], program
             found, needed = support_key(laws[name].support), support_key(latent.support)
         except NotImplementedError:
             continue  # a distribution that does not say
-        if found != needed:
+        limit = limit_support(laws[name])
+        if found != needed and (limit is None or support_key(limit) != needed):
             raise ValueError(
                 f"{program} draws the site '{name}' from {_described(found)}, but the leaf {leaf} declares "
                 f"{_described(needed)}; one support is needed"

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Scales and floors that keep sums of exponentials finite, and when a derivative may be written by hand."""
+"""Scales, floors and forms that keep exponentials finite, and when a derivative may be written by hand."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def floored(log_weight: Tensor) -> Tensor:
     The floor leaves room below the largest finite number for a flow divided by such a weight.
     """
     return log_weight.clamp(min=0.75 * math.log(torch.finfo(log_weight.dtype).tiny))
+
+
+def softplus(x: Tensor) -> Tensor:
+    r""":math:`\log(1 + e^x)`; torch's own default is off by 2e-9 above 20."""
+    return nn.functional.softplus(x, threshold=40.0)
 
 
 def by_hand(*tensors: Tensor) -> bool:

@@ -6,14 +6,27 @@ from pyro_spvae.distributions.autoregressive import LeafAutoregressive
 from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.beta import Beta
 from pyro_spvae.distributions.binomial import LeafBinomial
+from pyro_spvae.distributions.bits_divergence import bernoulli_divergence, bits_divergence
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
 from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
+from pyro_spvae.distributions.factorial_bernoulli import FactorialBernoulli
 from pyro_spvae.distributions.gaussian_mixture import LeafGaussianMixture
+from pyro_spvae.distributions.hierarchy import BinaryHierarchy, SmoothedHierarchy, groups
 from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.kumaraswamy import Kumaraswamy
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
+from pyro_spvae.distributions.smoothed_bernoulli import SmoothedBernoulli
+from pyro_spvae.distributions.smoothing import (
+    OverlappingExponentials,
+    OverlappingLogistics,
+    PowerFunctions,
+    Smoothing,
+    SpikeAndExponential,
+    register_smoothing,
+    smoothed,
+)
 from pyro_spvae.distributions.sticks import (
     StickWeights,
     log_stick_weights,
@@ -24,6 +37,8 @@ from pyro_spvae.distributions.sticks import (
 
 __all__ = [
     "Beta",
+    "BinaryHierarchy",
+    "FactorialBernoulli",
     "InducedTree",
     "Kumaraswamy",
     "LeafAutoregressive",
@@ -35,12 +50,24 @@ __all__ = [
     "LeafNormal",
     "LeafNormalMixture",
     "LeafStandardNormal",
+    "OverlappingExponentials",
+    "OverlappingLogistics",
+    "PowerFunctions",
+    "SmoothedBernoulli",
+    "SmoothedHierarchy",
+    "Smoothing",
+    "SpikeAndExponential",
     "StickWeights",
+    "bernoulli_divergence",
+    "bits_divergence",
     "divergence",
     "divergence_by_dimension",
+    "groups",
     "log_stick_weights",
     "mean_stick_weights",
     "register_divergence",
+    "register_smoothing",
+    "smoothed",
     "stick_fractions",
     "stick_weights",
 ]

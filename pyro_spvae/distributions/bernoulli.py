@@ -32,7 +32,7 @@ class LeafBernoulli(LeafDistribution):
     arg_constraints = {"logits": ParameterConstraint(constraints.real, 1)}
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
-        self.logits = checked_parameter("LeafBernoulli", "logits", logits, 1)
+        self.logits = checked_parameter(type(self).__name__, "logits", logits, 1)
         self._dtype = logits.dtype
         super().__init__(logits.shape[:-1], logits.shape[-1], mask, validate_args)
 

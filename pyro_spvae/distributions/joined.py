@@ -15,7 +15,7 @@ from torch.distributions import constraints
 from typing_extensions import Self
 
 from pyro_spvae.distributions.autoregressive import pixel_means
-from pyro_spvae.distributions.kinds import kind_probabilities, mixture_of
+from pyro_spvae.distributions.kinds import kind_probabilities, limit_support, mixture_of
 
 
 class SomeLeaves(TorchDistribution):
@@ -56,6 +56,11 @@ class SomeLeaves(TorchDistribution):
     def support(self) -> Any:
         """Of the leaves meant."""
         return self.base.support
+
+    @property
+    def limit_support(self) -> Any | None:
+        """Of what this is a smoothed form of; ``None`` for other distributions."""
+        return limit_support(self.base)
 
     @property
     def mean(self) -> Tensor:

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Probabilities of kinds and of mixture components, whatever wraps their distribution."""
+"""Probabilities of kinds and of mixture components, and supports of limits, whatever wraps their distribution."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ def kind_probabilities(law: Any) -> Tensor | None:
     if probs.dim() != len(base.batch_shape) + len(base.event_shape) + 1:  # such as those of counts
         return None
     return probs.expand(*law.batch_shape, *law.event_shape, probs.size(-1))
+
+
+def limit_support(law: Any) -> Any | None:
+    """
+    The support of what a distribution is a smoothed form of, such as that of bits: what has ``limit_support`` is the
+    distribution or one that it wraps; else ``None``.
+    """
+    while getattr(law, "limit_support", None) is None:
+        law = getattr(law, "base_dist", None)
+        if law is None:
+            return None
+    return law.limit_support
 
 
 def mixture_of(law: Any) -> Any | None:

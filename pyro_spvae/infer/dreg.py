@@ -83,7 +83,8 @@ class PathGradients:
                 guide = poutine.replay(self._wrap(self._guide), trace=self._trace)
                 self._rerun = dict(poutine.trace(guide).get_trace(*self._args, **self._kwargs).nodes)
         again = self._rerun[name]
-        return again["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        with _frozen(self._guide, self._trace):  # a density may call networks only when it is asked for
+            return again["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
 
     def weigh(self, root: Tensor, terms: LeafTerms) -> None:
         """Fills in the factors of the backward pass, once the root is known and before ``backward`` runs."""

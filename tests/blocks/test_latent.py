@@ -15,11 +15,19 @@ from torch.distributions import transforms
 from pyro_spvae import poon_domingos
 from pyro_spvae.blocks import Latent
 from pyro_spvae.blocks.latent import support_key
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, NormalGuide
+from pyro_spvae.distributions import (
+    FactorialBernoulli,
+    OverlappingExponentials,
+    OverlappingLogistics,
+    SmoothedBernoulli,
+    SmoothedHierarchy,
+)
+from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import HVAE, SPVAE, VAE
+from pyro_spvae.models import HVAE, SPVAE, VAE, MixedLeaf
 from pyro_spvae.priors import Prior
 from tests.models.own_leaves import Coin, CoinGuide, Kinds, KindsGuide, Stating
+from tests.models.own_parts import Smooth
 
 THIRDS = torch.full((3,), 1 / 3)
 LAWS = {
@@ -164,6 +172,16 @@ REFUSED = [
         Stating(c=dist.Categorical(torch.ones(4) / 4)),
         "the guide Stating draws the site 'c' from the integers from 0 to 3, but the leaf Kinds declares the integers",
     ),
+    (
+        VAE(Bernoulli(), 2),
+        Stating(z=SmoothedBernoulli(torch.zeros(2), OverlappingExponentials())),
+        "the guide Stating draws the site 'z' from numbers from 0 to 1, but the leaf VAE declares the real numbers;",
+    ),
+    (
+        VAE(Bernoulli(), 2, prior=Smooth(OverlappingExponentials())),
+        Stating(z=dist.Uniform(torch.zeros(2), 1.0).to_event(1)),
+        "the guide Stating draws the site 'z' from numbers from 0 to 1, but the leaf VAE declares the integers",
+    ),
     (Kinds(), CoinGuide(), "a CoinGuide states the latent sites p, but the leaf declares c; give a guide of these"),
 ]
 
@@ -185,3 +203,27 @@ def test_what_fits_is_taken():
     ):
         spvae = SPVAE(poon_domingos((2, 2), delta=1), leaf=leaf, guide=guide)
         assert spvae.embed(spvae.sample(2)).latents.keys() == spvae.latents.keys()
+
+
+def bits(smoothing):
+    """A leaf with two latent bits."""
+    return VAE(Bernoulli(), 2, prior=Smooth(smoothing))
+
+
+@pytest.mark.parametrize("smoothing", [OverlappingExponentials(), OverlappingLogistics()])
+def test_smoothed_bits_stand_for_bits(smoothing):
+    """Whatever the support of the smoothed variable is, and whatever wraps its distribution; of the model and guide."""
+    logits = torch.zeros(2)
+    chain = SmoothedHierarchy((1, 1), lambda group, before: torch.zeros(() if group else (1, 1))[..., None], smoothing)
+    for law in (
+        SmoothedBernoulli(logits, smoothing),
+        SmoothedBernoulli(logits, smoothing).mask(torch.tensor(True)),
+        SmoothedBernoulli(logits.unsqueeze(0), smoothing).expand((1, 1)),
+        FactorialBernoulli(logits),
+        chain,
+    ):
+        spvae = SPVAE(poon_domingos((2, 2), delta=1), leaf=bits(smoothing), guide=Stating(z=law))
+        assert spvae.latents["z"].is_discrete
+    leaf = MixedLeaf([bits(smoothing), VAE(Bernoulli(), 2, prior=Smooth(smoothing))], (1, 1))
+    guide = MixedGuide([Stating(z=SmoothedBernoulli(logits, smoothing)), Stating(z=FactorialBernoulli(logits))], (1, 1))
+    assert SPVAE(poon_domingos((2, 2), delta=1), leaf=leaf, guide=guide).leaf is leaf

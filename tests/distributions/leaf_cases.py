@@ -240,6 +240,7 @@ class LeafDistributionTests:
         for validate, size in itertools.product([True, False], [1, SIZE + 1]):
             with pyro.validation_enabled(validate), pytest.raises(ValueError, match="event"):
                 self.build(self.parameters(*BATCH)).log_prob(torch.zeros(*BATCH, size))
+        owner = type(self.build(self.parameters(*BATCH))).__name__
         for name in self.parameters():
             parameters = self.parameters(*BATCH)
             parameters[name][..., 1] = float("nan")
@@ -247,12 +248,17 @@ class LeafDistributionTests:
                 self.build(parameters)
             wrong: Any
             for wrong in [torch.ones(3, 3, 3).long(), 1.0]:
-                with pytest.raises(TypeError, match=f"{name} of Leaf"):
+                with pytest.raises(TypeError, match=f"{name} of {owner}"):
                     self.build({**parameters, name: wrong})
 
     def test_repr_names_class_and_shapes(self):
-        text = repr(self.build(self.parameters(*BATCH)).expand((5, 3, 2)))
-        assert text.startswith("Leaf") and "batch_shape: (5, 3, 2)" in text and f"event_shape: ({SIZE},)" in text
+        d = self.build(self.parameters(*BATCH)).expand((5, 3, 2))
+        text = repr(d)
+        assert (
+            text.startswith(f"{type(d).__name__}(")
+            and "batch_shape: (5, 3, 2)" in text
+            and f"event_shape: ({SIZE},)" in text
+        )
 
     def test_detach_cuts_the_parameters_only(self):
         parameters = self.learnable(*BATCH)

@@ -8,8 +8,10 @@ import pyro
 import pyro.distributions as dist
 import torch
 from torch import nn
+from torch.distributions import constraints
 
 from pyro_spvae.blocks import Block, Latent
+from pyro_spvae.distributions import FactorialBernoulli
 from pyro_spvae.guides import LeafGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPVAE, LeafModel
@@ -50,6 +52,22 @@ class Sum(Prior):
 
     def forward(self):
         return dist.Normal(sum(term().mean for term in self.terms), 1.0).to_event(1)
+
+
+class Smooth(Prior):
+    """Latent bits, smoothed in training."""
+
+    support = constraints.boolean
+
+    def __init__(self, smoothing):
+        super().__init__()
+        self.smoothing = smoothing
+
+    def build(self, leaves, event_shape):
+        self.logits = nn.Parameter(torch.randn(leaves, *event_shape))
+
+    def forward(self):
+        return self.smoothing(FactorialBernoulli(self.logits))
 
 
 class Shifted(Block):
