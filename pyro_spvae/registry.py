@@ -91,6 +91,7 @@ _CLASSES = {
         "rebar": "pyro_spvae.infer.estimators:REBAR",
         "straight-through": "pyro_spvae.infer.estimators:StraightThrough",
         "concrete": "pyro_spvae.infer.estimators:Concrete",
+    },
     "smoothing": {
         "exponential": "pyro_spvae.distributions.smoothing:OverlappingExponentials",
         "logistic": "pyro_spvae.distributions.smoothing:OverlappingLogistics",
