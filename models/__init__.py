@@ -3,6 +3,7 @@
 """Generative programs: one file a system."""
 
 from pyro_spvae.leaves import LeafModel
+from pyro_spvae.models.discrete_vae import DiscreteVAE
 from pyro_spvae.models.dldpmm import DLDPMM
 from pyro_spvae.models.dlgmm import DLGMM
 from pyro_spvae.models.factorized import FactorizedLeaf
@@ -22,6 +23,7 @@ __all__ = [
     "SPN",
     "SPVAE",
     "VAE",
+    "DiscreteVAE",
     "Embedding",
     "Explanation",
     "FactorizedLeaf",

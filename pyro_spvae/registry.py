@@ -41,6 +41,7 @@ _CLASSES = {
     "leaf": {
         "vae": "pyro_spvae.models.vae:VAE",
         "hvae": "pyro_spvae.models.hvae:HVAE",
+        "discrete-vae": "pyro_spvae.models.discrete_vae:DiscreteVAE",
         "dlgmm": "pyro_spvae.models.dlgmm:DLGMM",
         "dldpmm": "pyro_spvae.models.dldpmm:DLDPMM",
         "sbvae": "pyro_spvae.models.sbvae:SBVAE",
@@ -52,6 +53,7 @@ _CLASSES = {
         "hierarchical": "pyro_spvae.guides.hierarchical:HierarchicalGuide",
         "mixture": "pyro_spvae.guides.mixture:MixtureGuide",
         "sticks": "pyro_spvae.guides.sticks:StickGuide",
+        "discrete": "pyro_spvae.guides.discrete:DiscreteGuide",
         "mixed": "pyro_spvae.guides.mixed:MixedGuide",
         "none": "pyro_spvae.leaves.leaf_guide:LeafGuide",
     },
@@ -61,6 +63,8 @@ _CLASSES = {
         "sticks": "pyro_spvae.priors:Sticks",
         "stick-breaking": "pyro_spvae.priors:StickBreaking",
         "vamp": "pyro_spvae.priors:VampPrior",
+        "independent-bits": "pyro_spvae.priors:IndependentBits",
+        "bit-chain": "pyro_spvae.priors:BitChain",
     },
     "likelihood": {
         "bernoulli": "pyro_spvae.likelihoods:Bernoulli",
@@ -82,6 +86,7 @@ _CLASSES = {
         "normal-components": "pyro_spvae.conditionals:NormalComponents",
         "kumaraswamy": "pyro_spvae.conditionals:Kumaraswamy",
         "pixels": "pyro_spvae.conditionals:Pixels",
+        "bits": "pyro_spvae.conditionals:Bits",
     },
     "estimator": {
         "vimco": "pyro_spvae.infer.estimators:VIMCO",
@@ -97,6 +102,7 @@ _CLASSES = {
         "logistic": "pyro_spvae.distributions.smoothing:OverlappingLogistics",
         "power": "pyro_spvae.distributions.smoothing:PowerFunctions",
         "spike-and-exponential": "pyro_spvae.distributions.smoothing:SpikeAndExponential",
+        "none": "pyro_spvae.distributions.smoothing:Unsmoothed",
     },
 }
 

@@ -3,8 +3,10 @@
 """Blocks, modules whose call returns a distribution; the latent variables they are stated for; their life cycle."""
 
 from pyro_spvae.blocks.block import Block
+from pyro_spvae.blocks.data_mean import DataMean
 from pyro_spvae.blocks.latent import Latent
+from pyro_spvae.blocks.latent_bits import LatentBits
 from pyro_spvae.blocks.life_cycle import held, in_mode, parts
 from pyro_spvae.blocks.scale import positive_scale
 
-__all__ = ["Block", "Latent", "held", "in_mode", "parts", "positive_scale"]
+__all__ = ["Block", "DataMean", "Latent", "LatentBits", "held", "in_mode", "parts", "positive_scale"]

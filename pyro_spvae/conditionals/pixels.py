@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_spvae import checks
 from pyro_spvae.blocks.block import Block
+from pyro_spvae.blocks.data_mean import DataMean
 from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.distributions.autoregressive import check_whole
 from pyro_spvae.likelihoods.likelihood import Likelihood
@@ -40,17 +41,21 @@ class Pixels(Block):
     :param Likelihood likelihood: of the pixels given the decoder's outputs.
     :param Network decoder: from the inputs to the likelihood's parameters. If it is ``autoregressive``, each pixel also
         depends on those before it.
+    :param bool from_mean: whether the decoder's outputs are added to what the likelihood says of the mean of the
+        training data (:meth:`pyro_spvae.likelihoods.Likelihood.outputs_at`), from when the data are known.
     :ivar ParameterList outputs: without a decoder, a tensor ``[leaf, head]`` for each of ``likelihood.heads``, drawn by
         :meth:`pyro_spvae.likelihoods.Likelihood.initial_outputs`.
     """
 
-    def __init__(self, likelihood: Likelihood, decoder: Network | None = None) -> None:
+    def __init__(self, likelihood: Likelihood, decoder: Network | None = None, from_mean: bool = False) -> None:
         super().__init__()
         checks.instance("likelihood", likelihood, Likelihood)
         if decoder is not None:
             checks.instance("decoder", decoder, Network)
         self.likelihood = likelihood
         self.decoder = decoder
+        self.from_mean = checks.boolean("from_mean", from_mean)
+        self.mean = DataMean() if from_mean and decoder is not None and not decoder.autoregressive else None
 
     def build(
         self, leaves: int, pixels: int, inputs: int | tuple[int, ...] = (), patch: tuple[int, ...] | None = None
@@ -62,6 +67,8 @@ class Pixels(Block):
         :param tuple patch: channels, height and width of the patches, or ``None``.
         """
         self.likelihood.bind(leaves=leaves, pixels=pixels)
+        if self.mean is not None:
+            self.mean.bind(leaves=leaves, pixels=pixels)
         if self.decoder is None:
             self.outputs = nn.ParameterList(self.likelihood.initial_outputs(leaves))
         else:
@@ -80,7 +87,7 @@ class Pixels(Block):
             leaves = inputs[0].size(-2)
             return self.likelihood(tuple(inputs[0].new_zeros(leaves, size) for size in self.likelihood.heads), mask)
         if not self.decoder.autoregressive:
-            return self.likelihood(self.decoder(*inputs), mask)
+            return self.likelihood(self._outputs(*inputs), mask)
         network, likelihood = self.decoder, self.likelihood
         context = network.context(*inputs)  # [.., L, n, H, W]
         heads = tuple(context.new_zeros(context.size(-4), size) for size in likelihood.heads)
@@ -91,6 +98,15 @@ class Pixels(Block):
         pixels, support = likelihood.sizes["pixels"], likelihood(heads, mask).support
         assert support is not None
         return LeafAutoregressive(context, pixels, conditionals, self.draws, support, mask)
+
+    def _outputs(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The decoder's outputs, from where they start."""
+        assert self.decoder is not None
+        outputs = self.decoder(*inputs)
+        at_mean = None if self.mean is None or self.mean.wanted_rows else self.likelihood.outputs_at(self.mean.mean)
+        if at_mean is None:
+            return outputs
+        return tuple(output + start for output, start in zip(outputs, at_mean, strict=True))
 
     def features(self, x: Tensor) -> Tensor:
         """Pixel values brought to about [0, 1] for the guide's networks."""

@@ -26,6 +26,7 @@ from pyro_spvae.distributions.smoothing import (
     SpikeAndExponential,
     register_smoothing,
     smoothed,
+    Unsmoothed,
 )
 from pyro_spvae.distributions.sticks import (
     StickWeights,
@@ -58,6 +59,7 @@ __all__ = [
     "Smoothing",
     "SpikeAndExponential",
     "StickWeights",
+    "Unsmoothed",
     "bernoulli_divergence",
     "bits_divergence",
     "divergence",

@@ -34,5 +34,9 @@ class Bernoulli(Likelihood):
         """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""
         return (torch.logit(means.squeeze(-1), eps=LEAST),)
 
+    def outputs_at(self, mean: Tensor) -> tuple[Tensor, ...]:
+        """Log-odds of the mean, within 0.001 of 0 and 1 at most (Burda et al. 2016, in their code)."""
+        return (torch.logit(mean, eps=1e-3),)
+
     def supports(self, x: Tensor) -> Tensor:
         return (x == 0) | (x == 1)

@@ -89,6 +89,15 @@ class Likelihood(Block):
         """
         raise NotImplementedError(f"{type(self).__name__} must define outputs_of(self, means)")
 
+    def outputs_at(self, mean: Tensor) -> tuple[Tensor, ...] | None:
+        """
+        The outputs of a distribution whose features have a mean, ``[leaf, pixel]``, that of training data: what the
+        outputs of a decoder may be added to. ``None``, the default: the likelihood does not say.
+
+        :returns: a finite tensor ``[leaf, head]`` for each of :attr:`heads`.
+        """
+        return None
+
     def features(self, x: Tensor) -> Tensor:
         """Pixel values brought to about [0, 1] for the guide's networks."""
         return x

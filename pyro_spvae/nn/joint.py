@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyro_spvae import checks
-from pyro_spvae.nn.mlp import MLP, Stack, apply, check_hidden_dims
+from pyro_spvae.nn.mlp import MLP, Stack, apply, check_hidden_dims, check_normalise
 from pyro_spvae.nn.network import Network
 
 
@@ -20,16 +21,16 @@ class Joint(Network):
     hidden layer :math:`\phi_i` of its own, and a trunk :math:`t` sees them side by side.
 
     The form of :math:`q(z_1 \mid x, z_2)` and :math:`p(x \mid z_1, z_2)` in the VampPrior paper's code; with one input
-    it is an :class:`~pyro_spvae.nn.MLP`. It is bound with a tuple of sizes as ``inputs``.
+    it is an :class:`~pyro_spvae.nn.MLP`. It is bound with a tuple of sizes as ``inputs``. Without hidden layers the
+    outputs are a sum of linear maps of the inputs.
 
     Inputs may lack batch dimensions of others, such as that of particles: they meet after the first layer only, so what
     is known of data alone is computed once.
 
-    :param Sequence[int] hidden_dims: units of the first layer of each input, then of the trunk's hidden layers; not
-        empty.
+    :param Sequence[int] hidden_dims: units of the first layer of each input, then of the trunk's hidden layers.
     :param str activation: as of :class:`~pyro_spvae.nn.MLP`.
     :param float output_gain: as of :class:`~pyro_spvae.nn.MLP`.
-    :param str init: as of :class:`~pyro_spvae.nn.MLP`.
+    :param str init: as of :class:`~pyro_spvae.nn.MLP`; ``normalise`` likewise.
     :param Network first: a network of one output in the place of the first input's layer, such as
         ``GatedConv("small", heads=False)``. If it has a :attr:`~pyro_spvae.nn.Network.width` of its own, the other
         inputs' layers are as wide.
@@ -45,14 +46,17 @@ class Joint(Network):
         output_gain: float = 0.1,
         init: str = "truncated",
         first: Network | None = None,
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         if first is not None:
             checks.instance("first", first, Network)
         check_hidden_dims(hidden_dims)
-        if not hidden_dims:
-            raise ValueError("hidden_dims is empty; at least one size is needed, that of the first layer of each input")
-        self.trunk = MLP(tuple(hidden_dims)[1:], activation, "shared", output_gain, init=init)
+        if first is not None and not hidden_dims:
+            raise ValueError("hidden_dims is empty, but first is given; the size of the first layers is needed")
+        self.normalise = check_normalise(normalise, activation)
+        options: dict[str, Any] = {"init": init, "normalise": normalise}
+        self.trunk = MLP(tuple(hidden_dims)[1:], activation, "shared", output_gain, **options) if hidden_dims else None
         self.hidden_dims = tuple(hidden_dims)
         self.activation = activation
         self.output_gain = float(output_gain)
@@ -69,28 +73,37 @@ class Joint(Network):
         """Makes the weights."""
         sizes = (inputs,) if isinstance(inputs, int) else inputs
         branches: list[Network] = []
+        if self.trunk is None:
+            linear = (MLP((), networks="shared", output_gain=self.output_gain, init=self.init) for _ in sizes)
+            bound = (one.bind(leaves=leaves, inputs=size, outputs=outputs) for one, size in zip(linear, sizes, strict=True))
+            self.branches = nn.ModuleList(bound)
+            return
         width = self.hidden_dims[0]
         if self.first is not None:
             self.first.bind(leaves=leaves, inputs=sizes[0], outputs=(width,), input_shape=input_shape)
             width = self.first.width or width
             branches.append(self.first)
         for size in sizes[len(branches) :]:
-            branches.append(_Layer(width, self.activation, self.init).bind(leaves=leaves, inputs=size))
+            layer = _Layer(width, self.activation, self.init, self.normalise)
+            branches.append(layer.bind(leaves=leaves, inputs=size))
         self.branches = nn.ModuleList(branches)
         self.trunk.bind(leaves=leaves, inputs=width * len(sizes), outputs=outputs)
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Any:
         """What the trunk sees of the first input ``[.., leaf, in]``, for :meth:`join`."""
-        (result,) = self.branches[0](x)
-        return result
+        found = self.branches[0](x)
+        return found if self.trunk is None else found[0]
 
-    def join(self, embedded: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    def join(self, embedded: Any, *others: Tensor) -> tuple[Tensor, ...]:
         """
         The outputs given what :meth:`embed` returned, and the other inputs.
 
-        :param Tensor embedded: ``[.., leaf, hidden]``.
+        :param embedded: ``[.., leaf, hidden]``, or without hidden layers the first input's part of each output.
         :param Tensor others: ``[.., leaf, in]`` each; all broadcast.
         """
+        if self.trunk is None:
+            terms = [embedded, *(branch(other) for branch, other in zip(self.branches[1:], others, strict=True))]
+            return tuple(sum(term[1:], term[0]) for term in zip(*terms, strict=True))
         parts = [embedded]
         for branch, other in zip(self.branches[1:], others, strict=True):
             (part,) = branch(other)
@@ -115,13 +128,14 @@ class Joint(Network):
 class _Layer(Network):
     """One hidden layer: an affine map and the activation."""
 
-    def __init__(self, hidden: int, activation: str, init: str) -> None:
+    def __init__(self, hidden: int, activation: str, init: str, normalise: bool = False) -> None:
         super().__init__()
-        self.hidden, self.activation, self.init = hidden, activation, init
+        self.hidden, self.activation, self.init, self.normalise = hidden, activation, init, normalise
 
     def build(self, leaves: int, inputs: int) -> None:  # type: ignore[override]
         """Makes the weights."""
-        self.stack = Stack(leaves, (inputs, self.hidden), self.activation, init=self.init)
+        sizes = (inputs, self.hidden)
+        self.stack = Stack(leaves, sizes, self.activation, init=self.init, normalise=self.normalise)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         return apply([self.stack], x)

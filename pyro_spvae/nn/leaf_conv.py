@@ -113,7 +113,7 @@ class LeafBatchNorm(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """
-        :param Tensor h: ``[N, leaf * channel, H, W]``.
+        :param Tensor h: ``[N, leaf * channel, H, W]``, or without positions.
         """
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_spvae import checks
+from pyro_spvae.nn.leaf_conv import LeafBatchNorm
 from pyro_spvae.nn.network import Network
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -64,6 +65,8 @@ class MLP(Network):
         and as Burda et al. 2016.
     :param bool skip: add to each output a linear map of the input, :math:`x_l S_l`, so that the layers have only to
         learn what is not linear.
+    :param bool normalise: batch normalisation of each unit before its activation (Ioffe and Szegedy 2015); not of gated
+        layers.
     :raises ValueError: for options out of range.
     """
 
@@ -75,9 +78,11 @@ class MLP(Network):
         output_gain: float = 0.1,
         skip: bool = False,
         init: str = "truncated",
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         check_hidden_dims(hidden_dims)
+        self.normalise = check_normalise(normalise, activation)
         check_activation(activation, gated=True)
         check_output_gain(output_gain)
         self.hidden_dims = tuple(hidden_dims)
@@ -92,7 +97,8 @@ class MLP(Network):
         targets = [(size,) for size in outputs] if self.networks == "separate" else [outputs]
         sizes = (inputs, *self.hidden_dims)
         self.stacks = nn.ModuleList(
-            Stack(leaves, sizes, self.activation, heads, self.output_gain, self.skip, self.init) for heads in targets
+            Stack(leaves, sizes, self.activation, heads, self.output_gain, self.skip, self.init, self.normalise)
+            for heads in targets
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -115,7 +121,7 @@ class Stack(nn.Module):
     :param Sequence[int] heads: sizes of the outputs; without any the last hidden layer is the one output.
     :param float output_gain: factor of the initial weights of the outputs.
     :param bool skip: whether outputs have a linear map of the input beside.
-    :param str init: as of :class:`MLP`.
+    :param str init: as of :class:`MLP`; ``normalise`` likewise.
     :ivar ParameterList weights: ``[leaf, in, out]`` of the hidden layers, each followed by that of its gates if it is
         gated, then of the outputs; ``biases`` likewise, ``[leaf, 1, out]``. ``skips`` has one for each output.
     """
@@ -129,6 +135,7 @@ class Stack(nn.Module):
         output_gain: float = 1.0,
         skip: bool = False,
         init: str = "truncated",
+        normalise: bool = False,
     ) -> None:
         super().__init__()
         self.activation = ACTIVATIONS.get(activation)  # none if gated
@@ -139,6 +146,7 @@ class Stack(nn.Module):
         self.weights = nn.ParameterList(_weight(leaves, *layer, init) for layer in layers)
         self.biases = nn.ParameterList(_bias(leaves, *layer, init) for layer in layers)
         self.skips = nn.ParameterList(_weight(leaves, sizes[0], head, output_gain, init) for head in heads if skip)
+        self.norms = nn.ModuleList(LeafBatchNorm(leaves, size) for size in sizes[1:] if normalise)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """
@@ -153,12 +161,19 @@ class Stack(nn.Module):
                 h = values * torch.sigmoid(gates)
         else:
             activation = self.activation if torch.is_grad_enabled() or self._in_place is None else self._in_place
-            for weight, bias in zip(weights[:hidden], biases[:hidden], strict=True):
-                h = activation(torch.baddbmm(bias, h, weight))
+            for layer, (weight, bias) in enumerate(zip(weights[:hidden], biases[:hidden], strict=True)):
+                h = torch.baddbmm(bias, h, weight)
+                h = activation(normalised(self.norms[layer], h) if len(self.norms) else h)
         if not self.heads:
             return (h,)
         outputs = affine(h, weights[hidden:], biases[hidden:])
         return tuple(affine(x, list(self.skips), outputs) if len(self.skips) else outputs)
+
+
+def normalised(norm: nn.Module, h: Tensor) -> Tensor:
+    """Batch normalisation of units ``[leaf, N, unit]``."""
+    found: Tensor = norm(h.movedim(0, 1).flatten(1))
+    return found.unflatten(1, (h.size(0), h.size(2))).movedim(1, 0)
 
 
 def affine(h: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Sequence[Tensor]:
@@ -209,6 +224,15 @@ def check_activation(activation: Any, gated: bool = False) -> None:
     :raises ValueError: if there is no such activation.
     """
     checks.one_of("activation", activation, [*ACTIVATIONS, *[GATED] * gated])
+
+
+def check_normalise(normalise: Any, activation: str) -> bool:
+    """
+    :raises ValueError: if it is no boolean, or the layers are gated.
+    """
+    if checks.boolean("normalise", normalise) and activation == GATED:
+        raise ValueError("normalise is True, but gated layers are not normalised; choose another activation")
+    return bool(normalise)
 
 
 def check_output_gain(output_gain: Any) -> None:

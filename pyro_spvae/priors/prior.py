@@ -30,6 +30,9 @@ class Prior(Block):
                 return dist.Normal(self.loc, 1.0).to_event(1)
     """
 
+    #: groups of a value that are drawn one after the other, each given those before it
+    groups: int = 1
+
     _kept: tuple[bool, Any] | None = None
 
     def build(self, leaves: int, event_shape: tuple[int, ...]) -> None:

@@ -174,7 +174,7 @@ class Root(PreparesBatches, PyroModule):
         :raises ValueError: if there are fewer.
         """
         features = self.prepare(x, observed).features
-        for part, narrow in leaf_parts(self.leaf):
+        for part, narrow in (*leaf_parts(self.leaf), *leaf_parts(self.leaf_guide)):
             part.start(narrow(features))
 
     @property
@@ -192,7 +192,7 @@ class Root(PreparesBatches, PyroModule):
         """
         batch = self.prepare(x, observed)
         mask = None if batch.mask is None else batch.mask.expand(batch.features.shape)
-        for part, narrow in leaf_parts(self.leaf):
+        for part, narrow in (*leaf_parts(self.leaf), *leaf_parts(self.leaf_guide)):
             part.look_at(narrow(batch.features), None if mask is None else narrow(mask))
 
     def advance(self, progress: float) -> None:

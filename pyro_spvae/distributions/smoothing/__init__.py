@@ -8,6 +8,7 @@ from pyro_spvae.distributions.smoothing.power import PowerFunctions
 from pyro_spvae.distributions.smoothing.registry import register_smoothing, smoothed
 from pyro_spvae.distributions.smoothing.smoothing import Smoothing
 from pyro_spvae.distributions.smoothing.spike_and_exponential import SpikeAndExponential
+from pyro_spvae.distributions.smoothing.unsmoothed import Unsmoothed
 
 __all__ = [
     "OverlappingExponentials",
@@ -15,6 +16,7 @@ __all__ = [
     "PowerFunctions",
     "Smoothing",
     "SpikeAndExponential",
+    "Unsmoothed",
     "register_smoothing",
     "smoothed",
 ]

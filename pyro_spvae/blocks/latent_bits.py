@@ -1,0 +1,52 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Latent bits as a leaf declares them: how many, in which groups, and how they are smoothed in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_spvae.blocks.latent import Latent
+from pyro_spvae.distributions import Smoothing
+
+
+class LatentBits(Latent):
+    """
+    A vector of latent bits.
+
+    :ivar int groups: number of groups, of equal size, that a guide draws one after the other unless it is told
+        otherwise.
+    :ivar Smoothing smoothing: what model and guide smooth them by in training.
+    """
+
+    groups: int
+    smoothing: Smoothing
+
+    def __init__(self, size: int, smoothing: Smoothing, groups: int = 1) -> None:
+        super().__init__(size, constraints.boolean)
+        group_sizes(size, groups)
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "smoothing", smoothing)
+
+    def smooth(self, law: Any) -> Any:
+        """A distribution of the bits, or in training that of the smoothed ones."""
+        return self.smoothing(law)
+
+
+def group_sizes(size: int, groups: int) -> tuple[int, ...]:
+    """
+    The sizes of groups of bits.
+
+    :raises ValueError: if they are not equal.
+    """
+    if size % groups:
+        raise ValueError(f"groups is {groups}, which does not divide the {size} bits; groups are of equal size")
+    return (size // groups,) * groups
+
+
+def centred(bits: Tensor) -> Tensor:
+    """Bits, or smoothed ones, as networks see them: from -1 to 1."""
+    return 2 * bits - 1
