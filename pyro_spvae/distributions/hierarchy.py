@@ -4,137 +4,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.checks import instance, is_positive
+from pyro_spvae.checks import instance
 from pyro_spvae.distributions.factorial_bernoulli import Bits, FactorialBernoulli, log_mass
-from pyro_spvae.distributions.leaf import LeafDistribution, checked_parameter
+from pyro_spvae.distributions.grouped import Grouped, LogitsOf
 from pyro_spvae.distributions.smoothed_bernoulli import SmoothedBernoulli
 from pyro_spvae.distributions.smoothing.draws import uniform
 from pyro_spvae.distributions.smoothing.registry import register_smoothing
 from pyro_spvae.distributions.smoothing.smoothing import Smoothing
 
-LogitsOf = Callable[[int, "Tensor | None"], Tensor]
 
-
-class Hierarchy(LeafDistribution):
-    r"""
-    A distribution of groups of latent variables, :math:`q(z) = \prod_g q(z_g \mid z_{<g})`, each group factorial given
-    those before it; one event ``[D]`` with the groups one after the other.
-
-    The logits of the value last asked for are kept, so that a draw, its log-density and a divergence call the networks
-    once a group. Those of a draw are functions of what was drawn group by group: a gradient of its log-density in the
-    parameters is complete, one in the draw itself goes through each group's own density alone.
-
-    :param sizes: numbers of bits by group.
-    :param logits_of: ``logits_of(group, before)`` gives the logits of a group, ``[.., leaf, size]``, from the values of
-        all groups before it, ``[.., leaf, bits]``, or ``None`` for the first, ``group == 0``.
-    :param Tensor first: those of the first group, where they are known.
-    :raises ValueError: for no sizes, or logits of another size.
-    """
-
-    limit_support: Any = constraints.boolean
-
-    @property
-    def detach(self) -> Any:
-        """
-        There is none: the parameters are those of networks that ``logits_of`` calls, through which values pass too.
-        Objectives that hold parameters constant run the guide anew.
-        """
-        raise AttributeError(f"a {type(self).__name__} has no detach")
-
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        logits_of: LogitsOf,
-        *,
-        first: Tensor | None = None,
-        validate_args: bool | None = None,
-    ) -> None:
-        if not isinstance(sizes, (list, tuple)) or not sizes or not all(map(is_positive, sizes)):
-            raise ValueError(f"sizes is {sizes!r}; the numbers of bits of all groups are needed, such as [100, 100]")
-        self.sizes = tuple(map(int, sizes))
-        self.logits_of = logits_of
-        self._known: tuple[Tensor, bool, list[Tensor]] | None = None
-        given = logits_of(0, None) if first is None else first
-        self.first = self._checked(0, given)
-        self._dtype = given.dtype
-        super().__init__(self.first.shape[:-1], sum(self.sizes), validate_args=validate_args)
-
-    def logits(self, value: Tensor) -> list[Tensor]:
-        """
-        The logits of each group given the value of those before it, ``[.., leaf, size]`` nats each.
-
-        :param Tensor value: ``[.., leaf, D]``.
-        """
-        if self._known is None or self._known[0] is not value or (torch.is_grad_enabled() and not self._known[1]):
-            self._known = (value, torch.is_grad_enabled(), list(self._given(value)))
-        return self._known[2]
-
-    def _given(self, value: Tensor) -> Iterator[Tensor]:
-        end = 0
-        for group, size in enumerate(self.sizes):
-            yield self._group(group, value[..., :end])
-            end += size
-
-    def _group(self, group: int, before: Tensor) -> Tensor:
-        return self._checked(group, self.logits_of(group, before)) if group else self.first
-
-    def _checked(self, group: int, logits: Tensor) -> Tensor:
-        checked = checked_parameter(type(self).__name__, f"logits_of({group}, ..)", logits, 1)
-        if checked.shape[-1] != self.sizes[group]:
-            raise ValueError(
-                f"logits_of({group}, ..) of {type(self).__name__} has the shape {list(checked.shape)}; "
-                f"{self.sizes[group]} logits, the size of the group, are needed"
-            )
-        return checked
-
-    def _draw(self, sample_shape: Sequence[int], draw: Callable[[Tensor, torch.Size], Tensor]) -> Tensor:
-        """
-        The groups one after the other.
-
-        :param draw: draws of one group from its logits, of a shape.
-        """
-        batch = self._extended_shape(torch.Size(sample_shape))[:-1]
-        logits: list[Tensor] = []
-        value = self.first.new_empty((*batch, 0), dtype=self._dtype)
-        for group, size in enumerate(self.sizes):
-            logits.append(self._group(group, value))
-            drawn = draw(logits[-1], torch.Size((*batch, size))).to(self._dtype)
-            value = torch.cat((value, drawn), -1) if group else drawn
-        self._known = (value, torch.is_grad_enabled(), logits)
-        return value
-
-    def _by_group(self, value: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """The sum of a function ``[..]`` of a group's logits and values over the groups."""
-        terms = [function(logits, part.to(logits.dtype)) for logits, part in groups(self, value)]
-        total = terms[0]
-        for term in terms[1:]:
-            total = total + term
-        return total
-
-    def _precisely(self, value: Tensor) -> Tensor:
-        return self._log_prob(value)  # whose networks are called as they are elsewhere
-
-    def _one_group(self, law: Callable[[Tensor], Any]) -> Any:
-        if len(self.sizes) > 1:
-            raise NotImplementedError(f"a {type(self).__name__} of several groups has no mean in closed form")
-        return law(self.first).expand(self.batch_shape)
-
-
-class BinaryHierarchy(Hierarchy, Bits):
+class BinaryHierarchy(Grouped, Bits):
     r"""
     Latent bits in groups, each factorial given the bits of those before it,
 
     .. math:: q(z) = \prod_g \prod_i \text{Bernoulli}(z_{g,i}; \sigma(\ell_{g,i}(z_{<g}))).
 
     :param sizes: numbers of bits by group.
-    :param logits_of: see :class:`Hierarchy`.
+    :param logits_of: see :class:`~pyro_spvae.distributions.grouped.Grouped`.
 
     Example::
 
@@ -161,7 +54,7 @@ class BinaryHierarchy(Hierarchy, Bits):
         return probs
 
 
-class SmoothedHierarchy(Hierarchy):
+class SmoothedHierarchy(Grouped):
     r"""
     Smoothed bits in groups, each factorial given the smoothed bits of those before it,
 
@@ -170,7 +63,7 @@ class SmoothedHierarchy(Hierarchy):
     (Vahdat et al. 2018, section 4.2).
 
     :param sizes: numbers of bits by group.
-    :param logits_of: see :class:`Hierarchy`.
+    :param logits_of: see :class:`~pyro_spvae.distributions.grouped.Grouped`.
     :param Smoothing smoothing: :math:`r`.
 
     Example::
@@ -226,8 +119,8 @@ def groups(law: Any, value: Tensor) -> list[tuple[Tensor, Tensor]]:
     :returns: a pair ``[.., leaf, size]`` for each group.
     :raises TypeError: for any other distribution.
     """
-    if isinstance(law, Hierarchy):
-        return list(zip(law.logits(value), value.split(law.sizes, -1), strict=True))
+    if isinstance(law, Grouped):
+        return law.groups(value)
     if isinstance(law, (FactorialBernoulli, SmoothedBernoulli)):
         return [(law.logits, value)]
     raise TypeError(

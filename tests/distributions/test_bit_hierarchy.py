@@ -59,6 +59,8 @@ class TestBinaryHierarchy:
         value = BITS.unsqueeze(1)  # [32, 1, 5]
         wanted = torch.distributions.Bernoulli(logits=chain(net, value.expand(-1, 2, -1))).log_prob(value).sum(-1)
         assert_close(q.log_prob(value), wanted)
+        for dtype in (torch.bool, torch.int64, torch.uint8):
+            assert_close(q.log_prob(value.to(dtype)), wanted)
         assert_close(wanted.exp().sum(0), torch.ones(2))
         assert q.batch_shape == (2,) and q.event_shape == (5,) and q.support.check(value).all()
 

@@ -142,11 +142,13 @@ class TestSpikeAndExponential(SmoothingTests):
         printed = torch.where(RHO > 1 - q, (((RHO + q - 1) / q).clamp(min=0) * torch.expm1(beta) + 1).log() / beta, 0.0)
         assert_close(self.draws(r, LOGITS), printed, rtol=1e-9, atol=1e-9)
 
-    def test_zero_is_drawn_as_often_as_the_bit(self):
-        """Rounding takes no one to the spike."""
-        logits = torch.full((200_000,), 16.0, dtype=torch.float32)
-        assert (self.cls(40.0).rsample(logits, torch.linspace(1e-6, 1 - 1e-6, 200_000).float()) > 0)[2:].all()
-        assert (self.cls(40.0).conditional(torch.ones(3), torch.tensor([1e-6, 1e-20, 0.5])) > 0).all()
+    def test_rounding_takes_no_one_to_the_spike(self):
+        rho = 0.5 + torch.arange(1, 9, dtype=torch.float32) * 2**-24
+        assert (rho > 0.5).all()
+        for beta in torch.arange(1.0, 20.0, 0.37).tolist():
+            r = self.cls(beta)
+            assert (r.rsample(torch.zeros(8, dtype=torch.float32), rho) > 0).all()
+            assert (r.conditional(torch.ones(8), torch.logspace(-9, -6, 8, dtype=torch.float32)) > 0).all()
 
     @pytest.mark.parametrize("logit", [-2.0, 0.3, 4.0])
     def test_derivative_by_hand_is_unbiased(self, r, logit):

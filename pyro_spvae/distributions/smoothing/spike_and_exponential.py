@@ -72,7 +72,7 @@ class SpikeAndExponential(Smoothing):
         beta = self._beta(logits)
         q, p = logits.sigmoid(), (-logits).sigmoid()
         z = rho > p
-        u = (torch.where(z, rho - p, 1.0) / torch.where(z, q, 1.0)).clamp(max=1)
+        u = torch.where(z, rho - p, 1.0) / torch.where(z, q, 1.0)
         mixed = u + (1 - u) * (-beta).exp()
         zeta = _above_spike(1 + mixed.log() / beta)
         slope = p * (1 - u) * (-torch.expm1(-beta) / beta) / mixed
