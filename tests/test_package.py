@@ -65,7 +65,8 @@ def test_version_is_that_of_the_installed_package() -> None:
 def test_every_package_is_installed() -> None:
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
-    inner = {f"pyro_spvae.{path.parent.name}" for path in REPOSITORY.glob("pyro_spvae/*/__init__.py")}
+    folders = (path.parent for depth in ("*", "*/*") for path in REPOSITORY.glob(f"pyro_spvae/{depth}/__init__.py"))
+    inner = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders}
     wanted = inner | {"pyro_spvae", "pyro_spvae.models", "pyro_spvae.guides"}
     assert set(setup["options"]["packages"].split()) == wanted
 

@@ -6,6 +6,7 @@ from pyro_spvae.distributions.autoregressive import LeafAutoregressive
 from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.beta import Beta
 from pyro_spvae.distributions.binomial import LeafBinomial
+from pyro_spvae.distributions.boltzmann import Boltzmann, SmoothedBoltzmann
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
 from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
@@ -24,6 +25,7 @@ from pyro_spvae.distributions.sticks import (
 
 __all__ = [
     "Beta",
+    "Boltzmann",
     "InducedTree",
     "Kumaraswamy",
     "LeafAutoregressive",
@@ -35,6 +37,7 @@ __all__ = [
     "LeafNormal",
     "LeafNormalMixture",
     "LeafStandardNormal",
+    "SmoothedBoltzmann",
     "StickWeights",
     "divergence",
     "divergence_by_dimension",
