@@ -59,6 +59,7 @@ _CLASSES = {
         "sticks": "pyro_spvae.priors:Sticks",
         "stick-breaking": "pyro_spvae.priors:StickBreaking",
         "vamp": "pyro_spvae.priors:VampPrior",
+        "boltzmann-machine": "pyro_spvae.priors:BoltzmannMachine",
     },
     "likelihood": {
         "bernoulli": "pyro_spvae.likelihoods:Bernoulli",
