@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from pyro_spvae.infer.log_likelihood import log_likelihood
     from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Likelihood, Normal
     from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
-    from pyro_spvae.priors import MixtureOfGaussians, Prior, StandardNormal, VampPrior
+    from pyro_spvae.priors import BoltzmannMachine, MixtureOfGaussians, Prior, StandardNormal, VampPrior
 
 __all__ = [
     "Bernoulli",
     "Binomial",
     "Block",
+    "BoltzmannMachine",
     "Categorical",
     "Circuit",
     "CircuitELBO",
@@ -106,6 +107,7 @@ _HOME = {
     "FactorizedLeaf": "models",
     "LeafModel": "models",
     "MixedLeaf": "models",
+    "BoltzmannMachine": "priors",
     "MixtureOfGaussians": "priors",
     "Prior": "priors",
     "StandardNormal": "priors",

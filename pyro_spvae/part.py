@@ -30,8 +30,9 @@ class Part(nn.Module):
 
     A part has a life cycle, of which each step does nothing by default: :meth:`connect` once all are bound,
     :meth:`start` once with training data, :meth:`look_at` with some of them before the first step, :meth:`advance`
-    before each step of training, :meth:`prepare_evaluation` once before figures are reported. The root walks over all
-    parts inside it, so that no part hands calls on to its own.
+    before each step of training, :meth:`before_validation` before each validation, :meth:`prepare_evaluation` once
+    before figures are reported, which may rest on what :meth:`stated` says. The root walks over all parts inside it,
+    so that no part hands calls on to its own.
     """
 
     _sizes: dict[str, Any] | None = None
@@ -135,8 +136,21 @@ class Part(nn.Module):
         :param float progress: part of the steps that are done, from 0 to 1.
         """
 
+    def before_validation(self) -> None:
+        """
+        Computes what a validation needs and no step does, at little cost, such as an estimate of a normaliser; in
+        evaluation mode, with noise that is the same in every validation and process. By default nothing.
+        """
+
     def prepare_evaluation(self) -> None:
         """Computes what reported figures need and no step does, such as a normaliser; by default nothing."""
+
+    def stated(self) -> dict[str, float]:
+        """
+        Numbers that reported figures rest on and that are estimates or worth knowing, by name, such as a normaliser
+        and its standard error; by default none.
+        """
+        return {}
 
     def release(self) -> None:
         """

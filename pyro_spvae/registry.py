@@ -65,6 +65,7 @@ _CLASSES = {
         "vamp": "pyro_spvae.priors:VampPrior",
         "independent-bits": "pyro_spvae.priors:IndependentBits",
         "bit-chain": "pyro_spvae.priors:BitChain",
+        "boltzmann-machine": "pyro_spvae.priors:BoltzmannMachine",
     },
     "likelihood": {
         "bernoulli": "pyro_spvae.likelihoods:Bernoulli",

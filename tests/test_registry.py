@@ -36,7 +36,10 @@ KINDS = {
     "root": (Root, ("spvae", "spn")),
     "leaf": (LeafModel, ("vae", "hvae", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
     "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "mixed", "none")),
-    "prior": (Prior, ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp")),
+    "prior": (
+        Prior,
+        ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp", "boltzmann-machine"),
+    ),
     "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn")),
     "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels")),

@@ -60,7 +60,8 @@ def evaluate(
 
     :returns: what was written as JSON: ``log_likelihood`` and its ``standard_error`` (nats per row, mean over the
         rows), the terms of :func:`pyro_spvae.training.evaluation.mean_bounds`, by latent site ``kl``, ``entropy``,
-        ``cross_entropy`` and ``active_units``, ``bits_per_dim`` or ``nats_per_seen_entry``, sizes, seed, seconds,
+        ``cross_entropy`` and ``active_units``, what parts of the model state that figures rest on (``stated``, such as
+        log Z of a Boltzmann machine), ``bits_per_dim`` or ``nats_per_seen_entry``, sizes, seed, seconds,
         versions. The ``.npz`` file has ``log_likelihood [row]``, ``mean_variance_<site> [leaf, latent]`` and
         ``dimension_kl_<site> [leaf, latent]``, see :class:`pyro_spvae.training.evaluation.Evaluation`. Pictures are a
         histogram and, for images and a VampPrior, pseudo-inputs and what is generated from them.
@@ -142,6 +143,8 @@ def _write(
 
 def table(results: dict[str, Any]) -> list[str]:
     """The figures that :func:`evaluate` returns, in aligned lines with their units."""
+    from pyro_spvae.training.stated import stated_lines
+
     seen = "" if results["observed"] is None else f", {results['observed']} seen"
     if results["missing"] != "none":
         seen += ", NaN missing"
@@ -155,12 +158,13 @@ def table(results: dict[str, Any]) -> list[str]:
         *_latent_lines(results),
         ("tree KL", f"{results['tree_kl']:.2f}", "nats"),
         *_active_lines(results["active_units"]),
+        *stated_lines(results),
     ]
     lines = [line for line in lines if line[1]]
     width = max(len(value) for _, value, _ in lines)
     exactness = f"{results['samples']:,} samples" if results["samples"] else "exact"
     head = f"{results['split']} of {results['data']}{seen}: {results['rows']:,} rows, {exactness}"
-    rows = [f"{name:<15} {value:>{width}}  {unit}" for name, value, unit in lines]
+    rows = [f"{name:<15} {value:>{width}}  {unit}".rstrip() for name, value, unit in lines]
     if results["standard_error"] is not None:
         rows[0] += f", standard error {results['standard_error']:.2f}"
     return [head, *rows]

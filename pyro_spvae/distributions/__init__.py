@@ -7,6 +7,7 @@ from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.beta import Beta
 from pyro_spvae.distributions.binomial import LeafBinomial
 from pyro_spvae.distributions.bits_divergence import bernoulli_divergence, bits_divergence
+from pyro_spvae.distributions.boltzmann import Boltzmann, SmoothedBoltzmann
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
 from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
@@ -24,9 +25,9 @@ from pyro_spvae.distributions.smoothing import (
     PowerFunctions,
     Smoothing,
     SpikeAndExponential,
+    Unsmoothed,
     register_smoothing,
     smoothed,
-    Unsmoothed,
 )
 from pyro_spvae.distributions.sticks import (
     StickWeights,
@@ -40,6 +41,7 @@ __all__ = [
     "Beta",
     "BinaryHierarchy",
     "FactorialBernoulli",
+    "Boltzmann",
     "InducedTree",
     "Kumaraswamy",
     "LeafAutoregressive",
@@ -58,6 +60,7 @@ __all__ = [
     "SmoothedHierarchy",
     "Smoothing",
     "SpikeAndExponential",
+    "SmoothedBoltzmann",
     "StickWeights",
     "Unsmoothed",
     "bernoulli_divergence",

@@ -75,7 +75,9 @@ class Joint(Network):
         branches: list[Network] = []
         if self.trunk is None:
             linear = (MLP((), networks="shared", output_gain=self.output_gain, init=self.init) for _ in sizes)
-            bound = (one.bind(leaves=leaves, inputs=size, outputs=outputs) for one, size in zip(linear, sizes, strict=True))
+            bound = (
+                one.bind(leaves=leaves, inputs=size, outputs=outputs) for one, size in zip(linear, sizes, strict=True)
+            )
             self.branches = nn.ModuleList(bound)
             return
         width = self.hidden_dims[0]

@@ -3,6 +3,7 @@
 """Priors of latent variables: modules whose call returns a distribution over ``z``; one file a kind."""
 
 from pyro_spvae.priors.bernoulli import BitChain, IndependentBits
+from pyro_spvae.priors.boltzmann_machine import BoltzmannMachine
 from pyro_spvae.priors.mixture_of_gaussians import MixtureOfGaussians
 from pyro_spvae.priors.prior import Prior
 from pyro_spvae.priors.standard_normal import StandardNormal
@@ -12,6 +13,7 @@ from pyro_spvae.priors.vamp import VampPrior
 __all__ = [
     "BitChain",
     "IndependentBits",
+    "BoltzmannMachine",
     "MixtureOfGaussians",
     "Prior",
     "StandardNormal",

@@ -204,7 +204,20 @@ class Root(PreparesBatches, PyroModule):
         for part in parts(self):
             part.advance(progress)
 
+    def before_validation(self) -> None:
+        """Before each validation: computes what it needs and no step does. ``fit`` and ``train`` do this themselves."""
+        for part in parts(self):
+            part.before_validation()
+
     def prepare_evaluation(self) -> None:
         """Once before figures are reported: computes what they need and no step does, such as a normaliser."""
         for part in parts(self):
             part.prepare_evaluation()
+
+    def stated(self) -> dict[str, dict[str, float]]:
+        """
+        Numbers that figures rest on, such as normalisers, by name of the module that states them; nats where they are
+        logarithms.
+        """
+        named = ((name, part) for name, part in self.named_modules() if isinstance(part, Part))
+        return {name: numbers for name, part in named if (numbers := part.stated())}

@@ -24,6 +24,14 @@ from pyro_spvae.testing.leaf_pair_tests import LeafPairTests
 from pyro_spvae.testing.likelihood_tests import LikelihoodTests
 from pyro_spvae.testing.network_tests import NetworkTests
 from pyro_spvae.testing.objective_tests import ObjectiveTests
-from pyro_spvae.testing.prior_tests import PriorTests
+from pyro_spvae.testing.prior_tests import DiscretePriorTests, PriorTests
 
-__all__ = ["BlockTests", "LeafPairTests", "LikelihoodTests", "NetworkTests", "ObjectiveTests", "PriorTests"]
+__all__ = [
+    "BlockTests",
+    "DiscretePriorTests",
+    "LeafPairTests",
+    "LikelihoodTests",
+    "NetworkTests",
+    "ObjectiveTests",
+    "PriorTests",
+]

@@ -33,9 +33,10 @@ class Evaluation(NamedTuple):
 
     :ivar dict results: ``rows``, where not all entries are seen ``seen_entries`` (mean number of a row),
         ``log_likelihood`` (mean) and its ``standard_error``, ``samples`` (0 where it is exact), the bounds of
-        :func:`mean_bounds`, ``seed``; and for each latent site its ``kl``, a sum of which is ``latent_kl``, as
-        ``cross_entropy`` less ``entropy`` (see :class:`~pyro_spvae.infer.LatentTerms`), and ``active_units`` (see
-        :func:`active_units`). In nats, means over rows.
+        :func:`mean_bounds`, ``seed``, where there are any the numbers ``stated`` by parts of the model, by name of the
+        module (see :meth:`pyro_spvae.part.Part.stated`); and for each latent site its ``kl``, a sum of which is
+        ``latent_kl``, as ``cross_entropy`` less ``entropy`` (see :class:`~pyro_spvae.infer.LatentTerms`), and
+        ``active_units`` (see :func:`active_units`). In nats, means over rows.
     :ivar Tensor log_likelihood: of every row, nats, float64 ``[data]``.
     :ivar dict dimensions: of every latent site and dimension, float64 ``[leaf, *event]``: ``mean_variance_<site>``, the
         statistic that active units are counted by, and, where the prior is standard normal, ``dimension_kl_<site>``,
@@ -51,6 +52,12 @@ def prepare_evaluation(spvae: Queries, seed: int) -> None:
     """Lets parts compute what figures need, in evaluation mode, with noise that is the same in every process."""
     with evaluating(spvae, noise_seed(seed, 0, stream=9)):
         spvae.prepare_evaluation()
+
+
+def before_validation(spvae: Queries, seed: int) -> None:
+    """Lets parts compute what a validation needs, in evaluation mode, with noise that is the same in every process."""
+    with evaluating(spvae, noise_seed(seed, 0, stream=10)):
+        spvae.before_validation()
 
 
 def mean_bounds(
@@ -184,6 +191,7 @@ def evaluate_rows(
         **bounds,
         **latents,
         "active_units": {name: _count(variance) for name, variance in variances.items()},
+        **({"stated": stated} if (stated := spvae.stated()) else {}),
         "seed": seed,
     }
     dimensions = {f"mean_variance_{name}": variance for name, variance in variances.items() if variance is not None}

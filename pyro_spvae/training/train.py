@@ -25,6 +25,7 @@ from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
+from pyro_spvae.training.stated import stated_lines
 from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
@@ -175,6 +176,8 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
             logger.close()
     for line in latent_lines(results):
         report(line)
+    for name, value, remark in stated_lines(results):
+        report(f"{name:<12}{value} {remark}".rstrip())
     report(summary(results))
     report(f"written to  {folder.path}")
     return results

@@ -28,7 +28,7 @@ from pyro_spvae.queries import Queries
 from pyro_spvae.queries.storage import warn_of_script
 from pyro_spvae.training.batches import Batches
 from pyro_spvae.training.config import FitConfig
-from pyro_spvae.training.evaluation import mean_bounds, prepare_evaluation
+from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepare_evaluation
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.logger import Logger
 from pyro_spvae.training.objective import as_bound, build_loss, build_objective
@@ -230,6 +230,7 @@ class Trainer:
     def _validate(self, bar: Any) -> None:
         start = time.perf_counter()
         distributed.average_statistics(self.spvae)
+        before_validation(self.spvae, self.config.seed)
         means = mean_bounds(self.spvae, self.elbo, self.validation, self.config.seed, self.validation_observed)
         for name, value in means.items():
             if not math.isfinite(value):
