@@ -26,9 +26,9 @@ class DiscreteVAE(LeafModel):
     Variational autoencoder of bits, :math:`p(x, z) = p(z)\, p(x \mid f(2 z - 1))`, with a directed or undirected prior.
 
     In training a smoothing transformation makes :math:`\zeta \sim r(\zeta \mid z)` of the bits, which model and guide
-    depend on in their place (Vahdat et al. 2018, Figure 2); in evaluation mode the bits are themselves. With ``CircuitELBO(alpha=1,
-    kl="analytic")`` the bound is the joint one, eq. (4), and with a Boltzmann machine that of eq. (6); sampled it is
-    the marginal one, eq. (5).
+    depend on in their place (Vahdat et al. 2018, Figure 2); in evaluation mode the bits are themselves. With
+    ``CircuitELBO(alpha=1, kl="analytic")`` the bound is the joint one, eq. (4), and with a Boltzmann machine that of
+    eq. (6); sampled it is the marginal one, eq. (5).
 
     Sites: latent ``"z"``, a vector, and observed ``"x"``.
 

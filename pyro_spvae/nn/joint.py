@@ -74,11 +74,10 @@ class Joint(Network):
         sizes = (inputs,) if isinstance(inputs, int) else inputs
         branches: list[Network] = []
         if self.trunk is None:
-            linear = (MLP((), networks="shared", output_gain=self.output_gain, init=self.init) for _ in sizes)
-            bound = (
-                one.bind(leaves=leaves, inputs=size, outputs=outputs) for one, size in zip(linear, sizes, strict=True)
-            )
-            self.branches = nn.ModuleList(bound)
+            for size in sizes:
+                linear = MLP((), networks="shared", output_gain=self.output_gain, init=self.init)
+                branches.append(linear.bind(leaves=leaves, inputs=size, outputs=outputs))
+            self.branches = nn.ModuleList(branches)
             return
         width = self.hidden_dims[0]
         if self.first is not None:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.boltzmann.boltzmann import Boltzmann
 from pyro_spvae.distributions.boltzmann.machine import Machine
 from pyro_spvae.distributions.boltzmann.smoothed import SmoothedBoltzmann
 from pyro_spvae.distributions.divergences import register_divergence
+from pyro_spvae.distributions.factorial_bernoulli import FactorialBernoulli
+from pyro_spvae.distributions.hierarchy import BinaryHierarchy, SmoothedHierarchy, groups
 from pyro_spvae.distributions.leaf import at_least_single, full_precision
+from pyro_spvae.distributions.smoothed_bernoulli import SmoothedBernoulli
 
 _Groups = Callable[[Any, Tensor], Sequence[tuple[Tensor, Tensor]]]
 
@@ -97,10 +99,5 @@ def register_boltzmann(guide: type, groups: _Groups) -> None:
             return divergence_of_groups(groups(q, value), p, getattr(q, "smoothing", None))
 
 
-def _one_group(q: LeafBernoulli, value: Tensor) -> list[tuple[Tensor, Tensor]]:
-    if q.pixel_mask is not None:
-        raise NotImplementedError("bits that do not count have no divergence from a machine in which all interact")
-    return [(q.logits, value)]
-
-
-register_boltzmann(LeafBernoulli, _one_group)
+for _law in (FactorialBernoulli, SmoothedBernoulli, BinaryHierarchy, SmoothedHierarchy):
+    register_boltzmann(_law, groups)

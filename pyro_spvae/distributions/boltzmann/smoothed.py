@@ -14,6 +14,7 @@ from typing_extensions import Self
 from pyro_spvae.distributions.boltzmann.boltzmann import Boltzmann
 from pyro_spvae.distributions.boltzmann.enumeration import chunks
 from pyro_spvae.distributions.leaf import LeafDistribution
+from pyro_spvae.distributions.smoothing.registry import register_smoothing
 
 #: units of the smaller side up to which the density is computed
 DENSITY_UNITS = 12
@@ -96,3 +97,8 @@ class SmoothedBoltzmann(LeafDistribution):
             fields = machine.fields(apart) - machine.bias[:, machine.many]
             parts.append((few + torch.logaddexp(many_off, many_on + fields).sum(-1)).logsumexp(0))
         return torch.stack(parts).logsumexp(0) - self.log_z
+
+
+@register_smoothing(Boltzmann)
+def _smoothed(law: Boltzmann, smoothing: Any) -> SmoothedBoltzmann:
+    return SmoothedBoltzmann(law, smoothing, validate_args=False).expand(law.batch_shape)
