@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -94,7 +95,8 @@ def register_boltzmann(guide: type, groups: _Groups) -> None:
 
         @register_divergence(guide, model)
         def _(q: Any, p: Any, value: Tensor) -> Tensor:
-            return divergence_of_groups(groups(q, value), p, getattr(q, "smoothing", None))
+            found = divergence_of_groups(groups(q, value), p, getattr(q, "smoothing", None))
+            return found.expand(broadcast_shape(found.shape, q.batch_shape, p.batch_shape))
 
 
 def _one_group(q: LeafBernoulli, value: Tensor) -> list[tuple[Tensor, Tensor]]:
