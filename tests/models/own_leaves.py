@@ -13,8 +13,10 @@ from torch import nn
 from torch.distributions import constraints
 
 from pyro_spvae.blocks import Latent
+from pyro_spvae.distributions import LeafBernoulli
 from pyro_spvae.guides import LeafGuide
 from pyro_spvae.models import LeafModel
+from pyro_spvae.priors import BoltzmannMachine
 
 
 def pixels(x, mask, law):
@@ -175,3 +177,31 @@ PAIRS = {
     "two vectors": lambda: (Linear({"a": (2,), "b": (3,)}), LinearGuide()),
     "matrix": lambda: (Linear({"z": (2, 3)}), LinearGuide()),
 }
+
+
+class Bits(LeafModel):
+    """Bits of a Boltzmann machine, and pixels of logits that are linear in them."""
+
+    def __init__(self, latent_dim=4, prior=None):
+        super().__init__()
+        self.latents = {"z": Latent(latent_dim, constraints.boolean)}
+        self.prior = BoltzmannMachine(chains=10, sweeps=2) if prior is None else prior
+
+    def build(self, leaves, pixels):
+        (size,) = self.latents["z"].event_shape
+        self.prior.bind(leaves=leaves, event_shape=(size,))
+        self.weight = nn.Parameter(0.3 * torch.randn(leaves, size, pixels))
+
+    def forward(self, x=None, mask=None):
+        z = pyro.sample("z", self.prior())
+        logits = torch.einsum("...ld,ldp->...lp", z, self.weight)
+        return pyro.sample("x", LeafBernoulli(logits, mask), obs=x)
+
+
+class BitsGuide(LeafGuide):
+    def build(self, leaves, pixels, latents):
+        (size,) = self.shape_of(latents, "z")
+        self.weight = nn.Parameter(torch.randn(leaves, pixels, size))
+
+    def forward(self, x):
+        pyro.sample("z", LeafBernoulli(torch.einsum("blp,lpd->bld", x, self.weight)))

@@ -4,29 +4,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 
+import numpy as np
 import pyro
 import pytest
 import torch
-from torch import nn
 
-from pyro_spvae import CircuitELBO, Latent, poon_domingos
+from pyro_spvae import CircuitELBO, poon_domingos
 from pyro_spvae.commands.evaluation import table
 from pyro_spvae.distributions import LeafBernoulli
 from pyro_spvae.distributions.boltzmann import enumeration
-from pyro_spvae.guides import LeafGuide
-from pyro_spvae.models import SPVAE, LeafModel
+from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import BoltzmannMachine
 from pyro_spvae.testing import DiscretePriorTests
 from pyro_spvae.testing.block_tests import moved_from_start
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import evaluate_rows
 from pyro_spvae.training.stated import stated_lines
+from pyro_spvae.training.train import train
 from pyro_spvae.training.trainer import Trainer
 from tests.distributions.boltzmann_cases import every
-from tests.training.cases import same
+from tests.models.own_leaves import Bits, BitsGuide
+from tests.training.cases import TINY, same
 
 
 class TestRestricted(DiscretePriorTests):
@@ -106,11 +108,11 @@ class TestNormaliser:
         part = machine(size)
         assert torch.allclose(part().log_z, part.log_z) != exact
 
-    @pytest.mark.parametrize("restricted", [True, False])
-    def test_gradient_by_chains_is_the_exact_one_on_average(self, restricted):
-        part = machine(restricted=restricted, gradient="chains", chains=40_000)
+    @pytest.mark.parametrize("options", [{}, {"restricted": False}, {"temperatures": 2}])
+    def test_gradient_by_chains_is_the_exact_one_on_average(self, options):
+        part = machine(gradient="chains", chains=40_000, **options)
         with torch.no_grad():
-            part.states.copy_(enumeration.sample(part.machine, 40_000).unsqueeze(1))
+            part.states[:, 0] = enumeration.sample(part.machine, 40_000) > 0
         part.advance(0.5)
         parameters = list(part.parameters())
         found = torch.autograd.grad(part().log_z.sum(), parameters)
@@ -237,34 +239,6 @@ def test_shapes_that_are_refused():
         BoltzmannMachine().bind(leaves=1, event_shape=(2, 2))
 
 
-class Bits(LeafModel):
-    """Bits of a Boltzmann machine, and pixels of logits that are linear in them."""
-
-    def __init__(self, size=4, prior=None):
-        super().__init__()
-        self.latents = {"z": Latent(size, torch.distributions.constraints.boolean)}
-        self.prior = BoltzmannMachine(chains=10, sweeps=2) if prior is None else prior
-
-    def build(self, leaves, pixels):
-        (size,) = self.latents["z"].event_shape
-        self.prior.bind(leaves=leaves, event_shape=(size,))
-        self.weight = nn.Parameter(0.3 * torch.randn(leaves, size, pixels))
-
-    def forward(self, x=None, mask=None):
-        z = pyro.sample("z", self.prior())
-        logits = torch.einsum("...ld,ldp->...lp", z, self.weight)
-        return pyro.sample("x", LeafBernoulli(logits, mask), obs=x)
-
-
-class BitsGuide(LeafGuide):
-    def build(self, leaves, pixels, latents):
-        (size,) = self.shape_of(latents, "z")
-        self.weight = nn.Parameter(torch.randn(leaves, pixels, size))
-
-    def forward(self, x):
-        pyro.sample("z", LeafBernoulli(torch.einsum("blp,lpd->bld", x, self.weight)))
-
-
 def spvae(prior=None, size=4):
     torch.manual_seed(3)
     made = SPVAE(poon_domingos((2, 2), 1), 2, leaf=Bits(size, prior), guide=BitsGuide())
@@ -327,6 +301,7 @@ class TestTraining:
         start = spvae(few(), 44).leaf.prior
         assert set(state["processes"][0]) == {"leaf.prior.states"}
         assert (state["processes"][0]["leaf.prior.states"] != start.states).double().mean() > 0.1
+        torch.rand(3)  # what happens in between does not matter
         second.load_state(state, first.metrics)
         second.run()
         assert same(second.spvae.state_dict(), whole.spvae.state_dict())
@@ -378,6 +353,17 @@ class TestTraining:
         assert remark == (
             "by annealed importance sampling, which is low in expectation: log-likelihoods are as much too high"
         )
+
+    def test_a_run_reports_them(self, tmp_path):
+        np.savez(tmp_path / "data.npz", **dict.fromkeys(("train", "validation", "test"), rows().numpy()))
+        names = {name: f"tests.models.own_leaves:{cls}" for name, cls in (("leaf", "Bits"), ("guide", "BitsGuide"))}
+        config = dataclasses.replace(TINY, data=str(tmp_path / "data.npz"), delta=1, latent_dim=4, **names)
+        config = dataclasses.replace(config, lr=0.1, prior="boltzmann-machine(chains=10, sweeps=2)")
+        lines = []
+        results = train(config, tmp_path / "run", report=lines.append)
+        number = results["stated"]["leaf.prior"]["log_z"]
+        assert f"log Z       {number:.2f} exact" in lines and f"{number:.2f}" != f"{4 * math.log(2):.2f}"
+        assert SPVAE.load(tmp_path / "run").leaf.prior.stated() == results["stated"]["leaf.prior"]
 
     def test_models_that_state_nothing_add_nothing(self):
         class Coins(BoltzmannMachine):

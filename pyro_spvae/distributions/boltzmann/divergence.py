@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -96,7 +97,8 @@ def register_boltzmann(guide: type, groups: _Groups) -> None:
 
         @register_divergence(guide, model)
         def _(q: Any, p: Any, value: Tensor) -> Tensor:
-            return divergence_of_groups(groups(q, value), p, getattr(q, "smoothing", None))
+            found = divergence_of_groups(groups(q, value), p, getattr(q, "smoothing", None))
+            return found.expand(broadcast_shape(found.shape, q.batch_shape, p.batch_shape))
 
 
 for _law in (FactorialBernoulli, SmoothedBernoulli, BinaryHierarchy, SmoothedHierarchy):
