@@ -47,6 +47,10 @@ class MixtureGuide(LeafGuide):
     def build(self, leaves: int, pixels: int, latents: Mapping[str, Latent], patch: Any = None) -> None:
         """Binds encoder and blocks."""
         self.summed = "c" not in latents
+        if self.summed and not self.enumerate:
+            raise ValueError(
+                "enumerate is False, but the leaf has summed=True: there is no component to draw; leave it out"
+            )
         (sticks,), *_, event = self.shape_of(latents, *(("v", "z") if self.summed else ("v", "c", "z")))
         size = (sticks + 1) * event[0]
         self.encoder.bind(leaves=leaves, inputs=pixels, outputs=(sticks, sticks, size, size), input_shape=patch)

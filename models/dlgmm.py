@@ -50,7 +50,9 @@ class DLGMM(LeafModel):
         if checks.positive_integer("components", components) < 2:
             raise ValueError(f"components is {components}; at least 2 are needed")
         numbers = Latent((), constraints.integer_interval(0, components - 1))
-        self.latents = {"v": Latent(components - 1, Sticks.support)} | ({} if summed else {"c": numbers})
+        self.latents = {"v": Latent(components - 1, Sticks.support)} | (
+            {} if checks.boolean("summed", summed) else {"c": numbers}
+        )
         self.latents |= {"z": Latent(checks.positive_integer("latent_dim", latent_dim))}
         self.sticks, self.parts = Sticks(alpha=alpha), NormalComponents(means)
         self.pixels = Pixels(likelihood, decoder)

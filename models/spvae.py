@@ -46,7 +46,8 @@ class SPVAE(Queries):
     sites (``"z"``), ``"x"`` (patches) and, when generating, the deterministic ``"image"``; plates ``data`` (dim -2) and
     ``leaf`` (dim -1). The same pair serves :class:`~pyro_spvae.infer.CircuitELBO`, which sums the tree out, Pyro's
     ``Trace_ELBO``, ``TraceEnum_ELBO`` and ``RenyiELBO``, and every handler; of a single leaf ``TraceMeanField_ELBO``
-    and ``TraceGraph_ELBO`` take ``collapse_tree(spvae.model)``. Their ``Jit`` forms are the same bounds, for batches
+    and ``TraceGraph_ELBO`` take ``collapse_tree(spvae.model)``, and so do the others if the guide draws or enumerates
+    anything discrete (``RenyiELBO`` refuses it). Their ``Jit`` forms are the same bounds, for batches
     of any size. An autoguide takes ``poutine.block(spvae.model, hide=["tree"])``.
 
     With B data, L leaves and patches of P pixels, a trace holds ``tree`` as ``bool [B, 1, L]``, ``z`` as

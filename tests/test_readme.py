@@ -22,7 +22,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```(?:py|python)\n(.*?)```", README, flags=re.DOTALL)
 # in one each
-SHOWN = ("spvae.sample(16)", "load_data", "class Clusters", "learn_regions(table", "VampPrior(50)", "DLGMM", "DiscreteVAE")
+SHOWN = (
+    "spvae.sample(16)",
+    "load_data",
+    "class Clusters",
+    "learn_regions(table",
+    "VampPrior(50)",
+    "DLGMM",
+    "DiscreteVAE",
+)
 
 
 @pytest.fixture

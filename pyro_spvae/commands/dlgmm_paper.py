@@ -52,7 +52,8 @@ def dlgmm(
         ),
     ] = None,
     prior: Annotated[
-        MixturePrior, option("Components: all N(0, I) (zero), or the means of Figure 2 (spread).", WHAT)
+        MixturePrior,
+        option("Components: all N(0, I) (zero), or the means of Figure 2 (spread), scored with 50 samples.", WHAT),
     ] = "zero",
     budget: Annotated[
         Budget,

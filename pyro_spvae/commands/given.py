@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-ACCEPTED = "SITE=NUMBER, such as c=2, or SITE=NUMBER,NUMBER,.. for a vector"
+ACCEPTED = "SITE=NUMBER, such as c=2, or SITE=NUMBER,NUMBER,.. for a vector, or for one number a leaf"
 
 _LONG = 60  # characters of a file name
 

@@ -90,6 +90,8 @@ def run(
 def show_plan(experiment: Runnable, config: TrainConfig, report: Report, download: bool = False) -> None:
     """Reports the resolved configuration and its parameter counts, without training."""
     report(f"--- {experiment.table}: {experiment.name} ---")
+    if experiment.objective is not None:
+        report(f"objective   {type(experiment.objective).__name__}, in the place of the one that is named below")
     plan(config, report, download)
 
 

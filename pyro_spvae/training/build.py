@@ -116,6 +116,10 @@ def _check_taken(config: TrainConfig) -> None:
         value = getattr(config, option)
         if value != usual[option] and not _taken(config.leaf, option):
             raise ValueError(f"{option} is {value!r}, but the leaf {config.leaf!r} takes none; leave one of them out")
+    if config.latent_dim is not None and not _taken(config.leaf, "latent_dim"):
+        raise ValueError(
+            f"latent_dim is {config.latent_dim}, but the leaf {config.leaf!r} takes none; leave one of them out"
+        )
 
 
 def _latent_dim(config: TrainConfig) -> int | None:

@@ -149,7 +149,7 @@ def test_preprocessing_and_likelihood_are_chosen_to_fit(options, levels, preproc
 
 @pytest.mark.parametrize("levels", [2, 17, 256, None])
 def test_a_leaf_without_latent_variables_has_no_guide(levels):
-    spvae, data, config = built(images(levels=levels), leaf="factorized")
+    spvae, data, config = built(images(levels=levels), leaf="factorized", latent_dim=None)
     assert config.guide == "none" and resolve(config, images(levels=levels)) == config
     assert isinstance(spvae, SPN) and isinstance(spvae.leaf, FactorizedLeaf) and type(spvae.leaf_guide) is LeafGuide
     assert spvae.log_likelihood(data.test[:2]).isfinite().all()
@@ -286,8 +286,22 @@ TREES = "describes random-binary-tree"
         ("bytes", {"delta": [4, 2], "structure": "quad-tree"}, r"delta is \[4, 2\], .* quad-tree takes one; give one"),
         ("bytes", {"leaf": "vae+factorized", "units": 3}, ".*2 kinds, but there are 3 leaves a region; a multiple of "),
         ("bytes", {"leaf": "factorized", "prior": "vamp"}, "prior is 'vamp', but the leaf 'factorized' takes none; le"),
+        (
+            "bytes",
+            {"leaf": "factorized"},
+            "latent_dim is 2, but the leaf 'factorized' takes none; leave one of them out",
+        ),
+        (
+            "bytes",
+            {"leaf": "sbvae", "latent_dim": 5},
+            "latent_dim is 5, but the leaf 'sbvae' takes none; leave one of ",
+        ),
         ("bytes", {"leaf": TWO_LAYER, "likelihood": "normal"}, f"likelihood is 'normal', but the leaf '{TWO_LAYER}' t"),
-        ("few levels", {"leaf": "factorized", "guide": "normal"}, "a NormalGuide states .* sites z, but .* none; give"),
+        (
+            "few levels",
+            {"leaf": "factorized", "guide": "normal", "latent_dim": None},
+            "a NormalGuide states .* sites z, but .* none; give",
+        ),
         ("few levels", {"leaf": "hvae", "guide": "normal"}, "a NormalGuide states .* sites z, but .* z2, z1; give"),
         ("few levels", {"guide": "none"}, "the guide LeafGuide states .* none, but the leaf VAE declares z; they must"),
     ],
