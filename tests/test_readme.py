@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SNIPPETS = re.findall(r"```(?:py|python)\n(.*?)```", README, flags=re.DOTALL)
 # in one each
-SHOWN = ("spvae.sample(16)", "load_data", "class Clusters", "learn_regions(table", "VampPrior(50)", "DLGMM")
+SHOWN = ("spvae.sample(16)", "load_data", "class Clusters", "learn_regions(table", "VampPrior(50)", "DLGMM", "DiscreteVAE")
 
 
 @pytest.fixture
@@ -117,6 +117,16 @@ def test_commands_exist():
     verbs = {"observed", "means", "given", "config-settings"}
     launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}
     assert options <= known | verbs | launcher | {"help"}, options - known - verbs - launcher
+
+
+@shows("DiscreteVAE")
+def test_snippet_of_bits(scope):
+    spvae, chain, bits, x = (scope[name] for name in ("spvae", "chain", "bits", "x"))
+    assert spvae.log_likelihood(x[:4], num_samples=20).isfinite().all()
+    probs = spvae.embed(x).latents["z"]
+    assert probs.shape == (50, 1, 12) and bool(((probs > 0) & (probs < 1)).all())
+    assert chain.log_likelihood(x[:4], num_samples=20).isfinite().all()
+    assert bits.embed(x).latents["z"].shape == (50, 1, 16)
 
 
 def test_links():

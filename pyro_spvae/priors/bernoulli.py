@@ -68,11 +68,12 @@ class BitChain(Prior):
         self.group_sizes = group_sizes(size, self.groups)
         each = self.group_sizes[0]
         self.logits = nn.Parameter(torch.zeros(leaves, each))
-        for group, network in enumerate(self.networks, 1):
+        for group, network in enumerate(list[Any](self.networks), 1):
             network.bind(leaves=leaves, inputs=group * each, outputs=(each,))
 
     def forward(self) -> BinaryHierarchy:
-        sizes, networks = self.sizes and self.group_sizes, self.networks
+        self.sizes  # noqa: B018, says so if there are none
+        networks = self.networks
 
         def logits_of(group: int, before: Tensor | None) -> Tensor:
             if before is None or not group:
@@ -80,4 +81,4 @@ class BitChain(Prior):
             logits: Tensor = networks[group - 1](centred(before))[0]
             return logits
 
-        return BinaryHierarchy(sizes, logits_of)
+        return BinaryHierarchy(self.group_sizes, logits_of)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from pyro.ops.provenance import detach_provenance, get_provenance, track_provenance
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -215,6 +216,14 @@ class SmoothingTests:
             zeta, again = r.rsample(logits, rho), traced(logits, rho)
             assert_close(again, zeta)
             assert_close(torch.autograd.grad(again.sum(), logits), torch.autograd.grad(zeta.sum(), logits))
+
+    def test_is_followed_by_its_provenance(self, r):
+        """Of the subclass of tensors by which Pyro's TraceGraph_ELBO follows draws, values keep their gradient."""
+        logits, rho = torch.randn(3).requires_grad_(), torch.rand(3)
+        zeta = r.rsample(track_provenance(logits, frozenset({"a"})), rho)
+        assert get_provenance(zeta) == {"a"}
+        (found,) = torch.autograd.grad(detach_provenance(zeta.sum()), logits)
+        assert_close(detach_provenance(found), torch.autograd.grad(r.rsample(logits, rho).sum(), logits)[0])
 
     def test_annealing(self):
         r = self.cls((5.0, 12.0))

@@ -90,6 +90,9 @@ class TestSmoothedHierarchy:
         for value in (q.rsample((4,)), torch.rand(4, 3, 2, 5)):
             wanted = SmoothedBernoulli(chain(net, value), r).log_prob(value)
             assert_close(q.log_prob(value), wanted)
+        value = value.requires_grad_()  # which also later groups depend on
+        wanted = torch.autograd.grad(SmoothedBernoulli(chain(net, value), r).log_prob(value).sum(), value)
+        assert_close(torch.autograd.grad(SmoothedHierarchy(SIZES, net, r).log_prob(value).sum(), value), wanted)
         assert q.support.base_constraint is r.support and q.support.check(value).all()
 
     @pytest.mark.parametrize("cls", [OverlappingExponentials, OverlappingLogistics])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.distributions import constraints
 
-from pyro_spvae.distributions import LeafBernoulli, divergence
+from pyro_spvae.distributions import FactorialBernoulli, LeafBernoulli, divergence
 from pyro_spvae.distributions.boltzmann import SmoothedBoltzmann, cross_entropy, register_boltzmann
 from pyro_spvae.distributions.boltzmann.divergence import divergence_of_groups
 from tests.distributions.boltzmann_cases import KINDS, every, law, machine, masses
@@ -143,9 +143,9 @@ def test_the_divergence_of_smoothed_bits(restricted):
 def test_of_independent_bits_it_is_exact_and_differentiable():
     made = machine(leaves=2)
     logits, bias, weight = (v.requires_grad_() for v in (torch.randn(3, 2, 6), made.bias, made.weight))
-    q, p = LeafBernoulli(logits).expand((5, 3, 2)), law(made)
+    q, p = FactorialBernoulli(logits).expand((5, 3, 2)), law(made)
     z = every(6).reshape(64, 1, 1, 6)
-    log_q, log_p = (one.log_prob(z.expand(64, 3, 2, 6)) for one in (LeafBernoulli(logits), p))
+    log_q, log_p = (one.log_prob(z.expand(64, 3, 2, 6)) for one in (FactorialBernoulli(logits), p))
     expected = (log_q.exp() * (log_q - log_p)).sum(0)
     found = divergence(q, p, q.sample())
     torch.testing.assert_close(found.expand(5, 3, 2), expected.expand(5, 3, 2))

@@ -53,7 +53,7 @@ class TestFactorialBernoulli(LeafDistributionTests):
         assert_close(d.log_prob(bits).exp().sum(0), torch.ones(3))
 
     def test_extreme_logits(self):
-        logits = torch.tensor([[-100.0], [-30.0], [0.0], [30.0], [100.0]])
+        logits = torch.tensor([[-100.0], [-30.0], [-22.0], [0.0], [22.0], [30.0], [100.0]])
         for dtype, atol in ((torch.float32, 1e-5), (torch.float64, 1e-13)):
             own = logits.to(dtype).requires_grad_()
             for value in (0.0, 1.0):

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -42,8 +41,13 @@ class Estimator(Part):
     #: learning rate over that of the model, of parameters of its own
     lr_factor = 10.0
 
-    def build(self) -> None:
+    def build(self, *args: Any, **sizes: Any) -> None:
         """There are no parameters."""
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether there are parameters, for the leaves of one model."""
+        return type(self).build is not Estimator.build
 
     def relax(self, program: Callable[..., Any], guide: bool) -> Callable[..., Any]:
         """
@@ -145,9 +149,11 @@ def meet(estimator: Estimator, model: Any) -> None:
     :raises ValueError: if it has parameters, and was made for a model of other sizes, or the model has no leaves that
         it could see.
     """
+    if not estimator.is_sized:
+        return
     owner = owner_of(model)
     if not isinstance(owner, PreparesBatches):
-        if estimator._sizes is None and inspect.signature(estimator.build).parameters:
+        if estimator._sizes is None:
             raise ValueError(
                 f"{type(estimator).__name__} has parameters for each leaf of a model; give the model and guide of an "
                 "SPVAE, or another estimator"

@@ -27,7 +27,6 @@ class Baseline(Estimator):
     hidden_dims: tuple[int, ...] | None
     average: Tensor
     seen: Tensor
-    process_buffers = ("average", "seen")
 
     def __init__(self, hidden_dims: Sequence[int] | None) -> None:
         super().__init__()
@@ -36,12 +35,16 @@ class Baseline(Estimator):
 
     def build(self, leaves: int, pixels: int) -> None:
         """Makes networks and averages."""
-        if self.network is None:
-            self.process_buffers = ()
-            return
+        assert self.network is not None
         self.network.bind(leaves=leaves, inputs=pixels, outputs=(1,))
+        self.process_buffers = ("average", "seen")
         self.register_buffer("average", torch.zeros(leaves))
         self.register_buffer("seen", torch.zeros(()))
+
+    @property
+    def is_sized(self) -> bool:
+        """Whether there is a baseline."""
+        return self.network is not None
 
     def baseline(self, step: ScoredStep) -> Tensor:
         """The baseline of every datum and leaf, ``[data, leaf]``, nats, differentiable in the network's parameters."""
