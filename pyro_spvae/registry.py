@@ -16,6 +16,7 @@ import difflib
 import importlib
 import re
 import warnings
+from keyword import iskeyword
 from typing import Any
 
 from pyro_spvae.checks import plain
@@ -115,6 +116,7 @@ _OF_OPTIONS = {
     **dict.fromkeys(("network", "encoder", "decoder", "second", "conditional", "first"), "network"),
 }
 
+_WITH_KEYWORDS = [name for known in _CLASSES.values() for name in known if any(map(iskeyword, name.split("-")))]
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
@@ -147,6 +149,8 @@ def parse(kind: str, text: str) -> tuple[str, dict[str, Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the compiler's remarks on odd literals
+            for own in _WITH_KEYWORDS:  # which no expression of Python can hold
+                rest = rest.replace(own, own.replace("-", "_"))
             call = ast.parse(f"f({rest}", mode="eval").body
             if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
                 raise wrong

@@ -13,6 +13,7 @@ import torch
 
 from pyro_spvae.commands.app import app
 from pyro_spvae.commands.dlgmm_paper import dlgmm
+from pyro_spvae.commands.dvae_paper import dvae
 from pyro_spvae.commands.reproducing import group
 from pyro_spvae.commands.spvae_paper import table_1 as reproduce
 from pyro_spvae.commands.training import train
@@ -120,7 +121,7 @@ def test_commands_exist():
     shown = set(re.findall(r"pyro[-_]spvae (\w+)", README)) - {"import"}
     assert shown <= names and names - {"reconstruct", "sample", "demo"} <= shown
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README))
-    functions = (train, reproduce, vampprior, dlgmm)
+    functions = (train, reproduce, vampprior, dlgmm, dvae)
     known = {option.replace("_", "-") for function in functions for option in inspect.signature(function).parameters}
     verbs = {"observed", "means", "given", "config-settings"}
     launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}

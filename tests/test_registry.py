@@ -347,6 +347,8 @@ def test_networks_in_parts_are_made_of_their_texts():
         ("logistic(beta=4)", OverlappingLogistics, 4.0),
         ("power(beta=[2, 3.5])", PowerFunctions, 2.0),
         ("spike_and_exponential(beta=5)", SpikeAndExponential, 5.0),
+        ("spike-and-exponential(beta=5)", SpikeAndExponential, 5.0),  # a name with a keyword of Python
+        ("spike-and-exponential", SpikeAndExponential, 8.0),
     ],
 )
 def test_smoothings_in_parts_are_made_of_their_texts(text, cls, beta):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Annotated
 
 from pyro_spvae.commands.app import option, say
-from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, run_experiments, words
-from pyro_spvae.reproduce.published import MixtureBound, MixtureData, MixturePrior, MixtureRecipe, MixtureTable
+from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, binary_set, run_experiments, words
+from pyro_spvae.reproduce.published import BinarySet, MixtureBound, MixturePrior, MixtureRecipe, MixtureTable
 from pyro_spvae.reproduce.spvae import Budget
 
 
@@ -31,7 +31,7 @@ def dlgmm(
         int | None, option("Figure of the paper, 2: its models, and the picture.", WHAT, show_default=False)
     ] = None,
     data: Annotated[
-        MixtureData | None,
+        BinarySet | None,
         option(
             "Data set of binary images; mnist and omniglot_burda are binarised once, by the seed.",
             WHAT,
@@ -80,12 +80,7 @@ def dlgmm(
     if table is not None and figure is not None:
         raise ValueError(f"table is {table} and figure is {figure}; give one of them")
     asked: MixtureTable = table or "likelihood"
-    if data is None:
-        labels = figure is not None or asked == "kNN"
-        data = "mnist" if labels else paper.usual_data(where.data_dir)
-        if data == "mnist":
-            why = "labels are needed" if labels else "the files of static_mnist are not in data_dir"
-            say(f"data        mnist, binarised once by the seed {where.seed}, as {why}")
+    data = data or binary_set(where, labels=figure is not None or asked == "kNN")
     if figure is not None:
         for name, given in (("model", model), ("bound", bound), ("prior", None if prior == "zero" else prior)):
             if given is not None:

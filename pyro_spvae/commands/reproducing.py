@@ -14,6 +14,7 @@ import typer
 
 from pyro_spvae.commands.app import app, command, option, say
 from pyro_spvae.commands.options import with_options
+from pyro_spvae.reproduce.published import BinarySet
 
 WHAT, HOW, RUN = "What is run", "How", "Files and machine"
 
@@ -60,6 +61,22 @@ def report(out: _Out = _OUT) -> None:
 
 
 command(report, group, "report")
+
+
+def binary_set(where: Where, labels: bool = False, seeds: str | None = None) -> BinarySet:
+    """
+    The usual set of binary images, and says why where it is not Larochelle's.
+
+    :param bool labels: whether labels are needed, which his files have not.
+    :param str seeds: what it is drawn by, where that is not one seed.
+    """
+    from pyro_spvae.reproduce.binary_sets import usual_data
+
+    data: BinarySet = "mnist" if labels else usual_data(where.data_dir)
+    if data == "mnist":
+        why = "labels are needed" if labels else "the files of static_mnist are not in data_dir"
+        say(f"data        mnist, binarised once by the {seeds or f'seed {where.seed}'}, as {why}")
+    return data
 
 
 def run_experiments(

@@ -161,19 +161,22 @@ class LeafTermCollector:
                 continue
             if not site["is_observed"] and name not in guide_sites:
                 raise ValueError(f"CircuitELBO: the model's latent site '{name}' is not in the guide; add it there")
-            log_prob = counted(site, _density(site))
             where = plates(site)
+            if self.analytic and LEAF_PLATE in where and not site["is_observed"]:
+                known = self._divergence(guide_sites[name], site)
+                if known is not None:  # the density is not asked for, since there may be none
+                    sums.scales.add(plate_scale(site))
+                    sums.closed.add(name)
+                    sums.log_weight = _add(sums.log_weight, -counted(guide_sites[name], known))
+                    continue
+            log_prob = counted(site, _density(site))
             if LEAF_PLATE in where:
                 sums.scales.add(plate_scale(site))
-                if site["is_observed"]:
-                    sums.log_weight, sums.observed = _add(sums.log_weight, log_prob), _add(sums.observed, log_prob)
-                    continue
-                self.see_model(name, site, log_prob)
-                known = self._divergence(guide_sites[name], site) if self.analytic else None
-                if known is not None:
-                    sums.closed.add(name)
-                    log_prob = -counted(guide_sites[name], known)
                 sums.log_weight = _add(sums.log_weight, log_prob)
+                if site["is_observed"]:
+                    sums.observed = _add(sums.observed, log_prob)
+                else:
+                    self.see_model(name, site, log_prob)
             elif DATA_PLATE in where:
                 self._check_outside(name, site)
                 self._add_outside(sums, name, log_prob.squeeze(-1))
@@ -225,7 +228,10 @@ class LeafTermCollector:
         return divergence(guide_site["fn"], model_site["fn"], guide_site["value"])
 
     def see_model(self, name: str, site: Any, log_prob: Tensor) -> None:
-        r"""Shown the model's latent sites inside the leaf plate, with :math:`\log p` as it counts; to be overridden."""
+        r"""
+        Shown the model's latent sites inside the leaf plate, with :math:`\log p` as it counts, but for those in closed
+        form; to be overridden.
+        """
 
     def see_guide(self, name: str, site: Any, log_prob: Tensor) -> None:
         r"""Shown the guide's sites inside the leaf plate, with :math:`\log q` as it counts; to be overridden."""

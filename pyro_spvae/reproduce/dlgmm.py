@@ -4,18 +4,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 from pyro.infer import ELBO
 
-from pyro_spvae.data.published_sets import STATIC_MNIST
+from pyro_spvae.reproduce.binary_sets import preprocessing
 from pyro_spvae.reproduce.component_elbo import Eq1ELBO
 from pyro_spvae.reproduce.published import (
     NEIGHBOURS,
+    BinarySet,
     MixtureBound,
-    MixtureData,
     MixtureModel,
     MixturePrior,
     MixtureRecipe,
@@ -60,7 +59,7 @@ class MixtureExperiment:
         deviations as exponentials, eq. (1), and an end after 30 epochs without a better validation.
     """
 
-    data: MixtureData = "mnist"
+    data: BinarySet = field(default="mnist", metadata={"named": True})  # what is usual depends on files
     model: MixtureModel = "dlgmm"
     bound: MixtureBound | None = None
     prior: MixturePrior = "zero"
@@ -70,7 +69,7 @@ class MixtureExperiment:
 
     def __post_init__(self) -> None:
         known = {
-            "data": MixtureData,
+            "data": BinarySet,
             "model": MixtureModel,
             "prior": MixturePrior,
             "budget": Budget,
@@ -120,7 +119,7 @@ class MixtureExperiment:
         return TrainConfig(
             data=self.data,
             data_dir=data_dir,
-            preprocess="none" if self.data == "static_mnist" else "binarize-static",
+            preprocess=preprocessing(self.data),
             structure="whole",
             units=1,
             likelihood="bernoulli",
@@ -159,18 +158,9 @@ class MixtureExperiment:
         return {"leaf": f"{self.model}({size}{summed})", "guide": f"mixture(scale={scale})", "latent_dim": _LATENT}
 
 
-def usual_data(data_dir: str | None) -> MixtureData:
-    """Larochelle's files where they are, else MNIST, binarised by the seed."""
-    try:
-        STATIC_MNIST.locate(None if data_dir is None else Path(data_dir).expanduser(), download=False)
-    except ValueError:
-        return "mnist"
-    return "static_mnist"
-
-
 def of_table(
     table: MixtureTable,
-    data: MixtureData,
+    data: BinarySet,
     models: tuple[MixtureModel, ...] | None,
     bound: MixtureBound | None,
     prior: MixturePrior,
@@ -213,7 +203,7 @@ def of_table(
 
 
 def of_figure(
-    figure: int, data: MixtureData, budget: Budget, recipe: MixtureRecipe, seed: int
+    figure: int, data: BinarySet, budget: Budget, recipe: MixtureRecipe, seed: int
 ) -> list[MixtureExperiment]:
     """
     The models that a figure shows: a Gauss-VAE, and a DLGMM whose components have means of their own.

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyro_spvae import plots
 from pyro_spvae.plots import Line, Panel
+from pyro_spvae.reproduce.discrete_curves import discrete_curves
 from pyro_spvae.reproduce.finished import Finished
 from pyro_spvae.reproduce.published import TABLE_1, figure_2
 
@@ -54,6 +55,8 @@ def draw_figures(folder: Path, runs: list[Finished], points: list[Finished]) -> 
             shown = [(_label(run, sampled), run.path / "figures" / "samples.png") for run in sampled]
             rows = [shown[start : start + 4] for start in range(0, len(shown), 4)]
             save(f"samples, {name}", plots.picture_files(rows), f"samples-{name}")
+    for name, figure in discrete_curves([run for run in runs if run.table == "dvae"]).items():
+        save(f"DVAE++, {name.replace('-', ' ')}", figure, f"dvae-curves-{name}")
     for name, members in _grouped(points, lambda run: f"{run.experiment['data']}-{run.experiment['pixels']}").items():
         save(f"Figure 2, {name.replace('-', ' ')}", _figure_2(members), f"figure2-{name}")
     return pictures

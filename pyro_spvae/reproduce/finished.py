@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_spvae.reproduce.published import MIXTURES, TABLE_1, VAMP, Cell, figure_2
+from pyro_spvae.reproduce.published import DISCRETE, MIXTURES, TABLE_1, VAMP, Cell, figure_2
 from pyro_spvae.reproduce.run import RECORD
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.run_folder import RunFolder
@@ -63,6 +63,10 @@ class Finished:
         if self.table == "dlgmm":
             comparable = self.experiment["data"] != "omniglot_burda" and self.experiment["prior"] == "zero"
             return f"{MIXTURES[self.experiment['model']]:.2f}" if comparable else None
+        if self.table == "dvae":
+            data, net, method = (self.experiment[name] for name in ("data", "net", "method"))
+            mean, deviation = DISCRETE["static_mnist" if data == "mnist" else data, net][method]
+            return f"{mean:.2f} \u00b1 {deviation:.2f}"
         return None if self.published is None else f"{self.published.log_likelihood:.1f}"
 
     @property

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyro_spvae.reproduce.binary_sets import TITLES
 from pyro_spvae.reproduce.dlgmm import SAMPLES, MixtureExperiment
 from pyro_spvae.reproduce.finished import Finished, with_error
 from pyro_spvae.reproduce.mixture_scores import read_scores
 from pyro_spvae.reproduce.neighbours import NEIGHBOURS
 from pyro_spvae.reproduce.published import NEIGHBOURS as PUBLISHED
 
-_DATA = {"static_mnist": "static MNIST", "mnist": "MNIST, binarised by the seed", "omniglot_burda": "OMNIGLOT"}
 _BOUNDS = {"mixture": "the mixture", "enumerated": "summed over", "eq1": "eq. (1)", None: "ELBO"}
 
 
@@ -55,7 +55,7 @@ def _cells(run: Finished) -> list[str]:
         neighbours += ["" if shown is None else f"{100 * shown:.2f} %", "" if theirs is None else f"{theirs:.2f} %"]
     spread = ", means of Figure 2" if experiment["prior"] == "spread" else ""
     return [
-        _DATA[experiment["data"]],
+        TITLES[experiment["data"]],
         run.model + spread,
         _BOUNDS[MixtureExperiment(**experiment).chosen_bound],
         "" if many is None else with_error(many),

@@ -12,6 +12,9 @@ VampPrior: J. M. Tomczak and M. Welling, "VAE with a VampPrior", AISTATS 2018, T
 
 DLGMM: E. Nalisnick, L. Hertel and P. Smyth, "Approximate Inference for Deep Latent Gaussian Mixtures", Workshop on
 Bayesian Deep Learning, NIPS 2016, Figure 3.
+
+DVAE++: A. Vahdat, W. G. Macready, Z. Bian, A. Khoshaman and E. Andriyash, "DVAE++: Discrete Variational Autoencoders
+with Overlapping Transformations", ICML 2018, Tables 1 and 2.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+BinarySet = Literal["static_mnist", "mnist", "omniglot_burda"]
 SpvaeData = Literal["mnist", "svhn", "cifar10"]
 Pixels = Literal["continuous", "discrete"]
 SpvaeModel = Literal["spvae", "vae", "conv-spvae", "conv-vae"]
@@ -26,11 +30,12 @@ VampData = Literal["mnist", "static_mnist", "omniglot_burda", "caltech101_silhou
 VampModel = Literal["vae", "hvae", "convhvae", "spvae"]
 VampPriorName = Literal["standard", "mog", "vamp", "vamp-data"]
 MixtureModel = Literal["gauss-vae", "sb-vae", "dlgmm", "dldpmm"]
-MixtureData = Literal["static_mnist", "mnist", "omniglot_burda"]
 MixtureBound = Literal["mixture", "enumerated", "eq1"]
 MixturePrior = Literal["zero", "spread"]
 MixtureRecipe = Literal["best", "paper"]
 MixtureTable = Literal["kNN", "likelihood"]
+DiscreteNet = Literal["linear", "nonlinear", "1-linear", "2-linear", "1-nonlinear", "2-nonlinear"]
+DiscreteMethod = Literal["nvil", "muprop", "rebar", "concrete", "joint", "marginal", "rbm", "rbm-rolfe"]
 
 
 @dataclass(frozen=True)
@@ -215,4 +220,52 @@ NEIGHBOURS: dict[MixtureModel, dict[int, float]] = {
     "gauss-vae": {3: 28.4, 5: 20.96, 10: 15.33},
     "sb-vae": {3: 9.34, 5: 8.65, 10: 8.90},
     "dlgmm": {3: 9.14, 5: 8.38, 10: 8.42},
+}
+
+# Tables 1 and 2 of the DVAE++ paper, by set, networks and method: test log-likelihood, nats an image, with 100 samples
+# in Table 1 and 4,000 in Table 2, means and standard deviations over five runs; nvil to concrete are of Tucker et al.
+_FIRST: tuple[DiscreteMethod, ...] = ("nvil", "muprop", "rebar", "concrete", "joint", "marginal")
+_SECOND: tuple[DiscreteMethod, ...] = ("rbm", "rbm-rolfe", "joint", "marginal")
+_Row = tuple[BinarySet, DiscreteNet, tuple[DiscreteMethod, ...], tuple[float, ...], tuple[float, ...]]
+_DISCRETE: tuple[_Row, ...] = (
+    (
+        "static_mnist",
+        "linear",
+        _FIRST,
+        (-108.35, -108.03, -107.65, -107.00, -107.98, -108.57),
+        (0.06, 0.07, 0.08, 0.10, 0.10, 0.10),
+    ),
+    (
+        "static_mnist",
+        "nonlinear",
+        _FIRST,
+        (-100.00, -100.66, -100.69, -99.54, -99.16, -99.10),
+        (0.10, 0.08, 0.08, 0.06, 0.12, 0.21),
+    ),
+    (
+        "omniglot_burda",
+        "linear",
+        _FIRST,
+        (-117.59, -117.64, -117.65, -117.65, -117.38, -118.35),
+        (0.04, 0.04, 0.04, 0.05, 0.08, 0.06),
+    ),
+    (
+        "omniglot_burda",
+        "nonlinear",
+        _FIRST,
+        (-116.57, -117.51, -118.02, -116.69, -113.83, -113.76),
+        (0.08, 0.09, 0.05, 0.08, 0.11, 0.18),
+    ),
+    ("static_mnist", "1-linear", _SECOND, (-91.21, -91.55, -106.70, -106.80), (0.11, 0.08, 0.08, 0.19)),
+    ("static_mnist", "2-linear", _SECOND, (-94.15, -91.06, -98.16, -98.56), (0.45, 0.21, 0.11, 0.10)),
+    ("static_mnist", "1-nonlinear", _SECOND, (-85.41, -85.57, -95.04, -95.06), (0.04, 0.03, 0.10, 0.08)),
+    ("static_mnist", "2-nonlinear", _SECOND, (-84.27, -84.52, -87.96, -88.23), (0.05, 0.05, 0.13, 0.11)),
+    ("omniglot_burda", "1-linear", _SECOND, (-109.66, -109.83, -117.62, -117.78), (0.09, 0.17, 0.09, 0.07)),
+    ("omniglot_burda", "2-linear", _SECOND, (-109.01, -110.35, -111.21, -111.49), (0.45, 0.14, 0.12, 0.08)),
+    ("omniglot_burda", "1-nonlinear", _SECOND, (-102.62, -103.12, -108.77, -108.82), (0.07, 0.06, 0.24, 0.20)),
+    ("omniglot_burda", "2-nonlinear", _SECOND, (-100.55, -105.60, -103.57, -104.05), (0.05, 0.68, 0.15, 0.22)),
+)
+DISCRETE: dict[tuple[BinarySet, DiscreteNet], dict[DiscreteMethod, tuple[float, float]]] = {
+    (data, net): dict(zip(methods, zip(means, deviations, strict=True), strict=True))
+    for data, net, methods, means, deviations in _DISCRETE
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_spvae.checkpoint import atomic_write
+from pyro_spvae.reproduce.discrete_report import discrete_lines, discrete_table
 from pyro_spvae.reproduce.figures import draw_figures
 from pyro_spvae.reproduce.finished import Finished, finished, with_error
 from pyro_spvae.reproduce.mixture_report import mixture_lines, mixture_table
@@ -38,6 +39,8 @@ def beside_paper(path: Path) -> Iterator[str]:
         rows += vamp_lines(results)
     if run.table == "dlgmm":
         rows += mixture_lines(run)
+    if run.table == "dvae":
+        rows += discrete_lines(run)
     if _in_bits(run) and results["bits_per_dim"] is not None:
         rows.append(("bits/dim", f"{results['bits_per_dim']:.3f}", None))
     for name, ours, theirs in rows:
@@ -82,8 +85,9 @@ def _sections(runs: list[Finished]) -> Iterator[tuple[str, list[str]]]:
         "poster": "Poster: binary MNIST, nats an image",
         "vampprior": "VampPrior: test log-likelihood, nats an image; of Frey Faces and Histopathology bits a pixel",
         "dlgmm": "DLGMM: test log-likelihood, nats an image, and test error of nearest neighbours on latent draws",
+        "dvae": "DVAE++: test log-likelihood of VAEs of bits, nats an image, in the binary limit",
     }
-    tables_of = {"spvae-figure2": _figure_2, "vampprior": vamp_table, "dlgmm": mixture_table}
+    tables_of = {"spvae-figure2": _figure_2, "vampprior": vamp_table, "dlgmm": mixture_table, "dvae": discrete_table}
     for table, title in tables.items():
         chosen = points_of_figure_2(runs) if table == "spvae-figure2" else [run for run in runs if run.table == table]
         if chosen:

@@ -100,7 +100,8 @@ def command_line(experiment: Runnable) -> str:
     parts = ["pyro-spvae", "reproduce", experiment.table]
     for field in dataclasses.fields(cast(Any, experiment)):
         value = getattr(experiment, field.name)
-        if value == field.default and field.name not in ("pixels", "model") or field.name == "figure":
+        named = field.name in ("pixels", "model") or field.metadata.get("named")
+        if value == field.default and not named or field.name == "figure":
             continue
         name, text = field.name.replace("_", "-"), f"{value:g}" if isinstance(value, float) else str(value)
         if experiment.table == "spvae-figure2":

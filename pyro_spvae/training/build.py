@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -250,7 +251,9 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     leaves, guides = [], []
     for kind in kinds:
         own = dataclasses.replace(config, leaf=kind)
-        options: dict[str, Any] = {"prior": make("prior", config.prior), **_own_networks("leaf", own)}
+        options: dict[str, Any] = _own_networks("leaf", own)
+        if config.prior != TrainConfig.prior or any(default is Parameter.empty for _, default in _taken(kind, "prior")):
+            options["prior"] = make("prior", config.prior)  # else the leaf's own
         if config.latent_dim is not None:
             options["latent_dim"] = config.latent_dim
         if _taken(kind, "likelihood"):

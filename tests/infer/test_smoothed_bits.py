@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from torch.distributions import constraints
 
-from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae import CircuitELBO, poon_domingos, whole
 from pyro_spvae.blocks import Latent
 from pyro_spvae.distributions import (
     BinaryHierarchy,
+    FactorialBernoulli,
     LeafBernoulli,
     OverlappingExponentials,
     OverlappingLogistics,
@@ -23,8 +24,10 @@ from pyro_spvae.distributions import (
     SpikeAndExponential,
     bernoulli_divergence,
 )
-from pyro_spvae.guides import LeafGuide
-from pyro_spvae.models import LeafModel
+from pyro_spvae.guides import DiscreteGuide, LeafGuide
+from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.models import DiscreteVAE, LeafModel
+from pyro_spvae.priors import BoltzmannMachine
 from tests.helpers import assert_same_gradients, gradients, leaf_log_weights, small_spvae
 
 X = torch.tensor([[[0.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]], dtype=torch.float64).unsqueeze(1)
@@ -148,3 +151,27 @@ def test_doubly_reparameterised_gradients():
         error = ((plain.var(0) + dreg.var(0)) / 10).sqrt()
         assert ((plain.mean(0) - dreg.mean(0)).abs() < 5 * error + 1e-12).all(), name
         assert (plain.mean(0).abs() > 10 * error).any(), name
+
+
+@pytest.mark.parametrize("validate", [False, True])
+def test_density_of_a_prior_that_has_none_is_not_asked_for(validate):
+    """A smoothed Boltzmann machine of 13 and 13 units has a divergence alone; eq. (6) by hand."""
+    size = {"hidden_dims": (), "normalise": False}
+    leaf = DiscreteVAE(
+        Bernoulli(), 26, BoltzmannMachine(chains=2, gradient="exact"), OverlappingExponentials(3.0), **size
+    )
+    spvae = small_spvae(whole((2, 2)), 1, leaf=leaf, guide=DiscreteGuide(**size))
+    elbo = CircuitELBO(2, alpha=1.0, kl="analytic")
+    with pyro.validation_enabled(validate):
+        pyro.set_rng_seed(1)
+        loss = elbo.differentiable_loss(spvae.model, spvae.guide, X)
+    pyro.set_rng_seed(1)
+    site = pyro.poutine.trace(pyro.plate("particles", 2, dim=-3)(spvae.guide)).get_trace(X).nodes["z"]
+    patches, prior = spvae.view(X), leaf.prior
+    log_x = leaf.pixels(2 * site["value"] - 1).log_prob(patches)
+    probs = site["fn"].bits.mean
+    energy = -(probs @ prior.bias[0]) - ((probs[..., :13] @ prior.weight[0]) * probs[..., 13:]).sum(-1)
+    entropy = FactorialBernoulli(site["fn"].logits).entropy()
+    expected = -(log_x - prior().log_z - energy + entropy).mean(0).sum()
+    torch.testing.assert_close(loss, expected, rtol=0, atol=1e-10)
+    assert_same_gradients(gradients(spvae, loss), gradients(spvae, expected))

@@ -13,8 +13,9 @@ import torch
 from pyro_spvae.data import DataSet
 from pyro_spvae.data.values import Values
 from pyro_spvae.reproduce import dlgmm as paper
+from pyro_spvae.reproduce.binary_sets import usual_data
 from pyro_spvae.reproduce.component_elbo import Eq1ELBO
-from pyro_spvae.reproduce.dlgmm import MixtureExperiment, of_figure, of_table, usual_data
+from pyro_spvae.reproduce.dlgmm import MixtureExperiment, of_figure, of_table
 from pyro_spvae.reproduce.neighbours import neighbour_errors
 from pyro_spvae.reproduce.published import MIXTURES, NEIGHBOURS
 from pyro_spvae.reproduce.run import command_line

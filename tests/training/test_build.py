@@ -15,6 +15,7 @@ from pyro_spvae.data import DataSet, Values
 from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf
+from pyro_spvae.priors import BoltzmannMachine, IndependentBits, MixtureOfGaussians, StandardNormal
 from pyro_spvae.training.build import build_likelihood, build_model, build_regions, modelled, region_shape, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
@@ -76,6 +77,20 @@ def test_the_latent_size_is_the_leafs_own_unless_given(leaf, given, size):
     assert config.likelihood == ("auto" if leaf == TWO_LAYER else "binomial")  # this leaf has pixels of its own
     shapes = {latent.event_shape for latent in spvae.latents.values()}
     assert shapes == (set() if size is None else {(size,)})
+
+
+@pytest.mark.parametrize(
+    ("options", "prior"),
+    [
+        ({"leaf": "vae"}, StandardNormal),
+        ({"leaf": "discrete-vae"}, IndependentBits),
+        ({"leaf": "discrete-vae", "prior": "boltzmann-machine"}, BoltzmannMachine),
+        ({"leaf": "vae", "prior": "mixture-of-gaussians"}, MixtureOfGaussians),
+    ],
+)
+def test_the_prior_is_the_leafs_own_unless_given(options, prior):
+    config = resolve(dataclasses.replace(TINY, **options), DATA["binary images"][0])
+    assert type(build_model(config, DATA["binary images"][0]).leaf.prior) is prior
 
 
 def test_cells_of_images_are_a_quarter_of_the_longer_side():
