@@ -23,6 +23,7 @@ from pyro_spvae.distributions.smoothing import (
     SpikeAndExponential,
 )
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
+from pyro_spvae.infer import Estimator
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Likelihood, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.nn import MLP, GatedConv, Joint, Network
@@ -34,19 +35,24 @@ from tests.models import own_parts
 
 KINDS = {
     "root": (Root, ("spvae", "spn")),
-    "leaf": (LeafModel, ("vae", "hvae", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
-    "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "mixed", "none")),
+    "leaf": (LeafModel, ("vae", "hvae", "discrete-vae", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
+    "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "discrete", "mixed", "none")),
     "prior": (
         Prior,
-        ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp", "boltzmann-machine"),
+        ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp", "independent-bits", "bit-chain")
+        + ("boltzmann-machine",),
     ),
     "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn")),
-    "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels")),
-    "smoothing": (Smoothing, ("exponential", "logistic", "power", "spike-and-exponential")),
+    "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "bits")),
+    "estimator": (
+        Estimator,
+        ("vimco", "reinforce", "nvil", "muprop", "rebar", "straight-through", "concrete"),
+    ),
+    "smoothing": (Smoothing, ("exponential", "logistic", "power", "spike-and-exponential", "none")),
 }
 OWN = "tests.models.own_parts"
-KNOWN = "known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class"
+KNOWN = "known are normal, hierarchical, mixture, sticks, discrete, mixed, none, or package.module:Class"
 
 
 @pytest.mark.parametrize("kind", KINDS)

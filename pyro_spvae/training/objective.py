@@ -108,12 +108,16 @@ def check_objective(config: FitConfig, model: Queries, rows: Rows | Tensor, obje
             "would have to draw; iwae, elbo, renyi and vr-max sum it out, or take the structure whole with one unit"
         )
     parameter = next(model.parameters())
-    with lean(), in_mode(model, training=False), forked(parameter.device), torch.no_grad():
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]  # of which batch normalisation learns some
+    with lean(), in_mode(model, training=True), forked(parameter.device), torch.no_grad():
         try:
             x, seen = select(rows, None, slice(0, 1))
             loss.check_guide(x.to(parameter), *([] if seen is None else [seen.to(parameter.device)]))
         except ValueError as error:
             raise ValueError(f"objective is {named}; {error}") from None
+        finally:
+            for buffer, value in kept:
+                buffer.copy_(value)
 
 
 def check_em(model: Queries) -> ClosedForm:
