@@ -22,15 +22,15 @@ from pyro_spvae.distributions.smoothing import (
     Smoothing,
     SpikeAndExponential,
 )
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
-from pyro_spvae.infer import Estimator
+from pyro_spvae.guides import DiscreteGuide, HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
+from pyro_spvae.infer import NVIL, REBAR, VIMCO, Concrete, Estimator, MuProp
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Likelihood, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.nn import MLP, GatedConv, Joint, Network
 from pyro_spvae.part import Part
-from pyro_spvae.priors import Prior, StandardNormal, VampPrior
+from pyro_spvae.priors import BitChain, Prior, StandardNormal, VampPrior
 from pyro_spvae.queries import Root
-from pyro_spvae.registry import build, describe, make, names, parse
+from pyro_spvae.registry import build, describe, make, names, parse, written
 from tests.models import own_parts
 
 KINDS = {
@@ -62,6 +62,28 @@ def test_names_lead_to_parts_of_their_kind(kind):
     for name in known:
         cls = registry.find(kind, name)
         assert issubclass(cls, base) and registry.name_of(kind, cls) == name
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (VIMCO(), "vimco"),
+        (NVIL((4, 3)), "nvil(hidden_dims=(4, 3))"),
+        (NVIL([7]), "nvil(hidden_dims=[7])"),
+        (NVIL(), "nvil"),
+        (MuProp(), "muprop"),
+        (REBAR(0.3, learn=False), "rebar(temperature=0.3, learn=False)"),
+        (Concrete(form="mass"), "concrete(form='mass')"),
+        (SpikeAndExponential((5, 12)), "spike-and-exponential(beta=(5, 12))"),
+        (BitChain(3, ()), "bit-chain(groups=3, hidden_dims=())"),
+        (DiscreteGuide(2, encoder=MLP((3,))), "discrete(groups=2)"),  # parts among the options are left out
+    ],
+)
+def test_is_written_as_it_is_read(part, text):
+    kind = registry.kind_of(part)
+    assert written(part) == text
+    again = make(kind, text)
+    assert type(again) is type(part) and written(again) == text
 
 
 def test_unknown_kind():
