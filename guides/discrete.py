@@ -29,9 +29,10 @@ class DiscreteGuide(LeafGuide):
     :param int groups: number of groups, of equal size; as many as the prior has by default, or one.
     :param Sequence[int] hidden_dims: of the networks, (32, 32); empty for linear ones. ``activation`` is tanh;
         ``normalise``: with batch normalisation.
-    :param Network encoder: from features to the logits of the first group, in the place of the default.
+    :param Network encoder: from features to the logits of the first group, in the place of the default; the options
+        above are then those of the networks of further groups.
     :param bool centre: subtract the mean of the training data from what the networks see.
-    :raises ValueError: for options out of range.
+    :raises ValueError: for options out of range; when bound, for an encoder beside options that no network has.
     """
 
     def __init__(
@@ -42,7 +43,8 @@ class DiscreteGuide(LeafGuide):
         self.groups = None if groups is None else checks.positive_integer("groups", groups)
         usual: dict[str, Any] = {"hidden_dims": (32, 32), "activation": "tanh", "normalise": False}
         given = {"hidden_dims": hidden_dims, "activation": activation, "normalise": normalise}
-        self.options_of_networks = usual | {name: value for name, value in given.items() if value is not None}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        self.options_of_networks, self.ignored = usual | chosen, [] if encoder is None else list(chosen)
         of_first = {} if encoder is not None else self.options_of_networks
         (self.encoder,) = networks_or_defaults({"encoder": encoder}, of_first, shared=True)
         self.mean = DataMean() if checks.boolean("centre", centre) else None
@@ -53,7 +55,14 @@ class DiscreteGuide(LeafGuide):
         """Binds the networks."""
         event, bits = self.shape_of(latents, "z"), latents["z"]
         self.latent: Any = bits if isinstance(bits, LatentBits) else LatentBits(event[0], Unsmoothed())
-        self.z = Bits(self.encoder, self.groups or self.latent.groups, **self.options_of_networks)
+        groups = self.groups or self.latent.groups
+        if self.ignored and groups == 1:
+            raise ValueError(
+                f"encoder is given and there is one group of bits, so leave out the options of other networks "
+                f"({', '.join(self.ignored)})"
+            )
+        self.z = Bits(self.encoder, groups, **self.options_of_networks)
+        del self.encoder  # which is held by the block from here on
         self.z.bind(leaves=leaves, inputs=pixels, event_shape=event, input_shape=patch)
         if self.mean is not None:
             self.mean.bind(leaves=leaves, pixels=pixels)

@@ -16,6 +16,7 @@ from pyro.nn import pyro_method
 from torch import Tensor
 
 from pyro_spvae import checks
+from pyro_spvae.blocks import parts
 from pyro_spvae.blocks.latent import check_sites
 from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.circuits.leaf_view import LeafView
@@ -149,7 +150,7 @@ class SPVAE(Queries):
             pyro.settings.context(module_local_params=True),
         ):  # what the parameter store holds does not matter yet
             check_sites(self.latents, guide_laws(self), f"the guide {type(self.leaf_guide).__name__}", name)
-            if not self.wanted_rows:
+            if not any(part.waits for part in parts(self)):
                 check_sites(self.latents, model_laws(self), f"the leaf {name}", name)
         self._pyro_context.used = False  # so that the model may still become a part of a larger one
 
@@ -244,7 +245,7 @@ class SPVAE(Queries):
     @alone()
     def start(self, x: Tensor, observed: Tensor | None = None) -> None:
         """See :meth:`pyro_spvae.queries.Root.start`."""
-        waits = self.wanted_rows > 0
+        waits = any(part.waits for part in parts(self))
         super().start(x, observed)
         if waits:
             self._check_programs()

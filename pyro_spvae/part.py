@@ -120,6 +120,11 @@ class Part(nn.Module):
             ``[rows, leaf, pixel]``.
         """
 
+    @property
+    def waits(self) -> bool:
+        """Whether it has no distribution before :meth:`start`; by default as long as it wants rows."""
+        return self.wanted_rows > 0
+
     def look_at(self, features: Tensor, mask: Tensor | None) -> None:
         """
         Sees training data before the first step, to warn of options that do not fit them; by default looks at nothing.

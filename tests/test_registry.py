@@ -22,31 +22,37 @@ from pyro_spvae.distributions.smoothing import (
     Smoothing,
     SpikeAndExponential,
 )
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
+from pyro_spvae.guides import DiscreteGuide, HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
+from pyro_spvae.infer import NVIL, REBAR, VIMCO, Concrete, Estimator, MuProp
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Likelihood, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.nn import MLP, GatedConv, Joint, Network
 from pyro_spvae.part import Part
-from pyro_spvae.priors import Prior, StandardNormal, VampPrior
+from pyro_spvae.priors import BitChain, Prior, StandardNormal, VampPrior
 from pyro_spvae.queries import Root
-from pyro_spvae.registry import build, describe, make, names, parse
+from pyro_spvae.registry import build, describe, make, names, parse, written
 from tests.models import own_parts
 
 KINDS = {
     "root": (Root, ("spvae", "spn")),
-    "leaf": (LeafModel, ("vae", "hvae", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
-    "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "mixed", "none")),
+    "leaf": (LeafModel, ("vae", "hvae", "discrete-vae", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
+    "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "discrete", "mixed", "none")),
     "prior": (
         Prior,
-        ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp", "boltzmann-machine"),
+        ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp", "independent-bits", "bit-chain")
+        + ("boltzmann-machine",),
     ),
     "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn")),
-    "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels")),
-    "smoothing": (Smoothing, ("exponential", "logistic", "power", "spike-and-exponential")),
+    "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "bits")),
+    "estimator": (
+        Estimator,
+        ("vimco", "reinforce", "nvil", "muprop", "rebar", "straight-through", "concrete"),
+    ),
+    "smoothing": (Smoothing, ("exponential", "logistic", "power", "spike-and-exponential", "none")),
 }
 OWN = "tests.models.own_parts"
-KNOWN = "known are normal, hierarchical, mixture, sticks, mixed, none, or package.module:Class"
+KNOWN = "known are normal, hierarchical, mixture, sticks, discrete, mixed, none, or package.module:Class"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -56,6 +62,28 @@ def test_names_lead_to_parts_of_their_kind(kind):
     for name in known:
         cls = registry.find(kind, name)
         assert issubclass(cls, base) and registry.name_of(kind, cls) == name
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        (VIMCO(), "vimco"),
+        (NVIL((4, 3)), "nvil(hidden_dims=(4, 3))"),
+        (NVIL([7]), "nvil(hidden_dims=[7])"),
+        (NVIL(), "nvil"),
+        (MuProp(), "muprop"),
+        (REBAR(0.3, learn=False), "rebar(temperature=0.3, learn=False)"),
+        (Concrete(form="mass"), "concrete(form='mass')"),
+        (SpikeAndExponential((5, 12)), "spike-and-exponential(beta=(5, 12))"),
+        (BitChain(3, ()), "bit-chain(groups=3, hidden_dims=())"),
+        (DiscreteGuide(2, encoder=MLP((3,))), "discrete(groups=2)"),  # parts among the options are left out
+    ],
+)
+def test_is_written_as_it_is_read(part, text):
+    kind = registry.kind_of(part)
+    assert written(part) == text
+    again = make(kind, text)
+    assert type(again) is type(part) and written(again) == text
 
 
 def test_unknown_kind():

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_spvae import checks
 from pyro_spvae.blocks.latent import Latent
 from pyro_spvae.distributions import Smoothing
 
@@ -20,6 +21,8 @@ class LatentBits(Latent):
     :ivar int groups: number of groups, of equal size, that a guide draws one after the other unless it is told
         otherwise.
     :ivar Smoothing smoothing: what model and guide smooth them by in training.
+    :raises ValueError: if the numbers are no positive integers, or groups are not equal.
+    :raises TypeError: if ``smoothing`` is no smoothing transformation.
     """
 
     groups: int
@@ -28,7 +31,8 @@ class LatentBits(Latent):
     def __init__(self, size: int, smoothing: Smoothing, groups: int = 1) -> None:
         super().__init__(size, constraints.boolean)
         group_sizes(size, groups)
-        object.__setattr__(self, "groups", groups)
+        checks.instance("smoothing", smoothing, Smoothing)
+        object.__setattr__(self, "groups", int(groups))
         object.__setattr__(self, "smoothing", smoothing)
 
     def smooth(self, law: Any) -> Any:
@@ -42,7 +46,7 @@ def group_sizes(size: int, groups: int) -> tuple[int, ...]:
 
     :raises ValueError: if they are not equal.
     """
-    if size % groups:
+    if size % checks.positive_integer("groups", groups):
         raise ValueError(f"groups is {groups}, which does not divide the {size} bits; groups are of equal size")
     return (size // groups,) * groups
 

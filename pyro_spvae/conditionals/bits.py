@@ -14,6 +14,7 @@ from pyro_spvae.blocks.block import Block
 from pyro_spvae.blocks.latent_bits import centred, group_sizes
 from pyro_spvae.distributions import BinaryHierarchy, FactorialBernoulli
 from pyro_spvae.nn.joint import Joint
+from pyro_spvae.nn.mlp import check_layers
 from pyro_spvae.nn.network import Network
 
 
@@ -42,8 +43,8 @@ class Bits(Block):
         super().__init__()
         checks.instance("network", network, Network)
         self.groups = checks.positive_integer("groups", groups)
-        self.network, self.hidden_dims = network, tuple(hidden_dims)
-        self.activation, self.normalise = activation, normalise
+        self.normalise = check_layers(hidden_dims, activation, normalise)
+        self.network, self.hidden_dims, self.activation = network, tuple(hidden_dims), activation
         networks = (Joint(self.hidden_dims, activation, normalise=normalise) for _ in range(self.groups - 1))
         self.further = nn.ModuleList(networks)
 
@@ -51,6 +52,8 @@ class Bits(Block):
         self, leaves: int, inputs: int, event_shape: tuple[int, ...], input_shape: tuple[int, ...] | None = None
     ) -> None:
         """Binds the networks."""
+        if len(event_shape) != 1:
+            raise ValueError(f"Bits states a vector, but the latent variable has the shape {list(event_shape)}")
         (size,) = event_shape
         self.group_sizes = group_sizes(size, self.groups)
         each = self.group_sizes[0]

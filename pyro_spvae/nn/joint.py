@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_spvae import checks
-from pyro_spvae.nn.mlp import MLP, Stack, apply, check_hidden_dims, check_normalise
+from pyro_spvae.nn.mlp import INITS, MLP, Stack, apply, check_layers, check_output_gain
 from pyro_spvae.nn.network import Network
 
 
@@ -51,16 +51,16 @@ class Joint(Network):
         super().__init__()
         if first is not None:
             checks.instance("first", first, Network)
-        check_hidden_dims(hidden_dims)
+        self.normalise = check_layers(hidden_dims, activation, normalise)
+        check_output_gain(output_gain)
         if first is not None and not hidden_dims:
             raise ValueError("hidden_dims is empty, but first is given; the size of the first layers is needed")
-        self.normalise = check_normalise(normalise, activation)
         options: dict[str, Any] = {"init": init, "normalise": normalise}
         self.trunk = MLP(tuple(hidden_dims)[1:], activation, "shared", output_gain, **options) if hidden_dims else None
         self.hidden_dims = tuple(hidden_dims)
         self.activation = activation
         self.output_gain = float(output_gain)
-        self.init = init
+        self.init = checks.one_of("init", init, INITS)
         self.first = first
 
     def build(

@@ -95,7 +95,8 @@ class GatedLeafConv(LeafConv):
 class LeafBatchNorm(nn.Module):
     """
     Batch normalisation (Ioffe and Szegedy 2015) of each channel of each leaf, over rows and positions: in training by
-    the statistics of the batch, else by their running means. Factors and momentum are torch's.
+    the statistics of the batch, else by their running means. Factors and momentum are torch's. A batch of one row
+    without positions, such as the last of an epoch may be, has no statistics; it is normalised as in evaluation.
     """
 
     #: each process knows its own rows'
@@ -117,7 +118,8 @@ class LeafBatchNorm(nn.Module):
         """
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)
-        return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), self.training, eps=NORM_EPS)
+        by_batch = self.training and h.size(0) * h.shape[2:].numel() > 1
+        return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), by_batch, eps=NORM_EPS)
 
 
 class PixelHeads(nn.Module):

@@ -81,9 +81,7 @@ class MLP(Network):
         normalise: bool = False,
     ) -> None:
         super().__init__()
-        check_hidden_dims(hidden_dims)
-        self.normalise = check_normalise(normalise, activation)
-        check_activation(activation, gated=True)
+        self.normalise = check_layers(hidden_dims, activation, normalise)
         check_output_gain(output_gain)
         self.hidden_dims = tuple(hidden_dims)
         self.activation = activation
@@ -123,7 +121,8 @@ class Stack(nn.Module):
     :param bool skip: whether outputs have a linear map of the input beside.
     :param str init: as of :class:`MLP`; ``normalise`` likewise.
     :ivar ParameterList weights: ``[leaf, in, out]`` of the hidden layers, each followed by that of its gates if it is
-        gated, then of the outputs; ``biases`` likewise, ``[leaf, 1, out]``. ``skips`` has one for each output.
+        gated, then of the outputs; ``biases`` likewise, ``[leaf, 1, out]``, but for layers that are normalised.
+        ``skips`` has one for each output.
     """
 
     def __init__(
@@ -144,7 +143,9 @@ class Stack(nn.Module):
         layers = [(*pair, 1.0) for pair in pairwise(sizes) for _ in range(1 + (activation == GATED))]
         layers += [(sizes[-1], head, output_gain) for head in heads]
         self.weights = nn.ParameterList(_weight(leaves, *layer, init) for layer in layers)
-        self.biases = nn.ParameterList(_bias(leaves, *layer, init) for layer in layers)
+        # a normalised layer has the one of its norm
+        biased = layers[len(layers) - self.heads :] if normalise else layers
+        self.biases = nn.ParameterList(_bias(leaves, *layer, init) for layer in biased)
         self.skips = nn.ParameterList(_weight(leaves, sizes[0], head, output_gain, init) for head in heads if skip)
         self.norms = nn.ModuleList(LeafBatchNorm(leaves, size) for size in sizes[1:] if normalise)
 
@@ -161,12 +162,14 @@ class Stack(nn.Module):
                 h = values * torch.sigmoid(gates)
         else:
             activation = self.activation if torch.is_grad_enabled() or self._in_place is None else self._in_place
-            for layer, (weight, bias) in enumerate(zip(weights[:hidden], biases[:hidden], strict=True)):
-                h = torch.baddbmm(bias, h, weight)
-                h = activation(normalised(self.norms[layer], h) if len(self.norms) else h)
+            for layer, weight in enumerate(weights[:hidden]):
+                if len(self.norms):
+                    h = activation(normalised(self.norms[layer], torch.bmm(h, weight)))
+                else:
+                    h = activation(torch.baddbmm(biases[layer], h, weight))
         if not self.heads:
             return (h,)
-        outputs = affine(h, weights[hidden:], biases[hidden:])
+        outputs = affine(h, weights[hidden:], biases[len(biases) - self.heads :])
         return tuple(affine(x, list(self.skips), outputs) if len(self.skips) else outputs)
 
 
@@ -226,10 +229,14 @@ def check_activation(activation: Any, gated: bool = False) -> None:
     checks.one_of("activation", activation, [*ACTIVATIONS, *[GATED] * gated])
 
 
-def check_normalise(normalise: Any, activation: str) -> bool:
+def check_layers(hidden_dims: Any, activation: Any, normalise: Any) -> bool:
     """
-    :raises ValueError: if it is no boolean, or the layers are gated.
+    Checks options of hidden layers, whether a network of them is made or not; returns the last one.
+
+    :raises ValueError: if one is out of range, or normalised layers are gated.
     """
+    check_hidden_dims(hidden_dims)
+    check_activation(activation, gated=True)
     if checks.boolean("normalise", normalise) and activation == GATED:
         raise ValueError("normalise is True, but gated layers are not normalised; choose another activation")
     return bool(normalise)

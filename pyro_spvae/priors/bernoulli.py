@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from pyro_spvae import checks
 from pyro_spvae.blocks.latent_bits import centred, group_sizes
 from pyro_spvae.distributions import BinaryHierarchy, FactorialBernoulli
-from pyro_spvae.nn.mlp import MLP, check_activation, check_hidden_dims
+from pyro_spvae.nn.mlp import MLP, check_layers
 from pyro_spvae.priors.mixture_of_gaussians import vector
 from pyro_spvae.priors.prior import Prior
 
@@ -55,9 +55,8 @@ class BitChain(Prior):
     ) -> None:
         super().__init__()
         self.groups = checks.positive_integer("groups", groups)
-        check_hidden_dims(hidden_dims)
-        check_activation(activation, gated=True)
-        self.hidden_dims, self.activation, self.normalise = tuple(hidden_dims), activation, normalise
+        self.normalise = check_layers(hidden_dims, activation, normalise)
+        self.hidden_dims, self.activation = tuple(hidden_dims), activation
         self.networks = nn.ModuleList(
             MLP(self.hidden_dims, activation, "shared", normalise=normalise) for _ in range(groups - 1)
         )

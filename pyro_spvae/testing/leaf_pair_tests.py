@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -39,6 +40,8 @@ class LeafPairTests(ModelTests):
     smooth = True
     #: importance samples by which the evidence is found
     samples = 20_000
+    #: options of the objective in training mode, where latent variables may be drawn otherwise than in evaluation
+    trained_by: Mapping[str, Any] = {}
 
     def make(self) -> tuple[Any, Any]:
         """A new leaf model and guide."""
@@ -57,7 +60,12 @@ class LeafPairTests(ModelTests):
         if spvae.wanted_rows:
             spvae.start(self.data(spvae.wanted_rows))
         moved_from_start(spvae)
+        spvae.prepare_evaluation()
         return spvae.eval()
+
+    def trains(self, particles: int = 2) -> CircuitELBO:
+        """The objective of a training step."""
+        return CircuitELBO(**{"num_particles": particles} | dict(self.trained_by))
 
     def _traces(self, spvae: SPVAE, x: Tensor, particles: int) -> tuple[Any, Any]:
         torch.manual_seed(1)
@@ -102,18 +110,30 @@ class LeafPairTests(ModelTests):
             assert bool((bounds.mean(0) < evidence + 4.5 * error + 0.05).all())
 
     def test_equals_pyros_enumeration(self) -> None:
-        """``TraceEnum_ELBO`` lists the trees of the unchanged pair; value and gradients are those of the circuit."""
+        """
+        ``TraceEnum_ELBO`` lists the trees of the unchanged pair; the value is that of the circuit in both modes, and so
+        are the gradients of a mode whose draws are differentiable.
+        """
         spvae = self.model()
         torch.manual_seed(5)
         x = self.data(2)
-        torch.manual_seed(2)
-        guide: Any = poutine.trace(spvae.guide).get_trace(x)
-        inside = [site for name, site in guide.nodes.items() if is_drawn(site) and name != "tree"]
-        if not self.same_order or any(site["infer"].get("enumerate") or not site["fn"].has_rsample for site in inside):
-            pytest.skip("needs one order of latent variables, and draws that are differentiable")
+        for training in (False, True):
+            spvae.train(training)
+            torch.manual_seed(2)
+            guide: Any = poutine.trace(spvae.guide).get_trace(x)
+            inside = [site for name, site in guide.nodes.items() if is_drawn(site) and name != "tree"]
+            if not self.same_order or any(site["infer"].get("enumerate") for site in inside):
+                pytest.skip("needs one order of latent variables, and draws of all of them")
+            sampled = not training or self.trained_by.get("kl", "sample") == "sample"
+            self._check_enumeration(spvae, x, sampled and all(site["fn"].has_rsample for site in inside))
+
+    def _check_enumeration(self, spvae: SPVAE, x: Tensor, differentiable: bool) -> None:
         results = []
         for elbo in (CircuitELBO(1), TraceEnum_ELBO(max_plate_nesting=2)):
             torch.manual_seed(2)
+            if not differentiable:
+                results.append((torch.tensor(elbo.loss(spvae.model, spvae.guide, x)), ()))
+                continue
             loss = elbo.differentiable_loss(spvae.model, spvae.guide, x)
             grads = torch.autograd.grad(loss, list(spvae.parameters()), allow_unused=True)
             results.append((loss.detach(), grads))
@@ -125,7 +145,7 @@ class LeafPairTests(ModelTests):
 
     def test_a_training_step_looks_at_no_value(self, x: Tensor) -> None:
         """Tensors of the meta device have no content: every look at a value, for which a GPU is waited for, fails."""
-        check_step_on_meta(self.model().train(), CircuitELBO(2), x)
+        check_step_on_meta(self.model().train(), self.trains(), x)
 
     def test_each_leaf_sees_its_own_patch(self, spvae: SPVAE, x: Tensor) -> None:
         changed = x.clone()
@@ -168,6 +188,9 @@ class LeafPairTests(ModelTests):
         loss = CircuitELBO(3).differentiable_loss(spvae.model, spvae.guide, x)
         named = {name: p for name, p in spvae.named_parameters() if p.requires_grad}
         check_gradients(named, loss)
+        loss = self.trains(3).differentiable_loss(spvae.train().model, spvae.guide, x)
+        for name, grad in zip(named, torch.autograd.grad(loss, list(named.values()), allow_unused=True), strict=True):
+            assert grad is not None and bool(grad.isfinite().all()), f"the gradient of {name} in training is {grad}"
 
     def test_follows_dtype(self, spvae: SPVAE, x: Tensor) -> None:
         """The densities of values drawn in single precision, in both."""
@@ -190,7 +213,7 @@ class LeafPairTests(ModelTests):
         """Forward and backward: nothing is made on another device, and nothing waits for the host."""
         spvae.to("meta").train()
         with pyro.validation_enabled(False), pyro.settings.context(module_local_params=True):
-            loss = CircuitELBO(2)(spvae.model, spvae.guide)(x.to("meta"))
+            loss = self.trains()(spvae.model, spvae.guide)(x.to("meta"))
             loss.backward()
         assert loss.is_meta and any(parameter.grad is not None for parameter in spvae.parameters())
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pyro_spvae.blocks import in_mode
 from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
+from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
 from pyro_spvae.infer.em import ClosedForm
@@ -70,17 +71,20 @@ def as_bound(objective: ELBO) -> CircuitELBO:
     )
 
 
-def build_loss(objective: ELBO, model: Any, guide: Any) -> nn.Module:
+def build_loss(objective: ELBO, model: Any, guide: Any, seed: int = 0) -> nn.Module:
     """
-    The loss of an objective as a module.
+    The loss of an objective as a module; leaves torch's generators as they are.
 
     :param ELBO objective: :class:`~pyro_spvae.infer.CircuitELBO`, or one of Pyro's.
     :param callable model: the model, with KL annealing if there is any.
     :param callable guide: likewise.
+    :param int seed: of the initial parameters that an estimator has of its own.
     :raises TypeError: for an objective of another kind.
     """
     if isinstance(objective, CircuitELBO):
-        return objective(model, guide)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(noise_seed(seed, 0, stream=11))
+            return objective(model, guide)
     if objective.max_plate_nesting == math.inf:  # or Pyro finds it out, by a run that moves the noise of the first step
         objective.max_plate_nesting = _PLATES + (objective.vectorize_particles and objective.num_particles > 1)
     return SingleLeafELBO(model, guide, objective)
@@ -99,7 +103,8 @@ def check_objective(config: FitConfig, model: Queries, rows: Rows | Tensor, obje
     if config.optimiser == "em":
         check_em(model)
     named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
-    loss = build_loss(build_objective(config) if objective is None else objective, model.model, model.guide)
+    objective = build_objective(config) if objective is None else objective
+    loss = build_loss(objective, model.model, model.guide, config.seed)
     if not isinstance(loss, SingleLeafELBO):
         return
     if model.num_leaves > 1:
@@ -108,12 +113,16 @@ def check_objective(config: FitConfig, model: Queries, rows: Rows | Tensor, obje
             "would have to draw; iwae, elbo, renyi and vr-max sum it out, or take the structure whole with one unit"
         )
     parameter = next(model.parameters())
-    with lean(), in_mode(model, training=False), forked(parameter.device), torch.no_grad():
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]  # of which batch normalisation learns some
+    with lean(), in_mode(model, training=True), forked(parameter.device), torch.no_grad():
         try:
             x, seen = select(rows, None, slice(0, 1))
             loss.check_guide(x.to(parameter), *([] if seen is None else [seen.to(parameter.device)]))
         except ValueError as error:
             raise ValueError(f"objective is {named}; {error}") from None
+        finally:
+            for buffer, value in kept:
+                buffer.copy_(value)
 
 
 def check_em(model: Queries) -> ClosedForm:

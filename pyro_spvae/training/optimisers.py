@@ -12,8 +12,11 @@ import torch
 from pyro.optim import PyroOptim
 from torch import nn
 
+from pyro_spvae.infer import Estimator
 from pyro_spvae.training.adam_normgrad import adam_normgrad
 from pyro_spvae.training.config import FitConfig
+
+_BESIDE = "of_estimator"  # says of a group of parameters that they are not the model's
 
 #: by the names that configurations have for them, functions from model and configuration to an optimiser of all
 #: parameters; fused where torch has that: one pass over all parameters instead of ten
@@ -43,7 +46,8 @@ def own_optimiser(optimiser: Any, model: nn.Module) -> torch.optim.Optimizer:
     made = optimiser if isinstance(optimiser, torch.optim.Optimizer) else optimiser(model.parameters())
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimiser makes a {type(made).__name__}; a torch optimiser is needed")
-    if any(id(parameter) not in own for group in made.param_groups for parameter in group["params"]):
+    groups = (group for group in made.param_groups if not group.get(_BESIDE))  # those of a run before
+    if any(id(parameter) not in own for group in groups for parameter in group["params"]):
         raise ValueError("optimiser holds parameters that are not the model's; make it of spvae.parameters()")
     closure = inspect.signature(made.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
@@ -52,6 +56,22 @@ def own_optimiser(optimiser: Any, model: nn.Module) -> torch.optim.Optimizer:
             "gradient of a batch is needed"
         )
     return made
+
+
+def train_beside(optimiser: torch.optim.Optimizer, estimator: Estimator | None) -> None:
+    """
+    Lets an optimiser of a model's parameters train those of an estimator too, with a learning rate of their own, in the
+    place of those that it trained in a run before.
+    """
+    for group in optimiser.param_groups:
+        if group.get(_BESIDE):
+            for parameter in group["params"]:
+                optimiser.state.pop(parameter, None)
+    optimiser.param_groups[:] = [group for group in optimiser.param_groups if not group.get(_BESIDE)]
+    further = [] if estimator is None else list(estimator.parameters())
+    if estimator is not None and further:
+        lr = float(optimiser.param_groups[0]["lr"]) * estimator.lr_factor
+        optimiser.add_param_group({"params": further, "lr": lr, _BESIDE: True})
 
 
 class Schedule:

@@ -114,7 +114,8 @@ class Trainer:
         self._annealed = (model, guide)
         self._beta = beta
         weighted = config.warmup > 0 or config.beta != 1 or beta is not None
-        self.objective = build_loss(objective, *((model, guide) if weighted else (spvae.model, spvae.guide)))
+        pair = (model, guide) if weighted else (spvae.model, spvae.guide)
+        self.objective = build_loss(objective, *pair, config.seed)
         self.parameters = dict(spvae.named_parameters())
         self.steps = config.epochs * len(self.batches)
         self.estimator: Estimator | None = getattr(self.objective, "estimator", None)

@@ -15,7 +15,7 @@ from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import check_em
-from pyro_spvae.training.optimisers import OPTIMISERS, Schedule, own_optimiser
+from pyro_spvae.training.optimisers import OPTIMISERS, Schedule, own_optimiser, train_beside
 
 
 class Update(Protocol):
@@ -73,9 +73,7 @@ class GradientUpdate:
         self.optimiser = (
             OPTIMISERS[config.optimiser](spvae, config) if optimiser is None else own_optimiser(optimiser, spvae)
         )
-        further = [] if estimator is None else list(estimator.parameters())
-        if estimator is not None and further:
-            self.optimiser.add_param_group({"params": further, "lr": self.lr * estimator.lr_factor})
+        train_beside(self.optimiser, estimator)
         self.schedule = Schedule(config, self.optimiser, steps)
 
     @property

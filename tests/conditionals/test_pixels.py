@@ -64,6 +64,63 @@ def naive_sample(block, z, shape):
     return x
 
 
+def at_mean(likelihood, decoder, data=None, **options):
+    """Pixels of two leaves of four, that have seen the mean of data or not."""
+    block = Pixels(likelihood, decoder, **options).bind(leaves=2, pixels=4, inputs=2, patch=(1, 2, 2))
+    if data is not None and block.mean is not None:
+        block.mean.start(data)
+    return block
+
+
+def test_outputs_start_at_the_mean_of_the_data():
+    """Of a decoder that says nothing yet the pixels' means are those of the data, within 0.001 of 0 and 1."""
+    data, z = (torch.rand(50, 2, 4) < torch.rand(2, 4)).double(), torch.randn(5, 2, 2)
+    data[..., 0] = 1.0
+    block = at_mean(Bernoulli(), MLP((3,), output_gain=1e-12), from_mean=True)
+    assert block.mean.wanted_rows > 0
+    torch.testing.assert_close(block(z).mean, torch.full((5, 2, 4), 0.5))
+    block.mean.start(data)
+    torch.testing.assert_close(block(z).mean, data.mean(0).clamp(1e-3, 1 - 1e-3).expand(5, 2, 4))
+    mask = torch.tensor([[True, False, True, True]])
+    assert torch.equal(block(z, mask=mask).logits, block(z).logits) and block(z, mask=mask).pixel_mask is mask
+
+
+def test_what_a_decoder_says_is_added_to_the_start():
+    data, z = (torch.rand(50, 2, 4) < 0.3).double(), torch.randn(5, 2, 2)
+    block = at_mean(Bernoulli(), MLP((3,)), data, from_mean=True)
+    mean = data.mean(0)
+    torch.testing.assert_close(block(z).logits, block.decoder(z)[0] + (mean / (1 - mean)).log())
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "decoder", "knows"),
+    [
+        (Normal(), MLP((3,), networks="shared"), True),  # whose likelihood does not say
+        (Bernoulli(), PixelCNN(2, 2), False),
+        (Bernoulli(), None, False),
+    ],
+)
+def test_others_start_as_they_are(likelihood, decoder, knows):
+    data, z = torch.rand(50, 2, 4), torch.randn(5, 2, 2)
+    block = at_mean(likelihood, decoder, data, from_mean=True).eval()
+    assert (block.mean is not None) == knows
+    plain = Pixels(likelihood, decoder)
+    assert plain.mean is None
+    x = (torch.rand(5, 2, 4) < 0.5).double()
+    if decoder is None:
+        outputs = tuple(block.outputs)
+    elif decoder.autoregressive:
+        outputs = decoder(decoder.context(z), x)
+    else:
+        outputs = decoder(z)
+    torch.testing.assert_close(block(z).log_prob(x), likelihood(outputs).log_prob(x))
+
+
+def test_from_mean_is_true_or_false():
+    with pytest.raises(ValueError, match=r"^from_mean is 1; True or False is needed$"):
+        Pixels(Bernoulli(), MLP(), from_mean=1)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_pixels_are_the_likelihood_of_the_decoders_outputs(masked):
     mask = torch.tensor([[True, True, False, True]]) if masked else None

@@ -6,11 +6,20 @@ from __future__ import annotations
 
 import torch
 
-from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, MixtureGuide, NormalGuide, StickGuide
+from pyro_spvae.distributions import OverlappingLogistics, SpikeAndExponential, Unsmoothed
+from pyro_spvae.guides import (
+    DiscreteGuide,
+    HierarchicalGuide,
+    LeafGuide,
+    MixedGuide,
+    MixtureGuide,
+    NormalGuide,
+    StickGuide,
+)
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
-from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, DiscreteVAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, GatedConv, Joint, PixelCNN
-from pyro_spvae.priors import MixtureOfGaussians, VampPrior
+from pyro_spvae.priors import BitChain, BoltzmannMachine, MixtureOfGaussians, VampPrior
 from pyro_spvae.testing import LeafPairTests
 from tests.infer.test_enumerated import KindsGuide, KindsLeaf
 
@@ -137,3 +146,64 @@ class TestDLGMMOfTheMixture(OfLevels):
 class TestDLDPMM(OfLevels):
     def make(self):
         return DLDPMM(Bernoulli(), 2, 4, 2.0, hidden_dims=(4,)), MixtureGuide((4,))
+
+
+JOINT = {"alpha": 1.0, "kl": "analytic"}  # what draws over a jump need
+
+
+class OfFewBits(OfLevels):
+    samples = 3000
+
+
+class TestDiscreteVAE(OfFewBits):
+    def make(self):
+        return DiscreteVAE(Bernoulli(), 3, hidden_dims=(4,)), DiscreteGuide(hidden_dims=(4,))
+
+
+class TestDiscreteVAEOfTwoLinearGroups(LeafPairTests):
+    samples = 3000
+    trained_by = JOINT
+
+    def make(self):
+        prior = BitChain(2, ())
+        return DiscreteVAE(Normal(), 4, prior, SpikeAndExponential(), hidden_dims=()), DiscreteGuide(hidden_dims=())
+
+
+class TestDiscreteVAEOfBoltzmannMachine(OfFewBits):
+    levels = 5
+
+    def make(self):
+        leaf = DiscreteVAE(
+            Binomial(4), 4, BoltzmannMachine(chains=6, sweeps=2), hidden_dims=(4,), normalise=True, from_mean=False
+        )
+        return leaf, DiscreteGuide(2, (4,), normalise=True)
+
+
+class TestDiscreteVAEOfBoltzmannMachineJointly(OfFewBits):
+    trained_by = JOINT
+
+    def make(self):
+        prior = BoltzmannMachine((1, 3), chains=6, sweeps=2, gradient="chains")
+        return DiscreteVAE(Bernoulli(), 4, prior, SpikeAndExponential(), hidden_dims=()), DiscreteGuide(4, ())
+
+
+class TestDiscreteVAEUnsmoothed(OfFewBits):
+    def make(self):
+        prior = BoltzmannMachine(restricted=False, chains=6, sweeps=2)
+        return DiscreteVAE(Bernoulli(), 3, prior, Unsmoothed()), DiscreteGuide(3, (4,), "relu", centre=False)
+
+    smooth = False  # ReLU
+
+
+class TestDiscreteVAEOnTheRealLine(OfFewBits):
+    levels = 3
+
+    def make(self):
+        prior = BitChain(2, (3,), normalise=True)
+        return DiscreteVAE(Categorical(3), 4, prior, OverlappingLogistics(beta=(2, 9))), DiscreteGuide(1, (4,))
+
+
+class TestMixedOfNumbersAndBits(OfFewBits):
+    def make(self):
+        leaf = MixedLeaf([VAE(Bernoulli(), 2, (4,)), DiscreteVAE(Bernoulli(), 3, BoltzmannMachine(chains=6, sweeps=2))])
+        return leaf, MixedGuide([NormalGuide((4,)), DiscreteGuide(hidden_dims=(4,))])

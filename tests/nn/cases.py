@@ -19,7 +19,11 @@ NETWORKS = {
     "mlp": (lambda: MLP((5,)), {"inputs": 4, "outputs": (2, 3)}),
     "mlp, shared": (lambda: MLP((5, 17), networks="shared", skip=True), {"inputs": 4, "outputs": (2, 3)}),
     "mlp, gated": (lambda: MLP((17, 5), "gated", "shared", init="he"), {"inputs": 4, "outputs": (20, 3)}),
+    "mlp, normalised": (lambda: MLP((5, 6), "tanh", "shared", normalise=True), {"inputs": 4, "outputs": (2, 3)}),
+    "mlp, linear": (lambda: MLP((), networks="shared"), {"inputs": 4, "outputs": (2, 3)}),
     "joint": (lambda: Joint((5, 6)), {"inputs": (4, 2), "outputs": (2, 3)}),
+    "joint, normalised": (lambda: Joint((5, 6), "relu", normalise=True), {"inputs": (4, 2), "outputs": (2, 3)}),
+    "joint, linear": (lambda: Joint(()), {"inputs": (4, 2), "outputs": (2, 3)}),
     "joint, gated": (
         lambda: Joint((5, 6), "gated", first=GatedConv(LAYERS, heads=False)),
         ENCODER | {"inputs": (12, 2)},

@@ -47,6 +47,48 @@ def test_of_one_input_it_is_an_mlp(activation):
     torch.testing.assert_close(plain(x), mlp(x))
 
 
+@pytest.mark.parametrize("sizes", [(4,), (4, 2), (4, 2, 3)])
+def test_without_hidden_layers_it_is_a_sum_of_linear_maps(sizes):
+    joint = bound(sizes, hidden_dims=())
+    inputs = [torch.randn(7, LEAVES, size, requires_grad=True) for size in sizes]
+    parts = [by_hand(branch.stacks[0], x) for branch, x in zip(joint.branches, inputs, strict=True)]
+    assert_same(joint(*inputs), [sum(outputs) for outputs in zip(*parts, strict=True)], [*inputs, *joint.parameters()])
+
+
+@pytest.mark.parametrize("init", ["truncated", "he", "glorot"])
+def test_linear_maps_have_the_gain_of_outputs(init):
+    joint = Joint((), init=init, output_gain=0.25).bind(leaves=8, inputs=(50, 40), outputs=(60,))
+    for branch, before in zip(joint.branches, (50, 40), strict=True):
+        (weight,) = branch.stacks[0].weights
+        variance = 2 / (before + 60 if init == "glorot" else before)
+        assert weight.std().item() == pytest.approx(0.25 * variance**0.5, rel=0.03)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_hidden_layer_is_normalised(training):
+    """By statistics of the rows that it sees: those of the first input alone for its own layer."""
+    joint = bound(activation="tanh", normalise=True).train(training)
+    norms = [*joint.branches[0].stack.norms, *joint.branches[1].stack.norms, *joint.trunk.stacks[0].norms]
+    assert [tuple(norm.weight.shape) for norm in norms] == [(LEAVES, 5), (LEAVES, 5), (LEAVES, 6)]
+
+    def layer(stack, norm, h):
+        h = torch.einsum("...li,lio->...lo", h, stack.weights[0])
+        mean, variance = norm.running_mean, norm.running_var
+        if training:
+            rows = tuple(range(h.dim() - 2))
+            mean, variance = h.mean(rows), h.var(rows, correction=0)
+        return ((h - mean) / (variance + 1e-5).sqrt() * norm.weight + norm.bias).tanh()
+
+    x, z = torch.randn(7, LEAVES, 4), torch.randn(20, 7, LEAVES, 2)
+    first, second = (layer(joint.branches[i].stack, norms[i], each) for i, each in enumerate((x, z)))
+    trunk = joint.trunk.stacks[0]
+    h = layer(trunk, norms[2], torch.cat([first.expand(20, -1, -1, -1), second], -1))
+    expected = [
+        torch.einsum("...li,lio->...lo", h, w) + b[:, 0] for w, b in zip(trunk.weights[1:], trunk.biases, strict=True)
+    ]
+    torch.testing.assert_close(list(joint(x, z)), expected)
+
+
 @pytest.mark.parametrize("shapes", [((7,), (3, 7)), ((3, 7), (7,)), ((1, 7), (3, 1)), ((), (3, 7)), ((7,), (7,))])
 def test_batch_dimensions_broadcast(shapes):
     joint = bound()

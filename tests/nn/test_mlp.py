@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
 from pyro_spvae.nn import MLP
 from pyro_spvae.nn.mlp import ACTIVATIONS
@@ -86,4 +87,81 @@ def test_initial_parameters(init, activation):
 
 def test_defaults():
     options = {"hidden_dims": (32, 32), "activation": "softplus", "networks": "separate"}
-    assert MLP().options() == options | {"output_gain": 0.1, "skip": False, "init": "truncated"}
+    assert MLP().options() == options | {
+        "output_gain": 0.1, "skip": False, "init": "truncated", "normalise": False,
+    }  # fmt: skip
+
+
+class TestNormalised:
+    """Batch normalisation is torch's, of every leaf alone."""
+
+    @pytest.fixture(params=["separate", "shared"])
+    def mlp(self, request):
+        mlp = redrawn(bound((5, 6), activation="tanh", networks=request.param, skip=True, normalise=True))
+        for stack in mlp.stacks:
+            for norm in stack.norms:
+                norm.running_mean.normal_()
+                norm.running_var.uniform_(0.5, 1.5)
+        return mlp
+
+    def alone(self, stack, leaf):
+        """One leaf's layers with torch's modules, side by side with what torch's normalisation knows."""
+        norms = []
+        for norm in stack.norms:
+            theirs = nn.BatchNorm1d(norm.weight.size(1))
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                getattr(theirs, name).data.copy_(getattr(norm, name)[leaf])
+            norms.append(theirs.train(norm.training))
+
+        def run(x):
+            h = x
+            for weight, norm in zip(stack.weights, norms, strict=False):
+                h = norm(h @ weight[leaf]).tanh()
+            heads = zip(stack.weights[len(norms) :], stack.biases, stack.skips, strict=True)
+            return [h @ weight[leaf] + bias[leaf, 0] + x @ skip[leaf] for weight, bias, skip in heads]
+
+        return run, norms
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_is_torchs_of_each_leaf(self, mlp, training):
+        mlp.train(training)
+        x = torch.randn(2, 7, LEAVES, INPUTS, requires_grad=True)
+        found = [self.alone(stack, leaf) for leaf in range(LEAVES) for stack in mlp.stacks]
+        expected = [run(x[:, :, place // len(mlp.stacks)].flatten(0, 1)) for place, (run, _) in enumerate(found)]
+        outputs = mlp(x)
+        by_leaf = [sum(expected[leaf * len(mlp.stacks) : (leaf + 1) * len(mlp.stacks)], []) for leaf in range(LEAVES)]
+        for place, output in enumerate(outputs):
+            wanted = torch.stack([each[place] for each in by_leaf], 1).unflatten(0, (2, 7))
+            torch.testing.assert_close(output, wanted)
+        slopes = torch.autograd.grad(sum(output.sin().sum() for output in outputs), [x, *mlp.parameters()])
+        again = sum(each.sin().sum() for leaf in by_leaf for each in leaf)
+        wanted = torch.autograd.grad(again, [x, *(w for stack in mlp.stacks for w in stack.weights)])
+        torch.testing.assert_close(slopes[0], wanted[0])
+        weights = {id(p): slope for p, slope in zip(mlp.parameters(), slopes[1:], strict=True)}
+        for weight, slope in zip((w for stack in mlp.stacks for w in stack.weights), wanted[1:], strict=True):
+            torch.testing.assert_close(weights[id(weight)], slope)
+        for place, (_, norms) in enumerate(found):  # what was learned of the batch, or not
+            leaf, stack = place // len(mlp.stacks), mlp.stacks[place % len(mlp.stacks)]
+            for own, theirs in zip(stack.norms, norms, strict=True):
+                torch.testing.assert_close(own.running_mean[leaf], theirs.running_mean)
+                torch.testing.assert_close(own.running_var[leaf], theirs.running_var)
+
+    def test_evaluation_without_gradients_is_the_same(self, mlp):
+        x = torch.randn(7, LEAVES, INPUTS)
+        with torch.no_grad():
+            written_over = mlp.eval()(x)
+        torch.testing.assert_close(list(written_over), list(mlp(x)))
+
+    def test_a_single_row_has_no_statistics(self, mlp):
+        """It is normalised as in evaluation, and nothing is learned of it."""
+        x, before = torch.randn(1, LEAVES, INPUTS), {name: value.clone() for name, value in mlp.state_dict().items()}
+        found = mlp.train()(x)
+        assert all(torch.equal(value, before[name]) for name, value in mlp.state_dict().items())
+        torch.testing.assert_close(list(found), list(mlp.eval()(x)))
+
+    def test_normalised_layers_have_no_bias_besides(self, mlp):
+        """It would be taken away with the mean, and have no gradient but rounding."""
+        assert all(len(stack.biases) == stack.heads for stack in mlp.stacks)
+        mlp.train()
+        loss = sum(output.square().sum() for output in mlp(torch.randn(7, LEAVES, INPUTS)))
+        assert all(float(g.abs().max()) > 1e-6 for g in torch.autograd.grad(loss, list(mlp.parameters())))

@@ -29,6 +29,7 @@ OPTIONS = [
     ((MLP, Joint, Conv), "output_gain", (0, -1.0, math.inf, "1"), "a positive number is needed"),
     ((MLP,), "networks", ("one",), "known are separate, shared"),
     ((MLP,), "skip", (1,), "True or False is needed"),
+    ((MLP, Joint), "normalise", (1, "yes"), "True or False is needed"),
     ((Conv,), "filters", (4, ()), "a sequence of positive integers is needed, such as (32, 64)"),
     ((Conv,), "filters", ((4, 0), (4, 2.0)), "positive integers are needed"),
     ((Conv,), "stride", (4, True, (1, 1)), "1, 2 or 3 is needed"),
@@ -102,7 +103,18 @@ def test_bindings(act, message):
 
 
 OTHERS = [
-    (lambda: Joint(()), ValueError, "hidden_dims is empty; at least one size is needed, that of the first layer of"),
+    (lambda: Joint((), activation="step"), ValueError, f"activation is 'step'; {ACTIVATIONS}"),
+    (lambda: Joint((), init="zero"), ValueError, "init is 'zero'; known are truncated, he, glorot"),
+    (lambda: Joint((), output_gain=0), ValueError, "output_gain is 0; a positive number is needed"),
+    (lambda: Joint((), first=MLP()), ValueError, "hidden_dims is empty, but first is given; the size of the first"),
+    *(
+        (
+            lambda kind=kind: kind((3,), "gated", normalise=True),
+            ValueError,
+            "normalise is True, but gated layers are not",
+        )
+        for kind in (MLP, Joint)
+    ),
     (lambda: Joint(first=nn.Linear(2, 2)), TypeError, "first is a Linear; an instance of Network is needed"),
     (lambda: bind(Joint, (4, 2))()(torch.randn(1, 2, 4)), ValueError, "zip() argument 2 is shorter than argument 1"),
     (bind(Network), NotImplementedError, "Network must define build("),

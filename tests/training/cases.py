@@ -117,5 +117,12 @@ def assert_same_outcome(path, other_path):
     assert figures == other_figures and figures[0]
     assert same(best, other_best) and same(last["model"], other_last["model"])
     assert last["schedule"] == other_last["schedule"]
+    assert last["estimator"].keys() == other_last["estimator"].keys()
+    assert all(torch.equal(value, other_last["estimator"][name]) for name, value in last["estimator"].items())
+    assert len(last["processes"]) == len(other_last["processes"])
+    for own, other_own in zip(last["processes"], other_last["processes"], strict=True):
+        assert own.keys() == other_own.keys() and all(
+            torch.equal(value, other_own[name]) for name, value in own.items()
+        )
     state, other_state = (kept["optimiser"]["state"] for kept in (last, other_last))
     assert state.keys() == other_state.keys() and all(same(state[name], other_state[name]) for name in state)

@@ -97,6 +97,18 @@ _CHOICES = (
             ({"gradient": "dreg", "objective": name}, "gradient is 'dreg', which needs the objective 'iwae'; objective")
             for name in ("elbo", "trace-elbo", "pyro-renyi-elbo")
         ),
+        *(
+            (
+                {"estimator": "nvil", "objective": name},
+                f"estimator is 'nvil', which the objectives iwae, elbo, renyi .*'{name}'",
+            )
+            for name in ("trace-elbo", "trace-enum-elbo", "trace-mean-field-elbo", "pyro-renyi-elbo")
+        ),
+        (
+            {"estimator": "nvil", "gradient": "dreg"},
+            "estimator is 'nvil', for which gradient='dreg' has no use; leave it",
+        ),
+        ({"estimator": None}, "estimator is None; a text"),
         ({"kl": "analytic"}, "kl is 'analytic', which needs the objective 'elbo'; objective is 'iwae'"),
         ({"kl": "analytic", "objective": "trace-elbo"}, "kl is 'analytic', which needs the objective 'elbo'"),
         *(({name: -1}, f"{name} is -1; a number of at least 0") for name in ("beta", "smoothing")),

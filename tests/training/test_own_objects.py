@@ -242,7 +242,13 @@ HAS = "is given, but objective is a CircuitELBO, which has its own; leave it out
     [
         *(
             ({"objective": OURS, name: value}, f"{name} {HAS}")
-            for name, value in {"particles": 3, "alpha": 0.5, "kl": "sample", "reduce": "leaf"}.items()
+            for name, value in {
+                "particles": 3,
+                "alpha": 0.5,
+                "kl": "sample",
+                "reduce": "leaf",
+                "estimator": "nvil",
+            }.items()
         ),
         ({"objective": Trace_ELBO(), "gradient": "dreg"}, "gradient is given, but objective is a Trace_ELBO, which h"),
         ({"objective": CircuitELBO}, "objective is the class CircuitELBO; a name, CircuitELBO or an ELBO of Pyro is"),
