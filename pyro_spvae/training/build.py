@@ -31,6 +31,7 @@ CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
+_DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
@@ -90,6 +91,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         preprocess=preprocess,
         likelihood=likelihood if _taken(config.leaf, "likelihood") else config.likelihood,
         latent_dim=_latent_dim(config),
+        prior=_prior(config, config.leaf) if _is_open(config, "prior") else config.prior,
         guide=_default_guide(config.leaf) if config.guide == "auto" else config.guide,
     )
 
@@ -105,6 +107,17 @@ def _taken(leaf: str, option: str) -> list[tuple[Any, Any]]:
             if parameter.name == option:
                 found.append((given.get(option), parameter.default))
     return found
+
+
+def _is_open(config: TrainConfig, option: str) -> bool:
+    """Whether there is one kind of leaf, which takes an option and leaves it to the configuration."""
+    return len(_kinds(config.leaf)) == 1 and any(given is None for given, _ in _taken(config.leaf, option))
+
+
+def _prior(config: TrainConfig, kind: str) -> str:
+    """The prior of a kind of leaf: in the place of the usual one that of its class, such as one of bits."""
+    cls: Any = find("leaf", parse("leaf", kind)[0])
+    return cls.prior_name if config.prior == TrainConfig.prior else config.prior
 
 
 def _check_taken(config: TrainConfig) -> None:
@@ -246,7 +259,7 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     leaves, guides = [], []
     for kind in kinds:
         own = dataclasses.replace(config, leaf=kind)
-        options: dict[str, Any] = {"prior": make("prior", config.prior), **_own_networks("leaf", own)}
+        options: dict[str, Any] = {"prior": make("prior", _prior(config, kind)), **_own_networks("leaf", own)}
         if config.latent_dim is not None:
             options["latent_dim"] = config.latent_dim
         if _taken(kind, "likelihood"):
@@ -285,7 +298,7 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Network]:
     """
     part, given = parse(kind, getattr(config, kind))
     options = {"hidden_dims": config.hidden, "activation": config.activation, "networks": config.networks}
-    if options.keys() & given.keys():
+    if _DESCRIBED & given.keys():
         return {}
     cls: Any = find(kind, part)
     dense = config.network if parse("network", config.network)[0] == "mlp" else "mlp"
@@ -313,10 +326,9 @@ def _check_decoder(config: TrainConfig, kinds: list[str]) -> None:
     """
     :raises ValueError: if a decoder is named that no leaf takes.
     """
-    described = {"hidden_dims", "activation", "networks"}  # by a leaf's own options, as another network
     for name, options in (parse("leaf", kind) for kind in kinds):
         taken = {parameter.name for parameter in constructor_parameters(find("leaf", name))}
-        if "decoder" in taken and not described & options.keys():
+        if "decoder" in taken and not _DESCRIBED & options.keys():
             return
     raise ValueError(f"decoder is {config.decoder!r}, but the leaf {config.leaf!r} takes none; leave one of them out")
 

@@ -83,7 +83,9 @@ def test_every_hidden_layer_is_normalised(training):
     first, second = (layer(joint.branches[i].stack, norms[i], each) for i, each in enumerate((x, z)))
     trunk = joint.trunk.stacks[0]
     h = layer(trunk, norms[2], torch.cat([first.expand(20, -1, -1, -1), second], -1))
-    expected = [torch.einsum("...li,lio->...lo", h, w) + b[:, 0] for w, b in zip(trunk.weights[1:], trunk.biases, strict=True)]
+    expected = [
+        torch.einsum("...li,lio->...lo", h, w) + b[:, 0] for w, b in zip(trunk.weights[1:], trunk.biases, strict=True)
+    ]
     torch.testing.assert_close(list(joint(x, z)), expected)
 
 
