@@ -45,7 +45,7 @@ class Bits(Block):
         self.groups = checks.positive_integer("groups", groups)
         self.normalise = check_layers(hidden_dims, activation, normalise)
         self.network, self.hidden_dims, self.activation = network, tuple(hidden_dims), activation
-        self.further = nn.ModuleList(
+        self.further: Any = nn.ModuleList(
             Joint(self.hidden_dims, activation, normalise=normalise) for _ in range(self.groups - 1)
         )
 

@@ -57,7 +57,7 @@ class BitChain(Prior):
         self.groups = checks.positive_integer("groups", groups)
         self.normalise = check_layers(hidden_dims, activation, normalise)
         self.hidden_dims, self.activation = tuple(hidden_dims), activation
-        self.networks = nn.ModuleList(
+        self.networks: Any = nn.ModuleList(
             MLP(self.hidden_dims, activation, "shared", normalise=normalise) for _ in range(groups - 1)
         )
 
@@ -71,7 +71,8 @@ class BitChain(Prior):
             network.bind(leaves=leaves, inputs=group * each, outputs=(each,))
 
     def forward(self) -> BinaryHierarchy:
-        sizes, networks = self.sizes and self.group_sizes, self.networks
+        self.sizes  # noqa: B018, says so if there are none
+        networks = self.networks
 
         def logits_of(group: int, before: Tensor | None) -> Tensor:
             if before is None or not group:
@@ -79,4 +80,4 @@ class BitChain(Prior):
             logits: Tensor = networks[group - 1](centred(before))[0]
             return logits
 
-        return BinaryHierarchy(sizes, logits_of)
+        return BinaryHierarchy(self.group_sizes, logits_of)

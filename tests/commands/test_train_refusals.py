@@ -40,7 +40,14 @@ REFUSED = [
         "train --estimator nvil --gradient dreg",
         "estimator is 'nvil', for which gradient='dreg' has no use; leave it out",
     ),
-    ("train --leaf discrete-vae --prior vamp", "the leaf DiscreteVAE draws the site 'z' from the real numbers, but "),
+    (
+        "train --leaf discrete-vae --prior vamp",
+        "the guide DiscreteGuide has no encoder that a VampPrior could use; def",
+    ),
+    (
+        "train --leaf discrete-vae --prior mixture-of-gaussians",
+        "the leaf DiscreteVAE draws the site 'z' from the real numbers, but ",
+    ),
     ("train --leaf 'discrete-vae(smoothing=soft)'", "smoothing is 'soft'; known are exponential, logistic, power, "),
     (
         "train --leaf discrete-vae --guide normal",

@@ -27,14 +27,14 @@ class Baseline(Estimator):
     hidden_dims: tuple[int, ...] | None
     average: Tensor
     seen: Tensor
-    process_buffers = ("average", "seen")
+    process_buffers: tuple[str, ...] = ("average", "seen")
 
     def __init__(self, hidden_dims: Sequence[int] | None) -> None:
         super().__init__()
         self.hidden_dims = None if hidden_dims is None else tuple(hidden_dims)
         self.network = None if hidden_dims is None else MLP(self.hidden_dims, "tanh", "shared")  # type: ignore[arg-type]
 
-    def build(self, leaves: int, pixels: int) -> None:
+    def build(self, leaves: int, pixels: int) -> None:  # type: ignore[override]
         """Makes networks and averages."""
         if self.network is None:
             self.process_buffers = ()
