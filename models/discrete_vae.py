@@ -45,7 +45,7 @@ class DiscreteVAE(LeafModel):
     :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
     """
 
-    guide_name = "discrete"
+    guide_name, prior_name = "discrete", "independent-bits"
 
     def __init__(
         self, likelihood: Likelihood, latent_dim: int = 16, prior: Prior | None = None,
@@ -68,7 +68,7 @@ class DiscreteVAE(LeafModel):
     def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
         """Binds prior and pixels."""
         event = self.bits.event_shape
-        self.prior.bind(leaves=leaves, event_shape=event)
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], patch=patch)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ class DataMean(Part):
     """
 
     values: Tensor
-    waits = False  # type: ignore[assignment]  # it is 0 until then
+    waits = False  # it is 0 until then
 
     def __init__(self) -> None:
         super().__init__()

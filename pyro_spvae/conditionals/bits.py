@@ -45,8 +45,9 @@ class Bits(Block):
         self.groups = checks.positive_integer("groups", groups)
         self.normalise = check_layers(hidden_dims, activation, normalise)
         self.network, self.hidden_dims, self.activation = network, tuple(hidden_dims), activation
-        networks = (Joint(self.hidden_dims, activation, normalise=normalise) for _ in range(self.groups - 1))
-        self.further = nn.ModuleList(networks)
+        self.further: Any = nn.ModuleList(
+            Joint(self.hidden_dims, activation, normalise=normalise) for _ in range(self.groups - 1)
+        )
 
     def build(
         self, leaves: int, inputs: int, event_shape: tuple[int, ...], input_shape: tuple[int, ...] | None = None
@@ -58,17 +59,12 @@ class Bits(Block):
         self.group_sizes = group_sizes(size, self.groups)
         each = self.group_sizes[0]
         self.network.bind(leaves=leaves, inputs=inputs, outputs=(each,), input_shape=input_shape)
-        for group, network in enumerate(self._further, 1):
+        for group, network in enumerate(self.further, 1):
             network.bind(leaves=leaves, inputs=(inputs, group * each), outputs=(each,))
-
-    @property
-    def _further(self) -> list[Any]:
-        """The networks of further groups, whose type a list of modules hides."""
-        return list(self.further)
 
     def embed(self, h: Tensor) -> list[Any]:
         """What follows from the input alone: the first group's logits, and of each further network what it has seen."""
-        return [self.network(h)[0], *(network.embed(h) for network in self._further)]
+        return [self.network(h)[0], *(network.embed(h) for network in self.further)]
 
     def law(self, embedded: list[Any]) -> FactorialBernoulli | BinaryHierarchy:
         """The distribution given what :meth:`embed` returned."""
@@ -79,7 +75,7 @@ class Bits(Block):
         def logits_of(group: int, before: Tensor | None) -> Tensor:
             if before is None or not group:
                 return first
-            logits: Tensor = self._further[group - 1].join(others[group - 1], centred(before))[0]
+            logits: Tensor = self.further[group - 1].join(others[group - 1], centred(before))[0]
             return logits
 
         return BinaryHierarchy(self.group_sizes, logits_of, first=first)

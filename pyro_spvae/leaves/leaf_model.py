@@ -54,6 +54,9 @@ class LeafModel(Part, PyroModule):
     #: registered name of the guide that is taken where none is given; by default the normal one, if anything is latent
     guide_name: str | None = None
 
+    #: registered name of the prior that a configuration's leaf has which names none
+    prior_name: str = "standard-normal"
+
     #: names of the networks that take several inputs, where a perceptron has a first layer for each
     joint_networks: tuple[str, ...] = ()
 

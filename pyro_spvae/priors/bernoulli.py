@@ -57,7 +57,7 @@ class BitChain(Prior):
         self.groups = checks.positive_integer("groups", groups)
         self.normalise = check_layers(hidden_dims, activation, normalise)
         self.hidden_dims, self.activation = tuple(hidden_dims), activation
-        self.networks = nn.ModuleList(
+        self.networks: Any = nn.ModuleList(
             MLP(self.hidden_dims, activation, "shared", normalise=normalise) for _ in range(groups - 1)
         )
 

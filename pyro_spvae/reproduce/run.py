@@ -14,6 +14,7 @@ from typing import Any, Protocol, cast
 
 from pyro.infer import ELBO
 
+from pyro_spvae.training.build import resolved_prior
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import plan, resume, train
@@ -113,8 +114,8 @@ def command_line(experiment: Runnable) -> str:
 def _check_same(folder: RunFolder, config: TrainConfig) -> None:
     """Refuses a folder whose run has other options than are asked for; what is left to the data may be anything."""
     path = folder.path / "config.json"
-    found = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {path}").to_dict()
-    wanted = config.to_dict()
+    of_folder = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {path}")
+    found, wanted = (one.to_dict() | {"prior": resolved_prior(one)} for one in (of_folder, config))
     for name, value in wanted.items():
         if name in ("data_dir", "device", "structure", "delta", "leaves", "depth", "repetitions", "leaf_size"):
             continue  # resolved from the data, or free to change

@@ -128,7 +128,7 @@ class LeafPairTests(ModelTests):
             self._check_enumeration(spvae, x, sampled and all(site["fn"].has_rsample for site in inside))
 
     def _check_enumeration(self, spvae: SPVAE, x: Tensor, differentiable: bool) -> None:
-        results = []
+        results: list[tuple[Tensor, Any]] = []
         for elbo in (CircuitELBO(1), TraceEnum_ELBO(max_plate_nesting=2)):
             torch.manual_seed(2)
             if not differentiable:

@@ -9,7 +9,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import Parameter
 from typing import Any
 
 import torch
@@ -32,6 +31,7 @@ CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
+_DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
@@ -91,6 +91,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         preprocess=preprocess,
         likelihood=likelihood if _taken(config.leaf, "likelihood") else config.likelihood,
         latent_dim=_latent_dim(config),
+        prior=resolved_prior(config),
         guide=_default_guide(config.leaf) if config.guide == "auto" else config.guide,
     )
 
@@ -106,6 +107,22 @@ def _taken(leaf: str, option: str) -> list[tuple[Any, Any]]:
             if parameter.name == option:
                 found.append((given.get(option), parameter.default))
     return found
+
+
+def _is_open(config: TrainConfig, option: str) -> bool:
+    """Whether there is one kind of leaf, which takes an option and leaves it to the configuration."""
+    return len(_kinds(config.leaf)) == 1 and any(given is None for given, _ in _taken(config.leaf, option))
+
+
+def resolved_prior(config: TrainConfig) -> str:
+    """The prior that a configuration means: where it names none, that of the one kind of leaf."""
+    return _prior(config, config.leaf) if _is_open(config, "prior") else config.prior
+
+
+def _prior(config: TrainConfig, kind: str) -> str:
+    """The prior of a kind of leaf: in the place of the usual one that of its class, such as one of bits."""
+    cls: Any = find("leaf", parse("leaf", kind)[0])
+    return cls.prior_name if config.prior == TrainConfig.prior else config.prior
 
 
 def _check_taken(config: TrainConfig) -> None:
@@ -251,9 +268,7 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     leaves, guides = [], []
     for kind in kinds:
         own = dataclasses.replace(config, leaf=kind)
-        options: dict[str, Any] = _own_networks("leaf", own)
-        if config.prior != TrainConfig.prior or any(default is Parameter.empty for _, default in _taken(kind, "prior")):
-            options["prior"] = make("prior", config.prior)  # else the leaf's own
+        options: dict[str, Any] = {"prior": make("prior", _prior(config, kind)), **_own_networks("leaf", own)}
         if config.latent_dim is not None:
             options["latent_dim"] = config.latent_dim
         if _taken(kind, "likelihood"):
@@ -292,7 +307,7 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Network]:
     """
     part, given = parse(kind, getattr(config, kind))
     options = {"hidden_dims": config.hidden, "activation": config.activation, "networks": config.networks}
-    if options.keys() & given.keys():
+    if _DESCRIBED & given.keys():
         return {}
     cls: Any = find(kind, part)
     dense = config.network if parse("network", config.network)[0] == "mlp" else "mlp"
@@ -320,10 +335,9 @@ def _check_decoder(config: TrainConfig, kinds: list[str]) -> None:
     """
     :raises ValueError: if a decoder is named that no leaf takes.
     """
-    described = {"hidden_dims", "activation", "networks"}  # by a leaf's own options, as another network
     for name, options in (parse("leaf", kind) for kind in kinds):
         taken = {parameter.name for parameter in constructor_parameters(find("leaf", name))}
-        if "decoder" in taken and not described & options.keys():
+        if "decoder" in taken and not _DESCRIBED & options.keys():
             return
     raise ValueError(f"decoder is {config.decoder!r}, but the leaf {config.leaf!r} takes none; leave one of them out")
 

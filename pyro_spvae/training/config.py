@@ -256,7 +256,7 @@ class TrainConfig(FitConfig):
         "vae+factorized.",
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")
-    prior: str = _option("standard-normal", "Model", "Prior of the latent variables.")
+    prior: str = _option("standard-normal", "Model", "Prior of the latent variables; of bits independent-bits.")
     likelihood: str = _option(
         "auto",
         "Model",
@@ -267,7 +267,7 @@ class TrainConfig(FitConfig):
     latent_dim: int | None = _option(
         None,
         "Model",
-        "Latent size of a leaf; by default the leaf's own, which is 8 for those of this package.",
+        "Latent size of a leaf; by default the leaf's own, which is 8 for those of this package, and 16 bits.",
         least=1,
     )
     hidden: tuple[int, ...] = _option(

@@ -114,8 +114,8 @@ class Trainer:
         self._annealed = (model, guide)
         self._beta = beta
         weighted = config.warmup > 0 or config.beta != 1 or beta is not None
-        pair = (model, guide) if weighted else (spvae.model, spvae.guide)
-        self.objective = build_loss(objective, *pair, config.seed)
+        trained = (model, guide) if weighted else (spvae.model, spvae.guide)
+        self.objective = build_loss(objective, trained[0], trained[1], config.seed)
         self.parameters = dict(spvae.named_parameters())
         self.steps = config.epochs * len(self.batches)
         self.estimator: Estimator | None = getattr(self.objective, "estimator", None)

@@ -204,6 +204,43 @@ class TestConfiguration:
         assert f"{sum(parts.values()):,} parameters" in total
 
 
+class TestDiscrete:
+    """Discrete VAEs, and estimators of gradients through their bits."""
+
+    SMALL = ("--epochs", 1, "--samples", 10, "--structure", "whole", "--units", 1, "--particles", 1)
+
+    @pytest.mark.parametrize("estimator", ["nvil(hidden_dims=(4,))", "muprop", "rebar", "concrete", "straight-through"])
+    def test_is_trained(self, tmp_path, estimator):
+        bits = ("--leaf", "discrete-vae(latent_dim=6,smoothing=none)", "--objective", "elbo")
+        printed = train("digits", "--out", tmp_path / "run", *self.SMALL, *bits, "--estimator", estimator).stdout
+        config, _, results = read(tmp_path / "run")
+        assert (config["estimator"], config["prior"], config["guide"]) == (estimator, "independent-bits", "discrete")
+        assert (config["latent_dim"], math.isfinite(results["log_likelihood"])) == (6, True)
+        again = train("digits", "--out", tmp_path / "again", *self.SMALL, *bits, "--estimator", estimator).stdout
+        assert_same_outcome(tmp_path / "run", tmp_path / "again")
+        assert "log-likelihood" in printed and again
+
+    def test_of_a_machine_figures_state_the_normaliser(self, tmp_path):
+        leaf = (
+            "discrete-vae(latent_dim=6,prior=boltzmann-machine(chains=10,sweeps=1),smoothing=exponential(beta=(5,12)))"
+        )
+        bits = ("--leaf", leaf, "--guide", "discrete(groups=2)", "--objective", "elbo", "--kl", "analytic")
+        printed = train("digits", "--out", tmp_path / "run", *self.SMALL, *bits).stdout
+        assert re.search(r"^log Z +\d+\.\d\d exact$", printed, re.MULTILINE)
+        spvae = SPVAE.load(tmp_path / "run")
+        assert spvae.leaf_guide.z.groups == 2 and float(spvae.leaf.smoothing.beta) > 5
+        (stated,) = read(tmp_path / "run")[2]["stated"].values()
+        assert stated["log_z"] == pytest.approx(float(spvae.leaf.prior.log_z.mean()), abs=1e-5)
+
+    def test_a_leafs_and_a_guides_own_options_describe_their_networks(self, tmp_path):
+        bits = ("--leaf", "discrete-vae(normalise=True)", "--guide", "discrete(normalise=True)", "--hidden", "7")
+        train("digits", "--out", tmp_path / "run", *self.SMALL, *bits)
+        spvae = SPVAE.load(tmp_path / "run")
+        for network in (spvae.leaf.pixels.decoder, spvae.leaf_guide.z.network):
+            assert (network.normalise, network.hidden_dims, network.activation) == (True, (32, 32), "tanh")
+        assert spvae.latents["z"].event_shape == (16,)
+
+
 class TestProcesses:
     """What the program does in a process of its own."""
 

@@ -30,6 +30,29 @@ REFUSED = [
     ("train --alpha nan", "alpha is nan; a finite number"),
     ("train --alpha 1", "alpha is the order of the objective 'renyi'"),
     ("train --gradient dreg --objective elbo", "gradient is 'dreg', which needs the objective"),
+    ("train --estimator nvl", "estimator is 'nvl'; did you mean nvil"),
+    ("train --estimator 'nvil(width=3)'", "estimator nvil has no option width; its options are hidden_dims"),
+    (
+        "train --estimator nvil --objective trace-elbo",
+        "estimator is 'nvil', which the objectives iwae, elbo, renyi and",
+    ),
+    (
+        "train --estimator nvil --gradient dreg",
+        "estimator is 'nvil', for which gradient='dreg' has no use; leave it out",
+    ),
+    (
+        "train --leaf discrete-vae --prior vamp",
+        "the guide DiscreteGuide has no encoder that a VampPrior could use; def",
+    ),
+    (
+        "train --leaf discrete-vae --prior mixture-of-gaussians",
+        "the leaf DiscreteVAE draws the site 'z' from the real numbers, but ",
+    ),
+    ("train --leaf 'discrete-vae(smoothing=soft)'", "smoothing is 'soft'; known are exponential, logistic, power, "),
+    (
+        "train --leaf discrete-vae --guide normal",
+        "the guide NormalGuide draws the site 'z' from the real numbers, but ",
+    ),
     ("train --device cuda", "device is 'cuda', but torch finds no CUDA devices here; give --device cpu"),
     ("train --device gpu", "device is 'gpu'; accepted are auto, cpu, cuda"),
     ("train --prior norm", "prior is 'norm'; "),

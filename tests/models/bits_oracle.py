@@ -65,9 +65,8 @@ def log_prior(spvae: SPVAE, z: Tensor) -> Tensor:
     prior, size = spvae.leaf.prior, z.size(-1)
     if not isinstance(prior, BoltzmannMachine):
         law = prior()
-        return sum(
-            (own * logits - torch.nn.functional.softplus(logits)).sum(-1) for logits, own in groups(law, z)
-        )  # by group
+        terms = [(own * logits - torch.nn.functional.softplus(logits)).sum(-1) for logits, own in groups(law, z)]
+        return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
     listed = every(size, prior.bias.size(0))
 
     def energy(z: Tensor) -> Tensor:
