@@ -33,7 +33,7 @@ class Baseline(Estimator):
         self.hidden_dims = None if hidden_dims is None else tuple(hidden_dims)
         self.network = None if hidden_dims is None else MLP(self.hidden_dims, "tanh", "shared")  # type: ignore[arg-type]
 
-    def build(self, leaves: int, pixels: int) -> None:  # type: ignore[override]
+    def build(self, leaves: int, pixels: int) -> None:
         """Makes networks and averages."""
         assert self.network is not None
         self.network.bind(leaves=leaves, inputs=pixels, outputs=(1,))

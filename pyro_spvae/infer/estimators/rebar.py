@@ -44,7 +44,7 @@ class REBAR(Estimator):
             raise ValueError(f"scale is {scale!r}; a number is needed")
         self.temperature, self.scale, self.learn = float(temperature), float(scale), checks.boolean("learn", learn)
 
-    def build(self, leaves: int) -> None:  # type: ignore[override]
+    def build(self, leaves: int) -> None:
         """Makes the logarithm of the temperature and the scale of every leaf, ``[leaf]``."""
         for name, start in (("log_temperature", math.log(self.temperature)), ("eta", self.scale)):
             values = torch.full((leaves,), start)
