@@ -130,7 +130,7 @@ def drawn_gradients(model: SPVAE, elbo: CircuitELBO, x: Tensor, repeats: int = R
     """Draws of the gradient of the negative bound in the logits, ``[draw, image, bit]``."""
     seen: list[Tensor] = []
     loss = elbo(model.model, model.guide)
-    handle = model.leaf_guide.encoder.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
+    handle = model.leaf_guide.z.network.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs[0]))
     found = []
     try:
         for _ in range(repeats):
