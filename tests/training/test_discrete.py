@@ -15,7 +15,8 @@ from pyro_spvae.distributions import OverlappingExponentials, SpikeAndExponentia
 from pyro_spvae.guides import DiscreteGuide
 from pyro_spvae.infer import NVIL, REBAR, CircuitELBO, MuProp
 from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import SPVAE, DiscreteVAE
+from pyro_spvae.models import SPVAE, VAE, DiscreteVAE
+from pyro_spvae.nn import PixelCNN
 from pyro_spvae.priors import BitChain, BoltzmannMachine, IndependentBits
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import check_objective
@@ -237,6 +238,14 @@ class TestObjectivesOfPyro:
         assert spvae.training
         lines = spvae.fit(x, x[:9], objective=objective, **OPTIONS)
         assert len(lines) == 3
+
+    def test_looking_at_a_model_teaches_it_nothing(self):
+        """Running means of a decoder that is run once are as they were."""
+        leaf = VAE(Bernoulli(), 2, decoder=PixelCNN(3, 2))
+        spvae = SPVAE(whole((2, 4)), 1, leaf=leaf).double()
+        state = {name: value.clone() for name, value in spvae.state_dict().items()}
+        check_objective(FitConfig(objective="trace-mean-field-elbo"), spvae, rows())
+        assert any("running" in name for name in state) and same(spvae.state_dict(), state)
 
     def test_refuse_bits(self):
         spvae = make(machine(), Unsmoothed(), whole((4,)))

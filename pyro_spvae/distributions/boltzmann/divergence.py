@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.boltzmann.boltzmann import Boltzmann
 from pyro_spvae.distributions.boltzmann.machine import Machine
 from pyro_spvae.distributions.boltzmann.smoothed import SmoothedBoltzmann
@@ -99,5 +100,12 @@ def register_boltzmann(guide: type, groups: _Groups) -> None:
             return divergence_of_groups(groups(q, value), p, getattr(q, "smoothing", None))
 
 
+def _one_group(q: LeafBernoulli, value: Tensor) -> list[tuple[Tensor, Tensor]]:
+    if q.pixel_mask is not None:
+        raise NotImplementedError("bits that do not count have no divergence from a machine in which all interact")
+    return [(q.logits, value)]
+
+
+register_boltzmann(LeafBernoulli, _one_group)  # of a program of one's own, whose bits nothing smooths
 for _law in (FactorialBernoulli, SmoothedBernoulli, BinaryHierarchy, SmoothedHierarchy):
     register_boltzmann(_law, groups)
