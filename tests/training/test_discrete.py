@@ -12,10 +12,12 @@ import torch
 from pyro_spvae import poon_domingos
 from pyro_spvae.circuits import whole
 from pyro_spvae.distributions import OverlappingExponentials, SpikeAndExponential, Unsmoothed
-from pyro_spvae.guides import DiscreteGuide
+from pyro_spvae.guides import DiscreteGuide, NormalGuide
 from pyro_spvae.infer import NVIL, REBAR, CircuitELBO, MuProp
 from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import SPVAE, DiscreteVAE
+from pyro_spvae.models import SPVAE, VAE, DiscreteVAE
+from pyro_spvae.nn import MLP
+from pyro_spvae.nn.leaf_conv import LeafBatchNorm
 from pyro_spvae.priors import BitChain, BoltzmannMachine, IndependentBits
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import check_objective
@@ -224,6 +226,17 @@ def test_refusals_come_before_anything_is_written(options, message, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+class OverPixels(MLP):
+    """Normalises a datum over its pixels, too."""
+
+    def build(self, leaves, inputs, outputs):
+        super().build(leaves, inputs, outputs)
+        self.norm = LeafBatchNorm(leaves, 1)
+
+    def forward(self, x):
+        return super().forward(self.norm(x.unsqueeze(-2)).squeeze(-2))
+
+
 class TestObjectivesOfPyro:
     """Of a single leaf; a guide is what training makes of it, whose smoothed bits have gradients of their own."""
 
@@ -237,6 +250,14 @@ class TestObjectivesOfPyro:
         assert spvae.training
         lines = spvae.fit(x, x[:9], objective=objective, **OPTIONS)
         assert len(lines) == 3
+
+    def test_looking_at_a_model_teaches_it_nothing(self):
+        """Running means of an encoder that is run once are as they were."""
+        guide = NormalGuide(encoder=OverPixels())
+        spvae = SPVAE(whole((2, 4)), 1, leaf=VAE(Bernoulli(), 2), guide=guide).double()
+        state = {name: value.clone() for name, value in spvae.state_dict().items()}
+        check_objective(FitConfig(objective="trace-mean-field-elbo"), spvae, rows())
+        assert any("running" in name for name in state) and same(spvae.state_dict(), state)
 
     def test_refuse_bits(self):
         spvae = make(machine(), Unsmoothed(), whole((4,)))

@@ -12,6 +12,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.boltzmann.boltzmann import Boltzmann
 from pyro_spvae.distributions.boltzmann.machine import Machine
 from pyro_spvae.distributions.boltzmann.smoothed import SmoothedBoltzmann
@@ -101,5 +102,12 @@ def register_boltzmann(guide: type, groups: _Groups) -> None:
             return found.expand(broadcast_shape(found.shape, q.batch_shape, p.batch_shape))
 
 
+def _one_group(q: LeafBernoulli, value: Tensor) -> list[tuple[Tensor, Tensor]]:
+    if q.pixel_mask is not None:
+        raise NotImplementedError("bits that do not count have no divergence from a machine in which all interact")
+    return [(q.logits, value)]
+
+
+register_boltzmann(LeafBernoulli, _one_group)  # of a program of one's own, whose bits nothing smooths
 for _law in (FactorialBernoulli, SmoothedBernoulli, BinaryHierarchy, SmoothedHierarchy):
     register_boltzmann(_law, groups)
