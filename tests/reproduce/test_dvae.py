@@ -49,7 +49,7 @@ class TestModels:
     def test_networks_of_one_layer(self, net, hidden):
         spvae = model(net, "joint")
         sizes = [784, *hidden, 200]
-        encoder, decoder = spvae.leaf_guide.encoder, spvae.leaf.pixels.decoder
+        encoder, decoder = spvae.leaf_guide.z.network, spvae.leaf.pixels.decoder
         assert shapes(encoder) == list(zip(sizes, sizes[1:], strict=False))
         assert shapes(decoder) == list(zip(sizes[::-1], sizes[-2::-1], strict=False))
         for network in (encoder, decoder):
