@@ -127,6 +127,7 @@ class CircuitELBO(ELBO):
         self.reduce = reduce
         self.kl = kl
         self.estimator = VIMCO() if estimator is None else estimator
+        self._chosen = estimator is not None
 
     def __call__(self, model: Any, guide: Any) -> CircuitELBOModule:
         """The loss as a module whose parameters are those of the model, the guide and the estimator."""
@@ -155,6 +156,11 @@ class CircuitELBO(ELBO):
         loss = -_total(terms, root)
         if path is not None:
             path.weigh(root, terms)
+        if self._chosen and torch.is_grad_enabled() and not self.estimator.has_use(terms, collector.guide_sites):
+            raise ValueError(
+                f"estimator is a {type(self.estimator).__name__}, but gradients pass through all that the guide draws; "
+                "leave it out"
+            )
         if terms.score is not None and terms.score.requires_grad:
             if self.num_particles < self.estimator.least_particles:
                 raise ValueError(

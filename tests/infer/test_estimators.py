@@ -12,11 +12,11 @@ import torch
 from pyro.infer import SVI
 from torch.distributions import Independent, RelaxedBernoulli
 
-from pyro_spvae import CircuitELBO
+from pyro_spvae import CircuitELBO, whole
 from pyro_spvae.distributions import FactorialBernoulli
 from pyro_spvae.infer import NVIL, REBAR, VIMCO, Concrete, MuProp, Reinforce, StraightThrough, anneal
 from pyro_spvae.infer.estimators.relaxed import RelaxedBits
-from tests.helpers import gradients
+from tests.helpers import gradients, small_spvae
 from tests.infer.discrete_cases import X, bits_spvae, expected_bound
 
 UNBIASED = {
@@ -263,7 +263,7 @@ def test_svi_trains_the_estimators_own_parameters():
 
 
 def test_refusals():
-    spvae = bits_spvae()
+    spvae, normal = bits_spvae(), small_spvae(whole((1, 2)), 1)
     for make, message in (
         (lambda: CircuitELBO(estimator="nvil"), "estimator is a str; an instance of Estimator is needed"),
         (
@@ -275,6 +275,15 @@ def test_refusals():
         (lambda: Concrete(-1), "temperature is -1; a positive number is needed"),
         (lambda: Concrete(form="soft"), "form is 'soft'; known are density, mass"),
         (lambda: NVIL(None), "hidden_dims is None; NVIL needs a baseline, and without one is Reinforce"),
+        *(
+            (
+                lambda estimator=estimator: CircuitELBO(1, estimator=estimator).differentiable_loss(
+                    normal.model, normal.guide, X
+                ),
+                f"estimator is a {name}, but gradients pass through all that the guide draws; leave it out$",
+            )
+            for name, estimator in (("NVIL", NVIL()), ("Concrete", Concrete()), ("StraightThrough", StraightThrough()))
+        ),
         (
             lambda: CircuitELBO(1).differentiable_loss(spvae.model, spvae.guide, X),
             "CircuitELBO: the guide has sites without rsample, whose gradient by VIMCO needs num_particles of at least",

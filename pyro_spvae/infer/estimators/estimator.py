@@ -58,6 +58,15 @@ class Estimator(Part):
         """
         return program
 
+    def has_use(self, terms: LeafTerms, sites: Mapping[str, Any]) -> bool:
+        """
+        Whether there is anything for it to do.
+
+        :param LeafTerms terms: what was drawn.
+        :param dict sites: the guide's latent sites inside the leaf plate, as they were drawn.
+        """
+        return terms.score is not None
+
     def surrogate(self, step: ScoredStep) -> Tensor:
         """
         A scalar whose gradient is what the bound's own lacks, nats summed over the batch; its value does not matter.

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from typing_extensions import Self
 from pyro_spvae import checks
 from pyro_spvae.distributions import FactorialBernoulli
 from pyro_spvae.infer.estimators.estimator import Estimator
+from pyro_spvae.infer.leaf_terms import LeafTerms
 from pyro_spvae.infer.site import LEAF_PLATE
 
 _EDGE = 1e-6  # of uniform numbers, whose logits are finite
@@ -97,19 +98,26 @@ def _straight_through(bits: FactorialBernoulli) -> TorchDistribution:
     return RelaxedBits(bits, 1.0, hard=True, density=False)
 
 
-class StraightThrough(Estimator):
+class Relaxation(Estimator):
+    """An estimator that relaxes draws, and is biased."""
+
+    unbiased = False
+
+    def has_use(self, terms: LeafTerms, sites: Mapping[str, Any]) -> bool:
+        return any(isinstance(site["fn"], RelaxedBits) for site in sites.values())
+
+
+class StraightThrough(Relaxation):
     r"""
     Bits in the forward pass, and in the backward pass as if they were their probabilities (Bengio et al. 2013). Biased:
     the bound is the true one, its gradient is not.
     """
 
-    unbiased = False
-
     def relax(self, program: Callable[..., Any], guide: bool) -> Callable[..., Any]:
         return _Relax("StraightThrough", _straight_through)(program) if guide else program
 
 
-class Concrete(Estimator):
+class Concrete(Relaxation):
     r"""
     Relaxed draws :math:`y = \sigma((\ell + \mathrm{logit}(u)) / T)` in the place of bits (Maddison et al. 2017; Jang et
     al. 2017). Biased for the model of bits. With ``form="density"`` both laws are densities of y, and the objective is
@@ -120,8 +128,6 @@ class Concrete(Estimator):
     :param str form: ``"density"`` or ``"mass"``.
     :raises ValueError: for options out of range.
     """
-
-    unbiased = False
 
     def __init__(self, temperature: float = 0.5, form: str = "density") -> None:
         super().__init__()
