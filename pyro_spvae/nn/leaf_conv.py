@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_spvae.circuits.numerics import is_recorded
+
 NORM_EPS = 1e-5  # added to variances, torch's default
 _CHANNELS = 16  # of a group of a convolution below which the processor is not busy; measured
 
@@ -118,7 +120,7 @@ class LeafBatchNorm(nn.Module):
         """
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)
-        by_batch = self.training and h.size(0) * h.shape[2:].numel() > 1
+        by_batch = self.training and (is_recorded() or h.numel() > self.weight.numel())
         return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), by_batch, eps=NORM_EPS)
 
 

@@ -119,7 +119,6 @@ REFUSED = [
     (hvae, {"min_scale": -1}, "min_scale is -1; a number of at least 0 is needed"),
     (hvae, {"activation": "step"}, "activation is 'step'; known are softplus, relu, .*, gated"),
     (hvae, {"hidden_dims": (0,)}, r"hidden_dims is \(0,\); positive integers are needed"),
-    (hvae, {"hidden_dims": ()}, "hidden_dims is empty; at least one size is needed"),
     (
         hvae,
         {"hidden_dims": (3,), "conditional": MLP(), "decoder": Joint()},

@@ -59,7 +59,7 @@ class TestDecoderOption:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"leaf": "factorized"}, f"{ASKED} 'factorized' takes none; leave one of them out"),
+            ({"leaf": "factorized", "latent_dim": None}, f"{ASKED} 'factorized' takes none; leave one of them out"),
             ({"leaf": "vae(hidden_dims=(3,))"}, f"{ASKED} 'vae(hidden_dims=(3,))' takes none; leave one of them out"),
             ({"decoder": " "}, "decoder is empty; a name is needed"),
             ({"decoder": 3}, "decoder is 3; a text is needed"),

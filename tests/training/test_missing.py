@@ -96,7 +96,7 @@ class TestTrain:
         "options",
         [
             {"preprocess": "binarize"},
-            {"leaf": "factorized", "optimiser": "em"},
+            {"leaf": "factorized", "latent_dim": None, "optimiser": "em"},
             {"structure": "whole", "objective": "trace-mean-field-elbo"},
             {"prior": "vamp(components=3,init=data)"},
         ],

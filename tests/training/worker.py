@@ -13,7 +13,7 @@ from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
 from tests.training.cases import built, images, trainer_of
 
-EM = {"leaf": "factorized", "optimiser": "em", "epochs": 3}
+EM = {"leaf": "factorized", "latent_dim": None, "optimiser": "em", "epochs": 3}
 NORM = {"structure": "whole", "decoder": "pixelcnn(filters=2, layers=1)", "epochs": 1}
 
 
