@@ -35,6 +35,8 @@ class DiscreteGuide(LeafGuide):
     :raises ValueError: for options out of range; when bound, for an encoder beside options that no network has.
     """
 
+    makes_networks = True
+
     def __init__(
         self, groups: int | None = None, hidden_dims: Sequence[int] | None = None, activation: str | None = None,
         normalise: bool | None = None, encoder: Network | None = None, centre: bool = True,

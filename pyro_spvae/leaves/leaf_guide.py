@@ -43,6 +43,9 @@ class LeafGuide(Part, PyroModule):
     #: names of the networks that take several inputs, where a perceptron has a first layer for each
     joint_networks: tuple[str, ...] = ()
 
+    #: whether it makes further networks by its options ``hidden_dims`` and ``activation``, as many as it needs
+    makes_networks: bool = False
+
     def build(self, *args: Any, **sizes: Any) -> None:
         """There are no parameters."""
 

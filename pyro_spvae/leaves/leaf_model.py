@@ -60,6 +60,9 @@ class LeafModel(Part, PyroModule):
     #: names of the networks that take several inputs, where a perceptron has a first layer for each
     joint_networks: tuple[str, ...] = ()
 
+    #: as that of a guide
+    makes_networks: bool = False
+
     def __init__(self) -> None:
         super().__init__()
         self.pixels = None

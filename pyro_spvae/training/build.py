@@ -20,7 +20,6 @@ from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.guides import LeafGuide, MixedGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, FactorizedLeaf, LeafModel, MixedLeaf
-from pyro_spvae.nn import Network
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.config import Preprocessing, TrainConfig
@@ -300,16 +299,19 @@ def _kinds(leaf: str) -> list[str]:
     return kinds
 
 
-def _own_networks(kind: str, config: TrainConfig) -> dict[str, Network]:
+def _own_networks(kind: str, config: TrainConfig) -> dict[str, Any]:
     """
     The networks of a leaf or guide, unless its own options describe them: the encoder and decoder that are asked for;
-    between layers of latent variables a perceptron, of the same options if those are ones.
+    between layers of latent variables a perceptron, of the same options if those are ones. Of a guide that makes more
+    networks than it is given, the options of perceptrons.
     """
     part, given = parse(kind, getattr(config, kind))
     options = {"hidden_dims": config.hidden, "activation": config.activation, "networks": config.networks}
     if _DESCRIBED & given.keys():
         return {}
     cls: Any = find(kind, part)
+    if cls.makes_networks and config.network == "mlp":
+        return {"hidden_dims": config.hidden, "activation": config.activation}
     dense = config.network if parse("network", config.network)[0] == "mlp" else "mlp"
     texts = {"encoder": config.network, "decoder": config.decoder or config.network}
     networks = {}

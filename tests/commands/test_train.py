@@ -232,6 +232,13 @@ class TestDiscrete:
         (stated,) = read(tmp_path / "run")[2]["stated"].values()
         assert stated["log_z"] == pytest.approx(float(spvae.leaf.prior.log_z.mean()), abs=1e-5)
 
+    def test_hidden_layers_are_those_of_all_groups(self, tmp_path):
+        bits = ("--leaf", "discrete-vae(latent_dim=6)", "--guide", "discrete(groups=3)", "--hidden", "7,5")
+        train("digits", "--out", tmp_path / "run", *self.SMALL, *bits, "--activation", "relu")
+        bits = SPVAE.load(tmp_path / "run").leaf_guide.z
+        networks = [bits.network, *bits.further]
+        assert [(one.hidden_dims, one.activation) for one in networks] == [((7, 5), "relu")] * 3
+
     def test_a_leafs_and_a_guides_own_options_describe_their_networks(self, tmp_path):
         bits = ("--leaf", "discrete-vae(normalise=True)", "--guide", "discrete(normalise=True)", "--hidden", "7")
         train("digits", "--out", tmp_path / "run", *self.SMALL, *bits)
