@@ -4,7 +4,7 @@
 
 from pyro_spvae.infer.annealing import AnnealMessenger, anneal
 from pyro_spvae.infer.bound_terms import BoundTerms, bound_terms
-from pyro_spvae.infer.circuit_elbo import CircuitELBO, CircuitELBOModule
+from pyro_spvae.infer.circuit_elbo import CircuitELBO
 from pyro_spvae.infer.collapse import CollapseTreeMessenger, collapse_tree, sample_tree
 from pyro_spvae.infer.em import ExpectedStatistics, expected_counts
 from pyro_spvae.infer.estimators import (
@@ -21,6 +21,7 @@ from pyro_spvae.infer.estimators import (
 )
 from pyro_spvae.infer.latent_terms import LatentTerms
 from pyro_spvae.infer.log_likelihood import log_likelihood
+from pyro_spvae.infer.objective_module import ObjectiveModule
 from pyro_spvae.infer.single_leaf import SingleLeafELBO
 
 __all__ = [
@@ -30,13 +31,13 @@ __all__ = [
     "AnnealMessenger",
     "BoundTerms",
     "CircuitELBO",
-    "CircuitELBOModule",
     "CollapseTreeMessenger",
     "Concrete",
     "Estimator",
     "ExpectedStatistics",
     "LatentTerms",
     "MuProp",
+    "ObjectiveModule",
     "Reinforce",
     "SingleLeafELBO",
     "StraightThrough",

@@ -12,11 +12,10 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import ELBO
-from pyro.infer.elbo import ELBOModule
 from pyro.infer.util import is_validation_enabled, torch_item
 from pyro.poutine import Trace
 from pyro.util import check_model_guide_match, check_site_shape, warn_if_nan
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import held
@@ -27,6 +26,7 @@ from pyro_spvae.infer.enumerated import enumerate_guide
 from pyro_spvae.infer.estimators import VIMCO, Estimator, ScoredStep, renyi_mean
 from pyro_spvae.infer.estimators.estimator import frozen_log_prob, meet, with_value
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
+from pyro_spvae.infer.objective_module import ObjectiveModule
 from pyro_spvae.infer.param_store import wrong_in_store
 from pyro_spvae.infer.prepared import owner_of, prepared
 from pyro_spvae.infer.site import is_subsample
@@ -129,9 +129,9 @@ class CircuitELBO(ELBO):
         self.estimator = VIMCO() if estimator is None else estimator
         self._chosen = estimator is not None
 
-    def __call__(self, model: Any, guide: Any) -> CircuitELBOModule:
+    def __call__(self, model: Any, guide: Any) -> ObjectiveModule:
         """The loss as a module whose parameters are those of the model, the guide and the estimator."""
-        return CircuitELBOModule(model, guide, self)
+        return ObjectiveModule(model, guide, self, self.estimator)
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """The negative bound in nats, summed over the data; a Python number, without gradient."""
@@ -310,34 +310,6 @@ class CircuitELBO(ELBO):
         vectorized = self.vectorize_particles or self.num_particles == 1
         features = getattr(args[0], "features", None) if args else None
         return ScoredStep(terms, root, leaf, self.alpha, self.reduce, collector.guide_sites, weigh, features)
-
-
-class CircuitELBOModule(ELBOModule):
-    """
-    ``CircuitELBO(...)(model, guide)``: a module whose call is the loss.
-
-    ``model`` and ``guide`` may be modules, methods of modules (``spvae.model``, ``spvae.guide``) or functions; the
-    parameters of the modules are the parameters of this one.
-    """
-
-    elbo: CircuitELBO
-
-    def __init__(self, model: Any, guide: Any, elbo: CircuitELBO) -> None:
-        nn.Module.__init__(self)
-        self.elbo = elbo
-        # a method is no module: its owner is, and the model's and the guide's owner may be the same
-        self.programs = nn.ModuleList()
-        for owner in map(owner_of, (model, guide)):
-            if owner is not None and all(owner is not known for known in self.programs):
-                self.programs.append(owner)
-        if isinstance(elbo, CircuitELBO):  # one of Pyro's has no estimator
-            meet(elbo.estimator, model)
-            self.estimator = elbo.estimator
-        self._pair = (model, guide)
-
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The negative bound in nats, summed over the data."""
-        return self.elbo.differentiable_loss(*self._pair, *args, **kwargs)
 
 
 def _total(terms: LeafTerms, root: Tensor) -> Tensor:

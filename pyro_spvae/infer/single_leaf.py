@@ -13,15 +13,15 @@ from pyro.infer.util import get_dependent_plate_dims, torch_sum
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from pyro_spvae.infer.circuit_elbo import CircuitELBOModule
 from pyro_spvae.infer.collapse import CollapseTreeMessenger
 from pyro_spvae.infer.estimators import renyi_mean
 from pyro_spvae.infer.leaf_terms import check_order
+from pyro_spvae.infer.objective_module import ObjectiveModule
 from pyro_spvae.infer.prepared import prepared
 from pyro_spvae.infer.site import is_drawn, is_subsample
 
 
-class SingleLeafELBO(CircuitELBOModule):
+class SingleLeafELBO(ObjectiveModule):
     """
     One of Pyro's ELBOs of a model and guide whose circuit has a single leaf, as a module whose call is the loss.
 
@@ -52,7 +52,7 @@ class SingleLeafELBO(CircuitELBOModule):
         if type(elbo) not in _ACCEPTED:
             names = ", ".join(cls.__name__ for cls in _ACCEPTED)
             raise TypeError(f"objective is a {type(elbo).__name__}; CircuitELBO and Pyro's {names} are accepted")
-        super().__init__(model, guide, elbo)  # type: ignore[arg-type]
+        super().__init__(model, guide, elbo)
         # RenyiELBO has a loss for SVI only
         loss = getattr(elbo, "differentiable_loss", None)
         self._order_is_checked = False
