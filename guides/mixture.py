@@ -48,9 +48,7 @@ class MixtureGuide(LeafGuide):
         """Binds encoder and blocks."""
         self.summed = "c" not in latents
         if self.summed and not self.enumerate:
-            raise ValueError(
-                "enumerate is False, but the leaf has summed=True: there is no component to draw; leave it out"
-            )
+            raise ValueError("enumerate is False, but the leaf has summed=True and no component to draw; leave it out")
         (sticks,), *_, event = self.shape_of(latents, *(("v", "z") if self.summed else ("v", "c", "z")))
         size = (sticks + 1) * event[0]
         self.encoder.bind(leaves=leaves, inputs=pixels, outputs=(sticks, sticks, size, size), input_shape=patch)
@@ -66,9 +64,6 @@ class MixtureGuide(LeafGuide):
         """States ``v``, ``c`` and ``z``."""
         law, parts = encoding
         log_weights = log_stick_weights(pyro.sample("v", law))
-        if self.summed:
-            pyro.sample("z", self.parts.mixture(parts, log_weights))
-            return
         infer: Any = {"enumerate": "parallel"} if self.enumerate else {}
-        c = pyro.sample("c", Categorical(logits=log_weights), infer=infer)
-        pyro.sample("z", self.parts.join(parts, c))
+        c = None if self.summed else pyro.sample("c", Categorical(logits=log_weights), infer=infer)
+        pyro.sample("z", self.parts.mixture(parts, log_weights) if c is None else self.parts.join(parts, c))

@@ -49,11 +49,9 @@ class DLGMM(LeafModel):
         (decoder,) = networks_or_defaults({"decoder": decoder}, {"hidden_dims": hidden_dims, "activation": activation})
         if checks.positive_integer("components", components) < 2:
             raise ValueError(f"components is {components}; at least 2 are needed")
-        numbers = Latent((), constraints.integer_interval(0, components - 1))
-        self.latents = {"v": Latent(components - 1, Sticks.support)} | (
-            {} if checks.boolean("summed", summed) else {"c": numbers}
-        )
-        self.latents |= {"z": Latent(checks.positive_integer("latent_dim", latent_dim))}
+        last, size = components - 1, checks.positive_integer("latent_dim", latent_dim)
+        c = {} if checks.boolean("summed", summed) else {"c": Latent((), constraints.integer_interval(0, last))}
+        self.latents = {"v": Latent(last, Sticks.support), **c, "z": Latent(size)}
         self.sticks, self.parts = Sticks(alpha=alpha), NormalComponents(means)
         self.pixels = Pixels(likelihood, decoder)
 

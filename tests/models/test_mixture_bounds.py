@@ -163,7 +163,7 @@ REFUSED = [
     (lambda: DLGMM(Bernoulli(), summed="yes"), "^summed is 'yes'; True or False is needed$"),
     (
         lambda: SPVAE(whole(2), 1, leaf=DLGMM(Bernoulli(), summed=True), guide=MixtureGuide(enumerate=False)),
-        "^enumerate is False, but the leaf has summed=True: there is no component to draw; leave it out$",
+        "^enumerate is False, but the leaf has summed=True and no component to draw; leave it out$",
     ),
     (lambda: DLGMM(Bernoulli(), means="ab"), "^means is 'ab'; a finite number for each component is needed$"),
 ]
