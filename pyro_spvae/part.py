@@ -15,7 +15,7 @@ from typing_extensions import Self
 from pyro_spvae.checks import is_positive, plain
 
 _PLAIN = (bool, int, float, str, tuple)
-_SHAPES = ("patch", "input_shape", "output_shape")  # channels, height and width, or None where there are none
+_SHAPES = ("patch", "input_shape", "output_shape", "map_shape")  # channels, height and width, or None where there are none
 
 
 class Part(nn.Module):
@@ -69,9 +69,9 @@ class Part(nn.Module):
 
         :param sizes: at least the sizes that the part's ``build`` needs: ``leaves``, ``pixels``, ``inputs``, a size or,
             for networks of several inputs, a tuple of sizes; ``outputs``, a tuple of sizes; ``event_shape``, a tuple;
-            ``latents``, what the leaf declares; and ``patch``, ``input_shape``, ``output_shape``, which
+            ``latents``, what the leaf declares; ``patch``, ``input_shape``, ``output_shape``, which
             are the channels, height and width of every leaf region, or ``None`` where leaf regions are not equal
-            rectangles.
+            rectangles; and ``map_shape``, that of an input which is a map, flattened, or ``None`` for a vector.
         :returns: the part itself.
         :raises ValueError: if the part is bound already, or a size is not a positive integer.
         """

@@ -58,13 +58,19 @@ class Pixels(Block):
         self.mean = DataMean() if from_mean and decoder is not None and not decoder.autoregressive else None
 
     def build(
-        self, leaves: int, pixels: int, inputs: int | tuple[int, ...] = (), patch: tuple[int, ...] | None = None
+        self,
+        leaves: int,
+        pixels: int,
+        inputs: int | tuple[int, ...] = (),
+        patch: tuple[int, ...] | None = None,
+        map_shape: tuple[int, ...] | None = None,
     ) -> None:
         """
         Binds likelihood and decoder, or draws the free parameters.
 
         :param inputs: size of the input, or a tuple of sizes of several.
         :param tuple patch: channels, height and width of the patches, or ``None``.
+        :param tuple map_shape: of the one input, if it is a map that lies flattened, or ``None``.
         """
         self.likelihood.bind(leaves=leaves, pixels=pixels)
         if self.mean is not None:
@@ -72,7 +78,8 @@ class Pixels(Block):
         if self.decoder is None:
             self.outputs = nn.ParameterList(self.likelihood.initial_outputs(leaves))
         else:
-            self.decoder.bind(leaves=leaves, inputs=inputs, outputs=self.likelihood.heads, output_shape=patch)
+            shapes = {"output_shape": patch, "map_shape": map_shape}
+            self.decoder.bind(leaves=leaves, inputs=inputs, outputs=self.likelihood.heads, **shapes)
 
     def forward(self, *inputs: Tensor, mask: Tensor | None = None) -> TorchDistribution:
         """

@@ -19,7 +19,7 @@ class Network(Part):
     network (:class:`~pyro_spvae.blocks.Pixels`, :class:`~pyro_spvae.blocks.Gaussian`) binds it. A network that must
     know how pixels lie also names ``input_shape`` and ``output_shape`` in its ``build``: an encoder gets the first, a
     decoder the second, each the channels, height and width of a patch, or ``None`` where patches are not equal
-    rectangles.
+    rectangles. A decoder that names ``map_shape`` is told that of its one input, if it is a map that lies flattened.
 
     :cvar bool several_inputs: whether it takes several inputs, with a tuple of sizes as ``inputs``.
     :cvar bool autoregressive: whether the outputs for a pixel depend on the pixels before it, as those of a
