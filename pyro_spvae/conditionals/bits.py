@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.distributions import constraints
 from pyro_spvae import checks
 from pyro_spvae.blocks.block import Block
 from pyro_spvae.blocks.latent_bits import centred, group_sizes
-from pyro_spvae.distributions import BinaryHierarchy, FactorialBernoulli
+from pyro_spvae.distributions import BinaryHierarchy, FactorialBernoulli, Shaped
 from pyro_spvae.nn.joint import Joint
 from pyro_spvae.nn.mlp import check_layers
 from pyro_spvae.nn.network import Network
@@ -50,15 +51,20 @@ class Bits(Block):
         )
 
     def build(
-        self, leaves: int, inputs: int, event_shape: tuple[int, ...], input_shape: tuple[int, ...] | None = None
+        self,
+        leaves: int,
+        inputs: int,
+        event_shape: tuple[int, ...],
+        input_shape: tuple[int, ...] | None = None,
+        map_shape: tuple[int, ...] | None = None,
     ) -> None:
         """Binds the networks."""
-        if len(event_shape) != 1:
-            raise ValueError(f"Bits states a vector, but the latent variable has the shape {list(event_shape)}")
-        (size,) = event_shape
-        self.group_sizes = group_sizes(size, self.groups)
+        if not event_shape:
+            raise ValueError("Bits states a vector or an array, but the latent variable has the shape []")
+        self.group_sizes = group_sizes(math.prod(event_shape), self.groups)
         each = self.group_sizes[0]
-        self.network.bind(leaves=leaves, inputs=inputs, outputs=(each,), input_shape=input_shape)
+        shapes = {"input_shape": input_shape, "map_shape": map_shape}
+        self.network.bind(leaves=leaves, inputs=inputs, outputs=(each,), **shapes)
         for group, network in enumerate(self.further, 1):
             network.bind(leaves=leaves, inputs=(inputs, group * each), outputs=(each,))
 
@@ -66,11 +72,11 @@ class Bits(Block):
         """What follows from the input alone: the first group's logits, and of each further network what it has seen."""
         return [self.network(h)[0], *(network.embed(h) for network in self.further)]
 
-    def law(self, embedded: list[Any]) -> FactorialBernoulli | BinaryHierarchy:
+    def law(self, embedded: list[Any]) -> FactorialBernoulli | BinaryHierarchy | Shaped:
         """The distribution given what :meth:`embed` returned."""
         first, *others = embedded
         if not others:
-            return FactorialBernoulli(first)
+            return self._shaped(FactorialBernoulli(first))
 
         def logits_of(group: int, before: Tensor | None) -> Tensor:
             if before is None or not group:
@@ -78,9 +84,13 @@ class Bits(Block):
             logits: Tensor = self.further[group - 1].join(others[group - 1], centred(before))[0]
             return logits
 
-        return BinaryHierarchy(self.group_sizes, logits_of, first=first)
+        return self._shaped(BinaryHierarchy(self.group_sizes, logits_of, first=first))
 
-    def forward(self, h: Tensor) -> FactorialBernoulli | BinaryHierarchy:
+    def _shaped(self, law: FactorialBernoulli | BinaryHierarchy) -> Any:
+        event = self.sizes["event_shape"]
+        return law if len(event) == 1 else Shaped(law, event)
+
+    def forward(self, h: Tensor) -> FactorialBernoulli | BinaryHierarchy | Shaped:
         """
         :param Tensor h: ``[.., leaf, in]``.
         """

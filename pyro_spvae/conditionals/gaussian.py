@@ -14,7 +14,7 @@ from torch.distributions import constraints
 from pyro_spvae import checks
 from pyro_spvae.blocks.block import Block
 from pyro_spvae.blocks.scale import check_scale, positive_scale
-from pyro_spvae.distributions import LeafNormal
+from pyro_spvae.distributions import LeafNormal, Shaped
 from pyro_spvae.nn.network import Network
 
 
@@ -52,21 +52,20 @@ class Gaussian(Block):
         """What follows from the first input alone, for :meth:`join`."""
         return self.network.embed(first)
 
-    def join(self, embedded: Any, *others: Tensor) -> LeafNormal | Normal:
+    def join(self, embedded: Any, *others: Tensor) -> LeafNormal | Shaped | Normal:
         """The distribution given what :meth:`embed` returned, and the other inputs."""
         return self._law(*self.network.join(embedded, *others))
 
-    def forward(self, *inputs: Tensor) -> LeafNormal | Normal:
+    def forward(self, *inputs: Tensor) -> LeafNormal | Shaped | Normal:
         """
         :param Tensor inputs: ``[.., leaf, in]`` each.
         """
         return self._law(*self.network(*inputs))
 
-    def _law(self, loc: Tensor, raw: Tensor) -> LeafNormal | Normal:
+    def _law(self, loc: Tensor, raw: Tensor) -> LeafNormal | Shaped | Normal:
         scale = positive_scale(raw, self.scale, self.min_scale)
         event = self.sizes["event_shape"]
-        if len(event) == 1:
-            return LeafNormal(loc, scale)
-        shape = event or (1,)
-        law = Normal(loc.unflatten(-1, shape), scale.unflatten(-1, shape))
-        return law.to_event(len(event)) if event else Normal(loc.squeeze(-1), scale.squeeze(-1))
+        if not event:
+            return Normal(loc.squeeze(-1), scale.squeeze(-1))
+        law = LeafNormal(loc, scale)
+        return law if len(event) == 1 else Shaped(law, event)

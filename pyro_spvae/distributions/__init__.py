@@ -18,6 +18,7 @@ from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.kumaraswamy import Kumaraswamy
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
+from pyro_spvae.distributions.shaped import Shaped
 from pyro_spvae.distributions.smoothed_bernoulli import SmoothedBernoulli
 from pyro_spvae.distributions.smoothing import (
     OverlappingExponentials,
@@ -56,6 +57,7 @@ __all__ = [
     "OverlappingExponentials",
     "OverlappingLogistics",
     "PowerFunctions",
+    "Shaped",
     "SmoothedBernoulli",
     "SmoothedHierarchy",
     "Smoothing",

@@ -4,12 +4,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from pyro.distributions import Normal
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
-from pyro_spvae.distributions import LeafStandardNormal
+from pyro_spvae.distributions import LeafStandardNormal, Shaped
 from pyro_spvae.priors.prior import Prior
 
 
@@ -24,6 +26,7 @@ class StandardNormal(Prior):
 
     def forward(self) -> TorchDistribution:
         event, reference = self.sizes["event_shape"], self._reference
-        if len(event) == 1:
-            return LeafStandardNormal(event[0], dtype=reference.dtype, device=reference.device)
-        return Normal(reference, torch.ones_like(reference)).expand(event).to_event(len(event))
+        if not event:
+            return Normal(reference, torch.ones_like(reference))
+        law = LeafStandardNormal(math.prod(event), dtype=reference.dtype, device=reference.device)
+        return law if len(event) == 1 else Shaped(law, event)

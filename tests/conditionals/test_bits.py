@@ -82,6 +82,18 @@ def test_gradients_reach_every_parameter(groups):
     assert all(bool((slope != 0).any()) for slope in torch.autograd.grad(loss, list(part.parameters())))
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_arrays_of_bits_are_vectors_in_another_shape(groups):
+    laws = []
+    for event in ((6,), (3, 1, 2)):
+        torch.manual_seed(1)
+        part = Bits(MLP((4,)), groups).bind(leaves=2, inputs=5, event_shape=event)
+        laws.append(part(torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(2))))
+    value = torch.randint(2, (3, 2, 6)).double()
+    assert laws[1].event_shape == (3, 1, 2)
+    torch.testing.assert_close(laws[1].log_prob(value.unflatten(-1, (3, 1, 2))), laws[0].log_prob(value))
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -94,8 +106,8 @@ def test_gradients_reach_every_parameter(groups):
         (lambda: Bits(MLP(), 1, activation="gated", normalise=True), "normalise is True, but gated layers are not"),
         (lambda: bound(4), "groups is 4, which does not divide the 6 bits; groups are of equal size"),
         (
-            lambda: Bits(MLP()).bind(leaves=1, inputs=2, event_shape=(2, 3)),
-            "Bits states a vector, but the latent variable has the shape [2, 3]",
+            lambda: Bits(MLP()).bind(leaves=1, inputs=2, event_shape=()),
+            "Bits states a vector or an array, but the latent variable has the shape []",
         ),
     ],
 )
