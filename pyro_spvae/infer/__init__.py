@@ -19,6 +19,7 @@ from pyro_spvae.infer.estimators import (
     leave_one_out,
     renyi_mean,
 )
+from pyro_spvae.infer.kl_balance import KLBalance
 from pyro_spvae.infer.latent_terms import LatentTerms
 from pyro_spvae.infer.log_likelihood import log_likelihood
 from pyro_spvae.infer.objective_module import ObjectiveModule
@@ -35,6 +36,7 @@ __all__ = [
     "Concrete",
     "Estimator",
     "ExpectedStatistics",
+    "KLBalance",
     "LatentTerms",
     "MuProp",
     "ObjectiveModule",

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,12 +20,13 @@ from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import held
-from pyro_spvae.distributions import divergence
+from pyro_spvae.infer.closed_form import ClosedSites
 from pyro_spvae.infer.collapse import collapse_tree
 from pyro_spvae.infer.dreg import PathGradients
 from pyro_spvae.infer.enumerated import enumerate_guide
 from pyro_spvae.infer.estimators import VIMCO, Estimator, ScoredStep, renyi_mean
 from pyro_spvae.infer.estimators.estimator import frozen_log_prob, meet, with_value
+from pyro_spvae.infer.kl_balance import KLBalance
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.objective_module import ObjectiveModule
 from pyro_spvae.infer.param_store import wrong_in_store
@@ -35,7 +37,6 @@ from pyro_spvae.infer.tree_sums import push_up
 
 _GRADIENTS = ("iwae", "dreg")
 _REDUCES = ("leaf", "root")
-_KLS = ("sample", "analytic")
 
 
 class CircuitELBO(ELBO):
@@ -76,12 +77,15 @@ class CircuitELBO(ELBO):
     :param str reduce: ``"leaf"`` or ``"root"``, see above.
     :param str kl: ``"sample"``, or ``"analytic"``: where the divergence of a latent site is known for its pair of
         distributions (:func:`pyro_spvae.distributions.divergence`), it stands in the place of
-        :math:`\log q - \log p`; the others are sampled. Needs ``alpha=1`` and a guide that draws in the model's order.
+        :math:`\log q - \log p`; the others are sampled. Names of sites, such as ``("z",)``: that of these,
+        and each must have one. Needs ``alpha=1`` and a guide that draws in the model's order.
     :param bool vectorize_particles: draw all particles in one run of model and guide (the plate outside all others).
     :param int max_plate_nesting: number of plate dimensions of the model, 2 for ``data`` and ``leaf``.
     :param Estimator estimator: of the gradient through guide sites without ``rsample``, such as
         :class:`~pyro_spvae.infer.NVIL`; by default :class:`~pyro_spvae.infer.VIMCO`, which needs at least two
         particles.
+
+    :param KLBalance balance: weighs latent sites while they count less than once, in a warm-up. Needs ``alpha=1``.
 
     A guide site with ``infer={"enumerate": "parallel"}`` takes all its values, which are particles of the weight
     :math:`q(c)`: of each drawn particle k, :math:`w_{kl}^{1 - \alpha} = \sum_c q(c \mid x_l)\, w_{klc}^{1 - \alpha}`,
@@ -98,25 +102,31 @@ class CircuitELBO(ELBO):
         alpha: float = 0.0,
         gradient: str = "iwae",
         reduce: str = "leaf",
-        kl: str = "sample",
+        kl: str | Collection[str] = "sample",
         vectorize_particles: bool = True,
         max_plate_nesting: int = 2,
         estimator: Estimator | None = None,
+        balance: KLBalance | None = None,
     ) -> None:
         num_particles = checks.positive_integer("num_particles", num_particles)
         if math.isnan(alpha) or alpha == math.inf:
             raise ValueError(f"alpha is {alpha!r}; a finite number or -inf is needed")
         checks.one_of("gradient", gradient, _GRADIENTS)
         checks.one_of("reduce", reduce, _REDUCES)
-        checks.one_of("kl", kl, _KLS)
         if gradient == "dreg" and alpha != 0:
             raise ValueError(f"gradient='dreg' needs alpha=0 (importance weighted bounds); alpha is {alpha!r}")
-        if kl == "analytic" and alpha != 1:
-            raise ValueError(f"kl='analytic' needs alpha=1 (leaf ELBOs); alpha is {alpha!r}")
+        self._closed = ClosedSites(kl)
+        if self._closed and alpha != 1:
+            raise ValueError(f"kl={str(self._closed)!r} needs alpha=1 (leaf ELBOs); alpha is {alpha!r}")
         if estimator is not None:
             checks.instance("estimator", estimator, Estimator)
             if gradient == "dreg":
                 raise ValueError("estimator is given with gradient='dreg', which needs guides that have use for none")
+        if balance is not None:
+            checks.instance("balance", balance, KLBalance)
+            if alpha != 1 or estimator is not None:
+                other = "an estimator" if alpha == 1 else f"alpha={alpha!r}"
+                raise ValueError(f"balance is given with {other}; it belongs to leaf ELBOs (alpha=1) without one")
         if max_plate_nesting < 2:
             raise ValueError(f"max_plate_nesting is {max_plate_nesting!r}; at least 2 is needed (data and leaf)")
         super().__init__(
@@ -125,7 +135,8 @@ class CircuitELBO(ELBO):
         self.alpha = float(alpha)
         self.gradient = gradient
         self.reduce = reduce
-        self.kl = kl
+        self.kl = str(self._closed)
+        self.balance = balance
         self.estimator = VIMCO() if estimator is None else estimator
         self._chosen = estimator is not None
 
@@ -259,9 +270,10 @@ class CircuitELBO(ELBO):
 
     def _in_closed_form(self, name: str, site: Any, guide_trace: Trace) -> bool:
         """Whether a divergence stands in the place of a site's density, of which there may be none."""
-        known = self.kl == "analytic" and name in guide_trace.nodes and site is not guide_trace.nodes[name]
-        fn = guide_trace.nodes[name]["fn"] if known else None
-        return known and divergence(fn, site["fn"], site["value"]) is not None
+        drawn = guide_trace.nodes.get(name, site)
+        if drawn is site or name not in self._closed:
+            return False
+        return self._closed.divergence(name, drawn["fn"], site["fn"], site["value"]) is not None
 
     def _root(self, terms: LeafTerms) -> tuple[Tensor, Tensor]:
         """Bound of every datum ``[.., data]`` and the leaf values ``[(particle), .., data, leaf]`` it was made from."""
@@ -278,7 +290,7 @@ class CircuitELBO(ELBO):
 
     def _collector(self) -> LeafTermCollector:
         joint = self.reduce == "root" or self.num_particles == 1
-        return LeafTermCollector(joint, self.alpha, analytic=self.kl == "analytic")
+        return LeafTermCollector(joint, self.alpha, self._closed, self.balance)
 
     def _relaxed(self, program: Any, guide: bool) -> Any:
         """A program as the estimator has it drawn where there are gradients."""

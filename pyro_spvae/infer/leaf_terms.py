@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,10 +12,12 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_spvae.distributions import InducedTree, divergence
+from pyro_spvae.distributions import InducedTree
+from pyro_spvae.infer.closed_form import ClosedSites, check_order
 from pyro_spvae.infer.enumerated import Enumerated, enumerate_dim
+from pyro_spvae.infer.kl_balance import KLBalance, LatentSums
 from pyro_spvae.infer.outside import OutsideSites
-from pyro_spvae.infer.site import DATA_PLATE, LEAF_PLATE, PARTICLE_PLATE, counted, plate_scale, plates
+from pyro_spvae.infer.site import DATA_PLATE, LEAF_PLATE, PARTICLE_PLATE, counted, own_scale, plate_scale, plates
 
 
 @dataclass
@@ -61,6 +63,7 @@ class _Sums:
     scales: set[float] = field(default_factory=set)
     guide_scales: set[float] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)  # latent sites whose divergence is known
+    latent: LatentSums = field(default_factory=LatentSums)
 
     @property
     def guide_scale(self) -> float:
@@ -85,14 +88,22 @@ class LeafTermCollector:
     :param bool joint_particles: whether particles stay joint up to the root (``reduce="root"``), so that sites outside
         the leaf plate may differ between particles.
     :param float alpha: order of the bound.
-    :param bool analytic: whether the divergence of a latent site stands in the place of its log-densities where there
-        is one for the pair of distributions, see :func:`pyro_spvae.distributions.divergence`.
+    :param ClosedSites closed: the latent sites whose divergence stands in the place of their log-densities; none by
+        default.
+    :param KLBalance balance: weighs latent sites while they count less than once.
     """
 
-    def __init__(self, joint_particles: bool, alpha: float = 0.0, analytic: bool = False) -> None:
+    def __init__(
+        self,
+        joint_particles: bool,
+        alpha: float = 0.0,
+        closed: ClosedSites | None = None,
+        balance: KLBalance | None = None,
+    ) -> None:
         self.joint_particles = joint_particles
         self.alpha = alpha
-        self.analytic = analytic
+        self.closed = ClosedSites("sample") if closed is None else closed
+        self.balance = balance
         self.enumerated = Enumerated()
         self.rest: Tensor | None = None
         self.guide_trace: Trace | None = None  # the last
@@ -125,14 +136,17 @@ class LeafTermCollector:
         guide_sites = _sample_sites(guide_trace)
         self.guide_trace = guide_trace
         tree, selected, tree_outside = self._find_tree(model_sites, guide_sites)
-        if self.analytic:
-            check_order("kl='analytic'", model_sites, guide_sites)
+        if self.closed:
+            self.closed.check([name for name, site in guide_sites.items() if not site["is_observed"]])
+            check_order(f"kl={str(self.closed)!r}", model_sites, guide_sites)
         self.enumerated = Enumerated()
-        sums = _Sums()
+        sums = _Sums(latent=LatentSums(self.balance))
         if tree_outside is not None:
             self._add_outside(sums, *tree_outside)
         self._add_model(sums, model_sites, guide_sites)
         self._add_guide(sums, guide_sites, guide_log_prob)
+        if (latent := sums.latent.total()) is not None:
+            sums.log_weight = _add(sums.log_weight, latent)
         if sums.log_weight is None:
             raise ValueError(f"CircuitELBO: no site lies inside the plate '{LEAF_PLATE}'; leaf sites belong there")
         if len(sums.scales) > 1:
@@ -162,17 +176,20 @@ class LeafTermCollector:
             if not site["is_observed"] and name not in guide_sites:
                 raise ValueError(f"CircuitELBO: the model's latent site '{name}' is not in the guide; add it there")
             where = plates(site)
-            if self.analytic and LEAF_PLATE in where and not site["is_observed"]:
-                known = self._divergence(guide_sites[name], site)
+            if name in self.closed and LEAF_PLATE in where and not site["is_observed"]:
+                known = self._divergence(name, guide_sites[name], site)
                 if known is not None:  # the density is not asked for, since there may be none
                     sums.scales.add(plate_scale(site))
                     sums.closed.add(name)
-                    sums.log_weight = _add(sums.log_weight, -counted(guide_sites[name], known))
+                    sums.latent.add(name, guide_sites[name], -counted(guide_sites[name], known))
                     continue
             log_prob = counted(site, _density(site))
             if LEAF_PLATE in where:
                 sums.scales.add(plate_scale(site))
-                sums.log_weight = _add(sums.log_weight, log_prob)
+                if site["is_observed"] or enumerate_dim(guide_sites[name]) is not None:
+                    sums.log_weight = _add(sums.log_weight, log_prob)
+                else:
+                    sums.latent.add(name, site, log_prob)
                 if site["is_observed"]:
                     sums.observed = _add(sums.observed, log_prob)
                 else:
@@ -194,13 +211,13 @@ class LeafTermCollector:
             where = plates(site)
             if LEAF_PLATE in where:
                 sums.scales.add(plate_scale(site))
-                sums.guide_scales.add(float(site["scale"]) / plate_scale(site))
+                sums.guide_scales.add(own_scale(site))
                 if enumerate_dim(site) is not None:
                     log_prob = self.enumerated.add(site, density)
                 else:
                     log_prob = counted(site, density)
                     if name not in sums.closed:
-                        sums.log_weight = _add(sums.log_weight, -log_prob)
+                        sums.latent.add(name, site, -log_prob)
                     if not site["fn"].has_rsample:  # the score of what was drawn, however much it counts in the weight
                         sums.score = _add(sums.score, scale_and_mask(density, 1.0, site["mask"]))
                 self.see_guide(name, site, log_prob)
@@ -220,12 +237,11 @@ class LeafTermCollector:
             else:
                 self._check_global(name, site)
 
-    @staticmethod
-    def _divergence(guide_site: Any, model_site: Any) -> Tensor | None:
+    def _divergence(self, name: str, guide_site: Any, model_site: Any) -> Tensor | None:
         """The divergence of a latent site, where it has one that is known; enumerated sites are exact as they are."""
         if enumerate_dim(guide_site) is not None:
             return None
-        return divergence(guide_site["fn"], model_site["fn"], guide_site["value"])
+        return self.closed.divergence(name, guide_site["fn"], model_site["fn"], guide_site["value"])
 
     def see_model(self, name: str, site: Any, log_prob: Tensor) -> None:
         r"""
@@ -303,21 +319,3 @@ def _density(site: Any) -> Tensor:
 
 def _add(total: Tensor | None, term: Tensor) -> Tensor:
     return term if total is None else total + term
-
-
-def check_order(who: str, model_sites: Iterable[str], guide_sites: Iterable[str]) -> None:
-    """
-    :param str who: what takes divergences of one site at a time, for the message.
-    :param model_sites: names in the order of the model.
-    :param guide_sites: names in the order of the guide.
-    :raises ValueError: if the guide draws latent variables in another order than the model.
-    """
-    model_sites, guide_sites = list(model_sites), list(guide_sites)
-    by_model = [name for name in model_sites if name in guide_sites]
-    by_guide = [name for name in guide_sites if name in model_sites]
-    if by_model != by_guide:
-        raise ValueError(
-            f"{who} cannot train a guide that draws {', '.join(by_guide)} in this order, where the model draws "
-            f"{', '.join(by_model)}: its divergences would leave out how one depends on the other; sampled ones take "
-            "any order"
-        )

@@ -13,9 +13,9 @@ from pyro.infer.util import get_dependent_plate_dims, torch_sum
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_spvae.infer.closed_form import check_order
 from pyro_spvae.infer.collapse import CollapseTreeMessenger
 from pyro_spvae.infer.estimators import renyi_mean
-from pyro_spvae.infer.leaf_terms import check_order
 from pyro_spvae.infer.objective_module import ObjectiveModule
 from pyro_spvae.infer.prepared import prepared
 from pyro_spvae.infer.site import is_drawn, is_subsample

@@ -38,6 +38,11 @@ def plate_scale(site: Any) -> float:
     return scale
 
 
+def own_scale(site: Any) -> float:
+    """The scale that a user, or annealing, gives to a site, without that of its plates."""
+    return float(site["scale"]) / plate_scale(site)
+
+
 def is_subsample(site: Any) -> bool:
     """Whether a site is a plate's own choice of rows."""
     return type(site["fn"]).__name__ == "_Subsample"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
 from pyro_spvae.checks import typed
+from pyro_spvae.infer.closed_form import ClosedSites
 
 Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "whole"]
 Preprocessing = Literal[
@@ -30,7 +31,6 @@ Objective = Literal[
     "trace-mean-field-elbo",
     "pyro-renyi-elbo",
 ]
-KL = Literal["sample", "analytic"]
 Gradient = Literal["iwae", "dreg"]
 Reduce = Literal["leaf", "root"]
 Networks = Literal["separate", "shared"]
@@ -90,10 +90,11 @@ class FitConfig:
     reduce: Reduce = _option(
         "leaf", "Objective", "Where importance samples are averaged: in each leaf, or at the root."
     )
-    kl: KL = _option(
+    kl: str = _option(
         "sample",
         "Objective",
-        "Latent KL of the objective elbo: sampled, or in closed form where there is one (analytic).",
+        "Latent KL of the objective elbo: sample, in closed form where there is one (analytic), or for some latent "
+        "sites alone, by name, such as z.",
     )
     estimator: str = _option(
         "vimco",
@@ -103,6 +104,11 @@ class FitConfig:
     )
     beta: float = _option(1.0, "Objective", "Weight of the latent KL in training; validation has 1.", least=0)
     warmup: int = _option(0, "Objective", "Epochs in which that weight rises linearly from 0.", least=0)
+    balance: bool = _option(
+        False,
+        "Objective",
+        "During the warm-up, weigh the latent sites so that each keeps its share of the KL (objective elbo).",
+    )
     optimiser: Optimiser = _option(
         "adam",
         "Training",
@@ -158,8 +164,17 @@ class FitConfig:
                 )
             if self.gradient == "dreg":
                 raise ValueError(f"estimator is {self.estimator!r}, for which gradient='dreg' has no use; leave it out")
-        if self.kl == "analytic" and self.objective != "elbo":
-            raise ValueError(f"kl is 'analytic', which needs the objective 'elbo'; objective is {self.objective!r}")
+        object.__setattr__(self, "kl", str(ClosedSites(self.kl)))
+        if self.kl != "sample" and self.objective != "elbo":
+            raise ValueError(f"kl is {self.kl!r}, which needs the objective 'elbo'; objective is {self.objective!r}")
+        if self.balance and (self.objective != "elbo" or self.estimator != "vimco"):
+            other = "the objective" if self.objective != "elbo" else "the estimator"
+            raise ValueError(
+                f"balance is given with {other} {self.objective if self.objective != 'elbo' else self.estimator!r}; it "
+                "belongs to the objective 'elbo' without an estimator"
+            )
+        if self.balance and not self.warmup:
+            raise ValueError("balance is given, but warmup is 0; it weighs latent sites during a warm-up, so give one")
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
         if self.clip is not None and self.optimiser in _NO_CLIP:

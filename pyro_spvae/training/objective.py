@@ -17,7 +17,7 @@ from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
-from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
+from pyro_spvae.infer import CircuitELBO, KLBalance, SingleLeafELBO
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.quiet import forked
@@ -34,6 +34,7 @@ def _ours(alpha: float) -> Callable[[FitConfig], ELBO]:
         gradient=config.gradient,
         reduce=config.reduce,
         kl=config.kl,
+        balance=KLBalance() if config.balance else None,
         estimator=None if config.estimator == "vimco" else make("estimator", config.estimator),
     )
 

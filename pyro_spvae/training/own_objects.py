@@ -12,12 +12,12 @@ import torch
 from pyro.infer import ELBO, RenyiELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 
 from pyro_spvae.checks import number_of_at_least, plain
-from pyro_spvae.infer import CircuitELBO, Estimator
+from pyro_spvae.infer import CircuitELBO, Estimator, KLBalance
 from pyro_spvae.queries import Queries
 from pyro_spvae.registry import written
 from pyro_spvae.training.optimisers import own_optimiser
 
-_OF_OBJECTIVE = ("particles", "alpha", "gradient", "reduce", "kl", "estimator")
+_OF_OBJECTIVE = ("particles", "alpha", "gradient", "reduce", "kl", "estimator", "balance")
 _OF_OPTIMISER = ("lr", "weight_decay")
 
 
@@ -92,7 +92,7 @@ def _as_options(objective: ELBO) -> dict[str, Any]:
     options: dict[str, Any] = {"particles": objective.num_particles}
     if isinstance(objective, CircuitELBO):
         options |= {"gradient": objective.gradient, "reduce": objective.reduce, "kl": objective.kl}
-        options["estimator"] = written(objective.estimator)
+        options |= {"estimator": written(objective.estimator), "balance": objective.balance is not None}
         names = {0.0: "iwae", 1.0: "elbo", -math.inf: "vr-max"}
         if objective.alpha not in names:
             options["alpha"] = objective.alpha
@@ -113,6 +113,8 @@ def _described(value: Any, options: Mapping[str, Any]) -> str:
     own = {key: plain(option) for key, option in options.items() if key[0] != "_"}
     if isinstance(own.get("estimator"), Estimator):
         own["estimator"] = written(own["estimator"])
+    if isinstance(own.get("balance"), KLBalance):
+        own["balance"] = repr(own["balance"])
     shown = {key: option for key, option in own.items() if isinstance(option, (bool, int, float, str, tuple))}
     return f"{_name(value)}({', '.join(f'{key}={option!r}' for key, option in shown.items())})"
 

@@ -90,7 +90,7 @@ REFUSED = [
     (lambda: CircuitELBO(reduce="sum"), "reduce is 'sum'; known are leaf, root"),
     (lambda: CircuitELBO(gradient="dreg", alpha=1.0), "gradient='dreg' needs alpha=0"),
     (lambda: CircuitELBO(kl="analytic"), r"^kl='analytic' needs alpha=1 \(leaf ELBOs\); alpha is 0.0"),
-    (lambda: CircuitELBO(alpha=1.0, kl="exact"), "^kl is 'exact'; known are sample, analytic"),
+    (lambda: CircuitELBO(alpha=1.0, kl="of z"), "^kl is 'of z'; sample, analytic, or names of latent sites are needed"),
     (
         lambda: loss(bottom_up(), ANALYTIC),
         "^kl='analytic' cannot train a guide that draws z1, z2 in this order, where the model draws z2, z1",

@@ -59,7 +59,7 @@ _COUNTS = ("units", "particles", "batch_size", "epochs", "patience", "samples", 
 _OPTIONAL_COUNTS = ("leaves", "latent_dim", "depth", "repetitions", "leaf_size", "validate_every")
 _CHOICES = (
     *("structure", "preprocess", "networks", "activation", "weights", "tie", "precision"),
-    *("objective", "gradient", "reduce", "kl", "optimiser", "schedule"),
+    *("objective", "gradient", "reduce", "optimiser", "schedule"),
 )
 
 
@@ -109,6 +109,7 @@ _CHOICES = (
             "estimator is 'nvil', for which gradient='dreg' has no use; leave it",
         ),
         ({"estimator": None}, "estimator is None; a text"),
+        ({"kl": "of z"}, "kl is 'of z'; sample, analytic, or names of latent sites are needed"),
         ({"kl": "analytic"}, "kl is 'analytic', which needs the objective 'elbo'; objective is 'iwae'"),
         ({"kl": "analytic", "objective": "trace-elbo"}, "kl is 'analytic', which needs the objective 'elbo'"),
         *(({name: -1}, f"{name} is -1; a number of at least 0") for name in ("beta", "smoothing")),

@@ -1,0 +1,96 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Which latent sites have a divergence in the place of their log-densities."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from torch import Tensor
+
+from pyro_spvae.distributions import divergence
+
+KLS = ("sample", "analytic")
+
+
+class ClosedSites:
+    r"""
+    The sites whose divergence :math:`E_q[\log q - \log p]` stands in the place of :math:`\log q - \log p`.
+
+    :param kl: ``"sample"``: none; ``"analytic"``: all whose pair of distributions has one; or names of sites, as a
+        collection or as text such as ``"z, h1"``: these, and each must have one.
+    :ivar frozenset named: those that are named.
+    :raises ValueError: if it is something else.
+    """
+
+    def __init__(self, kl: str | Collection[str]) -> None:
+        names = kl.split(",") if isinstance(kl, str) else kl
+        fits = isinstance(names, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in names)
+        stripped = [name.strip() for name in names] if fits else []
+        if not stripped or not all(map(_is_name, stripped)):
+            raise ValueError(f"kl is {kl!r}; {', '.join(KLS)}, or names of latent sites are needed")
+        if len(stripped) > 1 and set(stripped) & set(KLS):
+            raise ValueError(f"kl is {kl!r}; {' and '.join(KLS)} stand alone, or names of latent sites are needed")
+        self.all = stripped == ["analytic"]
+        self.named = frozenset() if stripped[0] in KLS else frozenset(stripped)
+
+    def __bool__(self) -> bool:
+        return self.all or bool(self.named)
+
+    def __str__(self) -> str:
+        return ", ".join(sorted(self.named)) if self.named else KLS[self.all]
+
+    def __contains__(self, name: str) -> bool:
+        return self.all or name in self.named
+
+    def check(self, sites: Collection[str]) -> None:
+        """
+        :param sites: names of the latent sites that there are.
+        :raises ValueError: if another one is named.
+        """
+        for name in sorted(self.named.difference(sites)):
+            known = f"the latent sites are {', '.join(sites)}" if sites else "no site is latent"
+            raise ValueError(f"kl names the site {name!r}; {known}")
+
+    def divergence(self, name: str, guide: Any, model: Any, value: Tensor) -> Tensor | None:
+        """
+        The divergence of a site, if it is one of these and it is known.
+
+        :param str name: of the site.
+        :param guide: its distribution in the guide.
+        :param model: that in the model.
+        :param Tensor value: drawn by the guide.
+        :raises ValueError: if the site is named, and none is known.
+        """
+        if name not in self:
+            return None
+        found = divergence(guide, model, value)
+        if found is None and name in self.named:
+            raise ValueError(
+                f"kl names the site {name!r}, but no divergence of a {type(guide).__name__} from a "
+                f"{type(model).__name__} is known; leave it out, and it is sampled"
+            )
+        return found
+
+
+def check_order(who: str, model_sites: Iterable[str], guide_sites: Iterable[str]) -> None:
+    """
+    :param str who: what takes divergences of one site at a time, for the message.
+    :param model_sites: names in the order of the model.
+    :param guide_sites: names in the order of the guide.
+    :raises ValueError: if the guide draws latent variables in another order than the model.
+    """
+    model_sites, guide_sites = list(model_sites), list(guide_sites)
+    by_model = [name for name in model_sites if name in guide_sites]
+    by_guide = [name for name in guide_sites if name in model_sites]
+    if by_model != by_guide:
+        raise ValueError(
+            f"{who} cannot train a guide that draws {', '.join(by_guide)} in this order, where the model draws "
+            f"{', '.join(by_model)}: its divergences would leave out how one depends on the other; sampled ones take "
+            "any order"
+        )
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and not any(letter.isspace() for letter in text)
