@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Balanced divergences in a warm-up: the bound with weights by hand, the true one at full weight; closed forms by site."""
+"""Balanced divergences in a warm-up, by hand; closed forms of some sites alone."""
 
 from __future__ import annotations
 
