@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +15,20 @@ from torch import Tensor, nn
 
 from pyro_spvae.circuits.numerics import is_recorded
 
+NORMS = ("batch", "none")
 NORM_EPS = 1e-5  # added to variances, torch's default
 _CHANNELS = 16  # of a group of a convolution below which the processor is not busy; measured
+_MOVED = ContextVar("_MOVED", default=True)
+
+
+@contextmanager
+def statistics_unmoved() -> Iterator[None]:
+    """Within the block batch normalisation learns nothing of the batches that it sees, which were seen before."""
+    token = _MOVED.set(False)
+    try:
+        yield
+    finally:
+        _MOVED.reset(token)
 
 
 class LeafConv(nn.Module):
@@ -98,7 +112,8 @@ class LeafBatchNorm(nn.Module):
     """
     Batch normalisation (Ioffe and Szegedy 2015) of each channel of each leaf, over rows and positions: in training by
     the statistics of the batch, else by their running means. Factors and momentum are torch's. A batch of one row
-    without positions, such as the last of an epoch may be, has no statistics; it is normalised as in evaluation.
+    without positions, such as the last of an epoch may be, has no statistics; it is normalised as in evaluation. Within
+    :func:`statistics_unmoved` the running means stay.
     """
 
     #: each process knows its own rows'
@@ -121,6 +136,8 @@ class LeafBatchNorm(nn.Module):
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)
         by_batch = self.training and (is_recorded() or h.numel() > self.weight.numel())
+        if by_batch and not _MOVED.get():
+            statistics = statistics[0].clone(), statistics[1].clone()
         return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), by_batch, eps=NORM_EPS)
 
 
