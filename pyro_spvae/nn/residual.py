@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 from pyro_spvae import checks
 from pyro_spvae.circuits.numerics import is_recorded
 from pyro_spvae.nn.leaf_conv import NORMS, LeafBatchNorm, LeafConv, statistics_unmoved
-from pyro_spvae.nn.mlp import ACTIVATIONS, IN_PLACE, Stack, apply, check_activation
+from pyro_spvae.nn.mlp import ACTIVATIONS, IN_PLACE, Stack, check_activation
 
 RESAMPLES = ("same", "down", "up")
 _KERNEL = 3
@@ -77,8 +77,9 @@ class SqueezeExcitation(nn.Module):
         :param Tensor skip: what the weighted channels are added to, of the same shape.
         :returns: of the same shape.
         """
-        (logits,) = apply([self.gates], h.mean((2, 3)).unflatten(1, (self.leaves, -1)))
-        gates = torch.sigmoid(logits).flatten(1)[:, :, None, None]
+        rows, channels = h.size(0), h.size(1)
+        means = h.mean((2, 3)).reshape(rows, self.leaves, channels // self.leaves).movedim(1, 0)  # [L, N, C]
+        gates = torch.sigmoid(self.gates(means)[0]).movedim(0, 1).reshape(rows, channels, 1, 1)
         return h * gates if skip is None else torch.addcmul(skip, h, gates)
 
 
