@@ -44,6 +44,7 @@ class LeafConv(nn.Module):
     :param Sequence[int] after: channels of what each convolution makes of it.
     :param Tensor mask: multiplies the kernels when they are used, ``[kernel, kernel]`` of 0 and 1.
     :param int fan_in: where the input is a part of what the layer sees.
+    :param float gain: factor of kernels and biases at the start.
     :ivar ParameterList kernels: ``[leaf, after, before, kernel, kernel]`` of each; ``biases``: ``[leaf, after]``.
     """
 
@@ -60,10 +61,11 @@ class LeafConv(nn.Module):
         bias: bool = True,
         mask: Tensor | None = None,
         fan_in: int | None = None,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.leaves, self.stride, self.padding = leaves, stride, padding
-        bound = 1 / math.sqrt(before * kernel**2 if fan_in is None else fan_in)
+        bound = gain / math.sqrt(before * kernel**2 if fan_in is None else fan_in)
         kernels = [torch.empty(leaves, channels, before, kernel, kernel) for channels in after]
         biases = [torch.empty(leaves, channels) for channels in after if bias]
         self.kernels, self.biases = (
@@ -149,14 +151,17 @@ class PixelHeads(nn.Module):
     :param tuple shape: channels, height and width of a patch.
     :param tuple outputs: sizes of the outputs.
     :param str name: of the network, for messages.
+    :param float gain: factor of kernels and biases at the start.
     :raises ValueError: if an output is no multiple of the patch.
     """
 
-    def __init__(self, leaves: int, before: int, shape: tuple[int, ...], outputs: Sequence[int], name: str) -> None:
+    def __init__(
+        self, leaves: int, before: int, shape: tuple[int, ...], outputs: Sequence[int], name: str, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.channels = head_channels(name, shape, outputs)
-        self.conv = LeafConv(leaves, before, self.channels, 1)
+        self.conv = LeafConv(leaves, before, self.channels, 1, gain=gain)
 
     def forward(self, h: Tensor) -> tuple[Tensor, ...]:
         """

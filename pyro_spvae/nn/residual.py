@@ -127,10 +127,7 @@ class ResidualBlock(nn.Module):
         self.first = PreActivation(leaves, before, norm, activation)
         self.widen = LeafConv(leaves, before, [after], _KERNEL, stride, padding, bias=norm == "none")
         self.second = PreActivation(leaves, after, norm, activation)
-        self.refine = LeafConv(leaves, after, [after], _KERNEL, 1, padding)
-        with torch.no_grad():
-            for parameter in self.refine.parameters():
-                parameter.mul_(_GAIN)
+        self.refine = LeafConv(leaves, after, [after], _KERNEL, 1, padding, gain=_GAIN)
         self.excite = SqueezeExcitation(leaves, after, ratio)
         changes = before != after or resample != "same"
         self.skip = LeafConv(leaves, before, [after], 1, stride, bias=False) if changes else None
