@@ -5,8 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 import torch
@@ -18,17 +17,17 @@ from pyro_spvae.circuits.numerics import is_recorded
 NORMS = ("batch", "none")
 NORM_EPS = 1e-5  # added to variances, torch's default
 _CHANNELS = 16  # of a group of a convolution below which the processor is not busy; measured
-_MOVED = ContextVar("_MOVED", default=True)
+_SEEN_BEFORE = ContextVar("_SEEN_BEFORE", default=0)
 
 
-@contextmanager
-def statistics_unmoved() -> Iterator[None]:
-    """Within the block batch normalisation learns nothing of the batches that it sees, which were seen before."""
-    token = _MOVED.set(False)
-    try:
-        yield
-    finally:
-        _MOVED.reset(token)
+class StatisticsUnmoved:
+    """Within the block batch normalisation learns nothing of the batches that it sees; it may be entered repeatedly."""
+
+    def __enter__(self) -> None:
+        _SEEN_BEFORE.set(_SEEN_BEFORE.get() + 1)
+
+    def __exit__(self, *error: object) -> None:
+        _SEEN_BEFORE.set(_SEEN_BEFORE.get() - 1)
 
 
 class LeafConv(nn.Module):
@@ -115,7 +114,7 @@ class LeafBatchNorm(nn.Module):
     Batch normalisation (Ioffe and Szegedy 2015) of each channel of each leaf, over rows and positions: in training by
     the statistics of the batch, else by their running means. Factors and momentum are torch's. A batch of one row
     without positions, such as the last of an epoch may be, has no statistics; it is normalised as in evaluation. Within
-    :func:`statistics_unmoved` the running means stay.
+    :class:`StatisticsUnmoved` the running means stay.
     """
 
     #: each process knows its own rows'
@@ -138,7 +137,7 @@ class LeafBatchNorm(nn.Module):
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)
         by_batch = self.training and (is_recorded() or h.numel() > self.weight.numel())
-        if by_batch and not _MOVED.get():
+        if by_batch and _SEEN_BEFORE.get():
             statistics = statistics[0].clone(), statistics[1].clone()
         return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), by_batch, eps=NORM_EPS)
 
@@ -208,6 +207,11 @@ def images(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Patches ``[.., leaf, pixel]`` as ``[N, leaf * channel, H, W]``, with one N for all batch dimensions."""
     channels, height, width = shape
     return x.reshape(math.prod(x.shape[:-2]), x.size(-2) * channels, height, width)
+
+
+def side_by_side(maps: Tensor) -> Tensor:
+    """Maps ``[.., leaf, channel, H, W]`` as ``[N, leaf * channel, H, W]``, with one N for all batch dimensions."""
+    return images(maps.flatten(-3), tuple(maps.shape[-3:]))
 
 
 def block_diagonal(kernel: Tensor, groups: int = 1) -> Tensor:

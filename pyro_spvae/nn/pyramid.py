@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -71,8 +72,8 @@ class ResidualNetwork(Network):
         return self.channels[min(scale, len(self.channels) - 1)]
 
     def stem(self, leaves: int, before: int, after: int) -> LeafConv:
-        """The convolution before the blocks."""
-        return LeafConv(leaves, before, [after], _STEM, padding=_STEM // 2)
+        """The convolution before the blocks, whose normalisation would take a bias away."""
+        return LeafConv(leaves, before, [after], _STEM, padding=_STEM // 2, bias=self.norm == "none")
 
     def stack(self, leaves: int, before: int, after: int, resample: str) -> ResidualStack:
         """The blocks of one scale."""
@@ -126,8 +127,7 @@ class FeaturePyramid(ResidualNetwork):
         self.shapes: tuple[Shape, ...] = tuple((of, *sides) for of, sides in zip(channels, every[1:], strict=True))
         self.first = self.stem(leaves, input_shape[0], channels[0])
         self.stacks = nn.ModuleList(
-            self.stack(leaves, before, after, "down")
-            for before, after in zip(channels[:1] + channels, channels, strict=False)
+            self.stack(leaves, before, after, "down") for before, after in pairwise(channels[:1] + channels)
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

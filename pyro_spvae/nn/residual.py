@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint as recomputed
 
 from pyro_spvae import checks
 from pyro_spvae.circuits.numerics import is_recorded
-from pyro_spvae.nn.leaf_conv import NORMS, LeafBatchNorm, LeafConv, statistics_unmoved
+from pyro_spvae.nn.leaf_conv import NORMS, LeafBatchNorm, LeafConv, StatisticsUnmoved
 from pyro_spvae.nn.mlp import ACTIVATIONS, IN_PLACE, Stack, check_activation
 
 RESAMPLES = ("same", "down", "up")
@@ -194,5 +194,5 @@ class ResidualStack(nn.Module):
 
 
 def _first_and_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Where a checkpointed block is computed first, and once more."""
-    return nullcontext(), statistics_unmoved()
+    """Where a checkpointed block is computed first, and again for each gradient."""
+    return nullcontext(), StatisticsUnmoved()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -68,11 +69,11 @@ class Upscale(ResidualNetwork):
             if inputs != math.prod(map_shape):
                 raise ValueError(f"inputs is {inputs}; the values of the map_shape {map_shape} are needed")
             self.first = self.stem(leaves, map_shape[0], start[0])
-        steps = list(zip(self.shapes, self.shapes[1:], strict=False)) or [(start, start)]
-        self.stacks = nn.ModuleList(
-            self.stack(leaves, before[0], after[0], "same" if before[1:] == after[1:] else "up")
-            for before, after in steps
-        )
+        ways = [(before[0], after[0], "up") for before, after in pairwise(self.shapes)]
+        if not ways:
+            ways = [(start[0], start[0], "same")]
+        self.stacks = nn.ModuleList(self.stack(leaves, *way) for way in ways)
+        self.goals: list[tuple[int, int] | None] = [(height, width) for _, height, width in self.shapes[1:]] or [None]
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """
@@ -83,8 +84,8 @@ class Upscale(ResidualNetwork):
             h = images(apply([self.first], x)[0], self.shapes[0])
         else:
             h = self.first(images(x, self.map_shape))
-        for stack, (_, *sides) in zip(self.stacks, self.shapes[1:] or [self.shapes[0]], strict=True):
-            h = stack(h, None if h.shape[2:] == tuple(sides) else tuple(sides))
+        for stack, goal in zip(self.stacks, self.goals, strict=True):
+            h = stack(h, goal)
         return h.reshape(*x.shape[:-1], *self.shapes[-1])
 
 
