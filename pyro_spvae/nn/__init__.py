@@ -8,5 +8,6 @@ from pyro_spvae.nn.joint import Joint
 from pyro_spvae.nn.mlp import MLP
 from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.pixelcnn import PixelCNN
+from pyro_spvae.nn.se_resnet import SEResNet
 
-__all__ = ["MLP", "Conv", "GatedConv", "Joint", "Network", "PixelCNN"]
+__all__ = ["MLP", "Conv", "GatedConv", "Joint", "Network", "PixelCNN", "SEResNet"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,20 @@ from torch import Tensor, nn
 
 from pyro_spvae.circuits.numerics import is_recorded
 
+NORMS = ("batch", "none")
 NORM_EPS = 1e-5  # added to variances, torch's default
 _CHANNELS = 16  # of a group of a convolution below which the processor is not busy; measured
+_SEEN_BEFORE = ContextVar("_SEEN_BEFORE", default=0)
+
+
+class StatisticsUnmoved:
+    """Within the block batch normalisation learns nothing of the batches that it sees; it may be entered repeatedly."""
+
+    def __enter__(self) -> None:
+        _SEEN_BEFORE.set(_SEEN_BEFORE.get() + 1)
+
+    def __exit__(self, *error: object) -> None:
+        _SEEN_BEFORE.set(_SEEN_BEFORE.get() - 1)
 
 
 class LeafConv(nn.Module):
@@ -30,6 +43,7 @@ class LeafConv(nn.Module):
     :param Sequence[int] after: channels of what each convolution makes of it.
     :param Tensor mask: multiplies the kernels when they are used, ``[kernel, kernel]`` of 0 and 1.
     :param int fan_in: where the input is a part of what the layer sees.
+    :param float gain: factor of kernels and biases at the start.
     :ivar ParameterList kernels: ``[leaf, after, before, kernel, kernel]`` of each; ``biases``: ``[leaf, after]``.
     """
 
@@ -46,10 +60,11 @@ class LeafConv(nn.Module):
         bias: bool = True,
         mask: Tensor | None = None,
         fan_in: int | None = None,
+        gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.leaves, self.stride, self.padding = leaves, stride, padding
-        bound = 1 / math.sqrt(before * kernel**2 if fan_in is None else fan_in)
+        bound = gain / math.sqrt(before * kernel**2 if fan_in is None else fan_in)
         kernels = [torch.empty(leaves, channels, before, kernel, kernel) for channels in after]
         biases = [torch.empty(leaves, channels) for channels in after if bias]
         self.kernels, self.biases = (
@@ -98,7 +113,8 @@ class LeafBatchNorm(nn.Module):
     """
     Batch normalisation (Ioffe and Szegedy 2015) of each channel of each leaf, over rows and positions: in training by
     the statistics of the batch, else by their running means. Factors and momentum are torch's. A batch of one row
-    without positions, such as the last of an epoch may be, has no statistics; it is normalised as in evaluation.
+    without positions, such as the last of an epoch may be, has no statistics; it is normalised as in evaluation. Within
+    :class:`StatisticsUnmoved` the running means stay.
     """
 
     #: each process knows its own rows'
@@ -121,6 +137,8 @@ class LeafBatchNorm(nn.Module):
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)
         by_batch = self.training and (is_recorded() or h.numel() > self.weight.numel())
+        if by_batch and _SEEN_BEFORE.get():
+            statistics = statistics[0].clone(), statistics[1].clone()
         return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), by_batch, eps=NORM_EPS)
 
 
@@ -132,14 +150,17 @@ class PixelHeads(nn.Module):
     :param tuple shape: channels, height and width of a patch.
     :param tuple outputs: sizes of the outputs.
     :param str name: of the network, for messages.
+    :param float gain: factor of kernels and biases at the start.
     :raises ValueError: if an output is no multiple of the patch.
     """
 
-    def __init__(self, leaves: int, before: int, shape: tuple[int, ...], outputs: Sequence[int], name: str) -> None:
+    def __init__(
+        self, leaves: int, before: int, shape: tuple[int, ...], outputs: Sequence[int], name: str, gain: float = 1.0
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.channels = head_channels(name, shape, outputs)
-        self.conv = LeafConv(leaves, before, self.channels, 1)
+        self.conv = LeafConv(leaves, before, self.channels, 1, gain=gain)
 
     def forward(self, h: Tensor) -> tuple[Tensor, ...]:
         """
@@ -186,6 +207,11 @@ def images(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Patches ``[.., leaf, pixel]`` as ``[N, leaf * channel, H, W]``, with one N for all batch dimensions."""
     channels, height, width = shape
     return x.reshape(math.prod(x.shape[:-2]), x.size(-2) * channels, height, width)
+
+
+def side_by_side(maps: Tensor) -> Tensor:
+    """Maps ``[.., leaf, channel, H, W]`` as ``[N, leaf * channel, H, W]``, with one N for all batch dimensions."""
+    return images(maps.flatten(-3), tuple(maps.shape[-3:]))
 
 
 def block_diagonal(kernel: Tensor, groups: int = 1) -> Tensor:

@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 # the same written over their argument, which costs no fresh memory where nothing is to be differentiated
-_IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
+IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": lambda h: torch.ops.aten.softplus.out(h, out=h),
     "relu": torch.relu_,
     "leaky_relu": lambda h: F.leaky_relu(h, inplace=True),
@@ -138,7 +138,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.activation = ACTIVATIONS.get(activation)  # none if gated
-        self._in_place = _IN_PLACE.get(activation)
+        self._in_place = IN_PLACE.get(activation)
         self.heads = len(heads)
         layers = [(*pair, 1.0) for pair in pairwise(sizes) for _ in range(1 + (activation == GATED))]
         layers += [(sizes[-1], head, output_gain) for head in heads]

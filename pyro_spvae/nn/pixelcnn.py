@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from pyro_spvae import checks
 from pyro_spvae.nn.gated_conv import gated_dense
-from pyro_spvae.nn.leaf_conv import LeafBatchNorm, LeafConv, PixelHeads, images
+from pyro_spvae.nn.leaf_conv import NORMS, LeafBatchNorm, LeafConv, PixelHeads, images
 from pyro_spvae.nn.mlp import apply
 from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.pixel_steps import PixelSteps
 
-NORMS = ("batch", "none")
 LATENTS = ("all", "masked")
 _CACHED = {"cpu": 2**25, "cuda": 2**28}  # numbers that drawing may hold at a time
 
