@@ -3,6 +3,7 @@
 """Inference programs: one file a family."""
 
 from pyro_spvae.guides.discrete import DiscreteGuide
+from pyro_spvae.guides.dvaepp import DVAEppGuide
 from pyro_spvae.guides.hierarchical import HierarchicalGuide
 from pyro_spvae.guides.mixed import MixedGuide
 from pyro_spvae.guides.mixture import MixtureGuide
@@ -10,4 +11,13 @@ from pyro_spvae.guides.normal import NormalGuide
 from pyro_spvae.guides.sticks import StickGuide
 from pyro_spvae.leaves import LeafGuide
 
-__all__ = ["DiscreteGuide", "HierarchicalGuide", "LeafGuide", "MixedGuide", "MixtureGuide", "NormalGuide", "StickGuide"]
+__all__ = [
+    "DVAEppGuide",
+    "DiscreteGuide",
+    "HierarchicalGuide",
+    "LeafGuide",
+    "MixedGuide",
+    "MixtureGuide",
+    "NormalGuide",
+    "StickGuide",
+]

@@ -75,4 +75,4 @@ class DiscreteGuide(LeafGuide):
 
     def forward(self, encoding: Any) -> None:
         """States ``z``."""
-        pyro.sample("z", self.latent.smooth(self.z.law(encoding)))
+        pyro.sample("z", self.latent.smooth(self.z.join(encoding)))

@@ -6,6 +6,7 @@ from pyro_spvae.leaves import LeafModel
 from pyro_spvae.models.discrete_vae import DiscreteVAE
 from pyro_spvae.models.dldpmm import DLDPMM
 from pyro_spvae.models.dlgmm import DLGMM
+from pyro_spvae.models.dvaepp import DVAEpp
 from pyro_spvae.models.factorized import FactorizedLeaf
 from pyro_spvae.models.hvae import HVAE
 from pyro_spvae.models.mixed import MixedLeaf
@@ -16,6 +17,7 @@ from pyro_spvae.models.vae import VAE
 from pyro_spvae.queries import Embedding
 
 __all__ = [
+    "DVAEpp",
     "DLDPMM",
     "DLGMM",
     "HVAE",

@@ -50,6 +50,14 @@ class Latent:
         """Whether values are numbers of kinds, or other than continuous."""
         return bool(self.support.is_discrete)
 
+    def smooth(self, law: Any) -> Any:
+        """The law that programs state it by: the distribution itself; of smoothed bits in training that of these."""
+        return law
+
+    def seen(self, value: Tensor) -> Tensor:
+        """A value as networks see it: itself; of bits from -1 to 1."""
+        return value
+
     def summary(self, law: Any, draws: Tensor | None = None) -> Tensor:
         """
         What a distribution says of the variable, ``[*batch, *event_shape]``: its mean; where values are numbers of more

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -16,7 +17,7 @@ from pyro_spvae.distributions import Smoothing
 
 class LatentBits(Latent):
     """
-    A vector of latent bits.
+    A vector or an array of latent bits.
 
     :ivar int groups: number of groups, of equal size, that a guide draws one after the other unless it is told
         otherwise.
@@ -28,9 +29,9 @@ class LatentBits(Latent):
     groups: int
     smoothing: Smoothing
 
-    def __init__(self, size: int, smoothing: Smoothing, groups: int = 1) -> None:
-        super().__init__(size, constraints.boolean)
-        group_sizes(size, groups)
+    def __init__(self, event_shape: int | tuple[int, ...], smoothing: Smoothing, groups: int = 1) -> None:
+        super().__init__(event_shape, constraints.boolean)
+        group_sizes(math.prod(self.event_shape), groups)
         checks.instance("smoothing", smoothing, Smoothing)
         object.__setattr__(self, "groups", int(groups))
         object.__setattr__(self, "smoothing", smoothing)
@@ -38,6 +39,10 @@ class LatentBits(Latent):
     def smooth(self, law: Any) -> Any:
         """A distribution of the bits, or in training that of the smoothed ones."""
         return self.smoothing(law)
+
+    def seen(self, value: Tensor) -> Tensor:
+        """Bits, or smoothed ones, from -1 to 1."""
+        return centred(value)
 
 
 def group_sizes(size: int, groups: int) -> tuple[int, ...]:

@@ -50,20 +50,16 @@ class Bits(Block):
             Joint(self.hidden_dims, activation, normalise=normalise) for _ in range(self.groups - 1)
         )
 
-    def build(
-        self,
-        leaves: int,
-        inputs: int,
-        event_shape: tuple[int, ...],
-        input_shape: tuple[int, ...] | None = None,
-        map_shape: tuple[int, ...] | None = None,
-    ) -> None:
-        """Binds the networks."""
+    def build(self, leaves: int, inputs: int, event_shape: tuple[int, ...], **shapes: Any) -> None:
+        """
+        Binds the networks.
+
+        :param shapes: ``input_shape``, ``map_shape`` or ``output_shape``, handed on to the first group's network.
+        """
         if not event_shape:
             raise ValueError("Bits states a vector or an array, but the latent variable has the shape []")
         self.group_sizes = group_sizes(math.prod(event_shape), self.groups)
         each = self.group_sizes[0]
-        shapes = {"input_shape": input_shape, "map_shape": map_shape}
         self.network.bind(leaves=leaves, inputs=inputs, outputs=(each,), **shapes)
         for group, network in enumerate(self.further, 1):
             network.bind(leaves=leaves, inputs=(inputs, group * each), outputs=(each,))
@@ -72,7 +68,7 @@ class Bits(Block):
         """What follows from the input alone: the first group's logits, and of each further network what it has seen."""
         return [self.network(h)[0], *(network.embed(h) for network in self.further)]
 
-    def law(self, embedded: list[Any]) -> FactorialBernoulli | BinaryHierarchy | Shaped:
+    def join(self, embedded: list[Any]) -> FactorialBernoulli | BinaryHierarchy | Shaped:
         """The distribution given what :meth:`embed` returned."""
         first, *others = embedded
         if not others:
@@ -94,4 +90,4 @@ class Bits(Block):
         """
         :param Tensor h: ``[.., leaf, in]``.
         """
-        return self.law(self.embed(h))
+        return self.join(self.embed(h))

@@ -8,6 +8,8 @@ from pyro_spvae.nn.joint import Joint
 from pyro_spvae.nn.mlp import MLP
 from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.pixelcnn import PixelCNN
+from pyro_spvae.nn.pyramid import FeaturePyramid
 from pyro_spvae.nn.se_resnet import SEResNet
+from pyro_spvae.nn.upscale import Upscale
 
-__all__ = ["MLP", "Conv", "GatedConv", "Joint", "Network", "PixelCNN", "SEResNet"]
+__all__ = ["MLP", "Conv", "FeaturePyramid", "GatedConv", "Joint", "Network", "PixelCNN", "SEResNet", "Upscale"]

@@ -31,8 +31,11 @@ class ResidualNetwork(Network):
     :param int blocks: residual blocks at each scale.
     :param str norm: as of :class:`~pyro_spvae.nn.residual.ResidualBlock`, like ``activation`` and ``ratio``.
     :param bool checkpoint: as of :class:`~pyro_spvae.nn.residual.ResidualStack`: less memory, and more time.
+    :cvar int least_levels: smallest number of levels.
     :raises ValueError: for options out of range.
     """
+
+    least_levels = 1
 
     def __init__(
         self,
@@ -52,7 +55,9 @@ class ResidualNetwork(Network):
             )
         check_activation(activation)
         self.channels = channels if isinstance(channels, int) else tuple(channels)
-        self.levels = checks.positive_integer("levels", levels)
+        if not checks.is_integer(levels) or levels < self.least_levels:
+            raise ValueError(f"levels is {levels!r}; an integer of at least {self.least_levels} is needed")
+        self.levels = int(levels)
         self.blocks = checks.positive_integer("blocks", blocks)
         self.norm = checks.one_of("norm", norm, NORMS)
         self.activation = activation
@@ -163,3 +168,21 @@ def halvings(sides: Shape, levels: int) -> list[Shape]:
             )
         every.append(halved(every[-1]))
     return every
+
+
+def level_of(shapes: Sequence[Shape], grid: Shape) -> int:
+    """
+    Which map of a pyramid lies on the grid of other maps.
+
+    :param shapes: channels, height and width of the pyramid's maps.
+    :param tuple grid: channels, height and width of the others.
+    :raises ValueError: if none does.
+    """
+    for level, shape in enumerate(shapes):
+        if shape[1:] == grid[1:]:
+            return level
+    known = ", ".join(" x ".join(map(str, shape[1:])) for shape in shapes)
+    raise ValueError(
+        f"local variables lie on a grid of {' x '.join(map(str, grid[1:]))}, but the maps of the guide's pyramid have "
+        f"the sides {known}; give the leaf a local_shape of one of these"
+    )

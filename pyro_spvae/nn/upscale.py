@@ -44,6 +44,8 @@ class Upscale(ResidualNetwork):
         torch.Size([5, 2, 8, 7, 7])
     """
 
+    least_levels = 0  # a map of one scale
+
     def build(  # type: ignore[override]
         self, leaves: int, inputs: int, output_shape: Shape | None = None, map_shape: Shape | None = None
     ) -> None:

@@ -67,11 +67,11 @@ def test_what_follows_from_the_input_alone_may_be_kept():
     h = torch.randn(4, 2, 5)
     embedded = part.embed(h)
     for _ in range(2):
-        law = part.law(embedded).expand(torch.Size((7, 4, 2)))
+        law = part.join(embedded).expand(torch.Size((7, 4, 2)))
         z = law.sample()
         torch.testing.assert_close(law.log_prob(z), part(h).log_prob(z))
         assert len(calls) == 3 or calls.clear() is None
-    part.law(embedded).sample()
+    part.join(embedded).sample()
     assert len(calls) <= 3
 
 
