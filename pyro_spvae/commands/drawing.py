@@ -29,11 +29,25 @@ def sample(
             show_default=False,
         ),
     ] = None,
+    hold: Annotated[
+        list[str] | None,
+        option(
+            "A latent variable of which copies share one draw, besides the tree. May be given several times.",
+            WHAT,
+            "--hold",
+            metavar="SITE",
+            show_default=False,
+        ),
+    ] = None,
+    copies: Annotated[int, option("Data that share a draw of tree and held variables.", WHAT, min=1)] = 1,
     how: RunOptions,
     progress: bool = False,
 ) -> dict[str, Any]:
     """
     Draw new data from the model, or given values of latent variables.
+
+    With copies each line of the picture shares what is held: of --hold z --copies 5
+    one draw of z, with all other latent variables drawn anew.
 
     Writes samples.npz (or means.npz), in the units that the model was trained
     on, and for images a picture; file names tell what was given.
@@ -50,10 +64,12 @@ def sample(
     asked = Query.open("sample", path, how)
     fixed = parse_given(given, next(asked.spvae.parameters()))
     with asked.drawing():
-        x = asked.spvae.sample(num, fixed, means=means, progress=progress)
+        x = asked.spvae.sample(num, fixed, means=means, hold=hold or (), copies=copies, progress=progress)
     kind, title = ("means", "sampled means") if means else ("samples", "samples")
-    name = asked.name(kind, given_name(given))
-    return asked.answer(name, {kind: to_array(x)}, partial(plots.image_grid, x, title=title))
+    shared = None if copies == 1 else "-".join([*(hold or ()), f"{copies}-copies"])
+    name = asked.name(kind, given_name(given), shared)
+    columns = None if copies == 1 else copies
+    return asked.answer(name, {kind: to_array(x)}, partial(plots.image_grid, x, title=title, columns=columns))
 
 
 @query

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.locking import alone
 from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.queries.given import Given
+from pyro_spvae.queries.held import Held
 from pyro_spvae.queries.quiet import quiet
 from pyro_spvae.queries.storage import Storage
 
@@ -34,10 +35,15 @@ class Generation(Storage):
         *,
         means: bool = False,
         num_particles: int = 100,
+        hold: Sequence[str] = (),
+        copies: int = 1,
         progress: bool = False,
     ) -> Tensor:
         """
         Draws data from the model, or from it given values of latent variables, such as ``{"c": 2}``.
+
+        With ``copies``, so many data after one another share the induced tree and one draw of the variables that are
+        held, and all else is drawn anew for each: what a global variable says, and what local ones vary.
 
         The variables after those that are given are drawn given them. Those before them, on which they may depend, are
         resampled from draws of the prior by the density of what is given, separately for each datum and leaf.
@@ -47,19 +53,23 @@ class Generation(Storage):
             ``[num, leaf, *event]``.
         :param bool means: return the likelihood's means instead of draws (of the same trees and latent variables' law).
         :param int num_particles: draws of the variables before those that are given, of which one is taken.
+        :param hold: names of the latent sites that copies share besides the tree; the model draws no other before them.
+        :param int copies: how many data share them, a divisor of ``num``.
         :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num, *event_shape]``.
-        :raises ValueError: if a site is unknown, or a value is outside of its support or does not broadcast.
+        :raises ValueError: if a site is unknown, or a value is outside of its support or does not broadcast; for copies
+            beside ``given``, or held sites without copies.
         """
         num = checks.positive_integer("num", num)
         num_particles = checks.positive_integer("num_particles", num_particles)
         with quiet(self):
+            held = Held.make(self, hold, copies, num, given)
             fixed = Given.make(self, given, num)
-            size = max(1, BLOCK // num_particles) if fixed.before else BLOCK
+            size = max(1, BLOCK // num_particles) if fixed.before else max(1, BLOCK // held.copies) * held.copies
             blocks = []
             for start in range(0, num, size):
                 rows = min(size, num - start)
-                latents = fixed.latents(self, start, rows, num_particles)
+                latents = fixed.latents(self, start, rows, num_particles) | held.draw(self, rows)
                 blocks.append(self._generate(rows, None, means, progress, latents))
             return torch.cat(blocks)
 
