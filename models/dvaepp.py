@@ -47,7 +47,7 @@ class DVAEpp(LeafModel):
     :raises ValueError: for options out of range.
     """
 
-    guide_name, prior_name = "dvaepp", "boltzmann-machine"
+    guide_name, prior_name, has_own_networks = "dvaepp", "boltzmann-machine", True
 
     def __init__(
         self, likelihood: Likelihood, latent_dim: int = 16, prior: Prior | None = None,

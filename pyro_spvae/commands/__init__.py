@@ -8,7 +8,7 @@ Each of these functions takes a run folder and the options of its command as key
 not import torch; it is imported where a command needs it.
 """
 
-from pyro_spvae.commands import dlgmm_paper, dvae_paper, spvae_paper, vampprior_paper  # noqa: F401
+from pyro_spvae.commands import dlgmm_paper, dvae_paper, dvaepp_paper, spvae_paper, vampprior_paper  # noqa: F401
 from pyro_spvae.commands import training as _training  # noqa: F401 (adds its commands, as the others here)
 from pyro_spvae.commands.app import app, main
 from pyro_spvae.commands.drawing import impute, interpolate, reconstruct, sample

@@ -46,6 +46,10 @@ class LeafGuide(Part, PyroModule):
     #: whether it makes further networks by its options ``hidden_dims`` and ``activation``, as many as it needs
     makes_networks: bool = False
 
+    #: whether the networks that it has by default are of a kind of its own, so that configurations give it no others
+    #: unless they name some
+    has_own_networks: bool = False
+
     def build(self, *args: Any, **sizes: Any) -> None:
         """There are no parameters."""
 

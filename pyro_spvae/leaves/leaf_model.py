@@ -63,6 +63,10 @@ class LeafModel(Part, PyroModule):
     #: as that of a guide
     makes_networks: bool = False
 
+    #: whether the networks that it has by default are of a kind of its own, so that configurations give it no others
+    #: unless they name some
+    has_own_networks: bool = False
+
     def __init__(self) -> None:
         super().__init__()
         self.pixels = None

@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pyro_spvae.reproduce.binary_sets import TITLES
 from pyro_spvae.reproduce.dvae import NETS, DiscreteExperiment, Table, methods
 from pyro_spvae.reproduce.finished import Finished
+from pyro_spvae.reproduce.over_seeds import by_seed, log_z, mean, numbers, score, seeds
 from pyro_spvae.training.stated import stated_lines
 
 NAMES = {
@@ -43,15 +43,12 @@ def discrete_table(runs: list[Finished]) -> list[str]:
 
 def over_seeds(runs: Sequence[Finished]) -> list[list[Finished]]:
     """Runs that differ in their seeds alone, in the order of the paper."""
-    groups: dict[tuple[Any, ...], list[Finished]] = {}
-    for run in runs:
-        groups.setdefault(tuple(value for name, value in run.experiment.items() if name != "seed"), []).append(run)
 
-    def place(group: list[Finished]) -> tuple[Any, ...]:
-        one = _experiment(group[0])
+    def place(run: Finished) -> tuple[Any, ...]:
+        one = _experiment(run)
         return one.data, one.budget, _ORDER.index(one.net), methods(one.number).index(one.method)
 
-    return sorted((sorted(group, key=lambda run: run.experiment["seed"]) for group in groups.values()), key=place)
+    return by_seed(runs, place)
 
 
 def _experiment(run: Finished) -> DiscreteExperiment:
@@ -65,9 +62,9 @@ def _as_printed(table: Table, runs: list[Finished]) -> list[str]:
     for group in over_seeds(runs):
         one = _experiment(group[0])
         theirs = group[0].published_score
-        rows.setdefault((one.data, one.net, one.budget), {})[one.method] = f"{_score(group)} ({theirs})"
+        rows.setdefault((one.data, one.net, one.budget), {})[one.method] = f"{score(group)} ({theirs})"
     samples = {run.results["samples"] for run in runs}
-    described = f"{_numbers(sorted(samples))} samples"
+    described = f"{numbers(sorted(samples))} samples"
     lines = [
         f"Table {table}, {described}; mean and standard deviation over seeds, in brackets the paper's:",
         "",
@@ -92,42 +89,17 @@ def _in_full(runs: list[Finished]) -> list[str]:
             TITLES[one.data],
             one.net,
             NAMES[one.method],
-            _score(group),
-            _mean(group, lambda run: run.results["standard_error"] or 0.0),
+            score(group),
+            mean(group, lambda run: run.results["standard_error"] or 0.0),
             group[0].published_score or "",
             f"{results['samples']:,}",
             f"{results['rows']:,}",
-            _mean(group, lambda run: run.results["elbo"]),
-            _log_z(group),
+            mean(group, lambda run: run.results["elbo"]),
+            log_z(group),
             f"{results['parameters']:,}",
             f"{results['steps']:,}",
-            _mean(group, lambda run: run.results["train_seconds"], 0),
-            f"budget {one.budget}, {_seeds(group)}",
+            mean(group, lambda run: run.results["train_seconds"], 0),
+            f"budget {one.budget}, {seeds(group)}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
-
-
-def _score(group: list[Finished]) -> str:
-    """Mean log-likelihood over seeds, and its deviation where they are several."""
-    values = [run.results["log_likelihood"] for run in group]
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
-
-
-def _mean(group: list[Finished], value: Callable[[Finished], float], digits: int = 2) -> str:
-    return f"{statistics.mean(map(value, group)):.{digits}f}"
-
-
-def _log_z(group: list[Finished]) -> str:
-    """Of each seed's machine, if the prior is one, with the standard error of its estimate."""
-    return ", ".join(value for run in group for name, value, _ in stated_lines(run.results) if name == "log Z")
-
-
-def _seeds(group: list[Finished]) -> str:
-    seeds = [run.experiment["seed"] for run in group]
-    return f"seed{'s' * (len(seeds) > 1)} {_numbers(seeds)}"
-
-
-def _numbers(values: Sequence[int]) -> str:
-    return ", ".join(f"{value:,}" for value in values)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_spvae.reproduce.published import DISCRETE, MIXTURES, TABLE_1, VAMP, Cell, figure_2
+from pyro_spvae.reproduce.published import DISCRETE, GLOBAL, MIXTURES, TABLE_1, VAMP, Cell, figure_2
 from pyro_spvae.reproduce.run import RECORD
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.run_folder import RunFolder
@@ -67,6 +67,8 @@ class Finished:
             data, net, method = (self.experiment[name] for name in ("data", "net", "method"))
             mean, deviation = DISCRETE["static_mnist" if data == "mnist" else data, net][method]
             return f"{mean:.2f} \u00b1 {deviation:.2f}"
+        if self.table == "dvaepp":
+            return f"{GLOBAL[self.experiment['data']][self.experiment['model']]:.2f}"
         return None if self.published is None else f"{self.published.log_likelihood:.1f}"
 
     @property

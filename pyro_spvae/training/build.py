@@ -312,6 +312,8 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Any]:
     cls: Any = find(kind, part)
     if cls.makes_networks and config.network == "mlp":
         return {"hidden_dims": config.hidden, "activation": config.activation}
+    if cls.has_own_networks and config.network == "mlp" and config.decoder is None:
+        return {}
     dense = config.network if parse("network", config.network)[0] == "mlp" else "mlp"
     texts = {"encoder": config.network, "decoder": config.decoder or config.network}
     networks = {}
