@@ -134,12 +134,26 @@ class LeafBatchNorm(nn.Module):
         """
         :param Tensor h: ``[N, leaf * channel, H, W]``, or without positions.
         """
+        if self.training and is_recorded():
+            return self._of_any_batch(h)
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)
-        by_batch = self.training and (is_recorded() or h.numel() > self.weight.numel())
+        by_batch = self.training and h.numel() > self.weight.numel()
         if by_batch and _SEEN_BEFORE.get():
             statistics = statistics[0].clone(), statistics[1].clone()
         return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), by_batch, eps=NORM_EPS)
+
+    def _of_any_batch(self, h: Tensor) -> Tensor:
+        """In training, for a program that is recorded once: whether the batch has statistics is known when it runs."""
+        affine, options = (self.weight.flatten(), self.bias.flatten()), (0.1, NORM_EPS, True)
+        statistics = [self.running_mean.view(-1), self.running_var.view(-1)]
+        learned, before = ([value.clone() for value in statistics] for _ in range(2))
+        by_batch = torch.batch_norm(h, *affine, *learned, True, *options)
+        by_running = torch.batch_norm(h, *affine, *before, False, *options)
+        several = torch.ones_like(h[:, 0]).sum() > 1
+        for value, new in zip(statistics, learned, strict=True):
+            value.copy_(torch.where(several, new, value))
+        return torch.where(several, by_batch, by_running)
 
 
 class PixelHeads(nn.Module):
