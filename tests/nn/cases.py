@@ -36,7 +36,7 @@ NETWORKS = {
     "gated-conv, decoder of two inputs": (lambda: GatedConv(LAYERS, 5), DECODER | {"inputs": (4, 2)}),
     "pixelcnn": (lambda: PixelCNN(5, 3), DECODER),
     "pixelcnn of two inputs": (lambda: PixelCNN(5, 2, norm="none", latents="masked"), DECODER | {"inputs": (4, 2)}),
-    "se-resnet, encoder": (lambda: SEResNet((5, 4), dense=5, activation="silu"), ENCODER),
+    "se-resnet, encoder": (lambda: SEResNet((8, 6), dense=5, activation="silu", ratio=1), ENCODER),
     "se-resnet, decoder": (lambda: SEResNet(3, blocks=2, checkpoint=True), DECODER),
     "se-resnet, decoder of a map": (
         lambda: SEResNet(4, norm="none"),
