@@ -18,7 +18,7 @@ from pyro_spvae.guides import (
 )
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
 from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, DiscreteVAE, FactorizedLeaf, MixedLeaf
-from pyro_spvae.nn import Conv, GatedConv, Joint, MultiScale, PixelCNN
+from pyro_spvae.nn import Conv, GatedConv, Joint, MultiScale, PixelCNN, SEResNet
 from pyro_spvae.priors import BitChain, BoltzmannMachine, MixtureOfGaussians, VampPrior
 from pyro_spvae.testing import LeafPairTests
 from tests.infer.test_enumerated import KindsGuide, KindsLeaf
@@ -70,6 +70,13 @@ class TestConvVAE(OfLevels):
 class TestGatedConvVAE(OfLevels):
     def make(self):
         return VAE(Bernoulli(), 2, decoder=GatedConv(SMALL)), NormalGuide(encoder=GatedConv(SMALL))
+
+
+class TestSEResNetVAE(OfLevels):
+    def make(self):
+        return VAE(Bernoulli(), 2, decoder=SEResNet(2, 1, checkpoint=True)), NormalGuide(
+            encoder=SEResNet(2, 1, dense=3)
+        )
 
 
 class TestPixelCNN(OfLevels):

@@ -41,7 +41,7 @@ NETWORKS = {
         lambda: MultiScale(1, 3, 1, "bottom-right", norm="none", checkpoint=True),
         DECODER | {"inputs": (4, 2)},
     ),
-    "se-resnet, encoder": (lambda: SEResNet((5, 4), dense=5, activation="silu"), ENCODER),
+    "se-resnet, encoder": (lambda: SEResNet((8, 6), dense=5, activation="silu", ratio=1), ENCODER),
     "se-resnet, decoder": (lambda: SEResNet(3, blocks=2, checkpoint=True), DECODER),
     "se-resnet, decoder of a map": (
         lambda: SEResNet(4, norm="none"),
