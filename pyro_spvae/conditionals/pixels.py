@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -182,5 +181,5 @@ class _Entries:
         """The likelihood of so many entries."""
         if entries not in self.alone:
             alone = type(self.likelihood)(**self.likelihood.options())
-            self.alone[entries] = alone.bind(leaves=self.leaves, pixels=entries)
+            self.alone[entries] = alone.bind(**self.likelihood.sizes | {"leaves": self.leaves, "pixels": entries})
         return self.alone[entries]

@@ -145,15 +145,14 @@ class LeafBatchNorm(nn.Module):
 
     def _of_any_batch(self, h: Tensor) -> Tensor:
         """In training, for a program that is recorded once: whether the batch has statistics is known when it runs."""
-        affine, options = (self.weight.flatten(), self.bias.flatten()), (0.1, NORM_EPS, True)
-        statistics = [self.running_mean.view(-1), self.running_var.view(-1)]
-        learned, before = ([value.clone() for value in statistics] for _ in range(2))
-        by_batch = torch.batch_norm(h, *affine, *learned, True, *options)
-        by_running = torch.batch_norm(h, *affine, *before, False, *options)
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        running = self.running_mean.flatten().clone(), self.running_var.flatten().clone()
+        learned = running[0].clone(), running[1].clone()
+        by_batch = torch.batch_norm(h, weight, bias, *learned, True, 0.1, NORM_EPS, True)  # F's refuses to record one
         several = torch.ones_like(h[:, 0]).sum() > 1
-        for value, new in zip(statistics, learned, strict=True):
-            value.copy_(torch.where(several, new, value))
-        return torch.where(several, by_batch, by_running)
+        for buffer, new, old in zip((self.running_mean, self.running_var), learned, running, strict=True):
+            buffer.copy_(torch.where(several, new, old).view_as(buffer))
+        return torch.where(several, by_batch, F.batch_norm(h, *running, weight, bias, eps=NORM_EPS))
 
 
 class PixelHeads(nn.Module):

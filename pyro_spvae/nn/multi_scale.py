@@ -37,9 +37,11 @@ class MultiScale(Network):
     density that are in no grid before; the last grid has all of them. Within a scale positions are independent, so that
     a patch is drawn in as many steps as there are scales. The channels of a pixel are of one scale.
 
-    Latent vectors become maps of the patch by residual blocks that go up. Each scale has a network of its own: a
-    convolution of the maps, brought to its grid by their means, and of the pixels of coarser scales, with a mark at the
-    positions that they are known at; residual blocks; and a 1 x 1 convolution for each output.
+    Latent vectors become maps of the patch by residual blocks that go up, one for each doubling
+    (:class:`~pyro_spvae.nn.upscale.Upscale`). Each scale has a network of its own: a convolution of the maps, brought
+    to its grid by their means, and of the pixels of coarser scales, with a mark at the positions that they are known
+    at; residual blocks; and a 1 x 1 convolution for each output. A decoder that is bound with a ``map_shape`` starts
+    from that map instead of vectors.
 
     Batch normalisation uses the statistics of the batch in training, over particles, data and positions, and the
     running ones in evaluation (``eval()``) and always when pixels are drawn; in training mode a log-density therefore
@@ -53,8 +55,8 @@ class MultiScale(Network):
         count nothing.
     :param str norm: ``"batch"``, of each channel of each leaf; ``"none"``: biases instead.
     :param bool checkpoint: gradient checkpointing, see :class:`~pyro_spvae.nn.residual.ResidualStack`.
-    :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape, or whose
-        sides do not fit.
+    :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape, or have
+        sides that do not fit.
 
     Example::
 
@@ -114,7 +116,7 @@ class MultiScale(Network):
         grids = scales(sides, self.smallest, self.padding)
         latent = inputs if isinstance(inputs, int) else sum(inputs)
         self.map_shape = (latent, 1, 1) if map_shape is None else map_shape
-        options = {"norm": self.norm, "checkpoint": self.checkpoint}
+        options: dict[str, Any] = {"norm": self.norm, "checkpoint": self.checkpoint}
         self.upscale = Upscale((self.filters,), max(1, len(grids) - 1), **options).bind(
             leaves=leaves,
             inputs=latent,
@@ -191,7 +193,7 @@ class MultiScale(Network):
 
     def rows_at_once(self, context: Tensor) -> int:
         """How many rows of a context :meth:`steps` takes in bounded memory."""
-        values = max(_HELD * self.filters, 2 * sum(self.head_channels))
+        values = max(_HELD * self.filters, 3 * sum(self.head_channels))
         return rows_within(context.size(1) * values * math.prod(self.shape[1:]), context.device)
 
     def extra_repr(self) -> str:
@@ -199,9 +201,7 @@ class MultiScale(Network):
 
 
 class _Scale(nn.Module):
-    """
-    The network of one scale, for the outputs at the pixels of a grid that are in no coarser one.
-    """
+    """The network of one scale, for the outputs at the pixels of a grid that are in no coarser one."""
 
     known: Tensor
     new: Tensor
@@ -266,13 +266,14 @@ class _ScaleSteps:
     def __init__(self, network: MultiScale, context: Tensor) -> None:
         self.network = network
         self.x = context.new_zeros(*context.shape[:2], math.prod(network.shape))
-        self.scale = 0
         with in_mode(network, training=False):
             self.maps = network.features(context)
 
     def __iter__(self) -> Iterator[Tensor]:
         """At each step, where the channels of its pixels are in a patch, ``[channel * pixel]``."""
-        for self.scale, scale in enumerate(self.network.scales):
+        scale: Any
+        for scale, maps in zip(self.network.scales, self.maps, strict=True):
+            self.now = scale, maps
             yield scale.place
 
     @torch.no_grad()
@@ -280,16 +281,17 @@ class _ScaleSteps:
         """
         :returns: ``[row, leaf, channel * pixel * values]`` for each output.
         """
-        lead, scale = self.x.shape[:1], self.network.scales[self.scale]
+        scale, maps = self.now
+        lead = self.x.shape[:1]
         with in_mode(self.network, training=False):
-            h = scale(self.maps[self.scale], images(self.x, self.network.shape), (lead, lead))
+            h = scale(maps, images(self.x, self.network.shape), (lead, lead))
         return self.network.heads(h.index_select(-1, scale.new))
 
     def put(self, features: Tensor) -> None:
         """
         :param Tensor features: of the pixels, ``[row, leaf, channel * pixel]``.
         """
-        self.x[..., self.network.scales[self.scale].place] = features
+        self.x[..., self.now[0].place] = features
 
 
 def _rows(h: Tensor, lead: torch.Size) -> Tensor:

@@ -19,7 +19,6 @@ from pyro_spvae.models import SPVAE, VAE, MixedLeaf
 from pyro_spvae.nn import GatedConv, MultiScale, PixelCNN
 from tests.conditionals.test_pixels import scattered
 
-
 DECODERS = {
     "pixelcnn": lambda filters=4: PixelCNN(filters, layers=2),
     "multi-scale": lambda filters=4: MultiScale(1, filters, blocks=1, padding="bottom-right"),

@@ -5,15 +5,19 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 import pyro_spvae.distributions as dist
 from pyro_spvae.nn import MultiScale
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
+from pyro_spvae.nn.residual import ResidualStack
 from pyro_spvae.nn.scales import scales
 
 INPUTS = (3, 2)
@@ -148,7 +152,7 @@ def test_features_are_means_over_what_a_pixel_of_a_grid_stands_for():
 
 
 def test_a_scale_by_modules_of_torch():
-    """The last scale of the second of two leaves, whose residual blocks do nothing: their last convolutions are zero."""
+    """The last scale of the second of two leaves, whose residual blocks do nothing."""
     shape = (2, 4, 4)
     network = bound(shape, 2, {"smallest": 2, "filters": 3})
     scale = network.scales[1]
@@ -238,12 +242,53 @@ def test_gradient_checkpointing_changes_nothing_but_memory():
     results = []
     for checkpoint in (False, True):
         network = bound((1, 4, 4), 2, {"smallest": 2, "filters": 4, "checkpoint": checkpoint}).train()
+        stacks = [module.checkpoint for module in network.modules() if isinstance(module, ResidualStack)]
+        assert stacks == 3 * [checkpoint]  # that which goes up, and those of two scales
         torch.manual_seed(2)
         outputs = network(network.context(*latents((3,), 2)), torch.randn(3, 2, 16))
         parameters = list(network.parameters())
         grads = [torch.autograd.grad(out.square().sum(), parameters, retain_graph=True) for out in outputs]
         results.append((outputs, grads, list(network.buffers())))
     torch.testing.assert_close(*results)
+
+
+def test_without_normalisation_there_are_biases():
+    found = []
+    for norm in ("batch", "none"):
+        network = bound((1, 4, 4), 2, {"smallest": 2, "filters": 4, "norm": norm})
+        norms = [module for module in network.modules() if isinstance(module, LeafBatchNorm)]
+        found.append((len(norms) > 0, *(scale.of_maps.bias is not None for scale in network.scales)))
+    assert found == [(True, False, False), (False, True, True)]
+
+
+class Held(TorchDispatchMode):
+    """The largest number of values that tensors made within it hold at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.live, self.most = {}, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, torch.Tensor) and (storage := each.untyped_storage())._cdata not in self.live:
+                self.live[storage._cdata] = storage.nbytes() // each.element_size()
+                weakref.finalize(storage, self.live.pop, storage._cdata, None)
+        self.most = max(self.most, sum(self.live.values()))
+        return made
+
+
+@pytest.mark.parametrize(("channels", "values"), [(1, 1), (3, 40)])
+def test_rows_at_once_bound_what_is_held(channels, values):
+    network = bound((channels, 14, 14), 2, {"filters": 8, **PADDED}, values=(values,))
+    context = network.context(*latents((6,), 2))
+    with Held() as held:
+        steps = network.steps(context)
+        for place in steps:
+            steps.outputs()
+            steps.put(torch.zeros(6, 2, len(place)))
+    share = network.rows_at_once(context) * held.most / 6
+    assert 2**24 < share < 2**25
 
 
 def test_initial_kernels_have_the_fan_of_all_that_a_scale_sees():
