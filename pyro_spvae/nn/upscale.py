@@ -44,7 +44,7 @@ class Upscale(ResidualNetwork):
         torch.Size([5, 2, 8, 7, 7])
     """
 
-    def build(  # type: ignore[override]
+    def build(
         self, leaves: int, inputs: int, output_shape: Shape | None = None, map_shape: Shape | None = None
     ) -> None:
         """
