@@ -83,6 +83,7 @@ _CLASSES = {
         "conv": "pyro_spvae.nn.conv:Conv",
         "gated-conv": "pyro_spvae.nn.gated_conv:GatedConv",
         "pixelcnn": "pyro_spvae.nn.pixelcnn:PixelCNN",
+        "multi-scale": "pyro_spvae.nn.multi_scale:MultiScale",
         "se-resnet": "pyro_spvae.nn.se_resnet:SEResNet",
     },
     "block": {

@@ -25,7 +25,7 @@ from pyro_spvae.evaluating import lean
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
 from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
-from pyro_spvae.nn import Conv, GatedConv, PixelCNN
+from pyro_spvae.nn import Conv, GatedConv, MultiScale, PixelCNN
 from pyro_spvae.plots import region_graph
 from pyro_spvae.plots.latent_planes import component_grid, principal_components, prior_grid
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
@@ -167,6 +167,12 @@ MODELS = {
         leaf=VAE(Bernoulli(), 2, decoder=PixelCNN(2, 1)),
         guide=NormalGuide(encoder=GatedConv(((2, 3, 1, 1),))),
     ),
+    "multi-scale": lambda: SPVAE(
+        GRID,
+        2,
+        leaf=VAE(Bernoulli(), 2, decoder=MultiScale(1, 2, 1, "bottom-right")),
+        guide=NormalGuide(encoder=GatedConv(((2, 3, 1, 1),))),
+    ),
     "spn": lambda: SPN(GRID, units=2, likelihood=Bernoulli()),
     "cp": lambda: SPVAE(Circuit(GRID, 5, tie="shape", weights="cp"), **SIZES),
     "single leaf": lambda: SPVAE(whole((4, 4)), 1, **SIZES, likelihood=Bernoulli()),
@@ -183,7 +189,7 @@ def given(name):
     if spvae.wanted_rows:
         spvae.start(x)
     seen = torch.rand(x.shape) < 0.7
-    if name == "pixelcnn":  # whole leaf regions
+    if name in ("pixelcnn", "multi-scale"):  # whole leaf regions
         seen = seen[..., ::2, ::2].repeat_interleave(2, -1).repeat_interleave(2, -2)
     return spvae, x, seen
 

@@ -95,7 +95,7 @@ def test_other_circuits_and_leaves(scope):
 @shows("VampPrior(50)")
 def test_priors_hierarchies_and_autoregressive_leaves(scope):
     assert scope["z"].shape == (200, 1, 8)
-    for name in ("vae", "mog", "data", "two", "pixel"):
+    for name in ("vae", "mog", "data", "two", "pixel", "scales"):
         assert scope[name].log_likelihood(scope["x"][:3], num_samples=5).isfinite().all()
         assert scope[name].sample(2).shape == (2, 1, 8, 8)
 

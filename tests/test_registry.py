@@ -43,7 +43,7 @@ KINDS = {
         + ("boltzmann-machine",),
     ),
     "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
-    "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn", "se-resnet")),
+    "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn", "multi-scale", "se-resnet")),
     "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "bits")),
     "estimator": (
         Estimator,

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
 
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
@@ -130,46 +129,45 @@ class Pixels(Block):
 
     def draws(self, context: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """
-        Draws patches, all channels of one pixel after the other; every layer is computed once at every pixel.
+        Draws patches in the steps of the decoder, all channels of a pixel in one of them.
 
         :param Tensor context: ``[row, leaf, n, height, width]``; few rows are drawn at a time, which bounds memory.
-        :returns: an iterator over slices of rows, indices of the drawn entries of a patch ``[channel]``, and their
-            values ``[row, leaf, channel]``.
+        :returns: an iterator over slices of rows, indices of the drawn entries of a patch ``[k]``, and their values
+            ``[row, leaf, k]``.
         """
-        decoder: Any = self.decoder
-        size = decoder.rows_at_once(context)
+        assert self.decoder is not None
+        size = self.decoder.rows_at_once(context)
         for start in range(0, len(context), size):
             rows = slice(start, min(start + size, len(context)))
-            steps = decoder.steps(context[rows])
-            pixel = _Pixel(self.likelihood, rows.stop - rows.start, context)
+            steps = self.decoder.steps(context[rows])
+            entries = _Entries(self.likelihood, rows.stop - rows.start, context)
             for place in steps:
-                values, features = pixel.draw(steps.outputs(), place)
+                values, features = entries.draw(steps.outputs(), place)
                 steps.put(features)
                 yield rows, place, values
 
 
-class _Pixel:
+class _Entries:
     """
-    Draws values of single pixels of ``rows`` patches.
+    Draws values of some pixels of ``rows`` patches.
 
-    Of a likelihood that is the same at all pixels one of the pixel alone is made. Any other may depend on the place,
-    and is asked for whole patches of which the pixel is used.
+    Of a likelihood that is the same at all pixels one of these pixels alone is made. Any other may depend on the place,
+    and is asked for whole patches of which the pixels are used.
     """
 
     def __init__(self, likelihood: Likelihood, rows: int, context: Tensor) -> None:
         self.likelihood = likelihood
         self.leaves = context.size(1)
-        alike = vars(type(likelihood)).get("same_at_all_pixels", False)
-        self.alone: Likelihood | None = type(likelihood)(**likelihood.options()) if alike else None
+        self.alike = vars(type(likelihood)).get("same_at_all_pixels", False)
+        self.alone: dict[int, Likelihood] = {}  # by the number of entries
         self.values = context.new_zeros(rows, self.leaves, likelihood.sizes["pixels"])
 
     def draw(self, outputs: tuple[Tensor, ...], place: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and their features at the entries ``place [channel]``, both ``[row, leaf, channel]``."""
-        if self.alone is not None:
-            if self.alone._sizes is None:
-                self.alone.bind(leaves=self.leaves, pixels=len(place))
-            values = self.alone(outputs).sample()
-            return values, self.alone.features(values)
+        """Values and their features at the entries ``place [k]``, both ``[row, leaf, k]``."""
+        if self.alike:
+            alone = self._of(len(place))
+            values = alone(outputs).sample()
+            return values, alone.features(values)
         heads = []
         for output, size in zip(outputs, self.likelihood.heads, strict=True):
             whole = output.new_zeros(*output.shape[:2], self.values.size(-1), size // self.values.size(-1))
@@ -178,3 +176,10 @@ class _Pixel:
         values = self.likelihood(tuple(heads)).sample()[..., place]
         self.values[..., place] = values
         return values, self.likelihood.features(self.values)[..., place]
+
+    def _of(self, entries: int) -> Likelihood:
+        """The likelihood of so many entries."""
+        if entries not in self.alone:
+            alone = type(self.likelihood)(**self.likelihood.options())
+            self.alone[entries] = alone.bind(**self.likelihood.sizes | {"leaves": self.leaves, "pixels": entries})
+        return self.alone[entries]

@@ -6,10 +6,22 @@ from pyro_spvae.nn.conv import Conv
 from pyro_spvae.nn.gated_conv import GatedConv
 from pyro_spvae.nn.joint import Joint
 from pyro_spvae.nn.mlp import MLP
+from pyro_spvae.nn.multi_scale import MultiScale
 from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.pixelcnn import PixelCNN
 from pyro_spvae.nn.pyramid import FeaturePyramid
 from pyro_spvae.nn.se_resnet import SEResNet
 from pyro_spvae.nn.upscale import Upscale
 
-__all__ = ["MLP", "Conv", "FeaturePyramid", "GatedConv", "Joint", "Network", "PixelCNN", "SEResNet", "Upscale"]
+__all__ = [
+    "MLP",
+    "Conv",
+    "FeaturePyramid",
+    "GatedConv",
+    "Joint",
+    "MultiScale",
+    "Network",
+    "PixelCNN",
+    "SEResNet",
+    "Upscale",
+]

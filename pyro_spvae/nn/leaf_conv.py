@@ -134,12 +134,25 @@ class LeafBatchNorm(nn.Module):
         """
         :param Tensor h: ``[N, leaf * channel, H, W]``, or without positions.
         """
+        if self.training and is_recorded():
+            return self._of_any_batch(h)
         # views of the buffers, so that what is learned of the batch stays in them
         statistics = self.running_mean.view(-1), self.running_var.view(-1)
-        by_batch = self.training and (is_recorded() or h.numel() > self.weight.numel())
+        by_batch = self.training and h.numel() > self.weight.numel()
         if by_batch and _SEEN_BEFORE.get():
             statistics = statistics[0].clone(), statistics[1].clone()
         return F.batch_norm(h, *statistics, self.weight.flatten(), self.bias.flatten(), by_batch, eps=NORM_EPS)
+
+    def _of_any_batch(self, h: Tensor) -> Tensor:
+        """In training, for a program that is recorded once: whether the batch has statistics is known when it runs."""
+        weight, bias = self.weight.flatten(), self.bias.flatten()
+        running = self.running_mean.flatten().clone(), self.running_var.flatten().clone()
+        learned = running[0].clone(), running[1].clone()
+        by_batch = torch.batch_norm(h, weight, bias, *learned, True, 0.1, NORM_EPS, True)  # F's refuses to record one
+        several = torch.ones_like(h[:, 0]).sum() > 1
+        for buffer, new, old in zip((self.running_mean, self.running_var), learned, running, strict=True):
+            buffer.copy_(torch.where(several, new, old).view_as(buffer))
+        return torch.where(several, by_batch, F.batch_norm(h, *running, weight, bias, eps=NORM_EPS))
 
 
 class PixelHeads(nn.Module):

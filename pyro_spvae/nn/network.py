@@ -4,11 +4,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from pyro_spvae.part import Part
+
+_DRAWN = {"cpu": 2**25, "cuda": 2**28}  # numbers that drawing may hold at a time
+
+
+class Steps(Protocol):
+    """
+    An autoregressive decoder evaluated at some pixels after the other, without a graph and in evaluation mode.
+
+    Use: iterate; at each step ask for :meth:`outputs` and :meth:`put` the features of what was drawn there.
+    """
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """At each step, the entries of a patch that it has, ``[k]``: the first channel of its pixels, the next .."""
+
+    def outputs(self) -> tuple[Tensor, ...]:
+        """
+        :returns: for each output ``[row, leaf, k * values]``; entry ``e * values + v`` is value ``v`` of the step's
+            entry ``e``.
+        """
+
+    def put(self, features: Tensor) -> None:
+        """
+        :param Tensor features: of the step's entries, ``[row, leaf, k]``.
+        """
 
 
 class Network(Part):
@@ -24,7 +50,7 @@ class Network(Part):
     :cvar bool several_inputs: whether it takes several inputs, with a tuple of sizes as ``inputs``.
     :cvar bool autoregressive: whether the outputs for a pixel depend on the pixels before it, as those of a
         :class:`~pyro_spvae.nn.PixelCNN` do. Such a decoder is called with what its ``context`` returned and the pixels'
-        features.
+        features; ``steps`` and ``rows_at_once`` are what it is drawn from with.
     :ivar width: size of its one output, once bound, of a network that leaves the ``outputs`` it is bound with aside.
 
     Example::
@@ -78,9 +104,48 @@ class Network(Part):
         """What an autoregressive decoder knows besides pixels, ``[.., leaf, n, height, width]``."""
         raise NotImplementedError(f"{type(self).__name__} is not autoregressive, and has no context")
 
+    def steps(self, context: Tensor) -> Steps:
+        """
+        The outputs of an autoregressive decoder at some pixels after the others.
+
+        :param Tensor context: ``[row, leaf, n, height, width]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not autoregressive, and has no steps")
+
+    def rows_at_once(self, context: Tensor) -> int:
+        """How many rows of a context :meth:`steps` takes in bounded memory."""
+        raise NotImplementedError(f"{type(self).__name__} is not autoregressive, and has no steps")
+
     def forward(self, *inputs: Any, **options: Any) -> tuple[Tensor, ...]:
         """
         :param Tensor inputs: ``[.., leaf, in]`` each.
         :returns: one tensor ``[.., leaf, out]`` per output.
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward(self, x)")
+
+
+def rows_within(numbers: int, device: torch.device) -> int:
+    """
+    How many rows are drawn at a time, at least 1.
+
+    :param int numbers: that are held for each of them.
+    """
+    return max(1, _DRAWN.get(device.type, _DRAWN["cpu"]) // numbers)
+
+
+def patch_of_decoder(name: str, input_shape: Any, output_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    """
+    The shape of the patches of a network that can be no encoder.
+
+    :param str name: of the network, for messages.
+    :param input_shape: ``False`` if it was not bound as an encoder.
+    :raises ValueError: if it was, or if patches are no rectangles of one shape.
+    """
+    if input_shape is not False:
+        raise ValueError(
+            f"the network {name!r} is a decoder and cannot encode patches; give it as decoder alone, and another "
+            "network as encoder"
+        )
+    if output_shape is None:
+        raise ValueError(f"the network {name!r} needs leaf regions that are equal rectangles")
+    return output_shape

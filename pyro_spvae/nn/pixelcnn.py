@@ -15,11 +15,10 @@ from pyro_spvae import checks
 from pyro_spvae.nn.gated_conv import gated_dense
 from pyro_spvae.nn.leaf_conv import NORMS, LeafBatchNorm, LeafConv, PixelHeads, images
 from pyro_spvae.nn.mlp import apply
-from pyro_spvae.nn.network import Network
+from pyro_spvae.nn.network import Network, patch_of_decoder, rows_within
 from pyro_spvae.nn.pixel_steps import PixelSteps
 
 LATENTS = ("all", "masked")
-_CACHED = {"cpu": 2**25, "cuda": 2**28}  # numbers that drawing may hold at a time
 
 
 class PixelCNN(Network):
@@ -78,22 +77,16 @@ class PixelCNN(Network):
         :param input_shape: of an encoder, which this network cannot be.
         :param tuple output_shape: ``(channels, height, width)`` of the patches.
         """
-        if input_shape is not False:
-            raise ValueError(
-                "the network 'pixelcnn' is a decoder and cannot encode patches; give it as decoder alone, and another "
-                "network as encoder"
-            )
-        if output_shape is None:
-            raise ValueError("the network 'pixelcnn' needs leaf regions that are equal rectangles")
+        shape = patch_of_decoder("pixelcnn", input_shape, output_shape)
         sizes = (inputs,) if isinstance(inputs, int) else inputs
-        channels, filters, kernel = output_shape[0], self.filters, self.kernel
+        channels, filters, kernel = shape[0], self.filters, self.kernel
         maps = channels * len(sizes)
         no_norm = self.norm == "none"
         options: dict[str, Any] = {"kernel": kernel, "padding": kernel // 2}
         before, present = _mask(kernel, False), _mask(kernel, True)
         fan_in = (channels + maps) * kernel**2  # of the one convolution that the first two are
-        self.heads = PixelHeads(leaves, filters, output_shape, outputs, "pixelcnn")
-        self.maps = nn.ModuleList(gated_dense(leaves, size, math.prod(output_shape)) for size in sizes)
+        self.heads = PixelHeads(leaves, filters, shape, outputs, "pixelcnn")
+        self.maps = nn.ModuleList(gated_dense(leaves, size, math.prod(shape)) for size in sizes)
         self.of_pixels = LeafConv(leaves, channels, [filters], **options, bias=no_norm, mask=before, fan_in=fan_in)
         self.of_maps = LeafConv(
             leaves,
@@ -110,7 +103,7 @@ class PixelCNN(Network):
         self.norms = nn.ModuleList(
             nn.Identity() if no_norm else LeafBatchNorm(leaves, filters) for _ in range(self.layers)
         )
-        self.shape = output_shape
+        self.shape = shape
 
     def context(self, *latents: Tensor) -> Tensor:
         """
@@ -164,7 +157,7 @@ class PixelCNN(Network):
         _, height, width = self.shape
         rows_kept = self.layers * (self.kernel // 2 + 1) * (width + self.kernel)
         values = context.size(1) * self.filters * (height * width + rows_kept)
-        return max(1, _CACHED.get(context.device.type, _CACHED["cpu"]) // values)
+        return rows_within(values, context.device)
 
     def extra_repr(self) -> str:
         return f"filters={self.filters}, layers={self.layers}, kernel={self.kernel}, norm={self.norm}"

@@ -116,7 +116,7 @@ class FeaturePyramid(ResidualNetwork):
         [[5, 2, 8, 14, 14], [5, 2, 16, 7, 7], [5, 2, 32, 4, 4]]
     """
 
-    def build(self, leaves: int, inputs: int, input_shape: Shape | None = None) -> None:  # type: ignore[override]
+    def build(self, leaves: int, inputs: int, input_shape: Shape | None = None) -> None:
         """
         Makes the parameters.
 

@@ -46,7 +46,7 @@ class Upscale(ResidualNetwork):
 
     least_levels = 0  # a map of one scale
 
-    def build(  # type: ignore[override]
+    def build(
         self, leaves: int, inputs: int, output_shape: Shape | None = None, map_shape: Shape | None = None
     ) -> None:
         """

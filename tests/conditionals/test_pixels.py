@@ -16,7 +16,7 @@ from torch import nn
 import pyro_spvae.distributions as dist
 from pyro_spvae.conditionals import Pixels
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Likelihood, Normal
-from pyro_spvae.nn import MLP, PixelCNN
+from pyro_spvae.nn import MLP, MultiScale, PixelCNN
 from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.testing.block_tests import moved_from_start
 
@@ -42,24 +42,34 @@ def scattered(module):
     return module.eval()
 
 
-def autoregressive(likelihood, shape, leaves=2, **options):
-    decoder = PixelCNN(**({"filters": 5, "layers": 2} | options))
+# kinds of decoders, with their small sizes
+PIXEL_BY_PIXEL = (PixelCNN, {"filters": 5, "layers": 2})
+BY_SCALES = (MultiScale, {"smallest": 1, "filters": 4, "blocks": 1, "padding": "bottom-right"})
+KINDS = {"pixelcnn": PIXEL_BY_PIXEL, "multi-scale": BY_SCALES}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+def autoregressive(likelihood, shape, leaves=2, kind=PIXEL_BY_PIXEL, **options):
+    make, small = kind
+    decoder = make(**(small | options))
     pixels = Pixels(likelihood, decoder).bind(leaves=leaves, pixels=math.prod(shape), inputs=2, patch=shape)
     return scattered(pixels)
 
 
 def naive_sample(block, z, shape):
-    """A full evaluation for every pixel; each pixel's law is drawn from alone, with its channels."""
+    """A full evaluation for every step; the law of the step's pixels is drawn from alone, with their channels."""
     decoder, likelihood = block.decoder, block.likelihood
-    channels, pixels = shape[0], math.prod(shape[1:])
-    context = decoder.context(z)
-    x = torch.zeros(*z.shape[:-1], channels * pixels)
-    alone = type(likelihood)(**likelihood.options()).bind(leaves=z.size(-2), pixels=channels)
-    for pixel in range(pixels):
-        place = torch.arange(channels) * pixels + pixel
+    context, entries = decoder.context(z), math.prod(shape)
+    x = torch.zeros(*z.shape[:-1], entries)
+    for place in decoder.steps(context):
+        alone = type(likelihood)(**likelihood.options()).bind(leaves=z.size(-2), pixels=len(place))
         outputs = decoder(context, likelihood.features(x))
         x[..., place] = alone(
-            tuple(out.unflatten(-1, (channels * pixels, -1))[..., place, :].flatten(-2) for out in outputs)
+            tuple(out.unflatten(-1, (entries, -1))[..., place, :].flatten(-2) for out in outputs)
         ).sample()
     return x
 
@@ -158,7 +168,16 @@ def test_refused():
         Pixels(Bernoulli(), nn.Linear(2, 2))
 
 
-@pytest.mark.parametrize("options", [{}, {"latents": "masked"}, {"norm": "none", "layers": 3}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"latents": "masked"},
+        {"norm": "none", "layers": 3},
+        {"kind": BY_SCALES},
+        {"kind": BY_SCALES, "smallest": 2, "norm": "none"},
+    ],
+)
 @pytest.mark.parametrize("likelihood", [Bernoulli, Tinted])
 def test_density_sums_to_one_and_draws_follow_it(options, likelihood):
     torch.manual_seed(5)
@@ -178,9 +197,9 @@ def test_density_sums_to_one_and_draws_follow_it(options, likelihood):
     "likelihood", [Bernoulli(), Binomial(7), Categorical(3), Normal()], ids=lambda one: str(one)[:8]
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_draws_equal_those_of_full_evaluations(likelihood, channels):
+def test_draws_equal_those_of_full_evaluations(likelihood, channels, kind):
     shape = (channels, 3, 4)
-    block = autoregressive(type(likelihood)(**likelihood.options()), shape)
+    block = autoregressive(type(likelihood)(**likelihood.options()), shape, kind=kind)
     z = torch.randn(3, 2, 2)
     torch.manual_seed(1)
     drawn = block(z).sample()
@@ -217,11 +236,12 @@ class OwnLevels(Likelihood):
 @pytest.mark.parametrize(
     ("channels", "levels", "size"), [(3, 2, (1, 2)), (3, 2, (2, 1)), (2, 3, (1, 2)), (1, 3, (2, 2))]
 )
-def test_own_levels_of_several_channels_are_drawn_as_their_density_says(channels, levels, size):
+def test_own_levels_of_several_channels_are_drawn_as_their_density_says(channels, levels, size, kind):
     """All images: probabilities sum to one, and are the frequencies of draws, which are asked for whole patches."""
     torch.manual_seed(5)
     entries = channels * math.prod(size)
-    law = autoregressive(OwnLevels(levels), (channels, *size), filters=16)(2 * torch.randn(2, 2))
+    wide = {"filters": 16} if kind is PIXEL_BY_PIXEL else {}
+    law = autoregressive(OwnLevels(levels), (channels, *size), kind=kind, **wide)(2 * torch.randn(2, 2))
     images = torch.cartesian_prod(*entries * [torch.arange(levels).double()]).unsqueeze(1)
     probability = law.log_prob(images).exp().detach()
     torch.testing.assert_close(probability.sum(0), torch.ones(2))
@@ -241,8 +261,8 @@ def test_own_levels_of_several_channels_are_drawn_as_their_density_says(channels
     assert (changes[first] == 0).all() and changes[first + 1].max() > 0.1
 
 
-def test_few_rows_at_a_time_have_the_same_law(monkeypatch):
-    block = autoregressive(Bernoulli(), (1, 2, 2))
+def test_few_rows_at_a_time_have_the_same_law(monkeypatch, kind):
+    block = autoregressive(Bernoulli(), (1, 2, 2), kind=kind)
     monkeypatch.setattr(block.decoder, "rows_at_once", lambda context: 7)
     law = block(torch.randn(1, 2, 2)).expand((500, 2))
     drawn = law.sample()

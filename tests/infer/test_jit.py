@@ -23,7 +23,7 @@ from pyro_spvae import Circuit, CircuitELBO, collapse_tree, poon_domingos, whole
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, MixedLeaf
-from pyro_spvae.nn import Conv, PixelCNN
+from pyro_spvae.nn import MLP, Conv, MultiScale, PixelCNN, SEResNet
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import assert_same_gradients, collected_gradients, small_spvae
 
@@ -52,8 +52,20 @@ LEAVES = {
         "leaf": VAE(Bernoulli(), 2, decoder=Conv(**NET)),
         "guide": NormalGuide(encoder=Conv(**NET)),
     },
+    "se-resnet": lambda: {
+        "leaf": VAE(Bernoulli(), 2, decoder=SEResNet(2, 1, norm="none", checkpoint=True)),
+        "guide": NormalGuide(encoder=SEResNet(2, 1, dense=3, norm="none")),
+    },
     "pixelcnn": lambda: {
         "leaf": VAE(Bernoulli(), 2, decoder=PixelCNN(filters=2, layers=1)),
+        "guide": NormalGuide((3,)),
+    },
+    "normalised": lambda: {
+        "leaf": VAE(Bernoulli(), 2, decoder=MLP((3,), normalise=True)),
+        "guide": NormalGuide((3,)),
+    },
+    "multi-scale": lambda: {
+        "leaf": VAE(Bernoulli(), 2, decoder=MultiScale(1, filters=2, blocks=1, padding="bottom-right")),
         "guide": NormalGuide((3,)),
     },
 }

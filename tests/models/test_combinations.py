@@ -12,7 +12,7 @@ from pyro_spvae.circuits import poon_domingos, whole
 from pyro_spvae.guides import HierarchicalGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import HVAE, SPVAE, VAE
-from pyro_spvae.nn import PixelCNN
+from pyro_spvae.nn import MultiScale, PixelCNN
 from pyro_spvae.priors import MixtureOfGaussians, StandardNormal, VampPrior
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.objective import build_loss, build_objective, check_objective
@@ -31,6 +31,10 @@ LEAVES = {
     "hvae-pixelcnn": lambda prior: (
         HVAE(Bernoulli(), 3, 2, prior=prior, decoder=PixelCNN(filters=3, layers=2)),
         HierarchicalGuide((5,)),
+    ),
+    "vae-multi-scale": lambda prior: (
+        VAE(Bernoulli(), 2, prior=prior, decoder=MultiScale(smallest=2, filters=2, blocks=1)),
+        NormalGuide((5,)),
     ),
 }
 PRIORS = {

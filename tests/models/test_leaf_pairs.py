@@ -18,7 +18,7 @@ from pyro_spvae.guides import (
 )
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
 from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, DiscreteVAE, FactorizedLeaf, MixedLeaf
-from pyro_spvae.nn import Conv, GatedConv, Joint, PixelCNN
+from pyro_spvae.nn import Conv, GatedConv, Joint, MultiScale, PixelCNN, SEResNet
 from pyro_spvae.priors import BitChain, BoltzmannMachine, MixtureOfGaussians, VampPrior
 from pyro_spvae.testing import LeafPairTests
 from tests.infer.test_enumerated import KindsGuide, KindsLeaf
@@ -72,6 +72,13 @@ class TestGatedConvVAE(OfLevels):
         return VAE(Bernoulli(), 2, decoder=GatedConv(SMALL)), NormalGuide(encoder=GatedConv(SMALL))
 
 
+class TestSEResNetVAE(OfLevels):
+    def make(self):
+        return VAE(Bernoulli(), 2, decoder=SEResNet(2, 1, checkpoint=True)), NormalGuide(
+            encoder=SEResNet(2, 1, dense=3)
+        )
+
+
 class TestPixelCNN(OfLevels):
     partial_masks = False
     smooth = False  # ReLU
@@ -80,6 +87,16 @@ class TestPixelCNN(OfLevels):
         second = Joint((4,), first=GatedConv(SMALL, heads=False))
         guide = HierarchicalGuide(encoder=GatedConv(SMALL), second=second)
         return HVAE(Bernoulli(), 3, 2, decoder=PixelCNN(filters=3, layers=2)), guide
+
+
+class TestMultiScale(OfLevels):
+    partial_masks = False
+    levels = 3
+    samples = 2_000
+
+    def make(self):
+        decoder = MultiScale(1, filters=3, blocks=1, padding="bottom-right")
+        return VAE(Categorical(3), 2, decoder=decoder), NormalGuide((4,))
 
 
 class TestHVAE(LeafPairTests):

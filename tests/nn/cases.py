@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from pyro_spvae.nn import MLP, Conv, GatedConv, Joint, PixelCNN, SEResNet
+from pyro_spvae.nn import MLP, Conv, GatedConv, Joint, MultiScale, PixelCNN, SEResNet
 
 PATCH = (1, 3, 4)
 ENCODER = {"inputs": 12, "outputs": (2, 3), "input_shape": PATCH}
@@ -36,7 +36,12 @@ NETWORKS = {
     "gated-conv, decoder of two inputs": (lambda: GatedConv(LAYERS, 5), DECODER | {"inputs": (4, 2)}),
     "pixelcnn": (lambda: PixelCNN(5, 3), DECODER),
     "pixelcnn of two inputs": (lambda: PixelCNN(5, 2, norm="none", latents="masked"), DECODER | {"inputs": (4, 2)}),
-    "se-resnet, encoder": (lambda: SEResNet((5, 4), dense=5, activation="silu"), ENCODER),
+    "multi-scale": (lambda: MultiScale(2, 5, 1, "bottom-right"), DECODER),
+    "multi-scale of two inputs": (
+        lambda: MultiScale(1, 3, 1, "bottom-right", norm="none", checkpoint=True),
+        DECODER | {"inputs": (4, 2)},
+    ),
+    "se-resnet, encoder": (lambda: SEResNet((8, 6), dense=5, activation="silu", ratio=1), ENCODER),
     "se-resnet, decoder": (lambda: SEResNet(3, blocks=2, checkpoint=True), DECODER),
     "se-resnet, decoder of a map": (
         lambda: SEResNet(4, norm="none"),

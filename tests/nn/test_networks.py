@@ -58,7 +58,10 @@ def test_a_parameter_is_of_one_head_or_of_all(name):
     network = redrawn(bound(name))
     parameters = list(network.parameters())
     first, second = (
-        [g != 0 for g in torch.autograd.grad(output.sum(), parameters, retain_graph=True, materialize_grads=True)]
+        [
+            g.abs() > 1e-12  # a sum that a normalisation fixes has gradients of rounding errors
+            for g in torch.autograd.grad(output.sum(), parameters, retain_graph=True, materialize_grads=True)
+        ]
         for output in call(network, *inputs(name, 4))
     )
     shared = [bool(one.any() and other.any()) for one, other in zip(first, second, strict=True)]

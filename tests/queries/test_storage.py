@@ -16,7 +16,7 @@ from pyro_spvae.checkpoint import read_checkpoint, write_checkpoint
 from pyro_spvae.guides import MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Normal
 from pyro_spvae.models import SPVAE, VAE, MixedLeaf
-from pyro_spvae.nn import MLP, PixelCNN
+from pyro_spvae.nn import MLP, MultiScale, PixelCNN
 from pyro_spvae.priors import StandardNormal
 from pyro_spvae.registry import make
 from tests.conditionals.test_pixels import scattered
@@ -56,6 +56,9 @@ MODELS = {
     "own guide": lambda: SPVAE(GRID, leaf=VAE(Normal(), 2, (3,)), guide=own_parts.LinearGuide()),
     "running statistics": lambda: scattered(
         SPVAE(GRID, leaf=VAE(Bernoulli(), 2, decoder=PixelCNN(filters=3, layers=2, latents="masked")))
+    ),
+    "multi-scale": lambda: scattered(
+        SPVAE(GRID, leaf=VAE(Bernoulli(), 2, decoder=MultiScale(1, 3, 1, padding="bottom-right", checkpoint=True)))
     ),
 }
 

@@ -11,7 +11,7 @@ import torch
 
 from pyro_spvae import distributed
 from pyro_spvae.models import SPVAE
-from pyro_spvae.nn import MLP, Conv, GatedConv, PixelCNN
+from pyro_spvae.nn import MLP, Conv, GatedConv, MultiScale, PixelCNN
 from pyro_spvae.registry import names
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.config import TrainConfig
@@ -28,9 +28,9 @@ PIXEL = {
 }
 ASKED = f"decoder is {PIXEL['decoder']!r}, but the leaf"
 KNOWN = f"known are {', '.join(names('network'))}, or package.module:Class"
+BY_SCALES = "multi-scale(smallest=1, filters=4, blocks=1, padding=bottom-right)"
 ENCODER = (
-    "the network 'pixelcnn' is a decoder and cannot encode patches; give it as decoder alone, and another network as "
-    "encoder"
+    "the network '{}' is a decoder and cannot encode patches; give it as decoder alone, and another network as encoder"
 )
 
 
@@ -43,6 +43,9 @@ class TestDecoderOption:
         spvae, *_ = built(DATA, **PIXEL)
         assert isinstance(spvae.leaf.pixels.decoder, PixelCNN) and isinstance(spvae.leaf_guide.z.network, GatedConv)
         assert (spvae.leaf.pixels.decoder.filters, spvae.leaf_guide.z.network.layers) == (4, ((3, 3, 1, 1),))
+        spvae, *_ = built(DATA, **{**PIXEL, "decoder": BY_SCALES})
+        decoder = spvae.leaf.pixels.decoder
+        assert isinstance(decoder, MultiScale) and (decoder.smallest, decoder.padding) == (1, "bottom-right")
         spvae, *_ = built(DATA, network="conv(filters=(2,))", decoder="mlp", hidden=(5,), delta=2)
         assert isinstance(spvae.leaf.pixels.decoder, MLP) and isinstance(spvae.leaf_guide.z.network, Conv)
         assert spvae.leaf.pixels.decoder.hidden_dims == (5,)
@@ -64,7 +67,8 @@ class TestDecoderOption:
             ({"decoder": " "}, "decoder is empty; a name is needed"),
             ({"decoder": 3}, "decoder is 3; a text is needed"),
             ({"decoder": "pixelcn"}, f"network is 'pixelcn'; did you mean pixelcnn? {KNOWN}"),
-            ({"network": "pixelcnn", "decoder": None}, ENCODER),
+            ({"network": "pixelcnn", "decoder": None}, ENCODER.format("pixelcnn")),
+            ({"network": BY_SCALES, "decoder": None}, ENCODER.format("multi-scale")),
         ],
     )
     def test_refusals(self, options, message):
@@ -103,14 +107,16 @@ class TestModes:
             assert spvae.training is training and same(before, statistics(spvae))
         assert figures[0] == figures[1]
 
-    def test_checkpoints_hold_statistics(self, tmp_path):
-        spvae, data, config = built(DATA, **PIXEL)
+    @pytest.mark.parametrize("decoder", [PIXEL["decoder"], BY_SCALES])
+    def test_checkpoints_hold_statistics(self, tmp_path, decoder):
+        options = {**PIXEL, "decoder": decoder}
+        spvae, data, config = built(DATA, **options)
         folder = RunFolder.create(tmp_path / "run", config.to_dict(), {})
         identity = {"architecture": spvae.architecture()}
         trainer_of(spvae, data, config, folder, identity).run()
         again = SPVAE.load(tmp_path / "run", checkpoint="best.pt")
         assert same(statistics(spvae), statistics(again))
-        fresh, *_ = built(DATA, **PIXEL)
+        fresh, *_ = built(DATA, **options)
         assert not same(statistics(spvae), statistics(fresh))
         values = [log_likelihoods(each, data.test, samples=4, chunk_size=16, seed=1) for each in (spvae, again)]
         assert torch.equal(*values)
