@@ -9,9 +9,8 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.checks import is_integer
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
-from pyro_spvae.distributions.logistic_bins import EDGES, log_mass, moments, sample_bins
+from pyro_spvae.distributions.logistic_bins import EDGES, checked_levels, log_mass, moments, sample_bins
 
 
 class LeafDiscretizedLogistic(LeafDistribution):
@@ -64,10 +63,7 @@ class LeafDiscretizedLogistic(LeafDistribution):
         *,
         validate_args: bool | None = None,
     ) -> None:
-        if not is_integer(levels):
-            raise TypeError(f"levels of LeafDiscretizedLogistic must be an int, but {levels!r} was given.")
-        if levels < 2:
-            raise ValueError(f"levels of LeafDiscretizedLogistic must be at least 2, but {levels} was given.")
+        self.levels = checked_levels("LeafDiscretizedLogistic", levels)
         if edges not in EDGES:
             raise ValueError(
                 f"edges of LeafDiscretizedLogistic must be one of {', '.join(EDGES)}, but {edges!r} was given."
@@ -82,7 +78,6 @@ class LeafDiscretizedLogistic(LeafDistribution):
                 f"log_scale of LeafDiscretizedLogistic must broadcast against loc of shape {tuple(loc.shape)}, "
                 f"but its shape is {tuple(log_scale.shape)}."
             ) from None
-        self.levels = int(levels)
         self.edges = edges
         super().__init__(batch_shape, event_size, mask, validate_args)
 

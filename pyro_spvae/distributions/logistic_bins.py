@@ -15,12 +15,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_spvae.checks import is_integer
 from pyro_spvae.circuits.numerics import by_hand
 
 EDGES = ("tails", "truncated")
 
 _LOG_FLOOR = math.log(1e-7)  # what the VampPrior paper's code adds to every mass
 _BLOCK = 2**22  # pairs of entry and level that moments hold at a time
+
+
+def checked_levels(owner: str, levels: Any) -> int:
+    """
+    The number of levels.
+
+    :param str owner: name of the distribution, for the message.
+    :raises TypeError: if it is no int.
+    :raises ValueError: if it is below 2.
+    """
+    if not is_integer(levels):
+        raise TypeError(f"levels of {owner} must be an int, but {levels!r} was given.")
+    if levels < 2:
+        raise ValueError(f"levels of {owner} must be at least 2, but {levels} was given.")
+    return int(levels)
 
 
 def log_mass(
@@ -41,7 +57,9 @@ def log_mass(
         :class:`~pyro_spvae.distributions.LeafDiscretizedLogistic`.
     :param bool summed: over the last axis, or one number an entry.
     """
-    function = _LogMass.apply if by_hand(value, loc, log_scale) else _weighted_log_mass
+    # without a graph its derivatives would be computed for nothing
+    hand = torch.is_grad_enabled() and by_hand(value, loc, log_scale)
+    function = _LogMass.apply if hand else _weighted_log_mass
     result: Tensor = function(value, loc, log_scale, weight, levels, edges, summed)
     return result
 
