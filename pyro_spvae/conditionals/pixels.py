@@ -64,6 +64,7 @@ class Pixels(Block):
         inputs: int | tuple[int, ...] = (),
         patch: tuple[int, ...] | None = None,
         map_shape: tuple[int, ...] | None = None,
+        channels: int | None = None,
     ) -> None:
         """
         Binds likelihood and decoder, or draws the free parameters.
@@ -71,8 +72,11 @@ class Pixels(Block):
         :param inputs: size of the input, or a tuple of sizes of several.
         :param tuple patch: channels, height and width of the patches, or ``None``.
         :param tuple map_shape: of the one input, if it is a map that lies flattened, or ``None``.
+        :param int channels: of the patches, in which pixels are in the order (channel, position); by default those of
+            ``patch``, or not known.
         """
-        self.likelihood.bind(leaves=leaves, pixels=pixels)
+        channels = patch[0] if channels is None and patch is not None else channels
+        self.likelihood.bind(leaves=leaves, pixels=pixels, **({} if channels is None else {"channels": channels}))
         if self.mean is not None:
             self.mean.bind(leaves=leaves, pixels=pixels)
         if self.decoder is None:
@@ -167,7 +171,7 @@ class _Pixel:
         """Values and their features at the entries ``place [channel]``, both ``[row, leaf, channel]``."""
         if self.alone is not None:
             if self.alone._sizes is None:
-                self.alone.bind(leaves=self.leaves, pixels=len(place))
+                self.alone.bind(**self.likelihood.sizes | {"leaves": self.leaves, "pixels": len(place)})
             values = self.alone(outputs).sample()
             return values, self.alone.features(values)
         heads = []
