@@ -35,14 +35,17 @@ from tests.models import own_parts
 
 KINDS = {
     "root": (Root, ("spvae", "spn")),
-    "leaf": (LeafModel, ("vae", "hvae", "discrete-vae", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
-    "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "discrete", "mixed", "none")),
+    "leaf": (LeafModel, ("vae", "hvae", "discrete-vae", "dvaepp", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
+    "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "discrete", "dvaepp", "mixed", "none")),
     "prior": (
         Prior,
         ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp", "independent-bits", "bit-chain")
         + ("boltzmann-machine",),
     ),
-    "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
+    "likelihood": (
+        Likelihood,
+        ("bernoulli", "binomial", "categorical", "discretized-logistic", "discretized-logistic-mixture", "normal"),
+    ),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn", "multi-scale", "se-resnet")),
     "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "bits")),
     "estimator": (
