@@ -55,7 +55,7 @@ KINDS = {
     "smoothing": (Smoothing, ("exponential", "logistic", "power", "spike-and-exponential", "none")),
 }
 OWN = "tests.models.own_parts"
-KNOWN = "known are normal, hierarchical, mixture, sticks, discrete, mixed, none, or package.module:Class"
+KNOWN = "known are normal, hierarchical, mixture, sticks, discrete, dvaepp, mixed, none, or package.module:Class"
 
 
 @pytest.mark.parametrize("kind", KINDS)
