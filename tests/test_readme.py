@@ -14,6 +14,7 @@ import torch
 from pyro_spvae.commands.app import app
 from pyro_spvae.commands.dlgmm_paper import dlgmm
 from pyro_spvae.commands.dvae_paper import dvae
+from pyro_spvae.commands.dvaepp_paper import dvaepp
 from pyro_spvae.commands.reproducing import group
 from pyro_spvae.commands.spvae_paper import table_1 as reproduce
 from pyro_spvae.commands.training import train
@@ -31,6 +32,7 @@ SHOWN = (
     "VampPrior(50)",
     "DLGMM",
     "DiscreteVAE",
+    "DVAEpp",
 )
 
 
@@ -121,9 +123,9 @@ def test_commands_exist():
     shown = set(re.findall(r"pyro[-_]spvae (\w+)", README)) - {"import"}
     assert shown <= names and names - {"reconstruct", "sample", "demo"} <= shown
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README))
-    functions = (train, reproduce, vampprior, dlgmm, dvae)
+    functions = (train, reproduce, vampprior, dlgmm, dvae, dvaepp)
     known = {option.replace("_", "-") for function in functions for option in inspect.signature(function).parameters}
-    verbs = {"observed", "means", "given", "config-settings"}
+    verbs = {"observed", "means", "given", "hold", "copies", "config-settings"}
     launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}
     assert options <= known | verbs | launcher | {"help"}, options - known - verbs - launcher
 
@@ -136,6 +138,15 @@ def test_snippet_of_bits(scope):
     assert probs.shape == (50, 1, 12) and bool(((probs > 0) & (probs < 1)).all())
     assert chain.log_likelihood(x[:4], num_samples=20).isfinite().all()
     assert bits.embed(x).latents["z"].shape == (50, 1, 16)
+
+
+@shows("DVAEpp")
+def test_snippet_of_global_bits_over_local_variables(scope):
+    spvae, scales, quarters, x = (scope[name] for name in ("spvae", "scales", "quarters", "x"))
+    assert spvae.log_likelihood(x[:4], num_samples=20).isfinite().all()
+    assert spvae.embed(x[:3]).latents["h3"].shape == (3, 1, 4, 4, 4)
+    assert quarters.num_leaves == 8 and quarters.log_likelihood(x[:4], num_samples=5).isfinite().all()
+    assert scales.latents["h1"].is_discrete and scales.pixels.decoder.autoregressive
 
 
 def test_links():
