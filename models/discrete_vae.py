@@ -65,11 +65,11 @@ class DiscreteVAE(LeafModel):
         self.latents = {"z": self.bits}
         self.pixels = Pixels(likelihood, decoder, from_mean)
 
-    def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds prior and pixels."""
         event = self.bits.event_shape
         self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
-        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], patch=patch)
+        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z`` and ``x``."""

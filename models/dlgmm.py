@@ -55,12 +55,12 @@ class DLGMM(LeafModel):
         self.sticks, self.parts = Sticks(alpha=alpha), NormalComponents(means)
         self.pixels = Pixels(likelihood, decoder)
 
-    def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds all blocks."""
         fractions, event = (self.latents[name].event_shape for name in ("v", "z"))
         self.sticks.bind(leaves=leaves, event_shape=fractions)
         self.parts.bind(leaves=leaves, event_shape=event, components=fractions[0] + 1)
-        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], patch=patch)
+        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``v``, ``c``, ``z`` and ``x``."""

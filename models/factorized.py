@@ -30,9 +30,9 @@ class FactorizedLeaf(LeafModel):
         super().__init__()
         self.pixels = Pixels(likelihood)
 
-    def build(self, leaves: int, pixels: int) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds the likelihood and draws its parameters."""
-        self.pixels.bind(leaves=leaves, pixels=pixels)
+        self.pixels.bind(leaves=leaves, pixels=pixels, **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``x``."""

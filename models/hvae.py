@@ -56,12 +56,12 @@ class HVAE(LeafModel):
         self.z1 = Gaussian(networks[0], scale, min_scale)
         self.pixels = Pixels(likelihood, networks[1])
 
-    def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds the blocks."""
         top, bottom = (latent.event_shape for latent in self.latents.values())
         self.prior.bind(leaves=leaves, event_shape=top, pixels=pixels)
         self.z1.bind(leaves=leaves, inputs=top[0], event_shape=bottom)
-        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=bottom + top if self.skip else bottom[0], patch=patch)
+        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=bottom + top if self.skip else bottom[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z2``, ``z1`` and ``x``."""

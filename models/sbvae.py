@@ -49,11 +49,11 @@ class SBVAE(LeafModel):
         self.latents = {"pi": Latent(truncation, self.prior.support)}
         self.pixels = Pixels(likelihood, decoder)
 
-    def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds prior and pixels."""
         event = self.latents["pi"].event_shape
         self.prior.bind(leaves=leaves, event_shape=event)
-        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], patch=patch)
+        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``pi`` and ``x``."""

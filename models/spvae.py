@@ -134,6 +134,7 @@ class SPVAE(Queries):
             "leaves": circuit.num_leaves,
             "pixels": self.view.pixels,
             "patch": self.view.patch,
+            "channels": channels or 1,
         }
         self.leaf = leaf.bind(**sizes)
         if guide is None:

@@ -29,7 +29,15 @@ if TYPE_CHECKING:
     from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
     from pyro_spvae.infer import CircuitELBO, collapse_tree
     from pyro_spvae.infer.log_likelihood import log_likelihood
-    from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Likelihood, Normal
+    from pyro_spvae.likelihoods import (
+        Bernoulli,
+        Binomial,
+        Categorical,
+        DiscretizedLogistic,
+        DiscretizedLogisticMixture,
+        Likelihood,
+        Normal,
+    )
     from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
     from pyro_spvae.priors import BoltzmannMachine, MixtureOfGaussians, Prior, StandardNormal, VampPrior
 
@@ -42,6 +50,7 @@ __all__ = [
     "Circuit",
     "CircuitELBO",
     "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "FactorizedLeaf",
     "Gaussian",
     "HVAE",
@@ -98,6 +107,7 @@ _HOME = {
     "Binomial": "likelihoods",
     "Categorical": "likelihoods",
     "DiscretizedLogistic": "likelihoods",
+    "DiscretizedLogisticMixture": "likelihoods",
     "Likelihood": "likelihoods",
     "Normal": "likelihoods",
     "HVAE": "models",

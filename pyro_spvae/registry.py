@@ -73,6 +73,7 @@ _CLASSES = {
         "binomial": "pyro_spvae.likelihoods:Binomial",
         "categorical": "pyro_spvae.likelihoods:Categorical",
         "discretized-logistic": "pyro_spvae.likelihoods:DiscretizedLogistic",
+        "discretized-logistic-mixture": "pyro_spvae.likelihoods:DiscretizedLogisticMixture",
         "normal": "pyro_spvae.likelihoods:Normal",
     },
     "network": {

@@ -23,7 +23,14 @@ from pyro_spvae.data.preprocessing import PREPROCESSING
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.evaluating import lean
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
-from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
+from pyro_spvae.likelihoods import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Normal,
+)
 from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, GatedConv, MultiScale, PixelCNN
 from pyro_spvae.plots import region_graph
@@ -151,6 +158,7 @@ MODELS = {
     "binomial": lambda: SPVAE(GRID, 2, **SIZES, likelihood=Binomial(1)),
     "categorical": lambda: SPVAE(GRID, 2, **SIZES, likelihood=Categorical(2)),
     "logistic": lambda: SPVAE(GRID, 2, **SIZES, likelihood=DiscretizedLogistic(levels=2)),
+    "logistic mixture": lambda: SPVAE(GRID, 2, **SIZES, likelihood=DiscretizedLogisticMixture(2, components=2)),
     "mixture": lambda: SPVAE(GRID, 2, **SIZES, prior=MixtureOfGaussians(3)),
     "vamp": lambda: SPVAE(GRID, 2, **SIZES, prior=VampPrior(3, init="data")),
     "hvae": lambda: SPVAE(GRID, 2, leaf=HVAE(Normal(), 2, hidden_dims=(3,)), guide=HierarchicalGuide()),

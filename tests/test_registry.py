@@ -42,7 +42,10 @@ KINDS = {
         ("standard-normal", "mixture-of-gaussians", "sticks", "stick-breaking", "vamp", "independent-bits", "bit-chain")
         + ("boltzmann-machine",),
     ),
-    "likelihood": (Likelihood, ("bernoulli", "binomial", "categorical", "discretized-logistic", "normal")),
+    "likelihood": (
+        Likelihood,
+        ("bernoulli", "binomial", "categorical", "discretized-logistic", "discretized-logistic-mixture", "normal"),
+    ),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn", "multi-scale", "se-resnet")),
     "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "bits")),
     "estimator": (

@@ -14,7 +14,9 @@ class LeafView(nn.Module):
     """
     Gathers the patch of every leaf from a batch of arrays, and puts patches of selected leaves together again.
 
-    Leaf regions of unequal size are padded to the largest one; the padding is marked by :attr:`mask`.
+    A patch holds the entries of its scope in channel after channel. Leaf regions of unequal size are padded to the
+    largest one, each channel by itself, so that ``unflatten(-1, (channels, -1))`` has the channels of one position
+    side by side in every leaf; the padding is marked by :attr:`mask`.
 
     :param RegionGraph regions: the structure; its ``shape`` is the array's shape without channels.
     :param int leaves: number of leaves of each leaf region.
@@ -34,16 +36,15 @@ class LeafView(nn.Module):
         rectangle = _rectangle(regions)
         self.patch = None if rectangle is None else (channels or 1, *rectangle)
         self.event_shape = torch.Size(regions.shape if channels is None else (channels, *regions.shape))
-        scopes = [
-            [channel * regions.num_variables + variable for channel in range(channels or 1) for variable in scope]
-            for scope in regions.leaf_scopes
-        ]
-        self.pixels = max(map(len, scopes))
-        index = torch.tensor([scope + [0] * (self.pixels - len(scope)) for scope in scopes])  # [cell, P]
-        mask = None
-        if min(map(len, scopes)) < self.pixels:
-            sizes = torch.tensor([len(scope) for scope in scopes])
-            mask = (torch.arange(self.pixels) < sizes.unsqueeze(-1)).repeat_interleave(leaves, 0)  # [L, P]
+        sizes = [len(scope) for scope in regions.leaf_scopes]
+        positions = max(sizes)
+        scopes = torch.tensor([[*scope] + [0] * (positions - len(scope)) for scope in regions.leaf_scopes])
+        real = torch.arange(positions) < torch.tensor(sizes).unsqueeze(-1)  # [cell, position]
+        first = torch.arange(channels or 1).unsqueeze(-1) * regions.num_variables  # [channel, 1]
+        index = torch.where(real.unsqueeze(1), first + scopes.unsqueeze(1), 0).flatten(1)  # [cell, P]
+        self.pixels = index.size(-1)
+        ragged = min(sizes) < positions
+        mask = real.repeat(1, channels or 1).repeat_interleave(leaves, 0) if ragged else None  # [L, P]
         # both follow from the region graph, so they are not part of the state_dict
         self.register_buffer("index", index, persistent=False)
         self.register_buffer("mask", mask, persistent=False)

@@ -63,6 +63,7 @@ class Pixels(Block):
         inputs: int | tuple[int, ...] = (),
         patch: tuple[int, ...] | None = None,
         map_shape: tuple[int, ...] | None = None,
+        channels: int | None = None,
     ) -> None:
         """
         Binds likelihood and decoder, or draws the free parameters.
@@ -70,8 +71,11 @@ class Pixels(Block):
         :param inputs: size of the input, or a tuple of sizes of several.
         :param tuple patch: channels, height and width of the patches, or ``None``.
         :param tuple map_shape: of the one input, if it is a map that lies flattened, or ``None``.
+        :param int channels: of the patches, in which pixels are in the order (channel, position); by default those of
+            ``patch``, or not known.
         """
-        self.likelihood.bind(leaves=leaves, pixels=pixels)
+        channels = patch[0] if channels is None and patch is not None else channels
+        self.likelihood.bind(leaves=leaves, pixels=pixels, **({} if channels is None else {"channels": channels}))
         if self.mean is not None:
             self.mean.bind(leaves=leaves, pixels=pixels)
         if self.decoder is None:

@@ -10,6 +10,7 @@ from pyro_spvae.distributions.bits_divergence import bernoulli_divergence, bits_
 from pyro_spvae.distributions.boltzmann import Boltzmann, SmoothedBoltzmann
 from pyro_spvae.distributions.categorical import LeafCategorical
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
+from pyro_spvae.distributions.discretized_logistic_mixture import LeafDiscretizedLogisticMixture
 from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
 from pyro_spvae.distributions.factorial_bernoulli import FactorialBernoulli
 from pyro_spvae.distributions.gaussian_mixture import LeafGaussianMixture
@@ -49,6 +50,7 @@ __all__ = [
     "LeafBinomial",
     "LeafCategorical",
     "LeafDiscretizedLogistic",
+    "LeafDiscretizedLogisticMixture",
     "LeafGaussianMixture",
     "LeafNormal",
     "LeafNormalMixture",

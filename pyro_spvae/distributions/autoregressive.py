@@ -90,7 +90,8 @@ class LeafAutoregressive(LeafDistribution):
         :param torch.Tensor value: ``[.., pixel]``, broadcastable against ``batch_shape + event_shape``.
         :returns: ``batch_shape + event_shape`` broadcast with ``value``.
         """
-        mean = self.conditionals(self.context, self._fill(value)).mean
+        value = self._fill(value)
+        mean = pixel_means(self.conditionals(self.context, value), value)
         return mean.expand(torch.broadcast_shapes(mean.shape, self._batch_shape + self._event_shape))
 
     def sample(self, sample_shape: list[int] | tuple[int, ...] = (), *, progress: bool = False) -> Tensor:
@@ -124,8 +125,8 @@ class LeafAutoregressive(LeafDistribution):
 
 def pixel_means(law: Any, value: Tensor) -> Tensor:
     """
-    Means of pixels: those of a distribution, or where it is autoregressive those of each pixel given the values of the
-    pixels before it.
+    Means of pixels: those of a distribution, or where it is autoregressive, or the channels of a pixel are coupled,
+    those of each given the values before it.
 
     :param law: distribution of patches.
     :param Tensor value: drawn from it, ``[.., pixel]``.

@@ -15,7 +15,7 @@ from torch.distributions import constraints
 from typing_extensions import Self
 
 from pyro_spvae.distributions.autoregressive import pixel_means
-from pyro_spvae.distributions.kinds import kind_probabilities, limit_support, mixture_of
+from pyro_spvae.distributions.kinds import hidden_pixels, kind_probabilities, limit_support, mixture_of
 
 
 class SomeLeaves(TorchDistribution):
@@ -92,6 +92,10 @@ class SomeLeaves(TorchDistribution):
         """Means of pixels given the values of those before, where they depend on them; 0 for the other leaves."""
         return self._scatter(pixel_means(self.base, self.gather(value)), self.event_dim)
 
+    def given_seen(self, value: Tensor, seen: Tensor) -> SomeLeaves:
+        """The same of the pixels that are not seen, given those that are."""
+        return SomeLeaves(hidden_pixels(self.base, self.gather(value), self.gather(seen)), self.index, self.leaves)
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``sample_shape + [.., leaf] + event_shape``."""
         return self._scatter(self.base.rsample(torch.Size(sample_shape)), self.event_dim)
@@ -167,6 +171,10 @@ class JoinedLeaves(TorchDistribution):
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them."""
         return self._added([part.conditional_mean(value) for part in self.parts])
+
+    def given_seen(self, value: Tensor, seen: Tensor) -> JoinedLeaves:
+        """The same of the pixels that are not seen, given those that are."""
+        return JoinedLeaves([part.given_seen(value, seen) for part in self.parts])
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``sample_shape + [.., leaf] + event_shape``."""

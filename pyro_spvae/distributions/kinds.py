@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Probabilities of kinds and of mixture components, and supports of limits, whatever wraps their distribution."""
+"""What only some distributions have: probabilities of kinds and of components, limits, a law of the hidden pixels."""
 
 from __future__ import annotations
 
@@ -44,6 +44,18 @@ def mixture_of(law: Any) -> Any | None:
         if law is None:
             return None
     return law
+
+
+def hidden_pixels(law: Any, value: Tensor, seen: Tensor) -> Any:
+    """
+    The distribution of patches of which some pixels are seen: what its method ``given_seen(value, seen)`` returns, or
+    itself where pixels are independent.
+
+    :param Tensor value: ``[.., pixel]``, of which only the seen pixels are looked at.
+    :param Tensor seen: ``bool``, broadcastable to it.
+    """
+    given_seen = getattr(law, "given_seen", None)
+    return law if given_seen is None else given_seen(value, seen)
 
 
 def responsibilities(law: Any, value: Tensor) -> Tensor | None:

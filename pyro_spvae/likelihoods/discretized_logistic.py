@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
 from pyro_spvae.distributions import LeafDiscretizedLogistic
-from pyro_spvae.distributions.discretized_logistic import EDGES
+from pyro_spvae.distributions.logistic_bins import EDGES
 from pyro_spvae.likelihoods.likelihood import Likelihood
 
 SCALES = ("hardtanh", "softplus")

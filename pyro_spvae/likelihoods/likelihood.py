@@ -18,7 +18,9 @@ class Likelihood(Block):
     The distribution of a leaf's pixels given its decoder's outputs.
 
     The call takes one tensor ``[.., leaf, head]`` per entry of :attr:`heads` and returns a distribution with batch
-    ``[.., leaf]`` and event ``[pixel]``; pixels where ``mask`` is False contribute exactly 0.
+    ``[.., leaf]`` and event ``[pixel]``; pixels where ``mask`` is False contribute exactly 0. A likelihood that relates
+    the channels of a position also names ``channels`` in its ``build``, those of images, in whose patches pixels are in
+    the order (channel, position); it is told 1 for tables, and nothing where they are not known.
 
     Example::
 
@@ -39,8 +41,8 @@ class Likelihood(Block):
     #: what it is a distribution of: "binary", "levels", "real", "positive" or "counts"; decides preprocessing
     of: str = "real"
 
-    #: whether the distribution of a pixel follows from its outputs alone, wherever it is in the patch; every class
-    #: says so for itself, a subclass does not inherit it
+    #: whether the distribution of a pixel, with all of its channels, follows from its outputs alone, wherever it is in
+    #: the patch; every class says so for itself, a subclass does not inherit it
     same_at_all_pixels: bool = False
 
     def build(self, leaves: int, pixels: int) -> None:

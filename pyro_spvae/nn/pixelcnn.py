@@ -32,10 +32,10 @@ class PixelCNN(Network):
     output. Kernels are multiplied by their masks whenever they are used.
 
     Masks do not distinguish channels: those of one pixel are independent given the pixels before and the latent
-    vectors, as in the paper's code. Batch normalisation uses the statistics of the batch in training, over particles,
-    data and positions, and the running ones in evaluation (``eval()``) and always when pixels are drawn; in training
-    mode a log-density therefore depends on the rest of the batch. Processes that share a batch keep statistics of their
-    own.
+    vectors, as in the paper's code, unless the likelihood relates them (``DiscretizedLogisticMixture``). Batch
+    normalisation uses the statistics of the batch in training, over particles, data and positions, and the running
+    ones in evaluation (``eval()``) and always when pixels are drawn; in training mode a log-density therefore
+    depends on the rest of the batch. Processes that share a batch keep statistics of their own.
 
     :param int filters: channels after each masked convolution.
     :param int layers: number of masked convolutions.

@@ -9,6 +9,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_spvae.distributions.kinds import hidden_pixels
 from pyro_spvae.distributions.leaf import LeafDistribution
 
 
@@ -17,18 +18,24 @@ class DrawMessenger(Messenger):
     Says how values of the observation are drawn in the model.
 
     :param bool progress: with a progress bar, where they are drawn step by step.
+    :param tuple seen: patches, and which of their pixels are seen, that the others are drawn given.
     :param Tensor zero: a number of the model's type on its device, which is put in their place where nobody looks at
         them; by default they are drawn.
     """
 
-    def __init__(self, progress: bool = False, zero: Tensor | None = None) -> None:
+    def __init__(
+        self, progress: bool = False, zero: Tensor | None = None, seen: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         super().__init__()
         self.progress = progress
+        self.seen = seen
         self.zero = zero
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] != "x" or msg["done"] or msg["value"] is not None:
             return
+        if self.seen is not None:
+            msg["fn"] = hidden_pixels(msg["fn"], *self.seen)
         law: Any = msg["fn"]
         if self.zero is not None:
             msg["value"] = self.zero.expand(law.batch_shape + law.event_shape)

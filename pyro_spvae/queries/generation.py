@@ -87,9 +87,13 @@ class Generation(Storage):
         means: bool,
         progress: bool,
         given: dict[str, Tensor] | None = None,
+        seen: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """Data given draws of a posterior, or values of latent sites ``[num, leaf, *event]``."""
-        with quiet(self), DrawMessenger(progress=progress):
+        """
+        Data given draws of a posterior, or values of latent sites ``[num, leaf, *event]``; and, of every leaf, given
+        patches and which of their pixels are ``seen``, in the place of which anything may be.
+        """
+        with quiet(self), DrawMessenger(progress=progress, seen=seen):
             model: Callable[..., Tensor] = self.model
             if posterior is not None:
                 model = poutine.replay(model, trace=poutine.trace(posterior).get_trace())

@@ -29,7 +29,8 @@ class Queries(Generation):
     The part of :class:`~pyro_spvae.models.SPVAE` that answers questions about data.
 
     The model is in evaluation mode for each answer. Where leaves are autoregressive, the likelihood's means are those
-    of each pixel given a draw of the pixels before it, and a leaf region is either seen or missing as a whole.
+    of each pixel given a draw of the pixels before it, and a leaf region is either seen or missing as a whole. Where
+    channels of a position are coupled, means are those of each given a draw of the channels before it.
 
     Several threads may ask; each answer is given to one at a time, since Pyro's state belongs to the process.
     """
@@ -115,7 +116,7 @@ class Queries(Generation):
         """
         num_samples = checks.positive_integer("num_samples", num_samples)
         checks.instance("observed", observed, Tensor)
-        filled = self._complete(x, observed, num_samples, num_particles, means, progress)
+        filled = self._complete(x, observed, num_samples, num_particles, means, progress, hidden=True)
         return torch.where(observed, x.to(filled.dtype), filled)
 
     def _complete(
@@ -126,15 +127,20 @@ class Queries(Generation):
         num_particles: int,
         means: bool,
         progress: bool = False,
+        hidden: bool = False,
     ) -> Tensor:
-        """Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time."""
+        """
+        Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time; or of what is
+        ``hidden`` alone, given what is seen.
+        """
         self.check(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
         with quiet(self):
             for batch in self._blocks(x, observed, num_particles):
                 posterior = TreePosterior(self, batch, num_particles)
-                drawn = [self._generate(batch.rows, posterior, means, progress) for _ in range(num_samples)]
+                seen = (batch.patches, batch.mask) if hidden and batch.mask is not None else None
+                drawn = [self._generate(batch.rows, posterior, means, progress, seen=seen) for _ in range(num_samples)]
                 blocks.append(torch.stack(drawn))
         return torch.cat(blocks, 1)
 

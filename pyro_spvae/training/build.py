@@ -175,7 +175,8 @@ def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
     if kind.of in ("levels", "counts") and left is None:
         raise ValueError(f"likelihood is {name!r}, but {_described(data, preprocess)} continuous; accepted is 'normal'")
     if kind.of == "binary" and left != 2:
-        accepted = "'binomial', 'categorical', 'discretized-logistic' and 'normal'" if left else "'normal'"
+        of_levels = "'binomial', 'categorical', 'discretized-logistic', 'discretized-logistic-mixture' and 'normal'"
+        accepted = of_levels if left else "'normal'"
         raise ValueError(
             f"likelihood is {name!r}, but {_described(data, preprocess)} not only 0 and 1; accepted are {accepted}, "
             "or preprocess 'binarize'"

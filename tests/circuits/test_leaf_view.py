@@ -38,19 +38,25 @@ def test_patches_are_the_entries_of_the_scopes_in_each_channel(case):
     assert patches.shape == (2, 3, 2 * len(regions.leaf_scopes), view.pixels)
     flat = x.reshape(2, 3, channels or 1, -1)
     for cell, scope in enumerate(regions.leaf_scopes):
-        expected = flat[..., list(scope)].reshape(2, 3, -1)
+        expected = flat[..., list(scope)]  # [2, 3, channel, position]
         for leaf in (2 * cell, 2 * cell + 1):
-            torch.testing.assert_close(patches[:, :, leaf, : expected.size(-1)], expected, rtol=0, atol=0)
+            by_channel = patches[:, :, leaf].unflatten(-1, (channels or 1, -1))
+            torch.testing.assert_close(by_channel[..., : len(scope)], expected, rtol=0, atol=0)
+            assert torch.equal(
+                by_channel[..., len(scope) :], x.flatten(2)[..., :1, None].expand_as(by_channel[..., len(scope) :])
+            )
 
 
 def test_the_mask_marks_padding(case):
     regions, view, channels = case
-    sizes = torch.tensor([len(scope) * (channels or 1) for scope in regions.leaf_scopes]).repeat_interleave(2)
-    assert view.pixels == sizes.max()
+    sizes = torch.tensor([len(scope) for scope in regions.leaf_scopes]).repeat_interleave(2)
+    positions = view.pixels // (channels or 1)
+    assert view.pixels == sizes.max() * (channels or 1)
     if view.mask is None:
-        assert (sizes == view.pixels).all()
+        assert (sizes == positions).all()
     else:
-        assert torch.equal(view.mask, torch.arange(view.pixels) < sizes[:, None]) and not view.mask.all()
+        real = (torch.arange(positions) < sizes[:, None]).unsqueeze(1).expand(-1, channels or 1, -1)
+        assert torch.equal(view.mask, real.flatten(1)) and not view.mask.all()
 
 
 def test_patches_of_any_induced_tree_make_up_the_array_again(case):

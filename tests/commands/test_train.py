@@ -136,7 +136,14 @@ class TestTrain:
         expected = bits and -results["log_likelihood"] / (dimensions * math.log(2)) + bits
         assert results["bits_per_dim"] == pytest.approx(expected)
 
-    @pytest.mark.parametrize(("likelihood", "bits"), [("categorical", 0), ("normal", math.log2(17))])
+    @pytest.mark.parametrize(
+        ("likelihood", "bits"),
+        [
+            ("categorical", 0),
+            ("discretized-logistic-mixture(levels=17,components=3)", 0),
+            ("normal", math.log2(17)),
+        ],
+    )
     def test_likelihoods_of_grey_levels(self, tmp_path, likelihood, bits):
         train("--out", tmp_path / "run", *QUICK, "--likelihood", likelihood, "--epochs", 1)
         config, _, results = read(tmp_path / "run")

@@ -14,7 +14,7 @@ from scipy.stats import logistic
 from torch.testing import assert_close
 
 from pyro_spvae.distributions import LeafDiscretizedLogistic
-from pyro_spvae.distributions import discretized_logistic as module
+from pyro_spvae.distributions import logistic_bins as module
 from tests.distributions.leaf_cases import BATCH, SIZE, MaskedLeafDistributionTests
 
 LEVELS = 4

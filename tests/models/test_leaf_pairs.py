@@ -16,7 +16,14 @@ from pyro_spvae.guides import (
     NormalGuide,
     StickGuide,
 )
-from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, DiscretizedLogistic, Normal
+from pyro_spvae.likelihoods import (
+    Bernoulli,
+    Binomial,
+    Categorical,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Normal,
+)
 from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, DiscreteVAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, GatedConv, Joint, MultiScale, PixelCNN, SEResNet
 from pyro_spvae.priors import BitChain, BoltzmannMachine, MixtureOfGaussians, VampPrior
@@ -64,6 +71,15 @@ class TestConvVAE(OfLevels):
     def make(self):
         net = {"filters": (3,), "stride": 1, "dense": 4}
         leaf = VAE(DiscretizedLogistic(4, scale="softplus"), 2, decoder=Conv(**net))
+        return leaf, NormalGuide(encoder=Conv(**net))
+
+
+class TestConvVAEOfLogisticMixtures(OfLevels):
+    levels = 4
+
+    def make(self):
+        net = {"filters": (3,), "stride": 1, "dense": 4}
+        leaf = VAE(DiscretizedLogisticMixture(4, components=2), 2, decoder=Conv(**net))
         return leaf, NormalGuide(encoder=Conv(**net))
 
 
