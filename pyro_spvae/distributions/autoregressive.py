@@ -96,7 +96,7 @@ class LeafAutoregressive(LeafDistribution):
 
     def sample(self, sample_shape: list[int] | tuple[int, ...] = (), *, progress: bool = False) -> Tensor:
         """
-        Draw pixel by pixel.
+        Draw some pixels after the others.
 
         :param torch.Size sample_shape: shape of independent draws.
         :param bool progress: show a progress bar.

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from pyro_spvae import checks
-from pyro_spvae.circuits.numerics import is_recorded
 from pyro_spvae.nn.leaf_conv import NORMS, LeafBatchNorm, LeafConv, StatisticsUnmoved
 from pyro_spvae.nn.mlp import ACTIVATIONS, IN_PLACE, Stack, check_activation
 
@@ -181,7 +180,7 @@ class ResidualStack(nn.Module):
 
     def forward(self, h: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """See :meth:`ResidualBlock.forward`."""
-        again = self.checkpoint and self.training and torch.is_grad_enabled() and not is_recorded()
+        again = self.checkpoint and self.training and torch.is_grad_enabled()
         for block in self.blocks:
             if again:
                 h = recomputed(

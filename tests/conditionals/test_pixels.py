@@ -74,7 +74,8 @@ def naive_sample(block, z, shape):
     context, entries = decoder.context(z), math.prod(shape)
     x = torch.zeros(*z.shape[:-1], entries)
     for place in decoder.steps(context):
-        alone = type(likelihood)(**likelihood.options()).bind(leaves=z.size(-2), pixels=len(place), channels=shape[0])
+        sizes = {"leaves": z.size(-2), "pixels": len(place), "channels": shape[0]}
+        alone = type(likelihood)(**likelihood.options()).bind(**sizes)
         outputs = decoder(context, likelihood.features(x))
         x[..., place] = alone(
             tuple(out.unflatten(-1, (entries, -1))[..., place, :].flatten(-2) for out in outputs)
@@ -252,12 +253,13 @@ class OwnLevels(Likelihood):
         (OwnLevels, 1, 3, (2, 2), 0.1),
         (partial(DiscretizedLogisticMixture, components=2), 2, 3, (1, 2), 0.01),  # features within [0, 1]
         (partial(DiscretizedLogisticMixture, components=2, coupled=True), 3, 2, (1, 2), 0.01),
+        (partial(DiscretizedLogisticMixture, components=2, coupled=True), 2, 2, (2, 2), 0.01),
     ],
 )
 def test_levels_of_several_channels_are_drawn_as_their_density_says(likelihood, channels, levels, size, change, kind):
     """
     All images: probabilities sum to one, and are the frequencies of draws; a user's own likelihood is asked for whole
-    patches, others for the positions of a step with all of their channels.
+    patches, others for the step's positions with all of their channels.
     """
     torch.manual_seed(5)
     entries = channels * math.prod(size)

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pyro
 import pytest
 import torch
@@ -24,6 +26,7 @@ from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGu
 from pyro_spvae.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, DiscretizedLogisticMixture, Normal
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import MLP, Conv, MultiScale, PixelCNN, SEResNet
+from pyro_spvae.nn.leaf_conv import LeafBatchNorm
 from pyro_spvae.priors import MixtureOfGaussians, VampPrior
 from tests.helpers import assert_same_gradients, collected_gradients, small_spvae
 
@@ -160,6 +163,17 @@ class TestEqualsTheObjectiveThatIsNotCompiled:
         """Pyro records this one for every batch, which runs the program twice before."""
         spvae = small_spvae(WHOLE, units=1, likelihood=Bernoulli())
         compare(spvae, collapse_tree(spvae.model), (TraceMeanField_ELBO, JitTraceMeanField_ELBO), runs=3)
+
+
+def test_normalisation_learns_of_each_batch_what_it_does_when_not_compiled():
+    """Recorded from six rows or from one; one row has no statistics, and is normalised by the running ones."""
+    for recorded in (6, 1):
+        norm = LeafBatchNorm(2, 3)
+        program = torch.jit.trace(norm, torch.randn(recorded, 6, 1, 1), check_trace=False)
+        for rows in ROWS:
+            x, plain = torch.randn(rows, 6, 1, 1), deepcopy(norm)
+            torch.testing.assert_close(program(x), plain(x))
+            torch.testing.assert_close(list(norm.buffers()), list(plain.buffers()))
 
 
 def test_one_row_of_an_enumerated_tree_has_a_program_of_its_own():

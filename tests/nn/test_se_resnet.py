@@ -61,6 +61,7 @@ class TestEqualsTorchsBlocksPerLeaf:
             leaves=leaves, inputs=inputs, outputs=(2 * size, size), output_shape=shape, map_shape=map_shape
         )
         layers = scattered(network).train(training).network
+        assert layers.upscale.map_shape == map_shape
         z = torch.randn(4, leaves, inputs, requires_grad=True)
         every = []
         for leaf, each in enumerate(z.unbind(1)):
