@@ -427,7 +427,7 @@ class TestDraws:
         d = LeafDiscretizedLogisticMixture(
             **parameters_of(positions=1, channels=channels, coupled=coupled), levels=levels
         )
-        every, mass = combinations(levels, channels), None
+        every = combinations(levels, channels)
         for count in range(1, channels):
             seen = torch.arange(channels) < count
             if not coupled:

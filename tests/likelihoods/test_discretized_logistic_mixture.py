@@ -96,11 +96,11 @@ class TestColour(TestGrey):
         outputs = self.outputs(part)
         x = part(outputs).sample()
         first = torch.arange(PIXELS) < PIXELS // 2
-        parts = part(outputs, first).log_prob(x) + part(outputs, ~first).log_prob(x) if not part.coupled else None
-        law = part(outputs)
-        hidden = law.given_seen(x, first).log_prob(x)
-        torch.testing.assert_close(part(outputs, first).log_prob(x) + hidden, law.log_prob(x))
-        assert parts is None or (parts - law.log_prob(x)).abs().max() > 1e-2
+        law, seen = part(outputs), part(outputs, first).log_prob(x)
+        hidden = law.given_seen(x, first)
+        torch.testing.assert_close(seen + hidden.log_prob(x), law.log_prob(x))
+        others = law.given_seen((x + 1) % 4, first).log_prob(x)  # given other values of the first channel
+        assert (hidden.log_prob(x) - others).abs().max() > 1e-2
 
 
 class TestCoupled(TestColour):
