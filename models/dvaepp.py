@@ -76,15 +76,14 @@ class DVAEpp(LeafModel):
         self.local: Any = nn.ModuleDict({name: LocalGroup(of_h, blocks, **of_all) for name in names})
         self.pixels = Pixels(likelihood, SEResNet(channels=(channels,), **of_all) if decoder is None else decoder)
 
-    def build(self, leaves: int, pixels: int, patch: tuple[int, ...] | None = None) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds prior, networks and pixels."""
         event, of_map = self.latents["z"].event_shape, self.map_shape
         self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
         self.upscale.bind(leaves=leaves, inputs=event[0], output_shape=of_map)
         for name, group in self.local.items():
             group.bind(leaves=leaves, event_shape=self.latents[name].event_shape, map_shape=of_map)
-        shapes = {"inputs": math.prod(of_map), "map_shape": of_map, "patch": patch}
-        self.pixels.bind(leaves=leaves, pixels=pixels, **shapes)
+        self.pixels.bind(leaves=leaves, pixels=pixels, inputs=math.prod(of_map), map_shape=of_map, **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """States ``z``, ``h1``, .. and ``x``."""
