@@ -51,7 +51,7 @@ class LocalGroup(Block):
         self.support = latent.support
         self.last = last
         self.law = conditional(latent, Readout(norm, activation))
-        self.options = {"blocks": blocks, "norm": norm, "activation": activation, "checkpoint": checkpoint}
+        self.of_blocks = {"blocks": blocks, "norm": norm, "activation": activation, "checkpoint": checkpoint}
 
     def build(self, leaves: int, event_shape: tuple[int, ...], map_shape: tuple[int, ...]) -> None:
         """
@@ -60,7 +60,7 @@ class LocalGroup(Block):
         :param tuple map_shape: channels, height and width of the map.
         """
         size, channels = math.prod(map_shape), map_shape[0]
-        self.residual = ResidualStack(leaves, channels, channels, **self.options)
+        self.residual = ResidualStack(leaves, channels, channels, **self.of_blocks)
         shapes = {"map_shape": map_shape, "output_shape": event_shape}
         self.law.bind(leaves=leaves, inputs=size, event_shape=event_shape, **shapes)
         self.inserted = None if self.last else LeafConv(leaves, event_shape[0], [channels], 1)
