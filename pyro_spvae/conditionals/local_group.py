@@ -51,7 +51,12 @@ class LocalGroup(Block):
         self.support = latent.support
         self.last = last
         self.law = conditional(latent, Readout(norm, activation))
-        self.of_blocks: dict[str, Any] = {"blocks": blocks, "norm": norm, "activation": activation, "checkpoint": checkpoint}
+        self.of_blocks: dict[str, Any] = {
+            "blocks": blocks,
+            "norm": norm,
+            "activation": activation,
+            "checkpoint": checkpoint,
+        }
 
     def build(self, leaves: int, event_shape: tuple[int, ...], map_shape: tuple[int, ...]) -> None:
         """
