@@ -198,6 +198,20 @@ def test_groups():
         assert own is logits and part is value
 
 
+GROUPINGS = ((5,), (2, 3), (3, 2), (2, 1, 2), (1, 1, 1, 1, 1))
+
+
+def of_groups(sizes):
+    """Bits of two leaves in groups, whose logits depend much on all bits before."""
+    weights, first = 2 * torch.randn(5, 5), torch.randn(2, sizes[0])
+    ends = list(itertools.accumulate(sizes))
+
+    def logits_of(group, before):
+        return first if group == 0 else before @ weights[: ends[group - 1], ends[group - 1] : ends[group]]
+
+    return BinaryHierarchy(sizes, logits_of)
+
+
 class TestDivergence:
     def test_of_single_bits(self):
         q, p = torch.randn(50), torch.randn(50)
@@ -221,6 +235,18 @@ class TestDivergence:
         for law in (p, FactorialBernoulli(torch.randn(1, 5))):
             wanted = (weight * (q.log_prob(value) - law.log_prob(value))).sum(0)
             assert_close((weight * divergence(q, law, value)).sum(0), wanted)
+
+    @pytest.mark.parametrize("of_q", GROUPINGS)
+    @pytest.mark.parametrize("of_p", GROUPINGS)
+    def test_groups_may_be_others(self, of_q, of_p):
+        """Finer, coarser or across: by enumeration, where p depends on bits that q draws in the same group, too."""
+        q, p = of_groups(of_q), of_groups(of_p)
+        value = BITS.unsqueeze(1)
+        weight = q.log_prob(value).exp()
+        assert_close(weight.sum(0), torch.ones(2))
+        wanted = (weight * (q.log_prob(value) - p.log_prob(value))).sum(0)
+        assert_close((weight * divergence(q, p, value)).sum(0), wanted)
+        assert float(wanted.min()) > 0.1
 
     def test_smoothing_changes_no_divergence(self):
         net, prior, r = Networks(3, 2), Networks(2), OverlappingExponentials(4.0)
