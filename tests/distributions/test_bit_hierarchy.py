@@ -176,6 +176,19 @@ def test_one_group_has_a_mean():
     assert_close(smooth.expand((5, 3, 2)).mean, SmoothedBernoulli(logits, r).mean.expand(5, 3, 2, 4))
 
 
+def test_several_groups_have_means_given_draws():
+    """Whose expectation is the mean, by enumeration of the bits; smoothed, of a group given smoothed bits."""
+    net, r = Networks(1), OverlappingExponentials(3.0)
+    binary, smooth = both(net, r)
+    value = BITS.unsqueeze(1)
+    chance, means = binary.log_prob(value).exp().unsqueeze(-1), binary.conditional_mean(value)
+    assert_close(means, chain(net, value).sigmoid())
+    assert_close((chance * means).sum(0), (chance * value).sum(0))
+    zeta = torch.rand(7, 1, 5)
+    assert_close(smooth.conditional_mean(zeta), SmoothedBernoulli(chain(net, zeta), r).mean)
+    assert smooth.expand((3, 1)).conditional_mean(zeta[:1]).shape == (3, 1, 5)
+
+
 def test_smoothing_a_hierarchy():
     net = Networks(3, 2)
     binary = BinaryHierarchy(SIZES, net).expand((4, 3, 2))
