@@ -274,6 +274,10 @@ def test_refusals():
         (lambda: REBAR(scale="one"), "scale is 'one'; a number is needed"),
         (lambda: Concrete(-1), "temperature is -1; a positive number is needed"),
         (lambda: Concrete(form="soft"), "form is 'soft'; known are density, mass"),
+        *(
+            (lambda kind=kind: kind(5), "hidden_dims is 5; a sequence of positive integers is needed")
+            for kind in (NVIL, MuProp)
+        ),
         (lambda: NVIL(None), "hidden_dims is None; NVIL needs a baseline, and without one is Reinforce"),
         *(
             (
