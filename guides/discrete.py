@@ -26,7 +26,7 @@ class DiscreteGuide(LeafGuide):
 
     Site: ``"z"``, the one latent variable of the leaf.
 
-    :param int groups: number of groups, of equal size; as many as the prior has by default, or one.
+    :param int groups: number of groups, of equal size; by default as many as the prior has, or one. Others fit as well.
     :param Sequence[int] hidden_dims: of the networks, (32, 32); empty for linear ones. ``activation`` is tanh;
         ``normalise``: with batch normalisation.
     :param Network encoder: from features to the logits of the first group, in the place of the default; the options

@@ -28,8 +28,7 @@ class MixedGuide(LeafGuide):
 
     def __init__(self, parts: Sequence[LeafGuide], counts: Sequence[int] | None = None) -> None:
         super().__init__()
-        for part in parts:
-            checks.instance("an entry of parts", part, LeafGuide)
+        checks.instances("parts", parts, LeafGuide)
         self.counts = check_counts(counts, len(parts))
         # unlike a plain list it hands on Pyro's context to the parts
         modules: Any = PyroModule[nn.ModuleList]

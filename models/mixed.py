@@ -43,8 +43,7 @@ class MixedLeaf(LeafModel):
 
     def __init__(self, parts: Sequence[LeafModel], counts: Sequence[int] | None = None) -> None:
         super().__init__()
-        for part in parts:
-            checks.instance("an entry of parts", part, LeafModel)
+        checks.instances("parts", parts, LeafModel)
         self.counts = check_counts(counts, len(parts))
         # unlike a plain list it hands on Pyro's context to the parts
         modules: Any = PyroModule[nn.ModuleList]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import enum
 import math
 import types
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -99,6 +99,16 @@ def instance(name: str, value: Any, kind: type) -> None:
     if not isinstance(value, kind):
         given = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
         raise TypeError(f"{name} is {given}; an instance of {kind.__name__} is needed")
+
+
+def instances(name: str, values: Any, kind: type) -> None:
+    """
+    :raises TypeError: if the argument ``name`` is nothing that holds instances of ``kind``.
+    """
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{name} is {values!r}; a list of instances of {kind.__name__} is needed")
+    for value in values:
+        instance(f"an entry of {name}", value, kind)
 
 
 def choices(kind: Any) -> tuple[str, ...] | None:

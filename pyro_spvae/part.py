@@ -15,12 +15,8 @@ from typing_extensions import Self
 from pyro_spvae.checks import is_positive, plain
 
 _PLAIN = (bool, int, float, str, tuple)
-_SHAPES = (
-    "patch",
-    "input_shape",
-    "output_shape",
-    "map_shape",
-)  # channels, height and width, or None where there are none
+# channels, height and width, or None where there are none
+_SHAPES = ("patch", "input_shape", "output_shape", "map_shape")
 
 
 class Part(nn.Module):

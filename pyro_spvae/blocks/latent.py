@@ -16,7 +16,7 @@ from torch.distributions import constraints
 
 from pyro_spvae.checks import is_positive
 from pyro_spvae.distributions.joined import own_leaves
-from pyro_spvae.distributions.kinds import kind_probabilities, limit_support, responsibilities
+from pyro_spvae.distributions.kinds import kind_probabilities, limit_support, means_given, responsibilities
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Latent:
         than two kinds, their probabilities, with one axis more.
 
         :param law: a distribution.
-        :param Tensor draws: of it, in front of all else; where the distribution does not know its mean, their average.
+        :param Tensor draws: of it, in front of all else; where the distribution does not know its mean, their average,
+            or that of the means of each entry given the draws of those before it.
         :raises ValueError: if there is neither.
         """
         probs = kind_probabilities(law) if self.is_discrete else None
@@ -75,6 +76,9 @@ class Latent:
         except (NotImplementedError, AttributeError):
             if draws is None:
                 raise ValueError(f"a {type(law).__name__} has no mean") from None
+            means = means_given(law, draws)
+            if means is not None:
+                return means.mean(0)
             return draws.to(torch.get_default_dtype() if not draws.is_floating_point() else draws.dtype).mean(0)
 
     def components(self, law: Any, draws: Tensor) -> Tensor | None:

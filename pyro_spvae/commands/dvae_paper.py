@@ -65,8 +65,8 @@ def dvae(
     Tables 1 and 2 of the DVAE++ paper: VAEs of bits, by estimators of gradients and by smoothing transformations.
 
     Scored is the test log-likelihood in the binary limit, with 100 samples in
-    Table 1 and 4,000 in Table 2, 500 of the budget small. Tables take all networks
-    and methods that the paper's have, unless some are named.
+    Table 1 and 4,000 in Table 2, 500 of the budget small. Tables take all
+    networks and methods that the paper's have, unless some are named.
     """
     from pyro_spvae.reproduce import dvae as paper
 

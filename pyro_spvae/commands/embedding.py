@@ -43,8 +43,9 @@ def embed(
     Latent means of every leaf, mixture components, and posterior probabilities of leaves and sum nodes.
 
     Writes .npz and a picture: the latent space of every leaf as decoded patches,
-    in the leaf's place on the image; for tables scatter plots. Where the data have
-    labels, these too, and how well the components agree with them.
+    in the leaf's place on the image; for tables and discrete latent variables
+    scatter plots. Where the data have labels, these too, and how well the
+    components agree with them.
 
     :returns: what was written, see :meth:`pyro_spvae.models.SPVAE.embed`: ``latent_<site> [row, leaf, latent]``, the
         guide's means; ``components_<site> [row, leaf, component]``, probabilities of kinds or of the components of

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pyro_spvae.commands.app import option
 from pyro_spvae.commands.options import HOW, MASK, WHAT, RowOptions, RunOptions, RunPath, query
+from pyro_spvae.training.stated import nats, stated_lines
 
 if TYPE_CHECKING:
     from pyro_spvae.commands.query import Query, Selection
@@ -143,8 +144,6 @@ def _write(
 
 def table(results: dict[str, Any]) -> list[str]:
     """The figures that :func:`evaluate` returns, in aligned lines with their units."""
-    from pyro_spvae.training.stated import stated_lines
-
     seen = "" if results["observed"] is None else f", {results['observed']} seen"
     if results["missing"] != "none":
         seen += ", NaN missing"
@@ -156,7 +155,7 @@ def table(results: dict[str, Any]) -> list[str]:
         ("leaf elbo", f"{results['leaf_elbo']:.2f}", "nats, reconstruction less both KL"),
         ("reconstruction", f"{results['reconstruction']:.2f}", "nats"),
         *_latent_lines(results),
-        ("tree KL", f"{results['tree_kl']:.2f}", "nats"),
+        ("tree KL", nats(results["tree_kl"]), "nats"),
         *_active_lines(results["active_units"]),
         *stated_lines(results),
     ]
@@ -177,7 +176,7 @@ def _latent_lines(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     def line(name: str, kl: float, sites: Iterable[str]) -> tuple[str, str, str]:
         cross, entropy = (sum(results[term][site] for site in sites) for term in ("cross_entropy", "entropy"))
         split = f", cross-entropy {cross:.2f} less entropy {entropy:.2f}" if of_sites else ""
-        return name, f"{kl:.2f}", f"nats{split}"
+        return name, nats(kl), f"nats{split}"
 
     several = of_sites.items() if len(of_sites) > 1 else ()
     return [

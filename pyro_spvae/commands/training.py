@@ -20,7 +20,8 @@ from pyro_spvae.training.config import TrainConfig, options, read_config
 _RUN = "Run"
 _ALIASES = {"optimiser": ("--optimiser", "--optimizer")}
 _LISTS = {"hidden": "32,32", "delta": "4,1"}
-_PARTS = {kind: kind for kind in ("leaf", "guide", "prior", "likelihood", "network")} | {"decoder": "network"}
+_PARTS = {kind: kind for kind in ("leaf", "guide", "prior", "likelihood", "network", "estimator")}
+_PARTS["decoder"] = "network"
 
 
 def train(

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,28 +34,42 @@ def bernoulli_divergence(q: Tensor, p: Tensor) -> Tensor:
 
 def bits_divergence(q: Any, p: Any, value: Tensor) -> Tensor:
     r"""
-    The divergence of two distributions of bits by groups, :math:`\sum_g \text{KL}(q(z_g \mid \zeta_{<g})\, \|\,
-    p(z_g \mid \zeta_{<g}))` nats, ``[.., leaf]``, exact given the drawn values of earlier groups: the bound of the
-    joint law (Vahdat et al. 2018, eq. 4), whatever the smoothing transformations.
+    The divergence of two distributions of bits in groups, by the conditional divergence of every bit,
+    :math:`\sum_i \text{KL}(q(z_i \mid \zeta_{<g(i)})\, \|\, p(z_i \mid \zeta_{<h(i)}))` nats, ``[.., leaf]``, with
+    the values that were drawn of the groups before its own, g(i) of ``q`` and h(i) of ``p``. Its expectation over
+    these draws is the divergence: given the groups of ``q`` before it, a bit is independent of the others of its group,
+    on which ``p`` may also make it depend. It is that of the joint law of bits and smoothed bits (Vahdat et al. 2018,
+    eq. 4), whatever the smoothing transformations.
 
     :param q: distribution of latent bits or of smoothed ones, see :func:`groups`.
-    :param p: likewise; of one group, or of the groups of ``q``.
+    :param p: likewise, of as many bits, in any groups.
     :param Tensor value: drawn from ``q``.
-    :raises ValueError: for other groups.
+    :raises ValueError: for another number of bits.
     """
-    of_q, of_p = groups(q, value), groups(p, value)
-    sizes, others = ([logits.shape[-1] for logits, _ in law] for law in (of_q, of_p))
-    if sum(sizes) != sum(others) or (sizes != others and len(others) > 1):
+    of_q, of_p = ([logits for logits, _ in groups(law, value)] for law in (q, p))
+    sizes, others = ([logits.shape[-1] for logits in law] for law in (of_q, of_p))
+    if sum(sizes) != sum(others):
         raise ValueError(
-            f"{type(q).__name__} has groups of {sizes} bits and {type(p).__name__} of {others}; "
-            "the same groups, or one group of p of as many bits, are needed"
+            f"q, a {type(q).__name__}, has {sum(sizes)} bits and p, a {type(p).__name__}, has {sum(others)}; the same "
+            "number is needed"
         )
-    parts = [logits for logits, _ in of_p] if sizes == others else of_p[0][0].split(sizes, -1)
-    terms = [bernoulli_divergence(logits, other).sum(-1) for (logits, _), other in zip(of_q, parts, strict=True)]
+    ends = sorted({*itertools.accumulate(sizes), *itertools.accumulate(others)})
+    pairs = zip(_split(of_q, ends), _split(of_p, ends), strict=True)
+    terms = [bernoulli_divergence(logits, other).sum(-1) for logits, other in pairs]
     total = terms[0]
     for term in terms[1:]:
         total = total + term
     return total.expand(broadcast_shape(total.shape, q.batch_shape, p.batch_shape))
+
+
+def _split(parts: Sequence[Tensor], ends: Sequence[int]) -> Iterator[Tensor]:
+    """Groups of logits cut at all ends, among which are their own."""
+    start = 0
+    for part in parts:
+        stop = start + part.shape[-1]
+        inside = [start, *(end for end in ends if start < end <= stop)]
+        yield from part.split([high - low for low, high in itertools.pairwise(inside)], -1)
+        start = stop
 
 
 for _q, _p in itertools.product(OF_BITS, OF_BITS):

@@ -120,7 +120,32 @@ class Grouped(LeafDistribution):
     def _precisely(self, value: Tensor) -> Tensor:
         return self._log_prob(value)  # whose networks are called as they are elsewhere
 
-    def _one_group(self, law: Callable[[Tensor], Any]) -> Any:
+    @property
+    def mean(self) -> Tensor:
+        """
+        Mean, ``batch_shape + event_shape``, of a single group.
+
+        :raises NotImplementedError: for several groups.
+        """
         if len(self.sizes) > 1:
-            raise NotImplementedError(f"a {type(self).__name__} of several groups has no mean in closed form")
-        return law(self.first).expand(self.batch_shape)
+            raise NotImplementedError(
+                f"a {type(self).__name__} of several groups has no mean in closed form; conditional_mean(value) has "
+                "those of each group given the groups before it"
+            )
+        mean: Tensor = self._of_group(self.first).expand(self.batch_shape).mean
+        return mean
+
+    def conditional_mean(self, value: Tensor) -> Tensor:
+        r"""
+        Means :math:`E[\zeta_g \mid \zeta_{<g}]` of each group given the values of those before it.
+
+        :param Tensor value: ``[.., D]``, broadcastable to ``batch_shape + event_shape``.
+        :returns: ``batch_shape + event_shape`` broadcast with ``value``.
+        """
+        means = [self._of_group(logits).mean for logits in self.logits(value)]
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape, *(mean.shape[:-1] for mean in means))
+        return torch.cat([mean.expand(*shape, mean.size(-1)) for mean in means], -1)
+
+    def _of_group(self, logits: Tensor) -> Any:
+        """The distribution of a group of these logits."""
+        raise NotImplementedError(f"{type(self).__name__} must define _of_group(self, logits)")

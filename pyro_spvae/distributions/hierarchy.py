@@ -47,11 +47,8 @@ class BinaryHierarchy(Grouped, Bits):
     def _log_prob(self, value: Tensor) -> Tensor:
         return self._by_group(value, log_mass)
 
-    @property
-    def mean(self) -> Tensor:
-        """Probabilities, ``batch_shape + event_shape``, of a single group."""
-        probs: Tensor = self._one_group(FactorialBernoulli).mean
-        return probs
+    def _of_group(self, logits: Tensor) -> FactorialBernoulli:
+        return FactorialBernoulli(logits, validate_args=False)
 
 
 class SmoothedHierarchy(Grouped):
@@ -103,11 +100,8 @@ class SmoothedHierarchy(Grouped):
     def _log_prob(self, value: Tensor) -> Tensor:
         return self._by_group(value, lambda logits, zeta: self.smoothing.log_prob(logits, zeta).sum(-1))
 
-    @property
-    def mean(self) -> Tensor:
-        """Mean, ``batch_shape + event_shape``, of a single group."""
-        mean: Tensor = self._one_group(lambda logits: SmoothedBernoulli(logits, self.smoothing)).mean
-        return mean
+    def _of_group(self, logits: Tensor) -> SmoothedBernoulli:
+        return SmoothedBernoulli(logits, self.smoothing, validate_args=False)
 
 
 def groups(law: Any, value: Tensor) -> list[tuple[Tensor, Tensor]]:

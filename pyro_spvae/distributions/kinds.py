@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""What only some distributions have: probabilities of kinds and of components, limits, a law of the hidden pixels."""
+"""What only some distributions have: probabilities of kinds, means given draws, limits, a law of hidden pixels."""
 
 from __future__ import annotations
 
@@ -35,6 +35,25 @@ def limit_support(law: Any) -> Any | None:
         if law is None:
             return None
     return law.limit_support
+
+
+def means_given(law: Any, value: Tensor) -> Tensor | None:
+    """
+    The mean of each entry given the values of those that are drawn before it, which has the distribution's own mean as
+    its expectation: where the distribution or one that it wraps has a method ``conditional_mean(value)``, such as that
+    of bits in groups; else ``None``.
+
+    :param Tensor value: drawn from it.
+    """
+    while getattr(law, "conditional_mean", None) is None:
+        law = getattr(law, "base_dist", None)
+        if law is None:
+            return None
+    try:
+        found: Tensor = law.conditional_mean(value)
+    except (NotImplementedError, AttributeError):  # of what it is made of
+        return None
+    return found
 
 
 def mixture_of(law: Any) -> Any | None:

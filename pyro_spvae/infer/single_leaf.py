@@ -70,13 +70,12 @@ class SingleLeafELBO(ObjectiveModule):
 
     def check_guide(self, *args: Any, **kwargs: Any) -> None:
         """
-        Runs the guide alone, to learn before training what the call would raise.
+        Runs the guide alone, to learn what the call would raise of it before the model can be run.
 
         :raises ValueError: for a site without ``rsample``.
         """
         with poutine.block():
             _Estimable(self.elbo)(self._pair[1])(*args, **kwargs)
-        self._check_order(*args, **kwargs)
 
     def _check_order(self, *args: Any, **kwargs: Any) -> None:
         """Refuses a mean-field objective whose guide draws latent variables in another order than the model."""

@@ -78,8 +78,8 @@ def check_counts(counts: Sequence[Any] | None, parts: int) -> tuple[int, ...]:
         raise ValueError("parts is empty; at least one leaf program is needed")
     if counts is None:
         return (1,) * parts
-    if len(counts) != parts or not all(map(is_positive, counts)):
-        raise ValueError(f"counts is {tuple(counts)!r}; a positive integer for each of the {parts} parts is needed")
+    if not isinstance(counts, (list, tuple)) or len(counts) != parts or not all(map(is_positive, counts)):
+        raise ValueError(f"counts is {counts!r}; a positive integer for each of the {parts} parts is needed")
     return tuple(map(int, counts))
 
 

@@ -13,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_spvae.conditionals.pixels import pixels_unread
+from pyro_spvae.distributions.kinds import means_given
 from pyro_spvae.infer import collapse_tree
 from pyro_spvae.infer.enumerated import flatten_particles
 from pyro_spvae.infer.site import LEAF_PLATE, PARTICLE_PLATE, is_drawn, plates
@@ -45,11 +46,11 @@ def guide_draws(root: Root, batch: LeafBatch, num: int) -> dict[str, Tensor]:
 
 def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Tensor | None]:
     """
-    What the guide says of each latent site, given its draws of the sites before it.
+    What the guide says of each latent site, given its draws of the sites before it, or of the groups of bits.
 
     :param int num_particles: number of draws.
     :returns: ``[particle, data, leaf, *event]`` by site, the same for all particles where nothing is drawn before it;
-        ``None`` where the distribution of a site has no mean, or none that is finite.
+        ``None`` where the distribution of a site has no mean, not even given draws, or none that is finite.
     """
     with torch.no_grad(), quiet(root):
         trace: Any = poutine.trace(particles(root.guide, num_particles)).get_trace(batch)
@@ -58,7 +59,7 @@ def draw_means(root: Root, batch: LeafBatch, num_particles: int) -> dict[str, Te
         try:
             mean = root.latents[name].summary(site["fn"]) if name in root.latents else site["fn"].mean
         except (ValueError, NotImplementedError, AttributeError):
-            mean = None
+            mean = means_given(site["fn"], site["value"])
         means[name] = None if mean is None or not bool(mean.isfinite().all()) else mean
     return means
 

@@ -99,8 +99,8 @@ class FitConfig:
     estimator: str = _option(
         "vimco",
         "Objective",
-        "Gradient through latent variables that are drawn without a gradient of their own, such as bits: vimco (from 2 "
-        "particles), reinforce, nvil, muprop, rebar; biased are straight-through and concrete.",
+        "Gradient through latent variables that are drawn without a gradient of their own, such as bits that nothing "
+        "smooths. vimco needs 2 particles; straight-through and concrete are biased.",
     )
     beta: float = _option(1.0, "Objective", "Weight of the latent KL in training; validation has 1.", least=0)
     warmup: int = _option(0, "Objective", "Epochs in which that weight rises linearly from 0.", least=0)
@@ -125,7 +125,10 @@ class FitConfig:
     )
     weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of adamw.", least=0)
     smoothing: float = _option(
-        0.1, "Training", "Of em: each sum and each pixel of a leaf learns as if so many more rows had come.", least=0
+        0.1,
+        "Training",
+        "Of em, and not of bits: each sum and each pixel of a leaf learns as if so many more rows had come.",
+        least=0,
     )
     clip: float | None = _option(
         None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
@@ -268,10 +271,13 @@ class TrainConfig(FitConfig):
         "vae",
         "Model",
         "Generative program of a leaf: a vae, or factorized, which has no latent variables; or several by turns, as in "
-        "vae+factorized.",
+        "vae+factorized. The bits of a discrete-vae are smoothed in training, as in discrete-vae(smoothing="
+        "exponential(beta=8)), or logistic, power, spike-and-exponential, none.",
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")
-    prior: str = _option("standard-normal", "Model", "Prior of the latent variables; of bits independent-bits.")
+    prior: str = _option(
+        "standard-normal", "Model", "Prior of the latent variables; of bits independent-bits by default."
+    )
     likelihood: str = _option(
         "auto",
         "Model",

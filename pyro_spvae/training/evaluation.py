@@ -239,10 +239,10 @@ def mean_variances(
     .. math:: A_u = \mathrm{Var}_x(E_{q(u \mid x)}[u]).
 
     A site whose distribution depends on sites that the guide draws before it, such as the lower layer of two, has means
-    that are averaged over 32 draws of these. The noise that is left, a 32nd of the variance of means among the draws
-    of one datum, is subtracted, so that estimates are unbiased (and may be below 0); one draw of the upper layer, as
-    in the authors' code, finds dimensions active that follow that draw alone. A leaf that sees nothing of a datum
-    encodes zeros.
+    that are averaged over 32 draws of these, and likewise groups of bits given those before them. The noise that is
+    left, a 32nd of the variance of means among the draws of one datum, is subtracted, so that estimates are unbiased
+    (and may be below 0); one draw of the upper layer, as in the authors' code, finds dimensions active that follow that
+    draw alone. A leaf that sees nothing of a datum encodes zeros.
 
     :param Tensor observed: ``bool``, broadcastable to the rows, True = seen.
     :param int seed: of the draws.

@@ -88,7 +88,9 @@ def fit(
         if rows is not None:
             _check(spvae, rows, mask)
     own = own.of_model(spvae)
-    check_objective(config, spvae, x, own.objective)
+    if out is not None and _goes_on(RunFolder(out), resume):
+        _check_alike(RunFolder.open(out), "config.json", config.to_dict())
+    check_objective(config, spvae, x, own.objective, observed=observed, beta=own.beta)
     if isinstance(x, Rows) and x.preprocessing is not None:
         values = x.preprocessing.values
     parts = partial(_seen, x, observed)
@@ -189,19 +191,31 @@ def _hold_out(
     return train, watched, seen, watched_seen
 
 
+def _goes_on(folder: RunFolder, resume: bool) -> bool:
+    """Whether there is a run to go on with."""
+    return resume and folder.path.exists()
+
+
+def _check_alike(folder: RunFolder, file: str, given: dict[str, Any]) -> None:
+    """
+    :raises ValueError: if the run was started with anything else than what is given.
+    """
+    kept = folder.read_json(file)
+    kept = kept if isinstance(kept, dict) else {}
+    for key in given | kept:  # objects that were given are named in the record, and others are not
+        value, was = given.get(key), kept.get(key)
+        if was != value:
+            raise ValueError(f"{key} is {value!r}, but the run {folder.path} was started with {was!r}")
+
+
 def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:
     """Makes the folder, or checks and rewinds the one to go on in; whether there is a checkpoint in it."""
-    if not (resume and folder.path.exists()):
+    if not _goes_on(folder, resume):
         RunFolder.create(folder.path, identity["config"], identity["data"])
         return False
     RunFolder.open(folder.path)
     for name, file in (("config", "config.json"), ("data", "data.json")):
-        kept = folder.read_json(file)
-        kept = kept if isinstance(kept, dict) else {}
-        for key in identity[name] | kept:  # objects that were given are named in the record, and others are not
-            value, was = identity[name].get(key), kept.get(key)
-            if was != value:
-                raise ValueError(f"{key} is {value!r}, but the run {folder.path} was started with {was!r}")
+        _check_alike(folder, file, identity[name])
     if not (folder.path / "last.pt").exists():
         folder.rewind(0)
         return False

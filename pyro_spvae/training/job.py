@@ -111,5 +111,7 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
             "scale them to about [-1, 1] for a good fit"
         )
     report(f"structure   {job.spvae.circuit.regions!r}")
-    leaves = "leaf VAEs" if job.spvae.latents else "leaves without latent variables"
-    report(f"model       {job.spvae.num_leaves} {leaves}, {job.parameters:,} parameters")
+    number = job.spvae.num_leaves
+    leaf = ("leaf VAE", "leaf VAEs") if job.spvae.latents else ("leaf", "leaves")
+    without = "" if job.spvae.latents else " without latent variables"
+    report(f"model       {number} {leaf[number > 1]}{without}, {job.parameters:,} parameters")

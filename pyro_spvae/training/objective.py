@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,11 +13,13 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceEnum_ELBO, TraceMeanFie
 from torch import Tensor, nn
 
 from pyro_spvae.blocks import in_mode
+from pyro_spvae.blocks.life_cycle import parts
 from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
-from pyro_spvae.infer import CircuitELBO, KLBalance, SingleLeafELBO
+from pyro_spvae.infer import CircuitELBO, KLBalance, SingleLeafELBO, anneal
+from pyro_spvae.infer.annealing import Annealed
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.quiet import forked
@@ -25,6 +27,7 @@ from pyro_spvae.registry import make
 from pyro_spvae.training.config import FitConfig
 
 _PLATES = 2  # of data and leaves
+_LOOKED_AT = 2  # rows; batch normalisation over data has no use for one
 
 
 def _ours(alpha: float) -> Callable[[FitConfig], ELBO]:
@@ -91,39 +94,101 @@ def build_loss(objective: ELBO, model: Any, guide: Any, seed: int = 0) -> nn.Mod
     return SingleLeafELBO(model, guide, objective)
 
 
-def check_objective(config: FitConfig, model: Queries, rows: Rows | Tensor, objective: ELBO | None = None) -> None:
+def kl_weight(
+    config: FitConfig, sites: Iterable[str], epoch: int, beta: Mapping[str, float] | None = None
+) -> float | dict[str, float]:
     """
-    Refuses an objective that would be wrong for a model, before anything is trained or written.
+    The weight of the latent KL in an epoch, or that of each site.
 
-    :param rows: of which the first is encoded.
+    :param sites: names of the latent sites.
+    :param dict beta: weights of sites, in the place of the configuration's.
+    """
+    rise = min(1.0, (epoch + 1) / config.warmup) if config.warmup else 1.0
+    if beta is None:
+        return rise * config.beta
+    others = dict.fromkeys(sites, config.beta)
+    return {site: rise * weight for site, weight in (others | dict(beta)).items()}
+
+
+def annealed_programs(
+    config: FitConfig, model: Queries, beta: Mapping[str, float] | None = None
+) -> tuple[Annealed, Annealed]:
+    """
+    Model and guide with the weight of the latent KL in the first epoch.
+
+    :param dict beta: see :func:`kl_weight`.
+    """
+    weight = kl_weight(config, model.latents, 0, beta)
+    return anneal(model.model, weight), anneal(model.guide, weight, guide=True)
+
+
+def check_objective(
+    config: FitConfig,
+    model: Queries,
+    rows: Rows | Tensor,
+    objective: ELBO | None = None,
+    *,
+    observed: Tensor | None = None,
+    beta: Mapping[str, float] | None = None,
+) -> None:
+    """
+    Refuses an objective that would be wrong for a model, before anything is trained or written: what the first step
+    would refuse is learned from the gradient for a few rows. Of a model with a part that waits for training data before it
+    has a distribution only the guide is run.
+
+    :param rows: of which the first are looked at.
     :param ELBO objective: in the place of the one that the configuration names.
+    :param Tensor observed: ``bool`` for every row, True = seen.
+    :param dict beta: weights of the latent KL by site, in the place of the configuration's.
     :raises TypeError: for an objective that is neither ours nor one of Pyro's that are taken.
-    :raises ValueError: if one of Pyro's objectives is given for several leaves, or for a guide that it has no gradient
-        for; if EM is asked for of a model that has no closed M-step.
+    :raises ValueError: if one of Pyro's objectives is given for several leaves; for a model, guide or estimator that
+        the objective does not take; if EM is asked for of a model that has no closed M-step.
     """
     if config.optimiser == "em":
         check_em(model)
     named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
     objective = build_objective(config) if objective is None else objective
-    loss = build_loss(objective, model.model, model.guide, config.seed)
-    if not isinstance(loss, SingleLeafELBO):
-        return
-    if model.num_leaves > 1:
+    loss = build_loss(objective, *annealed_programs(config, model, beta), config.seed)
+    of_pyro = isinstance(loss, SingleLeafELBO)
+    if of_pyro and model.num_leaves > 1:
         raise ValueError(
             f"objective is {named}, but the circuit has {model.num_leaves} leaves, whose tree the guide "
             "would have to draw; iwae, elbo, renyi and vr-max sum it out, or take the structure whole with one unit"
         )
+    waits = any(part.waits for part in parts(model))
     parameter = next(model.parameters())
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()]  # of which batch normalisation learns some
-    with lean(), in_mode(model, training=True), forked(parameter.device), torch.no_grad():
+    kept = [(buffer, buffer.clone()) for buffer in loss.buffers()]  # of which batch normalisation learns some
+    with lean(), in_mode(model, training=True), forked(parameter.device):
         try:
-            x, seen = select(rows, None, slice(0, 1))
-            loss.check_guide(x.to(parameter), *([] if seen is None else [seen.to(parameter.device)]))
+            x, seen = select(rows, observed, slice(0, _LOOKED_AT))
+            seen = None if seen is None else seen.to(parameter.device)
+            args = (x.to(parameter), *([] if seen is None else [seen]))
+            if not waits:
+                _first_gradient(loss, args)
+            elif isinstance(loss, SingleLeafELBO):
+                loss.check_guide(*args)
         except ValueError as error:
-            raise ValueError(f"objective is {named}; {error}") from None
+            said = _cause(error)
+            raise ValueError(f"objective is {named}; {said}" if of_pyro else str(said)) from error
         finally:
-            for buffer, value in kept:
-                buffer.copy_(value)
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
+
+
+def _first_gradient(loss: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """Value and gradient of a loss, which is left nowhere."""
+    value = loss(*args)
+    moved = [parameter for parameter in loss.parameters() if parameter.requires_grad]
+    if value.requires_grad and moved:
+        torch.autograd.grad(value, moved, allow_unused=True)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What was raised inside of a program, to which Pyro adds a table of shapes."""
+    while isinstance(error.__cause__, ValueError) and str(error.__cause__) in str(error):
+        error = error.__cause__
+    return error
 
 
 def check_em(model: Queries) -> ClosedForm:

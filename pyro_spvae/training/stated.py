@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers that figures rest on, such as normalisers, in words."""
+"""Numbers as they are printed, and those that figures rest on, such as normalisers, in words."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 _LOW = "by annealed importance sampling, which is low in expectation: log-likelihoods are as much too high"
+
+
+def nats(value: float) -> str:
+    """A number with two digits; what rounds to 0, such as a divergence that was sampled, has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def stated_lines(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:

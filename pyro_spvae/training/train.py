@@ -25,7 +25,7 @@ from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
-from pyro_spvae.training.stated import stated_lines
+from pyro_spvae.training.stated import nats, stated_lines
 from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
@@ -159,7 +159,7 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
             trainer.load_state(state, folder.read_metrics())
         trainer.run()
         report(
-            f"trained     {trainer.epoch} epochs, best validation bound {trainer.best:.2f} nats "
+            f"trained     {trainer.epoch} epoch{'' if trainer.epoch == 1 else 's'}, best validation bound {trainer.best:.2f} nats "
             f"in epoch {trainer.best_epoch}"
         )
         results, log_likelihood = _results(job, trainer, progress)
@@ -282,7 +282,7 @@ def latent_lines(results: dict[str, Any]) -> list[str]:
     """A line about each latent site of a split."""
     lines = []
     for site, kl in results["kl"].items():
-        line = f"{'latent ' + site:<12}KL {kl:.2f} = cross-entropy {results['cross_entropy'][site]:.2f}"
+        line = f"{'latent ' + site:<12}KL {nats(kl)} = cross-entropy {results['cross_entropy'][site]:.2f}"
         line += f" - entropy {results['entropy'][site]:.2f} nats"
         active = results["active_units"][site]
         lines.append(line if active is None else f"{line}, {active} active unit{'' if active == 1 else 's'}")

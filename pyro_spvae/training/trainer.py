@@ -22,7 +22,7 @@ from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
-from pyro_spvae.infer import Estimator, anneal
+from pyro_spvae.infer import Estimator
 from pyro_spvae.locking import alone
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.storage import warn_of_script
@@ -31,7 +31,7 @@ from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepare_evaluation
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.logger import Logger
-from pyro_spvae.training.objective import as_bound, build_loss, build_objective
+from pyro_spvae.training.objective import annealed_programs, as_bound, build_loss, build_objective, kl_weight
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.updates import build_update
 
@@ -110,12 +110,11 @@ class Trainer:
         self.elbo = as_bound(objective)
         self.batches = Batches(train, observed, config.batch_size, config.seed)
         self.rows = len(train)
-        model, guide = anneal(spvae.model), anneal(spvae.guide, guide=True)
-        self._annealed = (model, guide)
+        self._annealed = annealed_programs(config, spvae, beta)
         self._beta = beta
         weighted = config.warmup > 0 or config.beta != 1 or beta is not None
-        trained = (model, guide) if weighted else (spvae.model, spvae.guide)
-        self.objective = build_loss(objective, trained[0], trained[1], config.seed)
+        model, guide = self._annealed if weighted else (spvae.model, spvae.guide)
+        self.objective = build_loss(objective, model, guide, config.seed)
         self.parameters = dict(spvae.named_parameters())
         self.steps = config.epochs * len(self.batches)
         self.estimator: Estimator | None = getattr(self.objective, "estimator", None)
@@ -216,13 +215,8 @@ class Trainer:
 
     def _set_beta(self) -> None:
         """The weight of the latent KL in this epoch."""
-        rise = min(1.0, (self.epoch + 1) / self.config.warmup) if self.config.warmup else 1.0
         for program in self._annealed:
-            if self._beta is None:
-                program.beta = rise * self.config.beta
-            else:
-                others = dict.fromkeys(self.spvae.latents, self.config.beta)
-                program.beta = {site: rise * beta for site, beta in (others | dict(self._beta)).items()}
+            program.beta = kl_weight(self.config, self.spvae.latents, self.epoch, self._beta)
 
     def _validation_is_due(self) -> bool:
         every = self.config.validate_every

@@ -15,6 +15,7 @@ from pyro_spvae.commands.evaluation import evaluate, table
 from pyro_spvae.training.evaluation import active_units, evaluate_rows
 from pyro_spvae.training.objective import build_objective
 from pyro_spvae.training.run import open_run
+from pyro_spvae.training.train import latent_lines
 from tests.cli_cases import Forked, command, python
 from tests.commands.cases import assert_picture, load, names, rows
 
@@ -51,6 +52,14 @@ def test_files(plain):
     for end in (".npz", ".json", ".png"):
         assert f"written to  {out / 'test'}{end}" in lines
     assert results["versions"]["torch"] == torch.__version__ and results["processes"] == 1
+
+
+def test_divergences_that_round_to_nothing_have_no_sign(plain):
+    """They are sampled; with training and by the command."""
+    nothing = {"latent_kl": -0.004, "tree_kl": -0.0049, "kl": {"z": -0.001}}
+    lines = table(plain[1] | nothing) + latent_lines(plain[1] | nothing)
+    assert not [line for line in lines if "-0.00" in line] and sum(" 0.00" in line for line in lines) >= 3
+    assert "KL -0.01 " in latent_lines(plain[1] | {"kl": {"z": -0.006}})[0]
 
 
 def test_the_table_is_aligned_and_has_units(plain):

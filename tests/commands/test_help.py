@@ -13,7 +13,9 @@ import pytest
 
 from pyro_spvae import __version__, commands
 from pyro_spvae.commands import training
+from pyro_spvae.commands.app import app
 from pyro_spvae.data import DATA_SETS
+from pyro_spvae.registry import names
 from pyro_spvae.training.config import TrainConfig
 from tests.cli_cases import invoke, python
 from tests.commands.test_listing import RESULTS, write_run
@@ -88,11 +90,21 @@ def test_train_help_shows_every_field_with_defaults_and_units(told):
     for default in ("digits", ",".join(map(str, config.hidden)), *shown):
         assert f"Default: {default}." in text
     units = ("nats per row", "higher is better", "pixels", "Most epochs", "standard-normal")
-    choices = ("quad-tree", "categorical", "leaky_relu", "dreg", "shared")
+    choices = ("quad-tree", "categorical", "leaky_relu", "dreg", "shared", *names("estimator"), *names("smoothing"))
+    assert text.count("or package.module:Class; options in brackets") == 7, "of the estimator, too"
     assert all(word in text for word in (*units, *choices, *DATA_SETS))
     fields = {field.name for field in dataclasses.fields(TrainConfig)}
     runs = {"out", "resume", "config", "overwrite", "dry_run", "download", "quiet"}
     assert inspect.signature(training.train).parameters.keys() == fields | runs
+
+
+def test_descriptions_fit_into_a_narrow_terminal():
+    """Behind the first paragraph lines are shown as they stand, and longer ones are broken once more."""
+    groups = [app, *(group.typer_instance for group in app.registered_groups)]
+    told = [inspect.getdoc(command.callback) for group in groups for command in group.registered_commands]
+    assert len(told) > 15 and all(told)
+    lines = [line for text in told for line in text.partition("\n\n")[2].partition("\n:")[0].splitlines()]
+    assert not [line for line in lines if len(line) > 78]
 
 
 def test_module_and_version():

@@ -176,6 +176,19 @@ def test_one_group_has_a_mean():
     assert_close(smooth.expand((5, 3, 2)).mean, SmoothedBernoulli(logits, r).mean.expand(5, 3, 2, 4))
 
 
+def test_several_groups_have_means_given_draws():
+    """Whose expectation is the mean, by enumeration of the bits; smoothed, of a group given smoothed bits."""
+    net, r = Networks(1), OverlappingExponentials(3.0)
+    binary, smooth = both(net, r)
+    value = BITS.unsqueeze(1)
+    chance, means = binary.log_prob(value).exp().unsqueeze(-1), binary.conditional_mean(value)
+    assert_close(means, chain(net, value).sigmoid())
+    assert_close((chance * means).sum(0), (chance * value).sum(0))
+    zeta = torch.rand(7, 1, 5)
+    assert_close(smooth.conditional_mean(zeta), SmoothedBernoulli(chain(net, zeta), r).mean)
+    assert smooth.expand((3, 1)).conditional_mean(zeta[:1]).shape == (3, 1, 5)
+
+
 def test_smoothing_a_hierarchy():
     net = Networks(3, 2)
     binary = BinaryHierarchy(SIZES, net).expand((4, 3, 2))
@@ -196,6 +209,20 @@ def test_groups():
     for law in (FactorialBernoulli(logits), SmoothedBernoulli(logits, OverlappingExponentials())):
         [(own, part)] = groups(law, value)
         assert own is logits and part is value
+
+
+GROUPINGS = ((5,), (2, 3), (3, 2), (2, 1, 2), (1, 1, 1, 1, 1))
+
+
+def of_groups(sizes):
+    """Bits of two leaves in groups, whose logits depend much on all bits before."""
+    weights, first = 2 * torch.randn(5, 5), torch.randn(2, sizes[0])
+    ends = list(itertools.accumulate(sizes))
+
+    def logits_of(group, before):
+        return first if group == 0 else before @ weights[: ends[group - 1], ends[group - 1] : ends[group]]
+
+    return BinaryHierarchy(sizes, logits_of)
 
 
 class TestDivergence:
@@ -221,6 +248,18 @@ class TestDivergence:
         for law in (p, FactorialBernoulli(torch.randn(1, 5))):
             wanted = (weight * (q.log_prob(value) - law.log_prob(value))).sum(0)
             assert_close((weight * divergence(q, law, value)).sum(0), wanted)
+
+    @pytest.mark.parametrize("of_q", GROUPINGS)
+    @pytest.mark.parametrize("of_p", GROUPINGS)
+    def test_groups_may_be_others(self, of_q, of_p):
+        """Finer, coarser or across: by enumeration, where p depends on bits that q draws in the same group, too."""
+        q, p = of_groups(of_q), of_groups(of_p)
+        value = BITS.unsqueeze(1)
+        weight = q.log_prob(value).exp()
+        assert_close(weight.sum(0), torch.ones(2))
+        wanted = (weight * (q.log_prob(value) - p.log_prob(value))).sum(0)
+        assert_close((weight * divergence(q, p, value)).sum(0), wanted)
+        assert float(wanted.min()) > 0.1
 
     def test_smoothing_changes_no_divergence(self):
         net, prior, r = Networks(3, 2), Networks(2), OverlappingExponentials(4.0)

@@ -138,7 +138,7 @@ def pair(group, before):
 R = OverlappingExponentials()
 NUMBER = "a positive number, or a pair of them that rises, is needed"
 SIZES = "the numbers of bits of all groups are needed, such as [100, 100]"
-GROUPS = "the same groups, or one group of p of as many bits, are needed"
+AS_MANY = "the same number is needed"
 REFUSED = [
     *((lambda beta=beta: OverlappingExponentials(beta), f"beta is {beta!r}; {NUMBER}")
       for beta in (0, -1.0, float("nan"), "8", True, None, (8.0, 5.0), (5.0, 5.0), (0.0, 5.0), (1.0,), (1.0, 2.0, 3.0),
@@ -162,10 +162,10 @@ REFUSED = [
     (lambda: BinaryHierarchy((3, 2), pair).mean, "a BinaryHierarchy of several groups has no mean in closed form"),
     (lambda: SmoothedHierarchy((3, 2), pair, R).mean, "a SmoothedHierarchy of several groups has no mean"),
     (lambda: groups(dist.Normal(0.0, 1.0), torch.zeros(2)), "a Normal is no distribution of latent bits; a Factorial"),
-    (lambda: bits_divergence(FactorialBernoulli(torch.zeros(2, 5)), BinaryHierarchy((3, 2), pair), torch.zeros(2, 5)),
-     f"FactorialBernoulli has groups of [5] bits and BinaryHierarchy of [3, 2]; {GROUPS}"),
+    (lambda: bits_divergence(FactorialBernoulli(torch.zeros(2, 4)), BinaryHierarchy((3, 2), pair), torch.zeros(2, 5)),
+     f"q, a FactorialBernoulli, has 4 bits and p, a BinaryHierarchy, has 5; {AS_MANY}"),
     (lambda: bits_divergence(BinaryHierarchy((3, 2), pair), FactorialBernoulli(torch.zeros(4)), torch.zeros(2, 5)),
-     f"BinaryHierarchy has groups of [3, 2] bits and FactorialBernoulli of [4]; {GROUPS}"),
+     f"q, a BinaryHierarchy, has 5 bits and p, a FactorialBernoulli, has 4; {AS_MANY}"),
 ]  # fmt: skip
 
 

@@ -262,6 +262,20 @@ def test_svi_trains_the_estimators_own_parameters():
     assert all(not torch.equal(old, new) for old, new in zip(before, estimator.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("make", [lambda: NVIL((4,)), lambda: REBAR(learn=False)])
+def test_an_estimator_goes_where_its_model_goes(make):
+    """As to another device: it has met the model before."""
+    spvae, estimator = bits_spvae(), make()
+    loss = CircuitELBO(1, estimator=estimator)(spvae.float().model, spvae.guide)
+    loss(X.float())
+    kept = list(estimator.parameters())
+    loss = CircuitELBO(1, estimator=estimator)(spvae.double().model, spvae.guide)
+    assert loss(X).dtype == torch.float64
+    state = estimator.state_dict()
+    assert state and all(value.dtype == torch.float64 for value in state.values())
+    assert all(one is other for one, other in zip(kept, estimator.parameters(), strict=True)), "of an optimiser"
+
+
 def test_refusals():
     spvae, normal = bits_spvae(), small_spvae(whole((1, 2)), 1)
     for make, message in (
@@ -274,6 +288,10 @@ def test_refusals():
         (lambda: REBAR(scale="one"), "scale is 'one'; a number is needed"),
         (lambda: Concrete(-1), "temperature is -1; a positive number is needed"),
         (lambda: Concrete(form="soft"), "form is 'soft'; known are density, mass"),
+        *(
+            (lambda kind=kind: kind(5), "hidden_dims is 5; a sequence of positive integers is needed")
+            for kind in (NVIL, MuProp)
+        ),
         (lambda: NVIL(None), "hidden_dims is None; NVIL needs a baseline, and without one is Reinforce"),
         *(
             (

@@ -64,7 +64,7 @@ def test_a_log_normaliser_is_that_of_the_last_time_it_was_asked_for():
 
 @pytest.mark.parametrize(
     ("prior", "groups"),
-    [("chain", 2), *((prior, groups) for prior in PRIORS if prior != "chain" for groups in (1, 2, 4))],
+    [(prior, groups) for prior in PRIORS for groups in (1, 2, 4)],
 )
 def test_bounds_of_bits_by_hand(prior, groups):
     """The mean of log p(x, z) - log q(z) over all z, whether the divergence is sampled or computed."""
@@ -77,7 +77,7 @@ def test_bounds_of_bits_by_hand(prior, groups):
     for kl in ("sample", "analytic"):
         found = CircuitELBO(particles, alpha=1.0, kl=kl).bound(spvae.model, spvae.guide, X)
         spread = (log_q.exp() * weight.square()).sum(0)[:, 0] - exact.square()
-        if kl == "analytic" and spvae.leaf_guide.z.groups == 1:
+        if kl == "analytic" and spvae.leaf_guide.z.groups == 1 and prior != "chain":
             spread = (log_q.exp() * log_pixels(spvae, bits_of(spvae), X).square()).sum(0)[:, 0]
             spread = spread - (log_q.exp() * log_pixels(spvae, bits_of(spvae), X)).sum(0)[:, 0].square()
         assert bool(((found - exact).abs() < 5 * (spread.clamp(min=1e-12) / particles).sqrt()).all()), kl

@@ -8,9 +8,13 @@ import pytest
 import torch
 from pyro import poutine
 
+from pyro_spvae import poon_domingos
 from pyro_spvae.distributions.boltzmann import boltzmann
-from pyro_spvae.models import SPVAE
-from pyro_spvae.priors import BoltzmannMachine
+from pyro_spvae.guides import DiscreteGuide, LeafGuide, MixedGuide
+from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.models import SPVAE, DiscreteVAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.priors import BitChain, BoltzmannMachine
+from pyro_spvae.training import evaluation
 from tests.models.bits_oracle import PRIORS, bits_of, discrete_vae, evidence, images, log_joint, log_pixels, log_prior
 from tests.models.test_discrete_vae import log_guide
 
@@ -43,6 +47,35 @@ def test_embeds_averages_of_several_groups():
     wanted = (log_guide(spvae, X, z).exp().unsqueeze(-1) * z).sum(0)
     found = spvae.embed(X, num_particles=20_000).latents["z"]
     check_frequencies(found, wanted, 20_000)
+
+
+def test_the_first_groups_probabilities_are_exact_and_the_others_means_given_draws():
+    spvae = discrete_vae(PRIORS["chain"]())
+    h = spvae.view(X) - spvae.leaf_guide.mean.mean
+    found = spvae.embed(X, num_particles=30).latents["z"]
+    torch.testing.assert_close(found[..., :2], spvae.leaf_guide.z.network(h)[0].sigmoid().detach())
+    assert bool(((found[..., 2:] * 30).frac() > 1e-6).any()), "no averages of 30 bits"
+
+
+def test_active_units_of_several_groups_follow_the_data(monkeypatch):
+    """The variance over data of the means of the guide, by listing all bits."""
+    spvae = discrete_vae(PRIORS["chain"]())
+    with torch.no_grad():
+        for parameter in spvae.leaf_guide.parameters():
+            parameter.mul_(3.0)
+    monkeypatch.setattr(evaluation, "_DRAWS", 4000)
+    z = bits_of(spvae)
+    wanted = (log_guide(spvae, images(), z).exp().unsqueeze(-1) * z).sum(0).detach().var(0)
+    torch.testing.assert_close(evaluation.mean_variances(spvae, images())["z"], wanted, rtol=0.05, atol=1e-3)
+    assert evaluation.active_units(spvae, images())["z"] == int((wanted > 0.01).sum()) > 8
+
+
+def test_active_units_of_groups_in_one_kind_of_leaf_among_others():
+    """Of the first leaf of each region; the second has no bits."""
+    leaf = MixedLeaf([DiscreteVAE(Bernoulli(), 4, BitChain(2)), FactorizedLeaf(Bernoulli())])
+    spvae = SPVAE(poon_domingos((1, 4), 2), 2, leaf=leaf, guide=MixedGuide([DiscreteGuide(), LeafGuide()]))
+    found = evaluation.mean_variances(spvae, images())["z"]
+    assert found.shape == (4, 4) and bool((found[[0, 2]] != 0).any(1).all()) and bool((found[[1, 3]] == 0).all())
 
 
 @pytest.mark.parametrize("prior", PRIORS)

@@ -20,7 +20,7 @@ BETA = 3.0
 X = images()[5:6]
 PRIORS = {
     "independent": (IndependentBits, (1, 2)),
-    "chain": (lambda: BitChain(2, (3,)), (2,)),
+    "chain": (lambda: BitChain(2, (3,)), (1, 2)),
     "machine": (lambda: BoltzmannMachine(chains=5, sweeps=1, gradient="exact"), (1, 2)),
 }
 CASES = [(prior, groups) for prior, (_, every) in PRIORS.items() for groups in every]

@@ -168,6 +168,10 @@ REFUSED = [
     (lambda: mixed(counts=(1,)), r"counts is \(1,\); a positive integer for each of the 2 parts"),
     (lambda: mixed(counts=(1, 0)), r"counts is \(1, 0\)"),
     (lambda: mixed(counts=(2, 1)), r"counts is \(2, 1\); their sum must divide"),
+    (lambda: mixed(counts=2), r"counts is 2; a positive integer for each of the 2 parts"),
+    (lambda: MixedLeaf(5), "parts is 5; a list of instances of LeafModel is needed"),
+    (lambda: MixedGuide(5), "parts is 5; a list of instances of LeafGuide is needed"),
+    (lambda: MixedGuide([VAE(Normal())]), "an entry of parts is a VAE; an instance of LeafGuide is needed"),
     (
         lambda: MixedLeaf([Linear({"a_1": (2,)}), VAE(Normal(), 2)]),
         "the first part has the latent site 'a_1', whose end is another's",
@@ -177,7 +181,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("make", "message"), REFUSED)
 def test_refused(make, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         make()
 
 

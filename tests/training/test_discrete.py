@@ -38,9 +38,9 @@ def rows(number=25, seed=1):
     return ((torch.arange(4) < 2) == side.bool()).expand(number, 1, 2, 4).logical_xor(noise).double()
 
 
-def make(prior=None, smoothing=None, regions=None, normalise=False, groups=None):
+def make(prior=None, smoothing=None, regions=None, normalise=False, groups=None, size=4):
     torch.manual_seed(0)
-    leaf = DiscreteVAE(Bernoulli(), 4, prior, smoothing, (4,), normalise=normalise)
+    leaf = DiscreteVAE(Bernoulli(), size, prior, smoothing, (4,), normalise=normalise)
     guide = DiscreteGuide(groups, (4,), normalise=normalise)
     regions = poon_domingos((2, 4), 2) if regions is None else regions
     return SPVAE(regions, units=1 + (regions.shape != (4,)), leaf=leaf, guide=guide).double()

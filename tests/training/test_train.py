@@ -43,6 +43,26 @@ def test_the_summary_has_number_error_and_units():
     assert summary(results | {"standard_error": None, "bits_per_dim": None}) == line.replace(" +- 0.68", "")
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"structure": "whole"}, "1 leaf VAE, "),
+        ({"structure": "whole", "units": 2}, "2 leaf VAEs, "),
+        ({"structure": "whole", "leaf": "factorized", "latent_dim": None}, "1 leaf without latent variables, "),
+        ({"structure": "whole", "leaf": "factorized", "latent_dim": None, "units": 2}, "2 leaves without latent var"),
+    ],
+)
+def test_one_is_not_called_several(options, said, tmp_path, monkeypatch):
+    monkeypatch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
+    np.save(tmp_path / "grey.npy", np.random.default_rng(0).integers(0, 9, (40, 2, 2), dtype=np.uint8))
+    lines = []
+    config = dataclasses.replace(TINY, data=str(tmp_path / "grey.npy"), epochs=1 + (options.get("units") == 2))
+    train(dataclasses.replace(config, **options), tmp_path / "run", report=lines.append)
+    assert any(line.startswith(f"model       {said}") for line in lines)
+    (trained,) = (line for line in lines if line.startswith("trained"))
+    assert trained.startswith(f"trained     {'2 epochs' if 'units' in options else '1 epoch'}, best")
+
+
 def test_the_plain_vae_is_the_smallest_with_enough_parameters():
     data = images()
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -153,7 +154,8 @@ def bits_of(step: ScoredStep, who: str) -> tuple[str, Any]:
 
 def meet(estimator: Estimator, model: Any) -> None:
     """
-    Makes the parameters of an estimator that has not met a model yet, for the leaves of this one.
+    Makes the parameters of an estimator that has not met a model yet, for the leaves of this one, and moves them to
+    where the model's are.
 
     :raises ValueError: if it has parameters, and was made for a model of other sizes, or the model has no leaves that
         it could see.
@@ -169,17 +171,17 @@ def meet(estimator: Estimator, model: Any) -> None:
             )
         return
     if estimator._sizes is None:
-        reference = next(owner.parameters(), None)
         estimator.bind(**owner.leaf_sizes)
-        if reference is not None:
-            estimator.to(reference)
-        return
     wanted = {name: owner.leaf_sizes[name] for name in estimator.sizes}
     if estimator.sizes != wanted:
         raise ValueError(
             f"this {type(estimator).__name__} was made for a model of other sizes ({_listed(estimator.sizes)}; now "
             f"{_listed(wanted)}); construct another one"
         )
+    own = next(itertools.chain(estimator.parameters(), estimator.buffers()), None)
+    reference = next(owner.parameters(), None)
+    if own is not None and reference is not None and (own.device, own.dtype) != (reference.device, reference.dtype):
+        estimator.to(reference)
 
 
 def _listed(sizes: Mapping[str, int]) -> str:

@@ -30,8 +30,8 @@ class Baseline(Estimator):
 
     def __init__(self, hidden_dims: Sequence[int] | None) -> None:
         super().__init__()
-        self.hidden_dims = None if hidden_dims is None else tuple(hidden_dims)
-        self.network = None if hidden_dims is None else MLP(self.hidden_dims, "tanh", "shared")  # type: ignore[arg-type]
+        self.network = None if hidden_dims is None else MLP(hidden_dims, "tanh", "shared")
+        self.hidden_dims = None if self.network is None else self.network.hidden_dims
 
     def build(self, leaves: int, pixels: int) -> None:
         """Makes networks and averages."""

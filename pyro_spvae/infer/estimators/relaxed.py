@@ -110,7 +110,8 @@ class Relaxation(Estimator):
 class StraightThrough(Relaxation):
     r"""
     Bits in the forward pass, and in the backward pass as if they were their probabilities (Bengio et al. 2013). Biased:
-    the bound is the true one, its gradient is not.
+    the bound is the true one, its gradient is not. For guides of independent bits; the divergence is sampled, also with
+    ``kl="analytic"``.
     """
 
     def relax(self, program: Callable[..., Any], guide: bool) -> Callable[..., Any]:
@@ -122,7 +123,8 @@ class Concrete(Relaxation):
     Relaxed draws :math:`y = \sigma((\ell + \mathrm{logit}(u)) / T)` in the place of bits (Maddison et al. 2017; Jang et
     al. 2017). Biased for the model of bits. With ``form="density"`` both laws are densities of y, and the objective is
     a bound of the relaxed model (Maddison et al.); with ``form="mass"`` they are the masses of bits at y, extended
-    linearly, as in the code of Tucker et al. 2017, which bounds nothing.
+    linearly, as in the code of Tucker et al. 2017, which bounds nothing. For guides of independent bits, and of the
+    first form priors of such; the divergence is sampled, also with ``kl="analytic"``.
 
     :param float temperature: T.
     :param str form: ``"density"`` or ``"mass"``.
