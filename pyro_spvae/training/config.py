@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from pyro_spvae.checks import typed
-from pyro_spvae.infer.closed_form import ClosedSites
+from pyro_spvae.checks import closed_sites, typed
 
 Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "whole"]
 Preprocessing = Literal[
@@ -164,7 +163,7 @@ class FitConfig:
                 )
             if self.gradient == "dreg":
                 raise ValueError(f"estimator is {self.estimator!r}, for which gradient='dreg' has no use; leave it out")
-        object.__setattr__(self, "kl", str(ClosedSites(self.kl)))
+        object.__setattr__(self, "kl", ", ".join(closed_sites(self.kl)))
         if self.kl != "sample" and self.objective != "elbo":
             raise ValueError(f"kl is {self.kl!r}, which needs the objective 'elbo'; objective is {self.objective!r}")
         if self.balance and (self.objective != "elbo" or self.estimator != "vimco"):

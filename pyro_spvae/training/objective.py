@@ -18,6 +18,7 @@ from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import CircuitELBO, KLBalance, SingleLeafELBO
+from pyro_spvae.infer.closed_form import ClosedSites
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.quiet import forked
@@ -99,12 +100,14 @@ def check_objective(config: FitConfig, model: Queries, rows: Rows | Tensor, obje
     :param ELBO objective: in the place of the one that the configuration names.
     :raises TypeError: for an objective that is neither ours nor one of Pyro's that are taken.
     :raises ValueError: if one of Pyro's objectives is given for several leaves, or for a guide that it has no gradient
-        for; if EM is asked for of a model that has no closed M-step.
+        for; if ``kl`` names a site that is not latent; if EM is asked for of a model that has no closed M-step.
     """
     if config.optimiser == "em":
         check_em(model)
     named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
     objective = build_objective(config) if objective is None else objective
+    if isinstance(objective, CircuitELBO):
+        ClosedSites(objective.kl).check(model.latents)
     loss = build_loss(objective, model.model, model.guide, config.seed)
     if not isinstance(loss, SingleLeafELBO):
         return
