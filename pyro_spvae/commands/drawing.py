@@ -18,7 +18,7 @@ def sample(
     *,
     num: Annotated[
         int | None,
-        option("How many.", WHAT, "--num", "-n", min=1, show_default="64, or what copies divide"),
+        option("How many.", WHAT, "--num", "-n", min=1, show_default="64, in whole lines of copies"),
     ] = None,
     means: Annotated[bool, option("The likelihood's means instead of draws.", WHAT, "--means")] = False,
     given: Annotated[

@@ -270,13 +270,22 @@ class TrainConfig(FitConfig):
         "vae+factorized.",
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")
-    prior: str = _option("standard-normal", "Model", "Prior of the latent variables; of bits independent-bits.")
+    prior: str = _option(
+        "standard-normal",
+        "Model",
+        "Prior of the latent variables; where it is left out, of bits independent-bits, of dvaepp boltzmann-machine.",
+    )
     likelihood: str = _option(
         "auto",
         "Model",
         "Of the pixels; auto: bernoulli for binary values, binomial up to 32 grey levels, else normal.",
     )
-    network: str = _option("mlp", "Model", "Encoder and decoder networks.")
+    network: str = _option(
+        "mlp",
+        "Model",
+        "Encoder and decoder networks; a leaf that has others of its own, such as dvaepp, keeps those unless some are "
+        "named (mlp as its decoder).",
+    )
     decoder: str | None = _option(None, "Model", "Decoder networks, where they are not those of the encoders.")
     latent_dim: int | None = _option(
         None,

@@ -22,14 +22,21 @@ EVENT, MAP = (2, 2, 3), (4, 2, 3)
 LATENTS = {"normal": Latent(EVENT), "bits": LatentBits(EVENT, Unsmoothed())}
 
 
-class TestNormalGroup(BlockTests):
+class GroupTests(BlockTests):
+    """What programs make from what is declared, which no description tells of: they are told by those of programs."""
+
+    test_is_made_anew_from_its_description = None  # type: ignore[assignment]
+    test_numbers_of_numpy_make_the_same_part = None  # type: ignore[assignment]
+
+
+class TestNormalGroup(GroupTests):
     sizes = {"leaves": 3, "event_shape": EVENT, "map_shape": MAP}
 
     def make(self):
         return LocalGroup(LATENTS["normal"], 2, norm="none", activation="silu")
 
 
-class TestBitsGroup(BlockTests):
+class TestBitsGroup(GroupTests):
     sizes = {"leaves": 3, "event_shape": EVENT, "map_shape": MAP}
 
     def make(self):
@@ -135,6 +142,7 @@ class TestConditional:
         (lambda: LocalGroup(LATENTS["normal"], norm="layer"), "norm is 'layer'; known are "),
         (lambda: LocalGroup(LATENTS["normal"], activation="step"), "activation is 'step'"),
         (lambda: LocalGroup(LATENTS["normal"], blocks=0), "blocks is 0; a positive integer is needed"),
+        (lambda: LocalGroup(LATENTS["normal"], checkpoint=2), "checkpoint is 2; "),
     ],
 )
 def test_refused(act, message):

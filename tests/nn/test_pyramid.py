@@ -167,8 +167,8 @@ def test_of_levels_with_the_same_sides_the_finest():
 
 def test_a_grid_of_no_level_is_refused():
     message = (
-        "local variables lie on a grid of 7 x 14, but the maps of the guide's pyramid have the sides 14 x 7, 7 x 4; give "
-        "the leaf a local_shape of one of these"
+        "local variables lie on a grid of 7 x 14, but the maps of the guide's pyramid have the sides 14 x 7, 7 x 4; "
+        "give the leaf a local_shape of one of these"
     )
     with pytest.raises(ValueError, match=f"^{message}$"):
         level_of(((2, 14, 7), (4, 7, 4)), (2, 7, 14))

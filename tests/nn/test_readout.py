@@ -87,7 +87,10 @@ def bind(**sizes):
         (bind(map_shape=None), "a Readout reads maps at their own positions; map_shape is None and output_shape (5, 2"),
         (bind(output_shape=None), "a Readout reads maps at their own positions; map_shape is (3, 2, 4) and output_s"),
         (bind(inputs=23), "inputs is 23; the values of the map_shape (3, 2, 4) are needed"),
-        (bind(outputs=(39,)), "readout has outputs of (39,) values, but "),
+        (
+            bind(outputs=(39,)),
+            "an output of the network 'readout' has the size 39; a multiple of the patch's 40 pixels is",
+        ),
     ],
 )
 def test_refused(act, message):

@@ -20,6 +20,7 @@ from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.likelihoods import Bernoulli, DiscretizedLogisticMixture
 from pyro_spvae.nn import MultiScale, SEResNet
 from pyro_spvae.priors import BoltzmannMachine, IndependentBits, StandardNormal
+from pyro_spvae.queries.held import Held
 from pyro_spvae.reproduce import dvaepp as paper
 from pyro_spvae.reproduce.dvaepp import ROWS, ConvolutionalExperiment, of_table
 from pyro_spvae.reproduce.finished import Finished
@@ -263,6 +264,8 @@ def done(tiny_mnist, tmp_path_factory):
     patch.setattr(
         plots, "image_grid", lambda x, *args, **options: grids.append((x, options)) or grid(x, *args, **options)
     )
+    held, make = [], Held.make
+    patch.setattr(Held, "make", lambda root, hold, *args: held.append(hold) or make(root, hold, *args))
     out = tmp_path_factory.mktemp("runs")
     common = ("--data-dir", tiny_mnist, "--out", out, "--budget", "small")
     asked = {
@@ -270,7 +273,7 @@ def done(tiny_mnist, tmp_path_factory):
         "figure": ("--figure", 4),
     }
     printed = {name: invoke("reproduce", "dvaepp", *arguments, *common) for name, arguments in asked.items()}
-    yield out, printed, grids
+    yield out, printed, (grids, held)
     patch.undo()
 
 
@@ -291,12 +294,13 @@ class TestCommand:
             assert all(f"{stated['log_z']:.2f}" in text for stated in each["stated"].values()) and each["stated"]
 
     def test_the_figure_has_lines_that_share_their_global_variables(self, done):
-        out, printed, grids = done
+        out, printed, (grids, held) = done
         name = "mnist-rbm-normal-budget-small"
         assert printed["figure"].exit_code == 0, printed["figure"].output
         picture = out / f"dvaepp-figure4-{name}.png"
         assert f"written to  {picture}" in printed["figure"].output and picture.stat().st_size > 2_000
         [(x, options)] = grids
+        assert held == [("z",)]
         assert x.shape == (25, 1, 28, 28) and options["columns"] == 5
 
     @pytest.mark.parametrize("cell", [experiment("omniglot_burda", "rbm-bernoulli", groups=1, seed=2), experiment()])
