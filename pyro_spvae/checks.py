@@ -190,3 +190,24 @@ class NotFinite:
 
     def __str__(self) -> str:
         return self.text()
+
+
+#: what stands for all latent sites in the place of names
+KLS = ("sample", "analytic")
+
+
+def closed_sites(kl: object) -> tuple[str, ...]:
+    """
+    The names of latent sites whose divergence is taken in closed form, sorted, or one of :data:`KLS` alone; see
+    :class:`pyro_spvae.infer.closed_form.ClosedSites`.
+
+    :raises ValueError: if it is something else.
+    """
+    names = kl.split(",") if isinstance(kl, str) else kl
+    fits = isinstance(names, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in names)
+    found = [name.strip() for name in names] if fits else []  # type: ignore[attr-defined]
+    if not found or any(not name or any(letter.isspace() for letter in name) for name in found):
+        raise ValueError(f"kl is {kl!r}; {', '.join(KLS)}, or names of latent sites are needed")
+    if len(found) > 1 and set(found) & set(KLS):
+        raise ValueError(f"kl is {kl!r}; {' and '.join(KLS)} stand alone, or names of latent sites are needed")
+    return tuple(sorted(set(found)))

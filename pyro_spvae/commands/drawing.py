@@ -16,7 +16,10 @@ from pyro_spvae.commands.options import MASK, WHAT, Particles, RowOptions, RunOp
 def sample(
     path: RunPath,
     *,
-    num: Annotated[int, option("How many.", WHAT, "--num", "-n", min=1)] = 64,
+    num: Annotated[
+        int | None,
+        option("How many.", WHAT, "--num", "-n", min=1, show_default="64, in whole lines of copies"),
+    ] = None,
     means: Annotated[bool, option("The likelihood's means instead of draws.", WHAT, "--means")] = False,
     given: Annotated[
         list[str] | None,
@@ -60,7 +63,8 @@ def sample(
     from pyro_spvae.commands.given import given_name, parse_given
     from pyro_spvae.commands.query import Query, to_array
 
-    num = positive_integer("num", num)
+    copies = positive_integer("copies", copies)
+    num = max(64 // copies, 1) * copies if num is None else positive_integer("num", num)
     asked = Query.open("sample", path, how)
     fixed = parse_given(given, next(asked.spvae.parameters()))
     with asked.drawing():

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_spvae import checks
 from pyro_spvae.blocks.block import Block
 from pyro_spvae.blocks.latent import Latent
 from pyro_spvae.conditionals.of_latent import conditional
@@ -52,10 +53,10 @@ class LocalGroup(Block):
         self.last = last
         self.law = conditional(latent, Readout(norm, activation))
         self.of_blocks: dict[str, Any] = {
-            "blocks": blocks,
+            "blocks": checks.positive_integer("blocks", blocks),
             "norm": norm,
             "activation": activation,
-            "checkpoint": checkpoint,
+            "checkpoint": checks.boolean("checkpoint", checkpoint),
         }
 
     def build(self, leaves: int, event_shape: tuple[int, ...], map_shape: tuple[int, ...]) -> None:

@@ -9,9 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from pyro_spvae import checks
 from pyro_spvae.distributions import divergence
-
-KLS = ("sample", "analytic")
 
 
 class ClosedSites:
@@ -25,21 +24,15 @@ class ClosedSites:
     """
 
     def __init__(self, kl: str | Collection[str]) -> None:
-        names = kl.split(",") if isinstance(kl, str) else kl
-        fits = isinstance(names, (list, tuple, set, frozenset)) and all(isinstance(name, str) for name in names)
-        stripped = [name.strip() for name in names] if fits else []
-        if not stripped or not all(map(_is_name, stripped)):
-            raise ValueError(f"kl is {kl!r}; {', '.join(KLS)}, or names of latent sites are needed")
-        if len(stripped) > 1 and set(stripped) & set(KLS):
-            raise ValueError(f"kl is {kl!r}; {' and '.join(KLS)} stand alone, or names of latent sites are needed")
-        self.all = stripped == ["analytic"]
-        self.named = frozenset() if stripped[0] in KLS else frozenset(stripped)
+        names = checks.closed_sites(kl)
+        self.all = names == ("analytic",)
+        self.named = frozenset(names).difference(checks.KLS)
 
     def __bool__(self) -> bool:
         return self.all or bool(self.named)
 
     def __str__(self) -> str:
-        return ", ".join(sorted(self.named)) if self.named else KLS[self.all]
+        return ", ".join(sorted(self.named)) if self.named else checks.KLS[self.all]
 
     def __contains__(self, name: str) -> bool:
         return self.all or name in self.named
@@ -90,7 +83,3 @@ def check_order(who: str, model_sites: Iterable[str], guide_sites: Iterable[str]
             f"{', '.join(by_model)}: its divergences would leave out how one depends on the other; sampled ones take "
             "any order"
         )
-
-
-def _is_name(text: str) -> bool:
-    return bool(text) and not any(letter.isspace() for letter in text)

@@ -14,6 +14,9 @@ from pyro_spvae.reproduce.run import RECORD
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.run_folder import RunFolder
 
+#: data whose scores a paper prints in bits
+_IN_BITS = {"vampprior": ("frey_faces", "histopathology"), "dvaepp": ("cifar10",)}
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -70,6 +73,11 @@ class Finished:
         if self.table == "dvaepp":
             return f"{GLOBAL[self.experiment['data']][self.experiment['model']]:.2f}"
         return None if self.published is None else f"{self.published.log_likelihood:.1f}"
+
+    @property
+    def published_in_bits(self) -> bool:
+        """Whether the paper's score is in bits per dimension, lower being better, and not in nats."""
+        return self.experiment.get("data") in _IN_BITS.get(self.table, ())
 
     @property
     def published(self) -> Cell | None:

@@ -27,14 +27,13 @@ def global_table(runs: list[Finished]) -> list[str]:
     for group in by_seed(runs, lambda run: (run.experiment["data"], order.index(run.experiment["model"]))):
         run, results = group[0], group[0].results
         above, below = run.experiment["model"].split("-")
-        bits = results["bits_per_dim"] if run.experiment["data"] == "cifar10" else None
         cells = [
             run.experiment["data"],
             _KINDS[above],
             _KINDS[below],
             score(group),
             mean(group, lambda run: run.results["standard_error"] or 0.0),
-            "" if bits is None else f"{bits:.3f}",
+            mean(group, lambda run: run.results["bits_per_dim"], 3) if run.published_in_bits else "",
             run.published_score or "",
             f"{results['samples']:,}",
             f"{results['rows']:,}",

@@ -25,12 +25,13 @@ def beside_paper(path: Path) -> Iterator[str]:
     """Lines about one experiment, ours beside the paper's."""
     run = Finished.read(path)
     results, cell, bound = run.results, run.published, run.published_bound
+    nats, bits = (None, run.published_score) if run.published_in_bits else (run.published_score, None)
     yield f"{'':28}{'ours':>22}  {'paper':>10}"
     rows = [
         (
             f"log-likelihood (nats, {_samples(results)})",
             with_error(results),
-            run.published_score,
+            nats,
         ),
         (_bound(run), f"{results['elbo']:.2f}", None if bound is None else f"{bound:.1f}"),
         ("parameters", f"{results['parameters']:,}", None if cell is None else f"{cell.parameters:,}k"),
@@ -43,7 +44,7 @@ def beside_paper(path: Path) -> Iterator[str]:
     if run.table in ("dvae", "dvaepp"):
         rows += discrete_lines(run)
     if _in_bits(run) and results["bits_per_dim"] is not None:
-        rows.append(("bits/dim", f"{results['bits_per_dim']:.3f}", None))
+        rows.append(("bits/dim", f"{results['bits_per_dim']:.3f}", bits))
     for name, ours, theirs in rows:
         yield f"{name:28}{ours:>22}  {theirs or '-':>10}"
     yield f"{'protocol':28}{run.how}; {results['rows']:,} test images"
@@ -180,7 +181,7 @@ def _bound(run: Finished) -> str:
 
 def _in_bits(run: Finished) -> bool:
     """Whether the paper, or the protocol, speaks of bits."""
-    return run.experiment.get("protocol") == "clean" or run.experiment.get("data") in ("frey_faces", "histopathology")
+    return run.experiment.get("protocol") == "clean" or run.published_in_bits
 
 
 def _samples(results: dict[str, Any]) -> str:

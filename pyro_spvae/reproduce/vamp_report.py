@@ -31,13 +31,12 @@ def vamp_table(runs: list[Finished]) -> list[str]:
     ]
     for run in runs:
         results, experiment = run.results, run.experiment
-        bits = experiment["data"] in ("frey_faces", "histopathology")
         cells = (
             experiment["data"],
             run.model,
             _NAMES[experiment["prior"]],
             "" if experiment["components"] is None else str(experiment["components"]),
-            f"{results['bits_per_dim']:.3f}" if bits else with_error(results),
+            f"{results['bits_per_dim']:.3f}" if run.published_in_bits else with_error(results),
             f"{results['samples']:,}",
             run.published_score or "",
             f"{results['elbo']:.1f}",

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from pyro_spvae.checks import typed
-from pyro_spvae.infer.closed_form import ClosedSites
+from pyro_spvae.checks import closed_sites, typed
 
 Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "whole"]
 Preprocessing = Literal[
@@ -167,7 +166,7 @@ class FitConfig:
                 )
             if self.gradient == "dreg":
                 raise ValueError(f"estimator is {self.estimator!r}, for which gradient='dreg' has no use; leave it out")
-        object.__setattr__(self, "kl", str(ClosedSites(self.kl)))
+        object.__setattr__(self, "kl", ", ".join(closed_sites(self.kl)))
         if self.kl != "sample" and self.objective != "elbo":
             raise ValueError(f"kl is {self.kl!r}, which needs the objective 'elbo'; objective is {self.objective!r}")
         if self.balance and (self.objective != "elbo" or self.estimator != "vimco"):
@@ -276,14 +275,21 @@ class TrainConfig(FitConfig):
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")
     prior: str = _option(
-        "standard-normal", "Model", "Prior of the latent variables; of bits independent-bits by default."
+        "standard-normal",
+        "Model",
+        "Prior of the latent variables; where it is left out, of bits independent-bits, of dvaepp boltzmann-machine.",
     )
     likelihood: str = _option(
         "auto",
         "Model",
         "Of the pixels; auto: bernoulli for binary values, binomial up to 32 grey levels, else normal.",
     )
-    network: str = _option("mlp", "Model", "Encoder and decoder networks.")
+    network: str = _option(
+        "mlp",
+        "Model",
+        "Encoder and decoder networks; a leaf that has others of its own, such as dvaepp, keeps those unless some are "
+        "named (mlp as its decoder).",
+    )
     decoder: str | None = _option(None, "Model", "Decoder networks, where they are not those of the encoders.")
     latent_dim: int | None = _option(
         None,

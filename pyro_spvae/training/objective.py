@@ -20,6 +20,7 @@ from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import CircuitELBO, KLBalance, SingleLeafELBO, anneal
 from pyro_spvae.infer.annealing import Annealed
+from pyro_spvae.infer.closed_form import ClosedSites
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.quiet import forked
@@ -133,8 +134,8 @@ def check_objective(
 ) -> None:
     """
     Refuses an objective that would be wrong for a model, before anything is trained or written: what the first step
-    would refuse is learned from the gradient for a few rows. Of a model with a part that waits for training data before it
-    has a distribution only the guide is run.
+    would refuse is learned from the gradient for a few rows. Of a model with a part that waits for training data before
+    it has a distribution only the guide is run.
 
     :param rows: of which the first are looked at.
     :param ELBO objective: in the place of the one that the configuration names.
@@ -142,12 +143,15 @@ def check_objective(
     :param dict beta: weights of the latent KL by site, in the place of the configuration's.
     :raises TypeError: for an objective that is neither ours nor one of Pyro's that are taken.
     :raises ValueError: if one of Pyro's objectives is given for several leaves; for a model, guide or estimator that
-        the objective does not take; if EM is asked for of a model that has no closed M-step.
+        the objective does not take; if ``kl`` names a site that is not latent; if EM is asked for of a model that has no
+        closed M-step.
     """
     if config.optimiser == "em":
         check_em(model)
     named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
     objective = build_objective(config) if objective is None else objective
+    if isinstance(objective, CircuitELBO):
+        ClosedSites(objective.kl).check(model.latents)
     loss = build_loss(objective, *annealed_programs(config, model, beta), config.seed)
     of_pyro = isinstance(loss, SingleLeafELBO)
     if of_pyro and model.num_leaves > 1:

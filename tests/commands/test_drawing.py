@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.image import imread
 
 from pyro_spvae import plots
 from pyro_spvae.commands import impute, interpolate, reconstruct, sample
 from pyro_spvae.commands.given import given_name
-from tests.cli_cases import invoke
+from tests.cli_cases import invoke, refused
 from tests.commands.cases import asked, assert_picture, load, names, rows, same
 
 
@@ -120,6 +121,54 @@ class TestGiven:
         assert result.exit_code == 0, result.output
         wanted = asked(mixture, 5, lambda spvae: spvae.sample(3, {"c": 2, "v": 0.5}, means=True))
         assert same(load(tmp_path / "means-given-c-2-v-0.5.npz")["means"], wanted)
+
+
+class TestCopies:
+    """Groups of data that share a draw of the tree, and of the variables that are held."""
+
+    @pytest.mark.parametrize(
+        ("hold", "name"), [(["z"], "samples-z-5-copies"), (None, "samples-5-copies"), ([], "samples-5-copies")]
+    )
+    def test_lines_share_what_is_held(self, digits, tmp_path, monkeypatch, hold, name):
+        columns, grid = [], plots.image_grid
+        monkeypatch.setattr(
+            plots, "image_grid", lambda *args, **options: columns.append(options["columns"]) or grid(*args, **options)
+        )
+        arrays = sample(digits, num=15, hold=hold, copies=5, out=tmp_path)
+        assert names(tmp_path) == [f"{name}.npz", f"{name}.png"] and columns == [5]
+        assert same(arrays["samples"], asked(digits, 5, lambda spvae: spvae.sample(15, hold=hold or (), copies=5)))
+        assert not same(arrays["samples"], asked(digits, 5, lambda spvae: spvae.sample(15)))
+        height, width, _ = imread(tmp_path / f"{name}.png").shape
+        assert height < width, "five columns, three lines"
+
+    @pytest.mark.parametrize(("copies", "num"), [(1, 64), (5, 60), (100, 100)])
+    def test_without_a_number_lines_are_whole(self, digits, tmp_path, copies, num):
+        assert sample(digits, copies=copies, out=tmp_path)["samples"].shape == (num, 1, 8, 8)
+        with pytest.raises(ValueError, match=r"^copies is 0; a positive integer is needed$"):
+            sample(digits, copies=0, out=tmp_path / "out")
+
+    def test_on_the_command_line(self, mixture, tmp_path):
+        """Means of a mixture's component and place follow from these alone: a line has one value."""
+        options = ("-n", 12, "--hold", "v", "--hold", "c", "--hold", "z", "--copies", 3, "--means", "-o", tmp_path)
+        result = invoke("sample", mixture, *options)
+        assert result.exit_code == 0, result.output
+        means = load(tmp_path / "means-v-c-z-3-copies.npz")["means"].reshape(4, 3, -1)
+        assert np.allclose(means, means[:, :1], atol=1e-5) and not np.allclose(means[0], means[1], atol=1e-3)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (("--copies", 0), "Invalid value for '--copies'"),
+            (("-n", 12, "--copies", 5), "copies is 5, which does not divide num, 12"),
+            (("--hold", "z"), "hold names z, but copies is 1; at least 2 data share a draw"),
+            (("-n", 4, "--hold", "y", "--copies", 2), "hold names the site 'y', but the latent sites are v, c, z"),
+            (("-n", 4, "--hold", "z", "--copies", 2), "hold names z, but not 'v', which the model draws before; name"),
+            (("-n", 4, "--given", "c=1", "--copies", 2), "copies is 2, but given fixes c; one of them is needed"),
+        ],
+    )
+    def test_refused(self, mixture, tmp_path, options, message):
+        said = refused("sample", mixture, *options, "--out", tmp_path / "out")
+        assert said.startswith(message) and not (tmp_path / "out").exists()
 
 
 class TestReconstruct(VerbTests):

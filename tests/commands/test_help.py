@@ -25,7 +25,9 @@ SAID = {
     "": ("train", "demo"),
     "-h": ("train", "demo"),
     "demo -h": ("--seed",),
-    "reproduce": ("spvae-table1", "vampprior"),
+    "reproduce": ("spvae-table1", "vampprior", "dvaepp"),
+    "reproduce dvaepp --help": ("--figure", "rbm-normal, rbm-bernoulli", "1, 2 or 4", "4,000 samples", "cifar10"),
+    "sample --help": ("of --hold z --copies 5 one draw of z", "64, in whole lines of copies"),
     "reproduce vampprior --help": ("--components",),
     "info --help": ("--json", "nats"),
     "--version": (__version__,),
@@ -90,7 +92,8 @@ def test_train_help_shows_every_field_with_defaults_and_units(told):
     for default in ("digits", ",".join(map(str, config.hidden)), *shown):
         assert f"Default: {default}." in text
     units = ("nats per row", "higher is better", "pixels", "Most epochs", "standard-normal")
-    choices = ("quad-tree", "categorical", "leaky_relu", "dreg", "shared", *names("estimator"), *names("smoothing"))
+    choices = ("quad-tree", "categorical", "leaky_relu", "dreg", "shared", "dvaepp", "boltzmann-machine", "se-resnet")
+    choices += (*names("estimator"), *names("smoothing"))
     assert text.count("or package.module:Class; options in brackets") == 7, "of the estimator, too"
     assert all(word in text for word in (*units, *choices, *DATA_SETS))
     fields = {field.name for field in dataclasses.fields(TrainConfig)}

@@ -40,6 +40,16 @@ REFUSED = [
         "train --estimator nvil --gradient dreg",
         "estimator is 'nvil', for which gradient='dreg' has no use; leave it out",
     ),
+    ("train --kl z", "kl is 'z', which needs the objective 'elbo'; objective is 'iwae'"),
+    ("train --objective elbo --kl z,y", "kl names the site 'y'; the latent sites are z$"),
+    ("train --objective elbo --kl sample,z", "kl is 'sample,z'; sample and analytic stand alone, or names of "),
+    ("train --objective elbo --balance", "balance is given, but warmup is 0; it weighs .*, so give one$"),
+    ("train --balance --warmup 1", "balance is given with the objective 'iwae'; it belongs to the objective 'elbo' "),
+    (
+        "train --leaf dvaepp --structure whole",
+        "local variables lie on a grid of 7 x 7, but the maps of the guide's pyramid have the sides 4 x 4, 2 x 2, 1 x ",
+    ),
+    ("train --leaf 'dvaepp(lokal=normal)'", "leaf dvaepp has no option lokal; its options are .*latent_dim.*local_sh"),
     (
         "train --leaf discrete-vae --prior vamp",
         "the guide DiscreteGuide has no encoder that a VampPrior could use; def",

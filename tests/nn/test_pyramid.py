@@ -10,7 +10,7 @@ import math
 import pytest
 import torch
 
-from pyro_spvae.nn.pyramid import FeaturePyramid
+from pyro_spvae.nn.pyramid import FeaturePyramid, ResidualNetwork, level_of
 from pyro_spvae.nn.upscale import Upscale
 from tests.nn.cases import assert_same
 from tests.nn.residual_twins import assert_moved, pyramid_by_hand, scattered, upscale_by_hand
@@ -152,3 +152,35 @@ def test_sides_from_a_map(sides, through):
     shapes = upscale(1, (3, *sides), (5, 28, 28), channels=(4, 6)).shapes
     assert [shape[1:] for shape in shapes] == through
     assert [shape[0] for shape in shapes] == [5, 4, *[6] * len(through)][: len(through)][::-1]
+
+
+@pytest.mark.parametrize(("grid", "level"), [((32, 14, 7), 0), ((1, 7, 4), 1), ((9, 4, 2), 2)])
+def test_the_level_on_a_grid_is_that_of_its_sides(grid, level):
+    """Whatever the channels are."""
+    shapes = pyramid(1, (1, 28, 14), channels=2, levels=3).shapes
+    assert level_of(shapes, grid) == level
+
+
+def test_of_levels_with_the_same_sides_the_finest():
+    assert level_of(((2, 1, 1), (3, 1, 1)), (5, 1, 1)) == 0
+
+
+def test_a_grid_of_no_level_is_refused():
+    message = (
+        "local variables lie on a grid of 7 x 14, but the maps of the guide's pyramid have the sides 14 x 7, 7 x 4; "
+        "give the leaf a local_shape of one of these"
+    )
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        level_of(((2, 14, 7), (4, 7, 4)), (2, 7, 14))
+
+
+@pytest.mark.parametrize(("network", "least"), [(ResidualNetwork, 1), (FeaturePyramid, 1), (Upscale, 0)])
+def test_the_least_number_of_levels(network, least):
+    assert network(levels=least).levels == least
+    with pytest.raises(ValueError, match=f"^levels is {least - 1}; an integer of at least {least} is needed$"):
+        network(levels=least - 1)
+
+
+def test_without_levels_an_upsampling_network_stays_at_its_sides():
+    up = upscale(2, 5, (3, 2, 4), channels=4, levels=0)
+    assert up.shapes == ((3, 2, 4),) and up(torch.randn(6, 2, 5)).shape == (6, 2, 3, 2, 4)

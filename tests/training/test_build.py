@@ -15,6 +15,7 @@ from pyro_spvae.data import DataSet, Values
 from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf
+from pyro_spvae.nn import MLP, SEResNet
 from pyro_spvae.priors import BoltzmannMachine, IndependentBits, MixtureOfGaussians, StandardNormal
 from pyro_spvae.training.build import build_likelihood, build_model, build_regions, modelled, region_shape, resolve
 from pyro_spvae.training.config import TrainConfig
@@ -264,6 +265,36 @@ def test_two_kinds_of_leaves_take_turns():
     assert [type(subset.program) for subset in spvae.leaf.subsets] == [VAE, FactorizedLeaf]
     assert [type(subset.program) for subset in spvae.leaf_guide.subsets] == [NormalGuide, LeafGuide]
     assert [subset.index[:4].tolist() for subset in spvae.leaf.subsets] == [[0, 2, 4, 6], [1, 3, 5, 7]]
+
+
+DVAEPP = "dvaepp(groups=1,local_shape=(1,1,1),channels=2{})"
+
+
+@pytest.mark.parametrize(
+    ("brackets", "options", "kind", "found"),
+    [
+        ("", {}, SEResNet, {"channels": (2,)}),
+        ("", {"decoder": "mlp"}, MLP, {"hidden_dims": (4,)}),
+        ("", {"decoder": "mlp", "hidden": (6, 5)}, MLP, {"hidden_dims": (6, 5)}),
+        ("", {"network": "mlp"}, SEResNet, {"channels": (2,)}),
+        ("", {"network": "se-resnet(channels=3,levels=1)"}, SEResNet, {"channels": 3, "levels": 1}),
+        ("", {"network": "mlp(hidden_dims=(7,))"}, MLP, {"hidden_dims": (7,)}),
+        ("", {"network": "conv", "decoder": "se-resnet(channels=4)"}, SEResNet, {"channels": 4}),
+        (",decoder=mlp(hidden_dims=(5,))", {}, MLP, {"hidden_dims": (5,)}),
+        (",decoder=mlp(hidden_dims=(5,))", {"network": "conv"}, MLP, {"hidden_dims": (5,)}),
+    ],
+)
+def test_networks_of_its_own_are_kept_unless_others_are_named(brackets, options, kind, found):
+    common = {"guide": "dvaepp(levels=2,channels=2,hidden_dims=(3,))", "structure": "whole"}
+    spvae, data, _ = built(images(), leaf=DVAEPP.format(brackets), **common, **options)
+    decoder = spvae.leaf.pixels.decoder
+    assert type(decoder) is kind and {name: getattr(decoder, name) for name in found} == found
+    assert spvae.leaf_guide.hidden_dims == (3,) and spvae.eval().sample(2).shape[1:] == data.event_shape
+
+
+def test_what_has_no_networks_of_its_own_gets_those_that_are_configured():
+    spvae, _, _ = built(images(), hidden=(6,))
+    assert spvae.leaf.pixels.decoder.hidden_dims == (6,) == spvae.leaf_guide.z.network.hidden_dims
 
 
 def test_sum_weights_are_tied_and_factored():

@@ -13,7 +13,7 @@ import pytest
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume, train
 from tests.cli_cases import Forked, command
-from tests.training.cases import TINY, assert_same_outcome, stopped_after
+from tests.training.cases import TINY, assert_same_outcome, same, stopped_after
 from tests.training.killer import CONFIG, MOMENTS, act
 
 
@@ -87,6 +87,23 @@ def test_a_stopped_run_goes_on(stopped, tmp_path):
     assert lines[0] == f"resuming    {run} after step 3"
     train(config, tmp_path / "whole")
     assert_same_outcome(run, tmp_path / "whole")
+
+
+def test_a_balanced_warm_up_goes_on(tmp_path, monkeypatch):
+    """Stopped while its latent sites are weighed; without the weights it would end elsewhere."""
+    monkeypatch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    options = {"leaf": "hvae", "objective": "elbo", "particles": 1, "kl": "z2", "warmup": 3, "epochs": 4, "patience": 9}
+    config = dataclasses.replace(TINY, data=str(tmp_path / "data.npy"), balance=True, **options)
+    with stopped_after(3):
+        train(config, tmp_path / "run")
+    resume(tmp_path / "run", {"balance": True, "kl": "z2"})
+    train(config, tmp_path / "whole")
+    assert_same_outcome(tmp_path / "run", tmp_path / "whole")
+    with pytest.raises(ValueError, match="^balance is False, but the run .* was started with True"):
+        resume(tmp_path / "run", {"balance": False})
+    train(dataclasses.replace(config, balance=False), tmp_path / "plain")
+    assert not same(*(RunFolder(tmp_path / name).load("last.pt")["model"] for name in ("whole", "plain")))
 
 
 def other_checkpoint(run):
