@@ -1,18 +1,22 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The program, and the VampPrior in two formulations, against the same maths in plain torch, under one seed."""
+"""The program, the VampPrior in two formulations, and DVAE++ against the same maths in plain torch, under one seed."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from benchmarks.dvaepp import small_dvaepp
+from benchmarks.dvaepp_twin import DVAEppTwin
 from benchmarks.priors import paper_vae
 from benchmarks.twin import Twin
 from benchmarks.vamp_twin import VampTwin, side_by_side
 from pyro_spvae import CircuitELBO, poon_domingos
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
+from pyro_spvae.nn.leaf_conv import LeafBatchNorm
+from pyro_spvae.testing.block_tests import moved_from_start
 
 
 def test_program():
@@ -57,3 +61,25 @@ def test_vamp_prior(dense):
             weight, bias = (torch.cat([ps[i].grad[0] for i in places], -1) for ps in (stack.weights, stack.biases))
             torch.testing.assert_close(weight.t(), layer.weight.grad)
             torch.testing.assert_close(bias[0], layer.bias.grad)
+
+
+def test_dvaepp():
+    spvae = small_dvaepp(6, 2, (3, 4, 3), (2, 3, 4), 5, (14, 9))
+    moved_from_start(spvae)
+    twin = DVAEppTwin(spvae)
+    x = torch.rand(7, 1, 14, 9).round()
+    losses = []
+    for module in (CircuitELBO(1, alpha=1.0, kl="analytic")(spvae.model, spvae.guide), twin):
+        torch.manual_seed(1)
+        loss = module(x)
+        loss.backward()
+        losses.append(loss.item())
+    assert abs(losses[0] - losses[1]) < 1e-9
+    copied = {id(parameter) for parameters, _, _ in twin.copies.parameters for parameter in parameters}
+    assert copied == {id(p) for module in (spvae.leaf, spvae.leaf_guide) for p in module.parameters()}
+    for ours, theirs in twin.copies.gradients():
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)
+    assert {norm for norm, _ in twin.copies.norms} == {m for m in spvae.modules() if isinstance(m, LeafBatchNorm)}
+    for norm, copy in twin.copies.norms:
+        torch.testing.assert_close(norm.running_mean[0], copy.running_mean)
+        torch.testing.assert_close(norm.running_var[0], copy.running_var)
