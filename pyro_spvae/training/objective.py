@@ -143,8 +143,8 @@ def check_objective(
     :param dict beta: weights of the latent KL by site, in the place of the configuration's.
     :raises TypeError: for an objective that is neither ours nor one of Pyro's that are taken.
     :raises ValueError: if one of Pyro's objectives is given for several leaves; for a model, guide or estimator that
-        the objective does not take; if ``kl`` names a site that is not latent; if EM is asked for of a model that has no
-        closed M-step.
+        the objective does not take; if ``kl`` names a site that is not latent; if EM is asked for of a model that has
+        no closed M-step.
     """
     if config.optimiser == "em":
         check_em(model)
