@@ -25,8 +25,8 @@ LATENTS = {"normal": Latent(EVENT), "bits": LatentBits(EVENT, Unsmoothed())}
 class GroupTests(BlockTests):
     """What programs make from what is declared, which no description tells of: they are told by those of programs."""
 
-    test_is_made_anew_from_its_description = None  # type: ignore[assignment]
-    test_numbers_of_numpy_make_the_same_part = None  # type: ignore[assignment]
+    test_is_made_anew_from_its_description = None
+    test_numbers_of_numpy_make_the_same_part = None
 
 
 class TestNormalGroup(GroupTests):
