@@ -158,10 +158,8 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
         if state is not None:
             trainer.load_state(state, folder.read_metrics())
         trainer.run()
-        report(
-            f"trained     {trainer.epoch} epoch{'' if trainer.epoch == 1 else 's'}, best validation bound {trainer.best:.2f} nats "
-            f"in epoch {trainer.best_epoch}"
-        )
+        epochs = f"{trainer.epoch} epoch{'' if trainer.epoch == 1 else 's'}"
+        report(f"trained     {epochs}, best validation bound {trainer.best:.2f} nats in epoch {trainer.best_epoch}")
         results, log_likelihood = _results(job, trainer, progress)
         if distributed.is_main():
             _write_pictures(job, trainer, folder, loggers, log_likelihood, report)
