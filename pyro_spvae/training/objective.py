@@ -134,8 +134,8 @@ def check_objective(
 ) -> None:
     """
     Refuses an objective that would be wrong for a model, before anything is trained or written: what the first step
-    would refuse is learned from the gradient for a few rows. Of a model with a part that waits for training data before
-    it has a distribution only the guide is run.
+    would refuse is learned from the gradient for a few rows, which is left nowhere. Of a model with a part that waits
+    for training data before it has a distribution only the guide is run, and only if the objective is one of Pyro's.
 
     :param rows: of which the first are looked at.
     :param ELBO objective: in the place of the one that the configuration names.

@@ -171,7 +171,7 @@ REFUSED = [
     (lambda: mixed(counts=2), r"counts is 2; a positive integer for each of the 2 parts"),
     (lambda: MixedLeaf(5), "parts is 5; a list of instances of LeafModel is needed"),
     (lambda: MixedGuide(5), "parts is 5; a list of instances of LeafGuide is needed"),
-    (lambda: MixedGuide([VAE(Normal())]), "an entry of parts is a VAE; an instance of LeafGuide is needed"),
+    (lambda: MixedLeaf(list("ab")), "an entry of parts is a str; an instance of LeafModel is needed"),
     (
         lambda: MixedLeaf([Linear({"a_1": (2,)}), VAE(Normal(), 2)]),
         "the first part has the latent site 'a_1', whose end is another's",
