@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.twin import Twin
 from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae.evaluating import lean
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.config import FitConfig
@@ -90,11 +91,11 @@ class Lean:
     """The settings of the trainer."""
 
     def __enter__(self) -> None:
-        pyro.enable_validation(False)
-        pyro.settings.set(module_local_params=True)
+        self.settings = lean()
+        self.settings.__enter__()
 
-    def __exit__(self, *args: object) -> None:
-        pyro.settings.set(module_local_params=False)
+    def __exit__(self, *args: Any) -> None:
+        self.settings.__exit__(*args)
 
 
 class _Store:

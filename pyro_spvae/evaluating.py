@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pyro_spvae import distributed
-from pyro_spvae.blocks import held, in_mode
+from pyro_spvae.blocks import held, in_mode, unstated
 from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
@@ -29,10 +29,11 @@ from pyro_spvae.locking import alone
 @contextmanager
 def lean() -> Iterator[None]:
     """
-    Pyro without validation and without the global parameter store, for one thread at a time (see
-    :func:`pyro_spvae.locking.alone`); its settings are put back at the end.
+    Pyro without validation and without the global parameter store, programs not stating parameters
+    (:func:`pyro_spvae.blocks.unstated`), for one thread at a time (see :func:`pyro_spvae.locking.alone`); its settings
+    are put back at the end.
     """
-    with alone():
+    with alone(), unstated():
         validating = is_validation_enabled()
         pyro.enable_validation(False)
         try:

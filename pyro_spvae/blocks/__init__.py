@@ -7,6 +7,18 @@ from pyro_spvae.blocks.data_mean import DataMean
 from pyro_spvae.blocks.latent import Latent
 from pyro_spvae.blocks.latent_bits import LatentBits
 from pyro_spvae.blocks.life_cycle import held, in_mode, parts
+from pyro_spvae.blocks.program import Program, unstated
 from pyro_spvae.blocks.scale import positive_scale
 
-__all__ = ["Block", "DataMean", "Latent", "LatentBits", "held", "in_mode", "parts", "positive_scale"]
+__all__ = [
+    "Block",
+    "DataMean",
+    "Latent",
+    "LatentBits",
+    "Program",
+    "held",
+    "in_mode",
+    "parts",
+    "positive_scale",
+    "unstated",
+]

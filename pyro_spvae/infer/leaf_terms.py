@@ -207,11 +207,14 @@ class LeafTermCollector:
         for name, site in guide_sites.items():
             if site["is_observed"] and not site["infer"].get("is_auxiliary"):
                 continue
-            density = _density(site) if guide_log_prob is None else guide_log_prob(name, site)
             where = plates(site)
             if LEAF_PLATE in where:
                 sums.scales.add(plate_scale(site))
                 sums.guide_scales.add(own_scale(site))
+                if name in sums.closed and site["fn"].has_rsample:
+                    continue  # its density counts nowhere
+            density = _density(site) if guide_log_prob is None else guide_log_prob(name, site)
+            if LEAF_PLATE in where:
                 if enumerate_dim(site) is not None:
                     log_prob = self.enumerated.add(site, density)
                 else:
@@ -250,7 +253,10 @@ class LeafTermCollector:
         """
 
     def see_guide(self, name: str, site: Any, log_prob: Tensor) -> None:
-        r"""Shown the guide's sites inside the leaf plate, with :math:`\log q` as it counts; to be overridden."""
+        r"""
+        Shown the guide's sites inside the leaf plate, with :math:`\log q` as it counts, but for reparameterised ones in
+        closed form; to be overridden.
+        """
 
     def _find_tree(
         self, model_sites: dict[str, Any], guide_sites: dict[str, Any]

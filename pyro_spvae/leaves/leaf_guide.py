@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistribution
-from pyro.nn import PyroModule
 from torch import Tensor
 
 from pyro_spvae.blocks.latent import Latent
+from pyro_spvae.blocks.program import Program
 from pyro_spvae.part import Part
 
 
-class LeafGuide(Part, PyroModule):
+class LeafGuide(Part, Program):
     """
     An inference program for the latent variables of one leaf, written without plates. This base states no site: it is
     the guide of leaves without latent variables.

@@ -7,16 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_spvae.blocks import Latent
+from pyro_spvae.blocks import Latent, Program
 from pyro_spvae.blocks.life_cycle import parts
 from pyro_spvae.leaves.leaf_guide import LeafGuide
 from pyro_spvae.part import Part
 
 
-class LeafModel(Part, PyroModule):
+class LeafModel(Part, Program):
     """
     A generative program for the data of one leaf, written without plates.
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from pyro.infer.util import is_validation_enabled
-from pyro.nn import PyroModule
 from torch import Tensor
 
-from pyro_spvae.blocks import Latent, parts
+from pyro_spvae.blocks import Latent, Program, parts
 from pyro_spvae.circuits import Circuit
 from pyro_spvae.circuits.leaf_view import LeafView
 from pyro_spvae.data import Rows, Values
@@ -28,7 +27,7 @@ from pyro_spvae.queries.batch import LeafBatch
 _STREAM = 3  # of the noise of preprocessing, apart from those of a data set's splits
 
 
-class Root(PreparesBatches, PyroModule):
+class Root(PreparesBatches, Program):
     """
     A circuit over leaves with a generative program and an inference program; owns all parameters, and walks over the
     life cycle of all parts.

@@ -137,3 +137,33 @@ def test_what_is_known_of_pairs():
     torch.testing.assert_close(divergence_by_dimension(q, p), expected)
     mixture = MixtureOfGaussians(2).bind(leaves=3, event_shape=(2,))()
     assert divergence(q, mixture, z) is None and divergence_by_dimension(q, mixture) is None
+
+
+class NoDensity(LeafNormal):
+    """A normal distribution whose density nobody may ask for."""
+
+    def _log_prob(self, value):
+        raise AssertionError("the density was asked for")
+
+
+def test_a_reparameterised_site_in_closed_form_needs_no_density():
+    class Guide(SticksGuide):
+        law = LeafNormal
+
+        def forward(self, x):
+            a, b = (1 + torch.einsum("blp,lpk->blk", x, self.raw).exp()).unbind(-1)
+            pyro.sample("v", dist.Beta(a, b))
+            pyro.sample("z", self.law(torch.einsum("blp,lpd->bld", x, self.weight), torch.tensor(0.4)))
+
+    spvae = small_spvae(poon_domingos((2, 2), 1), leaf=Sticks(), guide=Guide())
+    found = []
+    with pyro.validation_enabled(False):
+        for spvae.leaf_guide.law in (LeafNormal, NoDensity):
+            found.append([])
+            for kl in ("analytic", "z"):
+                torch.manual_seed(1)
+                loss = CircuitELBO(2, alpha=1.0, kl=kl).differentiable_loss(spvae.model, spvae.guide, X)
+                found[-1] += [loss, *torch.autograd.grad(loss, list(spvae.parameters()))]
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        with pytest.raises(AssertionError, match="the density was asked for"):
+            CircuitELBO(2, alpha=1.0, kl="v").differentiable_loss(spvae.model, spvae.guide, X)

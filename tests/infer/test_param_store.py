@@ -5,16 +5,22 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.contrib.autoname import scope
 from pyro.infer import SVI, JitTrace_ELBO, Predictive, RenyiELBO, Trace_ELBO, TraceEnum_ELBO
-from pyro.nn import PyroModule, pyro_method
+from pyro.nn import PyroModule, PyroParam, PyroSample, pyro_method
 from torch import nn
+from torch.distributions import constraints
 
 from pyro_spvae import CircuitELBO, whole
+from pyro_spvae.blocks import Program, unstated
+from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import param_store
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPN, SPVAE, VAE
@@ -259,3 +265,55 @@ def test_every_name_counts(trained):
     pyro.param(last, torch.zeros(1))
     with pytest.raises(ValueError, match=f"parameter '{last}'".replace("$", r"\$")):
         trained.model(num=2)
+
+
+class TestWhereParametersAreUnstated:
+    """As training and evaluation run programs."""
+
+    def test_traces_hold_none(self, x):
+        spvae = model()
+        for program in (spvae.guide, spvae.model):
+            of_all = poutine.trace(program).get_trace(x)
+            with lean():
+                trace = poutine.trace(program).get_trace(x)
+            assert len(of_all.param_nodes) > 0
+            assert set(trace.nodes) == set(of_all.nodes) - set(of_all.param_nodes)
+            assert poutine.trace(program).get_trace(x).param_nodes == of_all.param_nodes
+
+    @pytest.mark.parametrize("options", [{}, {"gradient": "dreg"}, {"alpha": 1.0, "kl": "analytic"}])
+    def test_loss_and_gradients_are_the_same(self, x, options):
+        spvae, found = model(), []
+        for where in (nullcontext, lean):
+            with where():
+                torch.manual_seed(1)
+                loss = CircuitELBO(2, **options).differentiable_loss(spvae.model, spvae.guide, x)
+                found.append([loss, *torch.autograd.grad(loss, list(spvae.parameters()))])
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+    def test_what_pyro_makes_of_attributes_is_made(self):
+        """A parameter with a constraint, one that is random, and a program within."""
+
+        class Inner(Program):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(1, 1)
+                self.scale = PyroParam(torch.tensor(0.5), constraints.positive)
+                self.weight = PyroSample(dist.Normal(0.0, 1.0))
+
+        class Outer(Program):
+            def __init__(self):
+                super().__init__()
+                self.inner = Inner()
+                self.shift = nn.Parameter(torch.tensor(2.0))
+
+            def forward(self):
+                return self.shift, self.inner.linear, self.inner.scale, self.inner.weight
+
+        with pyro.settings.context(module_local_params=True), unstated():
+            outer = Outer()
+            trace = poutine.trace(outer).get_trace()
+        shift, linear, scale, weight = trace.nodes["_RETURN"]["value"]
+        assert shift is outer.shift and linear is outer.inner.linear
+        torch.testing.assert_close(scale, torch.tensor(0.5))
+        assert trace.nodes["inner.weight"]["value"] is weight
+        assert trace.param_nodes == ["inner.scale"]
