@@ -49,7 +49,7 @@ def dvaepp(
     Table 3 and Figure 4 of the DVAE++ paper: global bits with a Boltzmann prior over groups of convolutional variables.
 
     Scored is the test log-likelihood in the binary limit, with 4,000 samples,
-    1,000 of the budget small. The table takes all five rows unless some are named.
+    50 of the budget small. The table takes all five rows unless some are named.
     """
     from pyro_spvae.reproduce.dvaepp import of_table
     from pyro_spvae.reproduce.global_figure import draw_figure_4
