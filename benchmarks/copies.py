@@ -35,11 +35,12 @@ class Copies:
 
     def norm(self, ours: Any, positions: bool = True) -> nn.Module:
         """Of a LeafBatchNorm, in the state in which it starts."""
-        theirs = (nn.BatchNorm2d if positions else nn.BatchNorm1d)(ours.weight.size(1))
+        theirs: Any = (nn.BatchNorm2d if positions else nn.BatchNorm1d)(ours.weight.size(1))
         self._take(theirs.weight, [ours.weight])
         self._take(theirs.bias, [ours.bias])
         self.norms.append((ours, theirs))
-        return theirs
+        module: nn.Module = theirs
+        return module
 
     def dense(self, stack: Any, layer: int, bias: int | None = None) -> nn.Linear:
         """Of a layer of a Stack, with the bias of that place, or without one."""
@@ -64,7 +65,7 @@ class Copies:
             found.append((_as(theirs, [each.grad for each in ours if each.grad is not None], transposed), theirs.grad))
         return found
 
-    def _take(self, theirs: nn.Parameter, ours: Sequence[Tensor], transposed: bool = False) -> None:
+    def _take(self, theirs: Any, ours: Sequence[Tensor], transposed: bool = False) -> None:
         theirs.data = _as(theirs, [each.detach() for each in ours], transposed).clone()
         self.parameters.append((list(ours), theirs, transposed))
 

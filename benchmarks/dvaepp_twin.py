@@ -80,7 +80,8 @@ class DVAEppTwin(nn.Module):
         seen = 2 * torch.cat([zeta1, self.draw(logits2)], -1) - 1
         kl = self.divergence_of_bits(logits1, logits2, zeta1)
         posterior, prior = self.of_grid(maps[self.level]) + self.guide_upscale(seen), self.upscale(seen)
-        for q_group, p_group in zip(self.guide_groups, self.groups, strict=True):
+        pairs: Any = zip(self.guide_groups, self.groups, strict=True)
+        for q_group, p_group in pairs:
             posterior, prior = q_group.residual(posterior), p_group.residual(prior)
             (q_loc, q_scale), (p_loc, p_scale) = q_group(posterior, self.floor), p_group(prior, self.floor)
             value = q_loc + q_scale * torch.randn_like(q_loc, memory_format=torch.contiguous_format)
