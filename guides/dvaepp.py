@@ -15,10 +15,11 @@ from pyro_spvae import checks
 from pyro_spvae.blocks import Latent
 from pyro_spvae.conditionals import LocalGroup, conditional
 from pyro_spvae.leaves import LeafGuide
-from pyro_spvae.nn import MLP, FeaturePyramid, Upscale
+from pyro_spvae.nn import MLP
 from pyro_spvae.nn.leaf_conv import LeafConv, side_by_side
-from pyro_spvae.nn.pyramid import level_of
+from pyro_spvae.nn.pyramid import FeaturePyramid, level_of
 from pyro_spvae.nn.residual import PreActivation
+from pyro_spvae.nn.upscale import Upscale
 
 
 class DVAEppGuide(LeafGuide):

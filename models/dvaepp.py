@@ -16,7 +16,8 @@ from pyro_spvae.conditionals import LocalGroup, Pixels
 from pyro_spvae.distributions import OverlappingExponentials, Smoothing
 from pyro_spvae.leaves import LeafModel
 from pyro_spvae.likelihoods import Likelihood
-from pyro_spvae.nn import Network, SEResNet, Upscale
+from pyro_spvae.nn import Network, SEResNet
+from pyro_spvae.nn.upscale import Upscale
 from pyro_spvae.priors import BoltzmannMachine, Prior
 
 LOCALS = ("normal", "bernoulli")

@@ -49,8 +49,8 @@ def sample(
     """
     Draw new data from the model, or given values of latent variables.
 
-    With copies each line of the picture shares what is held: of --hold z --copies 5
-    one draw of z, with all other latent variables drawn anew.
+    With copies each line of the picture shares what is held: of --hold z
+    --copies 5 one draw of z, with all other latent variables drawn anew.
 
     Writes samples.npz (or means.npz), in the units that the model was trained
     on, and for images a picture; file names tell what was given.

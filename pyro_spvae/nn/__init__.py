@@ -9,19 +9,15 @@ from pyro_spvae.nn.mlp import MLP
 from pyro_spvae.nn.multi_scale import MultiScale
 from pyro_spvae.nn.network import Network
 from pyro_spvae.nn.pixelcnn import PixelCNN
-from pyro_spvae.nn.pyramid import FeaturePyramid
 from pyro_spvae.nn.se_resnet import SEResNet
-from pyro_spvae.nn.upscale import Upscale
 
 __all__ = [
     "MLP",
     "Conv",
-    "FeaturePyramid",
     "GatedConv",
     "Joint",
     "MultiScale",
     "Network",
     "PixelCNN",
     "SEResNet",
-    "Upscale",
 ]

@@ -56,7 +56,8 @@ class ResidualNetwork(Network):
         check_activation(activation)
         self.channels = channels if isinstance(channels, int) else tuple(channels)
         if not checks.is_integer(levels) or levels < self.least_levels:
-            raise ValueError(f"levels is {levels!r}; an integer of at least {self.least_levels} is needed")
+            wanted = "a positive integer" if self.least_levels == 1 else "an integer of at least 0"
+            raise ValueError(f"levels is {levels!r}; {wanted} is needed")
         self.levels = int(levels)
         self.blocks = checks.positive_integer("blocks", blocks)
         self.norm = checks.one_of("norm", norm, NORMS)

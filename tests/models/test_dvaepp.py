@@ -234,7 +234,7 @@ def test_as_leaves_of_a_circuit():
         (lambda: DVAEpp(Bernoulli(), prior=Bernoulli()), "prior is a Bernoulli; an instance of Prior is needed"),
         (lambda: DVAEpp(Bernoulli(), latent_dim=0), "latent_dim is 0; a positive integer is needed"),
         (lambda: DVAEppGuide(groups=0), "groups is 0; a positive integer is needed"),
-        (lambda: DVAEppGuide(levels=0), "levels is 0; an integer of at least 1 is needed"),
+        (lambda: DVAEppGuide(levels=0), "levels is 0; a positive integer is needed"),
         (
             lambda: model(DVAEpp(Bernoulli(), 4, **{**SMALL, "local_shape": (1, 3, 2)})),
             "local variables lie on a grid of 3 x 2, but the maps of the guide's pyramid have the sides 2 x 2, 1 x 1; ",

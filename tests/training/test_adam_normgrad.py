@@ -102,7 +102,8 @@ def test_each_head_and_gate_of_each_leaf_has_a_norm_of_its_own(name):
     for parameter, gradient in zip(network.parameters(), before, strict=True):
         for of_leaf, raw in zip(parameter.grad, gradient, strict=True):
             assert_close(of_leaf, raw / (raw.square().sum().sqrt() + 1e-7), **CLOSE)
-            assert float(of_leaf.norm()) == pytest.approx(1, abs=1e-4)
+            if float(raw.norm()) > 1e-2:  # what normalisation takes away again has a gradient of rounding errors alone
+                assert float(of_leaf.norm()) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_gradient_of_zero_moves_nothing(module):
