@@ -177,8 +177,10 @@ def test_a_grid_of_no_level_is_refused():
 @pytest.mark.parametrize(("network", "least"), [(ResidualNetwork, 1), (FeaturePyramid, 1), (Upscale, 0)])
 def test_the_least_number_of_levels(network, least):
     assert network(levels=least).levels == least
-    with pytest.raises(ValueError, match=f"^levels is {least - 1}; an integer of at least {least} is needed$"):
-        network(levels=least - 1)
+    needed = "a positive integer" if least else "an integer of at least 0"
+    for levels in (least - 1, 1.5):
+        with pytest.raises(ValueError, match=f"^levels is {levels}; {needed} is needed$"):
+            network(levels=levels)
 
 
 def test_without_levels_an_upsampling_network_stays_at_its_sides():
