@@ -59,7 +59,7 @@ class _Size:
 
 _SIZES: dict[Budget, _Size] = {
     "paper": _Size(16, 32, (64, 64, 128), 2, 500_000, 4000, 1e-3, "chains=1000,sweeps=40"),
-    "small": _Size(4, 16, (8, 32, 32), 1, 5_000, 50, 3e-3, "chains=100,sweeps=10"),
+    "small": _Size(4, 16, (8, 32, 32), 1, 10_000, 50, 3e-3, "chains=100,sweeps=10"),
     "tiny": _Size(2, 4, (4, 8, 8), 1, 100, 5, 3e-3, "chains=100,sweeps=10"),
 }
 
