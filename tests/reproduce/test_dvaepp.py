@@ -132,7 +132,7 @@ class TestProtocol:
         assert abs(config.warmup - 0.3 * config.epochs) <= 0.5 and config.balance == (config.warmup > 0)
         assert config.patience > config.epochs and config.schedule == "cosine"
         rows = {"omniglot_burda": 23_000, "caltech101_silhouettes": 4_100, "cifar10": 45_000}.get(data, 50_000)
-        steps = {"paper": 500_000, "small": 5_000, "tiny": 100}[budget]
+        steps = {"paper": 500_000, "small": 10_000, "tiny": 100}[budget]
         an_epoch = -(-rows // config.batch_size)
         assert abs(config.epochs * an_epoch - steps) <= max(an_epoch / 2, an_epoch - steps)
 
