@@ -46,13 +46,13 @@ class DVAEppGuide(LeafGuide):
         self.groups = None if groups is None else checks.positive_integer("groups", groups)
         self.of_all: dict[str, Any] = {"norm": norm, "activation": activation, "checkpoint": checkpoint}
         self.pyramid = FeaturePyramid(channels, levels, blocks, **self.of_all)
-        self.blocks, self.hidden_dims = blocks, tuple(hidden_dims)
-        self.encoder = MLP(self.hidden_dims, activation, "shared", normalise=norm == "batch")
+        self.encoder = MLP(hidden_dims, activation, "shared", normalise=norm == "batch")
+        self.blocks, self.hidden_dims = blocks, self.encoder.hidden_dims
 
     def build(self, leaves: int, pixels: int, latents: Mapping[str, Latent], patch: Any = None) -> None:
         """Binds the networks."""
-        names = [name for name in latents if name != "z"]
-        event, *shapes = self.shape_of(latents, "z", *(f"h{group + 1}" for group in range(len(names))))
+        names = [f"h{group + 1}" for group in range(max(1, len(latents) - 1))]
+        event, *shapes = self.shape_of(latents, "z", *names)
         self.latents = dict(latents)
         self.pyramid.bind(leaves=leaves, inputs=pixels, input_shape=patch)
         self.level = level_of(self.pyramid.shapes, shapes[0])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pyro
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from pyro_spvae import checks
 from pyro_spvae.blocks import Latent, LatentBits
 from pyro_spvae.conditionals import LocalGroup, Pixels
+from pyro_spvae.conditionals.local_group import check_grid
 from pyro_spvae.distributions import OverlappingExponentials, Smoothing
 from pyro_spvae.leaves import LeafModel
 from pyro_spvae.likelihoods import Likelihood
@@ -62,9 +64,12 @@ class DVAEpp(LeafModel):
         for name, part, kind in (("prior", self.prior, Prior), ("smoothing", self.smoothing, Smoothing)):
             checks.instance(name, part, kind)
         checks.one_of("local", local, LOCALS)
-        shape, size = Latent(tuple(local_shape)).event_shape, checks.positive_integer("latent_dim", latent_dim)
-        if len(shape) != 3:
+        size = checks.positive_integer("latent_dim", latent_dim)
+        if not (
+            isinstance(local_shape, Sequence) and len(local_shape) == 3 and all(map(checks.is_positive, local_shape))
+        ):
             raise ValueError(f"local_shape is {local_shape!r}; variables at a position, height and width are needed")
+        shape = Latent(tuple(local_shape)).event_shape
         of_all: dict[str, Any] = {"norm": norm, "activation": activation, "checkpoint": checkpoint}
         bits = self.prior.support.is_discrete
         of_z = LatentBits(size, self.smoothing, self.prior.groups) if bits else Latent(size, self.prior.support)
@@ -80,6 +85,7 @@ class DVAEpp(LeafModel):
     def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds prior, networks and pixels."""
         event, of_map = self.latents["z"].event_shape, self.map_shape
+        check_grid(of_map, shapes.get("patch"))
         self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
         self.upscale.bind(leaves=leaves, inputs=event[0], output_shape=of_map)
         for name, group in self.local.items():

@@ -138,7 +138,7 @@ class SPVAE(Queries):
         }
         self.leaf = leaf.bind(**sizes)
         if guide is None:
-            guide = make("guide", leaf.default_guide, hidden_dims=(32, 32) if hidden_dims is None else hidden_dims)
+            guide = make("guide", leaf.default_guide, **({} if hidden_dims is None else {"hidden_dims": hidden_dims}))
         self.leaf_guide = guide.bind(**sizes, latents=leaf.latents)
         leaf.meet(guide, self.view.patches, self.view.mask)
         self._check_programs()

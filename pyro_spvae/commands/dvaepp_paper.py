@@ -15,7 +15,10 @@ from pyro_spvae.reproduce.published import GlobalData
 @add("dvaepp")
 def dvaepp(
     where: Where,
-    table: Annotated[int, option("3: global and local variables of several kinds.", WHAT, min=3, max=3)] = 3,
+    table: Annotated[
+        int | None,
+        option("3: global and local variables of several kinds.", WHAT, min=3, max=3, show_default="3, unless figure"),
+    ] = None,
     data: Annotated[
         GlobalData, option("Data set; mnist is binarised anew for every batch.", WHAT, show_default="mnist")
     ] = "mnist",
@@ -25,7 +28,7 @@ def dvaepp(
             "Global and local variables: normal-normal, rolfe-normal (a Boltzmann machine smoothed by spike and "
             "exponential), rbm-normal, rbm-bernoulli, bernoulli-bernoulli, or several with commas.",
             WHAT,
-            show_default="all; of a figure rbm-normal",
+            show_default="all of the table; of a figure alone rbm-normal",
         ),
     ] = None,
     figure: Annotated[
@@ -57,7 +60,7 @@ def dvaepp(
     if seeds is not None and where.seed:
         raise ValueError(f"seeds is {seeds} and seed is {where.seed}; give one of them")
     every = (where.seed,) if seeds is None else tuple(range(seeds))
-    chosen = ("rbm-normal",) if model is None and figure is not None else words(model)
+    chosen = ("rbm-normal",) if model is None and table is None and figure is not None else words(model)
     for path in run_experiments(of_table(data, chosen, budget, groups, every), where):
         if figure is not None:
             say(f"written to  {draw_figure_4(where.out, path, device=where.device)}")

@@ -85,3 +85,14 @@ class LocalGroup(Block):
             return state
         found = self.inserted(side_by_side(self.latent.seen(value)))
         return state + found.reshape(*value.shape[:-3], *state.shape[-3:])
+
+
+def check_grid(grid: tuple[int, ...], patch: Any) -> None:
+    """
+    :raises ValueError: if local variables lie on more positions than the patches of a leaf have.
+    """
+    if patch is not None and any(side > most for side, most in zip(grid[1:], patch[1:], strict=True)):
+        raise ValueError(
+            f"local_shape lies on a grid of {grid[1]} x {grid[2]}, but the leaf's patches have {patch[1]} x {patch[2]} "
+            "pixels; give a smaller one, or one region (structure whole)"
+        )

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pyro_spvae import checks
 from pyro_spvae.reproduce.published import GLOBAL, GlobalData, GlobalModel
@@ -32,6 +32,7 @@ _TRAINING: dict[GlobalData, int] = {
 _BATCH = 100
 _BETA = {"exponential": 8, "spike-and-exponential": 5}
 _WARMUP = 0.3  # of the epochs
+_TINY = 1 / 15  # of the rows, so that there are epochs to warm up in
 _NEVER = 10**6
 _LEVELS = 256
 
@@ -116,9 +117,10 @@ class ConvolutionalExperiment:
         :param str device: as in :class:`~pyro_spvae.training.config.TrainConfig`.
         """
         size, colour = _SIZES[self.budget], self.data == "cifar10"
-        epochs = max(1, round(size.steps / math.ceil(_TRAINING[self.data] / _BATCH)))
+        fraction = _TINY if self.budget == "tiny" else 1.0
+        rows = max(1, round(fraction * _TRAINING[self.data]))
+        epochs = max(1, round(size.steps / math.ceil(rows / _BATCH)))
         warmup = round(_WARMUP * epochs)
-        options: dict[str, Any] = {"fraction": 0.2} if self.budget == "tiny" else {}
         return TrainConfig(
             data=self.data,
             data_dir=data_dir,
@@ -142,7 +144,7 @@ class ConvolutionalExperiment:
             samples=size.samples,
             seed=self.seed,
             device=device,
-            **options,
+            fraction=fraction,
         )
 
     def _preprocess(self) -> Preprocessing:

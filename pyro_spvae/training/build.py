@@ -114,14 +114,19 @@ def _is_open(config: TrainConfig, option: str) -> bool:
 
 
 def resolved_prior(config: TrainConfig) -> str:
-    """The prior that a configuration means: where it names none, that of the one kind of leaf."""
-    return _prior(config, config.leaf) if _is_open(config, "prior") else config.prior
+    """
+    The prior that a configuration means: where it names none, that of the one kind of leaf; auto where no kind leaves
+    it to the configuration.
+    """
+    if _is_open(config, "prior"):
+        return _prior(config, config.leaf)
+    return config.prior if any(given is None for given, _ in _taken(config.leaf, "prior")) else "auto"
 
 
 def _prior(config: TrainConfig, kind: str) -> str:
-    """The prior of a kind of leaf: in the place of the usual one that of its class, such as one of bits."""
+    """The prior of a kind of leaf: the one that is named, else that of its class, such as one of bits."""
     cls: Any = find("leaf", parse("leaf", kind)[0])
-    return cls.prior_name if config.prior == TrainConfig.prior else config.prior
+    return cls.prior_name if config.prior == "auto" else config.prior
 
 
 def _check_taken(config: TrainConfig) -> None:
@@ -282,8 +287,8 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     per_region = config.units if config.leaves is None else config.leaves
     if per_region % len(kinds):
         raise ValueError(
-            f"leaf is {config.leaf!r}, {len(kinds)} kinds, but there are {per_region} leaves a region; a multiple of "
-            f"{len(kinds)} is needed"
+            f"leaf is {config.leaf!r}, {len(kinds)} kinds, but leaves (units, if they are not given) is {per_region}; a "
+            f"multiple of {len(kinds)} is needed"
         )
     return MixedLeaf(leaves), MixedGuide(guides)
 

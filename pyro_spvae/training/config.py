@@ -275,9 +275,10 @@ class TrainConfig(FitConfig):
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")
     prior: str = _option(
-        "standard-normal",
+        "auto",
         "Model",
-        "Prior of the latent variables; where it is left out, of bits independent-bits, of dvaepp boltzmann-machine.",
+        "Prior of the latent variables; auto: the one that the leaf asks for, standard-normal, of bits "
+        "independent-bits, of dvaepp boltzmann-machine.",
     )
     likelihood: str = _option(
         "auto",

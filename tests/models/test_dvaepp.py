@@ -17,7 +17,7 @@ from pyro_spvae.distributions import OverlappingExponentials, SpikeAndExponentia
 from pyro_spvae.guides import DVAEppGuide, NormalGuide
 from pyro_spvae.infer import CircuitELBO, KLBalance, anneal, collapse_tree
 from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import DVAEpp
+from pyro_spvae.models import VAE, DVAEpp
 from pyro_spvae.nn import MultiScale
 from pyro_spvae.priors import BoltzmannMachine, IndependentBits, StandardNormal
 from pyro_spvae.testing.block_tests import moved_from_start
@@ -224,13 +224,28 @@ def test_as_leaves_of_a_circuit():
     assert spvae.embed(x[:3]).latents["h2"].shape == (3, 8, 1, 2, 2) and spvae.sample(4).shape == (4, 1, 8, 8)
 
 
+def test_the_guide_that_is_taken_by_default_is_its_own():
+    spvae = SPVAE(whole((8, 8)), 1, leaf=DVAEpp(Bernoulli(), 4, **SMALL))
+    assert type(spvae.leaf_guide) is DVAEppGuide and spvae.leaf_guide.hidden_dims == DVAEppGuide().hidden_dims == (128,)
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
         (lambda: DVAEpp(Bernoulli(), groups=0), "groups is 0; a positive integer is needed"),
         (lambda: DVAEpp(Bernoulli(), local="beta"), "local is 'beta'; known are normal, bernoulli"),
         (lambda: DVAEpp(Bernoulli(), local_shape=(2, 2)), r"local_shape is \(2, 2\); variables at a position, height"),
-        (lambda: DVAEpp(Bernoulli(), local_shape=(0, 2, 2)), r"event_shape is \(0, 2, 2\); a positive integer"),
+        (lambda: DVAEpp(Bernoulli(), local_shape=(0, 2, 2)), r"local_shape is \(0, 2, 2\); variables at a position"),
+        (lambda: DVAEpp(Bernoulli(), local_shape=7), "local_shape is 7; variables at a position, height and width"),
+        (lambda: DVAEppGuide(hidden_dims=8), "hidden_dims is 8; "),
+        (
+            lambda: model(DVAEpp(Bernoulli(), 4, **{**SMALL, "local_shape": (1, 5, 4)})),
+            "local_shape lies on a grid of 5 x 4, but the leaf's patches have 4 x 4 pixels; give a smaller one",
+        ),
+        (
+            lambda: model(VAE(Bernoulli(), 4), DVAEppGuide(**GUIDE)),
+            "a DVAEppGuide states the latent sites z, h1, but the leaf declares z; give a guide of these",
+        ),
         (lambda: DVAEpp(Bernoulli(), prior=Bernoulli()), "prior is a Bernoulli; an instance of Prior is needed"),
         (lambda: DVAEpp(Bernoulli(), latent_dim=0), "latent_dim is 0; a positive integer is needed"),
         (lambda: DVAEppGuide(groups=0), "groups is 0; a positive integer is needed"),

@@ -133,7 +133,8 @@ class TestProtocol:
         assert config.patience > config.epochs and config.schedule == "cosine"
         rows = {"omniglot_burda": 23_000, "caltech101_silhouettes": 4_100, "cifar10": 45_000}.get(data, 50_000)
         steps = {"paper": 500_000, "small": 10_000, "tiny": 100}[budget]
-        an_epoch = -(-rows // config.batch_size)
+        an_epoch = -(-round(config.fraction * rows) // config.batch_size)
+        assert (config.fraction == 1) == (budget != "tiny") and config.warmup > 0
         assert abs(config.epochs * an_epoch - steps) <= max(an_epoch / 2, an_epoch - steps)
 
     def test_rows_of_a_table_are_trained_alike(self):

@@ -80,6 +80,11 @@ def test_the_latent_size_is_the_leafs_own_unless_given(leaf, given, size):
     assert shapes == (set() if size is None else {(size,)})
 
 
+_WHOLE = {"structure": "whole", "units": 1}
+_DVAEPP = "dvaepp(groups=1,local_shape=(1,2,2),channels=2)"
+_ITS_GUIDE = "dvaepp(levels=1,channels=2)"
+
+
 @pytest.mark.parametrize(
     ("options", "prior"),
     [
@@ -87,6 +92,8 @@ def test_the_latent_size_is_the_leafs_own_unless_given(leaf, given, size):
         ({"leaf": "discrete-vae"}, IndependentBits),
         ({"leaf": "discrete-vae", "prior": "boltzmann-machine"}, BoltzmannMachine),
         ({"leaf": "vae", "prior": "mixture-of-gaussians"}, MixtureOfGaussians),
+        ({"leaf": _DVAEPP, "guide": _ITS_GUIDE, **_WHOLE}, BoltzmannMachine),
+        ({"leaf": _DVAEPP, "guide": _ITS_GUIDE, "prior": "standard-normal", **_WHOLE}, StandardNormal),
     ],
 )
 def test_the_prior_is_the_leafs_own_unless_given(options, prior):
