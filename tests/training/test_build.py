@@ -337,7 +337,7 @@ TREES = "describes random-binary-tree"
         ("table", {"leaf_size": 2}, "leaf_size is 2 and describes learned, but the structure is random-binary-tree"),
         ("table", {"leaf_size": 5, "structure": "learned"}, "leaf_size must be at most the number of .*, 4, but is 5"),
         ("bytes", {"delta": [4, 2], "structure": "quad-tree"}, r"delta is \[4, 2\], .* quad-tree takes one; give one"),
-        ("bytes", {"leaf": "vae+factorized", "units": 3}, ".*2 kinds, but there are 3 leaves a region; a multiple of "),
+        ("bytes", {"leaf": "vae+factorized", "units": 3}, ".*2 kinds, but leaves .* is 3; a multiple of "),
         ("bytes", {"leaf": "factorized", "prior": "vamp"}, "prior is 'vamp', but the leaf 'factorized' takes none; le"),
         (
             "bytes",
