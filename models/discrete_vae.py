@@ -68,7 +68,7 @@ class DiscreteVAE(LeafModel):
     def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds prior and pixels."""
         event = self.bits.event_shape
-        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=self.bound_features(pixels, **shapes))
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

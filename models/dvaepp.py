@@ -80,7 +80,7 @@ class DVAEpp(LeafModel):
     def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds prior, networks and pixels."""
         event, of_map = self.latents["z"].event_shape, self.map_shape
-        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=self.bound_features(pixels, **shapes))
         self.upscale.bind(leaves=leaves, inputs=event[0], output_shape=of_map)
         for name, group in self.local.items():
             group.bind(leaves=leaves, event_shape=self.latents[name].event_shape, map_shape=of_map)

@@ -59,7 +59,7 @@ class HVAE(LeafModel):
     def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds the blocks."""
         top, bottom = (latent.event_shape for latent in self.latents.values())
-        self.prior.bind(leaves=leaves, event_shape=top, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=top, pixels=self.bound_features(pixels, **shapes))
         self.z1.bind(leaves=leaves, inputs=top[0], event_shape=bottom)
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=bottom + top if self.skip else bottom[0], **shapes)
 

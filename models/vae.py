@@ -60,7 +60,7 @@ class VAE(LeafModel):
     def build(self, leaves: int, pixels: int, **shapes: object) -> None:
         """Binds prior and pixels."""
         event = self.latents["z"].event_shape
-        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=self.bound_features(pixels, **shapes))
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
