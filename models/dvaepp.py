@@ -77,7 +77,7 @@ class DVAEpp(LeafModel):
         self.local: Any = nn.ModuleDict({name: LocalGroup(of_h, blocks, **of_all) for name in names})
         self.pixels = Pixels(likelihood, SEResNet(channels=(channels,), **of_all) if decoder is None else decoder)
 
-    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: Any) -> None:
         """Binds prior, networks and pixels."""
         event, of_map = self.latents["z"].event_shape, self.map_shape
         self.prior.bind(leaves=leaves, event_shape=event, pixels=self.bound_features(pixels, **shapes))

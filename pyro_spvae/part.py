@@ -71,10 +71,11 @@ class Part(nn.Module):
         :param sizes: at least the sizes that the part's ``build`` needs: ``leaves``, ``pixels``, ``inputs``, a size or,
             for networks of several inputs, a tuple of sizes; ``outputs``, a tuple of sizes; ``event_shape``, a tuple;
             ``latents``, what the leaf declares; ``channels``, of every leaf region, in whose patches pixels are in the
-            order (channel, position); ``scopes``, for each leaf the tuple of the entries of a datum that its pixels are,
-            ``None`` for padding; ``features``, how many the guide's networks see of a leaf; ``patch``, ``input_shape``, ``output_shape``, which are the channels, height and
-            width of every leaf region, or ``None`` where leaf regions are not equal rectangles; and ``map_shape``, that
-            of an input which is a map, flattened, or ``None`` for a vector.
+            order (channel, position); ``scopes``, for each leaf the tuple of the entries of a datum that its pixels
+            are, ``None`` for padding; ``features``, how many the guide's networks see of a leaf; ``patch``,
+            ``input_shape``, ``output_shape``, which are the channels, height and width of every leaf region, or
+            ``None`` where leaf regions are not equal rectangles; and ``map_shape``, that of an input which is a map,
+            flattened, or ``None`` for a vector.
         :returns: the part itself.
         :raises ValueError: if the part is bound already, or a size is not a positive integer.
         """

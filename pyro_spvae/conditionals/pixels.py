@@ -76,7 +76,7 @@ class Pixels(Block):
         :param tuple map_shape: of the one input, if it is a map that lies flattened, or ``None``.
         :param int channels: of the patches, in which pixels are in the order (channel, position); by default those of
             ``patch``, or not known.
-        :param tuple scopes: for each leaf the entries of a datum that its pixels are, ``None`` for padding; where known.
+        :param tuple scopes: for each leaf the entries of a datum that its pixels are, ``None`` for padding; if known.
         :param int features: how many features of a leaf there are; by default as many as the likelihood has.
         :raises ValueError: for an autoregressive decoder of a likelihood whose outputs are not those of pixel by pixel.
         """

@@ -33,8 +33,8 @@ def learned(column: Column, values: Tensor) -> Column:
         outside = (seen < 0) | (seen >= number) | (seen != seen.round())
         if bool(outside.any()):
             raise ValueError(
-                f"the {column.kind} column {column.name!r} holds the value {float(seen[outside][0]):g}; the numbers 0 to "
-                f"{number - 1} of its categories are needed"
+                f"the {column.kind} column {column.name!r} holds the value {float(seen[outside][0]):g}; the numbers 0 "
+                f"to {number - 1} of its categories are needed"
             )
         counts = torch.bincount(seen.long(), minlength=number).double()
         return replace(column, location=0.0, scale=1.0, frequencies=tuple((counts / len(seen)).tolist()))
@@ -43,5 +43,7 @@ def learned(column: Column, values: Tensor) -> Column:
     location = float(seen.mean())
     scale = float(seen.std(correction=0))
     if not (torch.isfinite(seen).all() and scale < float("inf")):
-        raise ValueError(f"the {column.kind} column {column.name!r} holds a value that is not of its kind, or not finite")
+        raise ValueError(
+            f"the {column.kind} column {column.name!r} holds values that are not finite, or not of its kind"
+        )
     return replace(column, location=location, scale=scale if scale > _CONSTANT * max(abs(location), 1e-300) else 1.0)

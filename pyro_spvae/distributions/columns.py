@@ -144,7 +144,9 @@ class LeafColumns(LeafDistribution):
 
     def __repr__(self) -> str:
         families = ", ".join(f"{type(group.law).__name__}[{len(group.index)}]" for group in self.groups)
-        return f"LeafColumns({families}, batch_shape: {tuple(self._batch_shape)}, event_shape: {list(self._event_shape)})"
+        return (
+            f"LeafColumns({families}, batch_shape: {tuple(self._batch_shape)}, event_shape: {list(self._event_shape)})"
+        )
 
 
 class ColumnsConstraint(constraints.Constraint):

@@ -24,7 +24,7 @@ class _Counts(LeafElementwise):
     """Values are whole numbers; of large ones terms cancel."""
 
     doubled = True
-    pixel_support = constraints.nonnegative_integer
+    pixel_support: constraints.Constraint = constraints.nonnegative_integer
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)
     def support(self) -> constraints.Constraint:

@@ -46,7 +46,8 @@ class LeafGamma(LeafElementwise):
         super().__init__({"concentration": concentration, "rate": rate}, mask, validate_args)
 
     def family(self, *parameters: Tensor) -> Any:
-        return dist.Gamma(*parameters, validate_args=False)
+        concentration, rate = parameters
+        return dist.Gamma(concentration, rate, validate_args=False)
 
 
 class LeafLogNormal(LeafElementwise):
@@ -80,4 +81,5 @@ class LeafLogNormal(LeafElementwise):
         super().__init__({"loc": loc, "scale": scale}, mask, validate_args)
 
     def family(self, *parameters: Tensor) -> Any:
-        return dist.LogNormal(*parameters, validate_args=False)
+        loc, scale = parameters
+        return dist.LogNormal(loc, scale, validate_args=False)

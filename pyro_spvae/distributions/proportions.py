@@ -53,7 +53,8 @@ class LeafBeta(LeafElementwise):
         super().__init__(parameters, mask, validate_args)
 
     def family(self, *parameters: Tensor) -> Any:
-        return Beta(*parameters, validate_args=False)
+        a, b = parameters
+        return Beta(a, b, validate_args=False)
 
     def _mode(self, law: Any) -> Tensor:
         r""":math:`(\alpha - 1) / (\alpha + \beta - 2)`, or the end where the density is larger."""

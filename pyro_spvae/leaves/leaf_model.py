@@ -89,7 +89,7 @@ class LeafModel(Part, Program):
         """What the guide's networks see of the patches ``x``; by default what the pixels' block says."""
         return x if self.pixels is None else self.pixels.features(x)
 
-    def bound_features(self, pixels: int, features: int | None = None, scopes: Any = None, **shapes: object) -> int:
+    def bound_features(self, pixels: int, features: int | None = None, scopes: Any = None, **shapes: Any) -> int:
         """Of the sizes that a leaf is bound with: how many features there are, which priors of pseudo-inputs need."""
         return self.count_features(pixels, scopes) if features is None else features
 

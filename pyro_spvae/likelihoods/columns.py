@@ -21,8 +21,8 @@ from pyro_spvae.likelihoods.places import Layout, Scopes, Units, family_of, outp
 
 class Columns(Likelihood):
     r"""
-    The columns of a table, each of a kind of its own: real (Normal, Student-t), positive (log-normal, Gamma), proportion
-    (Beta), count (negative binomial, Poisson), binary, categorical or ordinal.
+    The columns of a table, each of a kind of its own: real (Normal, Student-t), positive (log-normal, Gamma),
+    proportion (Beta), count (negative binomial, Poisson), binary, categorical or ordinal.
 
     Values are those of the table, in its own units, with numbers 0, 1, .. of categories. Of a real column the
     log-likelihood is a density in its unit, of a discrete one a probability. Whatever the unit, the decoder's outputs
@@ -33,8 +33,8 @@ class Columns(Likelihood):
     A leaf sees the columns of its region, so that its outputs and features are as many as these need.
 
     :param columns: a :class:`~pyro_spvae.data.column.Column`, or what its ``to_dict`` returns, for each entry of a row.
-    :raises ValueError: if there are none, two have one name or one is no column; when bound, if rows have another number
-        of entries.
+    :raises ValueError: if there are none, two have one name or one is no column; when bound, if rows have another
+        number of entries.
 
     Example::
 
@@ -53,7 +53,7 @@ class Columns(Likelihood):
 
     def __init__(self, columns: Sequence[Column | Mapping[str, Any]]) -> None:
         super().__init__()
-        if not isinstance(columns, Sequence) or isinstance(columns, str) or not columns:
+        if not isinstance(columns, (list, tuple)) or not columns:
             raise ValueError(f"columns is {columns!r}; a Column for each entry of a row is needed")
         self.columns = tuple(own if isinstance(own, Column) else Column.from_dict(own) for own in columns)
         names = [column.name for column in self.columns]
@@ -74,14 +74,16 @@ class Columns(Likelihood):
         """
         self.scopes = self._scopes(pixels, scopes) * (leaves if scopes is None else 1)
         layout = Layout(self.columns, self.scopes)
-        self.groups = nn.ModuleList()
+        self.groups: Any = nn.ModuleList()
         self.units: Units | None = None
         for name in ("index_of_feature", "real_features"):
             self.register_buffer(name, None, persistent=False)
         first = layout.found[0][2]
         if layout.alike:  # slices, where padding is like the first column
             self.family, self.head = family_of(first), outputs(first) * pixels
-            every = [first if variable is None else self.columns[variable] for scope in self.scopes for variable in scope]
+            every = [
+                first if variable is None else self.columns[variable] for scope in self.scopes for variable in scope
+            ]
             self.units = Units(every, (leaves, pixels))
             real = torch.tensor([[variable is not None for variable in scope] for scope in self.scopes])
             self.register_buffer("real", None if bool(real.all()) else real, persistent=False)

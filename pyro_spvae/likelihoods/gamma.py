@@ -10,8 +10,8 @@ from pyro_spvae.likelihoods.of_family import OfFamily, check_above_zero
 
 class Gamma(OfFamily):
     r"""
-    Positive pixels of a Gamma distribution, with a learned mean and relative deviation each; outputs of 0 are one of mean
-    :math:`m` and standard deviation :math:`s`.
+    Positive pixels of a Gamma distribution, with a learned mean and relative deviation each; outputs of 0 are one of
+    mean :math:`m` and standard deviation :math:`s`.
 
     :param float location: :math:`m`, about the mean of pixels.
     :param float scale: :math:`s`, about their standard deviation.

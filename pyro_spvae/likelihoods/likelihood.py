@@ -53,14 +53,16 @@ class Likelihood(Block):
 
     accepts: str  # what values are accepted, for error messages
 
-    #: what it is a distribution of: "binary", "levels", "real", "positive", "counts" or "columns"; decides preprocessing
+    #: what it is a distribution of: "binary", "levels", "real", "positive", "counts" or "columns" (of several kinds);
+    #: decides preprocessing
     of: str = "real"
 
     #: whether the distribution of a pixel, with all of its channels, follows from its outputs alone, wherever it is in
     #: the patch; every class says so for itself, a subclass does not inherit it
     same_at_all_pixels: bool = False
 
-    #: whether every pixel has equally many features and outputs, in the order of pixels, as autoregressive decoders need
+    #: whether every pixel has equally many features and outputs, in the order of pixels, as autoregressive decoders
+    #: need
     by_pixel: bool = True
 
     def bind(self, **sizes: Any) -> Self:
@@ -68,10 +70,11 @@ class Likelihood(Block):
         See :meth:`pyro_spvae.part.Part.bind`.
 
         :param sizes: ``leaves`` and ``pixels``; ``channels`` and ``scopes`` where they are known.
-        :raises ValueError: also if what the call returns is no distribution of the pixels, or its support is not stated.
+        :raises ValueError: also if what the call returns is no distribution of the pixels, or its support is not
+            stated.
         """
         super().bind(**sizes)
-        with torch.no_grad(), pyro.validation_enabled(False):  # no values are looked at: on the meta device there are none
+        with torch.no_grad(), pyro.validation_enabled(False):  # on the meta device there are no values
             law = self(tuple(torch.zeros(sizes["leaves"], head) for head in self.heads))
         name, found, pixels = type(self).__name__, list(law.event_shape), sizes["pixels"]
         if found != [pixels]:

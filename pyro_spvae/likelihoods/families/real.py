@@ -50,5 +50,3 @@ class StudentTFamily(NormalFamily):
         df = _LEAST_DF + (_DF - _LEAST_DF) * multiple(tails, 0.0)
         scale = unit.scale * math.sqrt((_DF - 2) / _DF) * multiple(raw, LEAST)
         return LeafStudentT(df, torch.addcmul(unit.location, unit.scale, loc), scale, mask)
-
-
