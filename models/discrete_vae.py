@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 from torch import Tensor
@@ -65,10 +66,10 @@ class DiscreteVAE(LeafModel):
         self.latents = {"z": self.bits}
         self.pixels = Pixels(likelihood, decoder, from_mean)
 
-    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: Any) -> None:
         """Binds prior and pixels."""
         event = self.bits.event_shape
-        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=self.bound_features(pixels, **shapes))
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

@@ -82,11 +82,11 @@ class DVAEpp(LeafModel):
         self.local: Any = nn.ModuleDict({name: LocalGroup(of_h, blocks, **of_all) for name in names})
         self.pixels = Pixels(likelihood, SEResNet(channels=(channels,), **of_all) if decoder is None else decoder)
 
-    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: Any) -> None:
         """Binds prior, networks and pixels."""
         event, of_map = self.latents["z"].event_shape, self.map_shape
         check_grid(of_map, shapes.get("patch"))
-        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=self.bound_features(pixels, **shapes))
         self.upscale.bind(leaves=leaves, inputs=event[0], output_shape=of_map)
         for name, group in self.local.items():
             group.bind(leaves=leaves, event_shape=self.latents[name].event_shape, map_shape=of_map)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 from torch import Tensor
@@ -56,10 +57,10 @@ class HVAE(LeafModel):
         self.z1 = Gaussian(networks[0], scale, min_scale)
         self.pixels = Pixels(likelihood, networks[1])
 
-    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: Any) -> None:
         """Binds the blocks."""
         top, bottom = (latent.event_shape for latent in self.latents.values())
-        self.prior.bind(leaves=leaves, event_shape=top, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=top, pixels=self.bound_features(pixels, **shapes))
         self.z1.bind(leaves=leaves, inputs=top[0], event_shape=bottom)
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=bottom + top if self.skip else bottom[0], **shapes)
 

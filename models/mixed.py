@@ -80,11 +80,38 @@ class MixedLeaf(LeafModel):
                     stack.enter_context(handler)
             return pyro.sample("x", JoinedLeaves(observations), obs=x)
 
+    def count_features(self, pixels: int, scopes: Sequence[Sequence[int | None]] | None = None) -> int:
+        """As many as the part has that has most; each part sees leaves of all regions."""
+        return max(subset.program.count_features(pixels, scopes) for subset in self.subsets)
+
     def features(self, x: Tensor) -> Tensor:
-        """What each part's own leaves see."""
-        result = torch.empty_like(x)
-        for subset in self.subsets:
-            result = result.index_copy(-2, subset.index, subset.program.features(subset.narrow(x)))
+        """What each part's own leaves see, and 0 behind it where others see more."""
+        own = [subset.program.features(subset.narrow(x)) for subset in self.subsets]
+        return self._joined(own, x.size(-2))
+
+    def feature_mask(self, mask: Tensor | None) -> Tensor | None:
+        """Those of each part's own leaves."""
+        masks = [subset.program.feature_mask(subset.narrow_mask(mask)) for subset in self.subsets]
+        if all(own is None for own in masks):
+            return None
+        size = max(own.size(-1) for own in masks if own is not None)
+        leaves: int = self.subsets[0].leaves
+        own = [
+            torch.ones(len(subset.index), size, dtype=torch.bool, device=subset.index.device)
+            if found is None
+            else found.expand(torch.broadcast_shapes(found.shape, (len(subset.index), found.size(-1))))
+            for subset, found in zip(self.subsets, masks, strict=True)
+        ]
+        return self._joined(own, leaves)
+
+    def _joined(self, parts: Sequence[Tensor], leaves: int) -> Tensor:
+        """Values ``[.., leaf, feature]`` of the parts' own leaves as those of all."""
+        lead = torch.broadcast_shapes(*(part.shape[:-2] for part in parts))
+        size = max(part.size(-1) for part in parts)
+        result = parts[0].new_zeros(*lead, leaves, size)
+        for subset, part in zip(self.subsets, parts, strict=True):
+            wide = nn.functional.pad(part, (0, size - part.size(-1))).expand(*lead, -1, -1)
+            result = result.index_copy(-2, subset.index, wide)
         return result
 
     def check(self, x: Tensor, mask: Tensor) -> None:

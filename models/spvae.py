@@ -73,6 +73,8 @@ class SPVAE(Queries):
     :param channels: size of a channel axis in front of the region graph's shape, or ``None`` for none. By default 1 for
         two-dimensional graphs (images ``[1, height, width]``) and ``None`` for others (``[D]``).
     :ivar int num_leaves: number of leaf programs.
+    :ivar int num_features: how many features the guide's networks see of a leaf, one for each pixel if the likelihood
+        does not say otherwise.
     :ivar torch.Size event_shape: shape of one datum.
     :raises ValueError: for arguments that do not go together, such as a guide whose latent sites have other names,
         event shapes or supports than the leaf declares.
@@ -130,15 +132,21 @@ class SPVAE(Queries):
         self.num_leaves: int = circuit.num_leaves
         self.view = LeafView(circuit.regions, circuit.leaves, channels)
         self.event_shape: torch.Size = self.view.event_shape
+        pixels = self.view.pixels
+        self.num_features: int = leaf.count_features(pixels, self.view.scopes)
         sizes: dict[str, Any] = {
             "leaves": circuit.num_leaves,
-            "pixels": self.view.pixels,
+            "pixels": pixels,
             "patch": self.view.patch,
             "channels": channels or 1,
+            "scopes": self.view.scopes,
+            "features": self.num_features,
         }
         self.leaf = leaf.bind(**sizes)
         if guide is None:
             guide = make("guide", leaf.default_guide, **({} if hidden_dims is None else {"hidden_dims": hidden_dims}))
+        if self.num_features != pixels:  # which are what guides call pixels
+            sizes |= {"pixels": self.num_features, "patch": None}
         self.leaf_guide = guide.bind(**sizes, latents=leaf.latents)
         leaf.meet(guide, self.view.patches, self.view.mask)
         self._check_programs()

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 from torch import Tensor
@@ -57,10 +58,10 @@ class VAE(LeafModel):
         self.latents = {"z": Latent(checks.positive_integer("latent_dim", latent_dim), self.prior.support)}
         self.pixels = Pixels(likelihood, decoder)
 
-    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
+    def build(self, leaves: int, pixels: int, **shapes: Any) -> None:
         """Binds prior and pixels."""
         event = self.latents["z"].event_shape
-        self.prior.bind(leaves=leaves, event_shape=event, pixels=pixels)
+        self.prior.bind(leaves=leaves, event_shape=event, pixels=self.bound_features(pixels, **shapes))
         self.pixels.bind(leaves=leaves, pixels=pixels, inputs=event[0], **shapes)
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

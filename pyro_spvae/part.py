@@ -71,15 +71,17 @@ class Part(nn.Module):
         :param sizes: at least the sizes that the part's ``build`` needs: ``leaves``, ``pixels``, ``inputs``, a size or,
             for networks of several inputs, a tuple of sizes; ``outputs``, a tuple of sizes; ``event_shape``, a tuple;
             ``latents``, what the leaf declares; ``channels``, of every leaf region, in whose patches pixels are in the
-            order (channel, position); ``patch``, ``input_shape``, ``output_shape``, which are the channels, height and
-            width of every leaf region, or ``None`` where leaf regions are not equal rectangles; and ``map_shape``, that
-            of an input which is a map, flattened, or ``None`` for a vector.
+            order (channel, position); ``scopes``, for each leaf the tuple of the entries of a datum that its pixels
+            are, ``None`` for padding; ``features``, how many the guide's networks see of a leaf; ``patch``,
+            ``input_shape``, ``output_shape``, which are the channels, height and width of every leaf region, or
+            ``None`` where leaf regions are not equal rectangles; and ``map_shape``, that of an input which is a map,
+            flattened, or ``None`` for a vector.
         :returns: the part itself.
         :raises ValueError: if the part is bound already, or a size is not a positive integer.
         """
         name = type(self).__name__
         if self._sizes is not None:
-            bound = ", ".join(f"{key}={value}" for key, value in self._sizes.items())
+            bound = ", ".join(f"{key}={value}" for key, value in self._sizes.items() if key != "scopes")
             raise ValueError(f"this {name} is bound already ({bound}); construct another one for another model")
         sizes = plain(sizes)
         for key, value in sizes.items():
@@ -109,9 +111,9 @@ class Part(nn.Module):
         Shows the part its surroundings, once all parts are bound; by default looks at nothing.
 
         :param callable posterior: the guide's distribution of the latent variable that has the leaf's prior, given
-            features ``[.., leaf, pixel]``; see :meth:`pyro_spvae.leaves.LeafGuide.posterior`.
-        :param callable features: from data ``[rows, ..]`` to the features of their patches, ``[rows, leaf, pixel]``.
-        :param Tensor mask: pixels that are no padding, ``bool [leaf, pixel]``, or ``None`` if none are.
+            features ``[.., leaf, feature]``; see :meth:`pyro_spvae.leaves.LeafGuide.posterior`.
+        :param callable features: from data ``[rows, ..]`` to the features of their patches, ``[rows, leaf, feature]``.
+        :param Tensor mask: features that are no padding, ``bool [leaf, feature]``, or ``None`` if none are.
         """
 
     def start(self, features: Tensor) -> None:
@@ -119,7 +121,7 @@ class Part(nn.Module):
         Starts from training data, once; by default looks at nothing.
 
         :param Tensor features: those of at least :attr:`wanted_rows` training rows, what the guide's networks see,
-            ``[rows, leaf, pixel]``.
+            ``[rows, leaf, feature]``.
         """
 
     @property
@@ -132,8 +134,8 @@ class Part(nn.Module):
         Sees training data before the first step, to warn of options that do not fit them; by default looks at nothing.
         Nothing that is computed may depend on it.
 
-        :param Tensor features: of some training rows, what the guide's networks see, ``[rows, leaf, pixel]``.
-        :param Tensor mask: pixels that are seen and no padding, ``bool`` of the same shape, or ``None`` if all are.
+        :param Tensor features: of some training rows, what the guide's networks see, ``[rows, leaf, feature]``.
+        :param Tensor mask: features that are seen and no padding, ``bool`` of the same shape, or ``None`` if all are.
         """
 
     def advance(self, progress: float) -> None:
@@ -221,6 +223,9 @@ def _check_size(part: str, key: str, value: Any) -> None:
     if key == "latents":
         if not isinstance(value, Mapping):
             raise ValueError(f"latents of {part} is {value!r}; a dict of the leaf's latent sites is needed")
+    elif key == "scopes":
+        if not isinstance(value, tuple) or not all(isinstance(scope, tuple) for scope in value):
+            raise ValueError(f"scopes of {part} is {value!r:.80}; a tuple of entries for each leaf is needed")
     elif key in ("outputs", "event_shape") or (key == "inputs" and isinstance(value, Sequence)):
         if not (sizes or (key == "event_shape" and value == ())):
             raise ValueError(f"{key} of {part} is {value!r}; a tuple of positive integers is needed")

@@ -21,6 +21,7 @@ class LeafView(nn.Module):
     :param RegionGraph regions: the structure; its ``shape`` is the array's shape without channels.
     :param int leaves: number of leaves of each leaf region.
     :param int channels: size of a leading channel axis, or ``None`` for arrays without one.
+    :ivar tuple scopes: for each leaf the entries of the flattened array that its patch holds, ``None`` for padding.
     :ivar patch: channels (1 for ``None``), height and width of every leaf region, if the array has two axes beside the
         channels and all leaf regions are rectangles of one shape in it, else ``None``. The pixels of a patch are then
         in the order (channel, row, column).
@@ -43,6 +44,15 @@ class LeafView(nn.Module):
         first = torch.arange(channels or 1).unsqueeze(-1) * regions.num_variables  # [channel, 1]
         index = torch.where(real.unsqueeze(1), first + scopes.unsqueeze(1), 0).flatten(1)  # [cell, P]
         self.pixels = index.size(-1)
+        entries = [
+            tuple(
+                None if place is None else channel * regions.num_variables + place
+                for channel in range(channels or 1)
+                for place in (*scope, *[None] * (positions - len(scope)))
+            )
+            for scope in regions.leaf_scopes
+        ]
+        self.scopes = tuple(scope for scope in entries for _ in range(leaves))
         ragged = min(sizes) < positions
         mask = real.repeat(1, channels or 1).repeat_interleave(leaves, 0) if ragged else None  # [L, P]
         # both follow from the region graph, so they are not part of the state_dict

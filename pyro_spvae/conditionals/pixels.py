@@ -4,10 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
@@ -64,6 +65,8 @@ class Pixels(Block):
         patch: tuple[int, ...] | None = None,
         map_shape: tuple[int, ...] | None = None,
         channels: int | None = None,
+        scopes: tuple[tuple[int | None, ...], ...] | None = None,
+        features: int | None = None,
     ) -> None:
         """
         Binds likelihood and decoder, or draws the free parameters.
@@ -73,11 +76,24 @@ class Pixels(Block):
         :param tuple map_shape: of the one input, if it is a map that lies flattened, or ``None``.
         :param int channels: of the patches, in which pixels are in the order (channel, position); by default those of
             ``patch``, or not known.
+        :param tuple scopes: for each leaf the entries of a datum that its pixels are, ``None`` for padding; if known.
+        :param int features: how many features of a leaf there are; by default as many as the likelihood has.
+        :raises ValueError: for an autoregressive decoder of a likelihood whose outputs are not those of pixel by pixel.
         """
+        if self.decoder is not None and self.decoder.autoregressive and not self.likelihood.by_pixel:
+            raise ValueError(
+                f"decoder is an autoregressive {type(self.decoder).__name__}, which draws pixel by pixel, but the "
+                f"likelihood {type(self.likelihood).__name__} has no features and outputs of single pixels; give "
+                "another decoder"
+            )
         channels = patch[0] if channels is None and patch is not None else channels
-        self.likelihood.bind(leaves=leaves, pixels=pixels, **({} if channels is None else {"channels": channels}))
+        known = {"channels": channels, "scopes": scopes}
+        known = {name: value for name, value in known.items() if value is not None}
+        self.likelihood.bind(leaves=leaves, pixels=pixels, **known)
+        self.own_features = self.likelihood.count_features(pixels, scopes)
+        self.all_features = self.own_features if features is None else features
         if self.mean is not None:
-            self.mean.bind(leaves=leaves, pixels=pixels)
+            self.mean.bind(leaves=leaves, pixels=self.all_features)
         if self.decoder is None:
             self.outputs = nn.ParameterList(self.likelihood.initial_outputs(leaves))
         else:
@@ -119,8 +135,23 @@ class Pixels(Block):
         return tuple(output + start for output, start in zip(outputs, at_mean, strict=True))
 
     def features(self, x: Tensor) -> Tensor:
-        """Pixel values brought to about [0, 1] for the guide's networks."""
-        return self.likelihood.features(x)
+        """Pixel values brought to about [0, 1] for the guide's networks; 0 where other leaves have more features."""
+        return self._widened(self.likelihood.features(x))
+
+    def count_features(self, pixels: int, scopes: Sequence[Sequence[int | None]] | None = None) -> int:
+        """As many as the likelihood has."""
+        return self.likelihood.count_features(pixels, scopes)
+
+    def feature_mask(self, mask: Tensor | None) -> Tensor | None:
+        """Which features count where some pixels do; not those that only other leaves have."""
+        own = self.likelihood.feature_mask(mask)
+        if own is None and self.all_features > self.own_features:
+            own = torch.ones(self.own_features, dtype=torch.bool, device=None if mask is None else mask.device)
+        return own if own is None else self._widened(own)
+
+    def _widened(self, features: Tensor) -> Tensor:
+        more = self.all_features - self.own_features
+        return nn.functional.pad(features, (0, more)) if more else features
 
     def check(self, x: Tensor, mask: Tensor) -> None:
         """

@@ -9,9 +9,12 @@ from pyro_spvae.distributions.binomial import LeafBinomial
 from pyro_spvae.distributions.bits_divergence import bernoulli_divergence, bits_divergence
 from pyro_spvae.distributions.boltzmann import Boltzmann, SmoothedBoltzmann
 from pyro_spvae.distributions.categorical import LeafCategorical
+from pyro_spvae.distributions.columns import LeafColumns
+from pyro_spvae.distributions.counts import LeafBetaBinomial, LeafNegativeBinomial, LeafPoisson
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
 from pyro_spvae.distributions.discretized_logistic_mixture import LeafDiscretizedLogisticMixture
 from pyro_spvae.distributions.divergences import divergence, divergence_by_dimension, register_divergence
+from pyro_spvae.distributions.elementwise import LeafElementwise
 from pyro_spvae.distributions.factorial_bernoulli import FactorialBernoulli
 from pyro_spvae.distributions.gaussian_mixture import LeafGaussianMixture
 from pyro_spvae.distributions.hierarchy import BinaryHierarchy, SmoothedHierarchy, groups
@@ -19,6 +22,9 @@ from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.kumaraswamy import Kumaraswamy
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
 from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
+from pyro_spvae.distributions.ordinal import ordinal_log_probs
+from pyro_spvae.distributions.positive import LeafGamma, LeafLogNormal
+from pyro_spvae.distributions.proportions import LeafBeta
 from pyro_spvae.distributions.shaped import Shaped
 from pyro_spvae.distributions.smoothed_bernoulli import SmoothedBernoulli
 from pyro_spvae.distributions.smoothing import (
@@ -38,6 +44,7 @@ from pyro_spvae.distributions.sticks import (
     stick_fractions,
     stick_weights,
 )
+from pyro_spvae.distributions.student_t import LeafStudentT
 
 __all__ = [
     "Beta",
@@ -48,14 +55,23 @@ __all__ = [
     "Kumaraswamy",
     "LeafAutoregressive",
     "LeafBernoulli",
+    "LeafBeta",
+    "LeafBetaBinomial",
     "LeafBinomial",
     "LeafCategorical",
+    "LeafColumns",
     "LeafDiscretizedLogistic",
     "LeafDiscretizedLogisticMixture",
+    "LeafElementwise",
+    "LeafGamma",
     "LeafGaussianMixture",
+    "LeafLogNormal",
+    "LeafNegativeBinomial",
     "LeafNormal",
     "LeafNormalMixture",
+    "LeafPoisson",
     "LeafStandardNormal",
+    "LeafStudentT",
     "OverlappingExponentials",
     "OverlappingLogistics",
     "PowerFunctions",
@@ -74,6 +90,7 @@ __all__ = [
     "groups",
     "log_stick_weights",
     "mean_stick_weights",
+    "ordinal_log_probs",
     "register_divergence",
     "register_smoothing",
     "smoothed",

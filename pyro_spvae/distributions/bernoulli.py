@@ -71,9 +71,11 @@ class LeafBernoulli(LeafDistribution):
         with torch.no_grad():
             return torch.bernoulli(self.probs.expand(self._extended_shape(sample_shape))).to(self._dtype)
 
+    def by_pixel(self, value: Tensor) -> Tensor:
+        return logsigmoid((2.0 * value.to(self.logits.dtype) - 1.0) * self.logits)
+
     def _log_prob(self, value: Tensor) -> Tensor:
-        sign = 2.0 * self._fill(value.to(self.logits.dtype)) - 1.0
-        return self._sum_event(logsigmoid(sign * self.logits))
+        return self._sum_event(self.by_pixel(self._fill(value)))
 
     def entropy(self) -> Tensor:
         """:returns: entropy over the pixels that count, ``batch_shape``, nats."""

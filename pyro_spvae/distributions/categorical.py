@@ -82,16 +82,19 @@ class LeafCategorical(LeafDistribution):
             draws = torch.multinomial(probs, torch.Size(sample_shape).numel(), replacement=True)  # [batch, sample]
             return draws.T.reshape(self._extended_shape(sample_shape)).to(self._dtype)
 
-    def _log_prob(self, value: Tensor) -> Tensor:
-        index = self._fill(value).long().unsqueeze(-1)  # [.., pixel, 1]
+    def by_pixel(self, value: Tensor) -> Tensor:
+        index = value.long().unsqueeze(-1)  # [.., pixel, 1]
         # Below a vector register's width, torch is 3 to 6 times faster along a leading dimension.
         few = self.num_levels < 16
         log_probs = self.logits.movedim(-1, 0).log_softmax(0).movedim(0, -1) if few else self.logits.log_softmax(-1)
         # gather() needs equal batch shapes; expand() makes views, so neither side is copied.
         shape = broadcast_shape(index.shape[:-1], log_probs.shape[:-1])
         chosen = log_probs.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1))
+        return chosen.squeeze(-1)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
         # Filled rather than weighed: an impossible level at a masked-out pixel is -inf.
-        return self._fill(chosen.squeeze(-1)).sum(-1)
+        return self._fill(self.by_pixel(self._fill(value))).sum(-1)
 
     def entropy(self) -> Tensor:
         """:returns: entropy over the pixels that count, ``batch_shape``, nats."""

@@ -98,6 +98,9 @@ class LeafDistribution(TorchDistribution):
     #: whether values are drawn step by step, which takes long and can show its progress
     stepwise: bool = False
 
+    #: a value inside of the support of every pixel
+    filler: float = 0.0
+
     def __init__(
         self,
         batch_shape: Sequence[int],
@@ -185,6 +188,15 @@ class LeafDistribution(TorchDistribution):
     def _log_prob(self, value: Tensor) -> Tensor:
         """:returns: the log-density in the smallest shape that broadcasts to ``[..]``."""
         raise NotImplementedError
+
+    def by_pixel(self, value: Tensor) -> Tensor:
+        """
+        Log-density (log-mass) of each pixel, whether it counts or not.
+
+        :param torch.Tensor value: ``[.., pixel]``, in the support.
+        :returns: nats, ``[.., pixel]``, in the smallest shape that broadcasts.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not say the densities of single pixels.")
 
     def _full(self, parameter: Tensor) -> Tensor:
         """:returns: a view of ``parameter`` expanded to ``batch_shape + event_shape``."""

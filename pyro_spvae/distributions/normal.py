@@ -122,6 +122,9 @@ class LeafNormal(LeafDistribution):
         quadratic = (self._weigh(self._fill(value) - self.loc) / self.scale).square().sum(-1)
         return -0.5 * quadratic - self._log_normalizer()
 
+    def by_pixel(self, value: Tensor) -> Tensor:
+        return -0.5 * ((value - self.loc) / self.scale).square() - self.scale.log() - _HALF_LOG_TWO_PI
+
     def _log_normalizer(self) -> Tensor:
         """:returns: ``[..]``, the sum of log(scale) + log(2 pi) / 2 over the values that count."""
         return self._sum_event(self.scale.log() + _HALF_LOG_TWO_PI)

@@ -23,7 +23,9 @@ class LeafGuide(Part, Program):
     Subclasses make their parameters in ``build(leaves, pixels, latents)``, where ``latents`` is what the leaf declares.
     What depends on the data alone is computed by ``encode``, once a batch however many particles there are; what is
     random is stated by ``forward``: a site for each latent variable of the leaf model, by the same name, with the same
-    event shape and support. Encoders see features: the leaf model brings pixel values to about [0, 1].
+    event shape and support. Encoders see features, of
+    which there are ``pixels`` a leaf: the leaf model brings pixel values to about [0, 1], or numbers of categories to
+    several features each.
 
     A site with ``infer={"enumerate": "parallel"}`` is summed over, see :class:`~pyro_spvae.infer.CircuitELBO`.
 

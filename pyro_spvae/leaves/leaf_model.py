@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -89,6 +89,26 @@ class LeafModel(Part, Program):
         """What the guide's networks see of the patches ``x``; by default what the pixels' block says."""
         return x if self.pixels is None else self.pixels.features(x)
 
+    def bound_features(self, pixels: int, features: int | None = None, scopes: Any = None, **shapes: Any) -> int:
+        """Of the sizes that a leaf is bound with: how many features there are, which priors of pseudo-inputs need."""
+        return self.count_features(pixels, scopes) if features is None else features
+
+    def count_features(self, pixels: int, scopes: Sequence[Sequence[int | None]] | None = None) -> int:
+        """
+        How many features the guide's networks see of a leaf, before the model is bound; by default what the pixels'
+        block says.
+
+        :param int pixels: of a leaf.
+        :param scopes: the entries of a datum that each leaf sees, ``None`` for padding; where they are known.
+        """
+        found: int = pixels if self.pixels is None else self.pixels.count_features(pixels, scopes)
+        return found
+
+    def feature_mask(self, mask: Tensor | None) -> Tensor | None:
+        """Which features count where some pixels do; by default what the pixels' block says."""
+        found: Tensor | None = mask if self.pixels is None else self.pixels.feature_mask(mask)
+        return found
+
     def check(self, x: Tensor, mask: Tensor) -> None:
         """Raises a ValueError in one sentence where values of ``x`` with ``mask`` set cannot be observed."""
         if self.pixels is not None:
@@ -103,4 +123,4 @@ class LeafModel(Part, Program):
         :param Tensor mask: pixels that are no padding, ``bool [leaf, pixel]``, or ``None`` if none are.
         """
         for part in parts(self):
-            part.connect(guide.posterior, lambda x: self.features(patches(x)), mask)
+            part.connect(guide.posterior, lambda x: self.features(patches(x)), self.feature_mask(mask))

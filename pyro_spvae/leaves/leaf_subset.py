@@ -37,6 +37,8 @@ class LeafSubset(PyroModule):
         """Binds the program to the leaves ``index`` of all."""
         self.register_buffer("index", index, persistent=False)  # moves to the module's device
         self.leaves = leaves
+        if sizes.get("scopes") is not None:
+            sizes["scopes"] = tuple(sizes["scopes"][leaf] for leaf in index.tolist())
         self.program.bind(leaves=len(index), **sizes)
 
     @property

@@ -4,9 +4,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints
+from typing_extensions import Self
 
 from pyro_spvae.blocks import Block
 
@@ -22,28 +28,72 @@ class Likelihood(Block):
     the channels of a position also names ``channels`` in its ``build``, those of images, in whose patches pixels are in
     the order (channel, position); it is told 1 for tables, and nothing where they are not known.
 
-    Example::
+    When bound it is asked once for heads of zeros: for a distribution of an event ``[pixel]``, whose support
+    :meth:`supports` states, unless values are any finite numbers, and :attr:`accepts` in words.
+
+    :raises ValueError: when bound, where it is none or does not state these.
+
+    Example, of a location and a scale for each pixel::
 
         class Laplace(Likelihood):
             accepts = "finite real numbers"
 
-            def __init__(self, scale=0.1):
-                super().__init__()
-                self.scale = scale
+            @property
+            def heads(self):
+                return (self.sizes["pixels"], self.sizes["pixels"])
 
             def forward(self, outputs, mask=None):
-                laplace = dist.Laplace(outputs[0], self.scale)
+                loc, raw = outputs
+                laplace = dist.Laplace(loc, 1e-3 + torch.nn.functional.softplus(raw))
                 return (laplace if mask is None else laplace.mask(mask)).to_event(1)
+
+            def supports(self, x):
+                return torch.isfinite(x)
     """
 
     accepts: str  # what values are accepted, for error messages
 
-    #: what it is a distribution of: "binary", "levels", "real", "positive" or "counts"; decides preprocessing
+    #: what it is a distribution of: "binary", "levels", "real", "positive", "counts" or "columns" (of several kinds);
+    #: decides preprocessing
     of: str = "real"
 
     #: whether the distribution of a pixel, with all of its channels, follows from its outputs alone, wherever it is in
     #: the patch; every class says so for itself, a subclass does not inherit it
     same_at_all_pixels: bool = False
+
+    #: whether every pixel has equally many features and outputs, in the order of pixels, as autoregressive decoders
+    #: need
+    by_pixel: bool = True
+
+    def bind(self, **sizes: Any) -> Self:
+        """
+        See :meth:`pyro_spvae.part.Part.bind`.
+
+        :param sizes: ``leaves`` and ``pixels``; ``channels`` and ``scopes`` where they are known.
+        :raises ValueError: also if what the call returns is no distribution of the pixels, or its support is not
+            stated.
+        """
+        super().bind(**sizes)
+        with torch.no_grad(), pyro.validation_enabled(False):  # on the meta device there are no values
+            law = self(tuple(torch.zeros(sizes["leaves"], head) for head in self.heads))
+        name, found, pixels = type(self).__name__, list(law.event_shape), sizes["pixels"]
+        if found != [pixels]:
+            raise ValueError(
+                f"the likelihood {name} returned a {type(law).__name__} of event shape {found} for heads of zeros, but "
+                f"its leaves have {pixels} pixels; [{pixels}] is needed, and .to_event(1) makes the last dimension an "
+                "event"
+            )
+        if not isinstance(getattr(self, "accepts", None), str):
+            raise ValueError(
+                f"the likelihood {name} does not state what values it accepts; define accepts, as in accepts = 'finite "
+                "real numbers'"
+            )
+        if type(self).supports is Likelihood.supports and not _is_real(law):
+            raise ValueError(
+                f"the likelihood {name} returned a {type(law).__name__}, whose support is not all real numbers; define "
+                "supports(self, x), whether each value is in it"
+            )
+        return self
 
     def build(self, leaves: int, pixels: int) -> None:
         """Makes parameters of the likelihood's own; the default has none."""
@@ -104,6 +154,23 @@ class Likelihood(Block):
         """Pixel values brought to about [0, 1] for the guide's networks."""
         return x
 
+    def count_features(self, pixels: int, scopes: Sequence[Sequence[int | None]] | None = None) -> int:
+        """
+        How many features each leaf has, before the likelihood is bound; by default one for each pixel.
+
+        :param int pixels: of a leaf.
+        :param scopes: the entries of a datum that each leaf sees, ``None`` for padding; where they are known.
+        """
+        return pixels
+
+    def feature_mask(self, mask: Tensor | None) -> Tensor | None:
+        """
+        Which features count, ``bool [.., leaf, feature]``, or ``None`` if all do; by default those of pixels that do.
+
+        :param Tensor mask: pixels that count, ``bool``, broadcastable to ``[.., leaf, pixel]``, or ``None``.
+        """
+        return mask
+
     def supports(self, x: Tensor) -> Tensor:
         """Elementwise: is the value in the support?"""
         return torch.isfinite(x)
@@ -121,3 +188,14 @@ class Likelihood(Block):
                 f"x holds the value {value:g} in row {int(rows.nonzero()[0])}{more}; the likelihood "
                 f"{type(self).__name__} accepts {self.accepts}"
             )
+
+
+def _is_real(law: Any) -> bool:
+    """Whether a distribution is known to be one of all real numbers, or does not say of which."""
+    try:
+        support = law.support
+    except NotImplementedError:
+        return True
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    return support is None or support is constraints.real or support is constraints.real_vector

@@ -91,7 +91,7 @@ def pseudo_input_pictures(spvae: SPVAE, values: Values) -> dict[str, Figure]:
     :param Values values: range of the pixels.
     """
     prior = vamp_prior(spvae)
-    if prior is None or len(spvae.event_shape) != 3:
+    if prior is None or len(spvae.event_shape) != 3 or spvae.num_features != spvae.view.pixels:
         return {}
     with evaluating(spvae, seed=0):
         ends = prior.inputs.new_tensor([values.low, values.high]).reshape(2, 1, 1)

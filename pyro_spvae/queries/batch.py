@@ -24,7 +24,7 @@ class LeafBatch:
 
     :ivar Tensor x: the data, ``[data, *event_shape]``.
     :ivar Tensor patches: values ``[data, leaf, pixel]``; 0 where not seen.
-    :ivar Tensor features: what the guide's networks see, same shape; 0 where not seen.
+    :ivar Tensor features: what the guide's networks see, ``[data, leaf, feature]``; 0 where not seen.
     :ivar Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``, or ``None`` if all do.
     :ivar Tensor seen: leaves that see anything, ``bool [data or 1, leaf]``, or ``None`` if all do.
     :ivar int first: number of the first row among those that were asked about, where these are few of them.
@@ -90,10 +90,11 @@ class LeafBatch:
             if values is not None:
                 values.check(x, observed)
             leaf.check(patches, counted)
-        if mask is None:
-            return LeafBatch(x, patches, leaf.features(patches), mask, seen)
-        patches = torch.where(mask, patches, 0.0)
-        features = torch.where(mask, leaf.features(patches), 0.0)  # those of the value 0 may be others
+        if mask is not None:
+            patches = torch.where(mask, patches, 0.0)
+        features, counted_features = leaf.features(patches), leaf.feature_mask(mask)
+        if counted_features is not None:
+            features = torch.where(counted_features, features, 0.0)  # those of the value 0 may be others
         return LeafBatch(x, patches, features, mask, seen)
 
 

@@ -79,7 +79,7 @@ def prior_sites(root: Root, num_particles: int, rows: int, given: Mapping[str, T
 
 def guide_laws(root: Root) -> dict[str, Any]:
     """The distributions that the guide states by latent site, given a datum of which all features are 0."""
-    features = root._reference().new_zeros(1, root.num_leaves, root.view.pixels)
+    features = root._reference().new_zeros(1, root.num_leaves, root.num_features)
 
     def guide() -> None:
         encoding = root.leaf_guide.encode(features)

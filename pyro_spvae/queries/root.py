@@ -37,6 +37,7 @@ class Root(PreparesBatches, Program):
     :ivar LeafModel leaf: the generative program of a leaf.
     :ivar LeafGuide leaf_guide: the inference program of a leaf.
     :ivar int num_leaves: number of leaf programs.
+    :ivar int num_features: how many features the guide's networks see of a leaf.
     :ivar torch.Size event_shape: shape of one datum.
     :ivar Values values: the kind of values that the model is a density of, which queries refuse others than; set by
         ``fit`` and ``train``, saved with the model, ``None`` as long as nobody has said.
@@ -47,6 +48,7 @@ class Root(PreparesBatches, Program):
     leaf: LeafModel
     leaf_guide: LeafGuide
     num_leaves: int
+    num_features: int
     event_shape: torch.Size
     values: Values | None = None
 
@@ -68,8 +70,8 @@ class Root(PreparesBatches, Program):
 
     @property
     def leaf_sizes(self) -> dict[str, int]:
-        """Number of ``leaves`` and of the ``pixels`` that each sees."""
-        return {"leaves": self.num_leaves, "pixels": self.view.pixels}
+        """Number of ``leaves`` and of the ``pixels`` that networks see of each, which are features."""
+        return {"leaves": self.num_leaves, "pixels": self.num_features}
 
     def prepare(self, x: Tensor | LeafBatch, observed: Tensor | None = None, keep: bool = False) -> LeafBatch:
         """
@@ -190,7 +192,8 @@ class Root(PreparesBatches, Program):
         :param Tensor observed: as in :meth:`model`.
         """
         batch = self.prepare(x, observed)
-        mask = None if batch.mask is None else batch.mask.expand(batch.features.shape)
+        mask = self.leaf.feature_mask(batch.mask)
+        mask = None if mask is None else mask.expand(batch.features.shape)
         for part, narrow in (*leaf_parts(self.leaf), *leaf_parts(self.leaf_guide)):
             part.look_at(narrow(batch.features), None if mask is None else narrow(mask))
 

@@ -40,6 +40,9 @@ class Tinted(Likelihood):
     def forward(self, outputs, mask=None):
         return dist.LeafBernoulli(outputs[0] + self.shift, mask=mask)
 
+    def supports(self, x):
+        return (x == 0) | (x == 1)
+
 
 def scattered(module):
     """Running statistics and parameters away from where they start, in evaluation mode."""
@@ -242,6 +245,9 @@ class OwnLevels(Likelihood):
 
     def features(self, x):
         return 10 * x - 4
+
+    def supports(self, x):
+        return (x >= 0) & (x < self.levels) & (x == x.round())
 
 
 @pytest.mark.parametrize(

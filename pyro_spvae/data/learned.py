@@ -1,0 +1,49 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The unit of a column, from the values of training rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.data.column import Column
+
+_CONSTANT = 1e-9  # deviation of values that are one, in units of their size, which rounding leaves
+
+
+def learned(column: Column, values: Tensor) -> Column:
+    """
+    The column with ``location``, ``scale`` and ``frequencies`` of values that are seen in training rows.
+
+    The scale of a column whose values are all the same is 1.
+
+    :param Column column: its kind, family and categories.
+    :param Tensor values: those that are seen, of its kind, ``[row]``; NaN, for missing ones, is left out.
+    :raises ValueError: if there are none, or they are of another kind.
+    """
+    seen = values.detach().double().flatten()
+    seen = seen[~seen.isnan()]
+    if not len(seen):
+        raise ValueError(f"the column {column.name!r} has no value that is seen; at least one is needed")
+    if column.is_coded:
+        number = len(column.categories)
+        outside = (seen < 0) | (seen >= number) | (seen != seen.round())
+        if bool(outside.any()):
+            raise ValueError(
+                f"the {column.kind} column {column.name!r} holds the value {float(seen[outside][0]):g}; the numbers 0 "
+                f"to {number - 1} of its categories are needed"
+            )
+        counts = torch.bincount(seen.long(), minlength=number).double()
+        return replace(column, location=0.0, scale=1.0, frequencies=tuple((counts / len(seen)).tolist()))
+    if column.family == "log-normal":
+        seen = seen.log()
+    location = float(seen.mean())
+    scale = float(seen.std(correction=0))
+    if not (torch.isfinite(seen).all() and scale < float("inf")):
+        raise ValueError(
+            f"the {column.kind} column {column.name!r} holds values that are not finite, or not of its kind"
+        )
+    return replace(column, location=location, scale=scale if scale > _CONSTANT * max(abs(location), 1e-300) else 1.0)

@@ -1,0 +1,188 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The likelihood of tables, whose columns are of several kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor, nn
+
+from pyro_spvae.data.column import Column
+from pyro_spvae.distributions import LeafColumns
+from pyro_spvae.distributions.columns import ColumnGroup
+from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.likelihoods.likelihood import Likelihood
+from pyro_spvae.likelihoods.places import Layout, Scopes, Units, family_of, outputs, width
+
+
+class Columns(Likelihood):
+    r"""
+    The columns of a table, each of a kind of its own: real (Normal, Student-t), positive (log-normal, Gamma),
+    proportion (Beta), count (negative binomial, Poisson), binary, categorical or ordinal.
+
+    Values are those of the table, in its own units, with numbers 0, 1, .. of categories. Of a real column the
+    log-likelihood is a density in its unit, of a discrete one a probability. Whatever the unit, the decoder's outputs
+    are about 0: there a column has the distribution of its training rows, see :class:`pyro_spvae.data.column.Column`,
+    and scales have floors of a thousandth of theirs. Networks see standardised values, or logarithms, and a feature for
+    each category.
+
+    A leaf sees the columns of its region, so that its outputs and features are as many as these need.
+
+    :param columns: a :class:`~pyro_spvae.data.column.Column`, or what its ``to_dict`` returns, for each entry of a row.
+    :raises ValueError: if there are none, two have one name or one is no column; when bound, if rows have another
+        number of entries.
+
+    Example::
+
+        columns = [Column("age", "count", location=38.6, scale=13.6), Column("sex", "binary", categories=("f", "m"))]
+        spvae = SPVAE(whole((2,)), units=1, likelihood=Columns(columns))
+        spvae.sample(4)  # [4, 2]: years, and 0 for f, 1 for m
+    """
+
+    of = "columns"
+    by_pixel = False
+    accepts = "what the kinds of its columns take"
+
+    real: Tensor | None
+    index_of_feature: Tensor | None
+    real_features: Tensor | None
+
+    def __init__(self, columns: Sequence[Column | Mapping[str, Any]]) -> None:
+        super().__init__()
+        if not isinstance(columns, (list, tuple)) or not columns:
+            raise ValueError(f"columns is {columns!r}; a Column for each entry of a row is needed")
+        self.columns = tuple(own if isinstance(own, Column) else Column.from_dict(own) for own in columns)
+        names = [column.name for column in self.columns]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"columns has {names.count(name)} of the name {name!r}; one of each name is needed")
+
+    def options(self) -> dict[str, Any]:
+        """The columns, as plain values."""
+        return super().options() | {"columns": tuple(column.to_dict() for column in self.columns)}
+
+    def build(self, leaves: int, pixels: int, scopes: Scopes | None = None) -> None:
+        """
+        Finds the columns that each leaf sees.
+
+        :param scopes: for each leaf the columns that its pixels are, ``None`` for padding; by default all of them, in
+            order.
+        """
+        self.scopes = self._scopes(pixels, scopes) * (leaves if scopes is None else 1)
+        layout = Layout(self.columns, self.scopes)
+        self.groups: Any = nn.ModuleList()
+        self.units: Units | None = None
+        for name in ("index_of_feature", "real_features"):
+            self.register_buffer(name, None, persistent=False)
+        first = layout.found[0][2]
+        if layout.alike:  # slices, where padding is like the first column
+            self.family, self.head = family_of(first), outputs(first) * pixels
+            every = [
+                first if variable is None else self.columns[variable] for scope in self.scopes for variable in scope
+            ]
+            self.units = Units(every, (leaves, pixels))
+            real = torch.tensor([[variable is not None for variable in scope] for scope in self.scopes])
+            self.register_buffer("real", None if bool(real.all()) else real, persistent=False)
+        else:
+            self.groups, self.head = nn.ModuleList(layout.groups()), layout.outputs
+        if not layout.alike or width(first) > 1:
+            index, counted = layout.feature_places()
+            self.register_buffer("index_of_feature", index, persistent=False)
+            self.register_buffer("real_features", counted, persistent=False)
+
+    def _scopes(self, pixels: int, scopes: Scopes | None) -> tuple[tuple[int | None, ...], ...]:
+        """
+        The columns of each leaf; of one, where all leaves see all.
+
+        :raises ValueError: unless the columns are those of the data.
+        """
+        number = len(self.columns)
+        if scopes is None:
+            if pixels != number:
+                raise ValueError(
+                    f"columns are {number}, but leaves see {pixels} entries, and nobody says which; pass scopes on to "
+                    "the block of the pixels, or bind with scopes=..."
+                )
+            return (tuple(range(number)),)
+        seen = {variable for scope in scopes for variable in scope if variable is not None}
+        if seen != set(range(number)):
+            raise ValueError(f"columns are {number}, but rows have {max(seen) + 1} entries; one for each is needed")
+        return tuple(map(tuple, scopes))
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """One output: first parameters of the columns of a leaf, then second ones, ..; of the leaf that has most."""
+        self.sizes  # noqa: B018, says so if there are none
+        return (self.head,)
+
+    def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
+        head = at_least_single(outputs[0])  # units are not known to half precision
+        leaves, pixels = len(self.scopes), self.sizes["pixels"]
+        if self.units is not None:
+            counted = mask if self.real is None else self.real if mask is None else mask & self.real
+            return self.family.law(head.unflatten(-1, (-1, pixels)).unbind(-2), self.units.of(head), counted)
+        flat = head.flatten(-2)
+        groups = []
+        for places in self.groups:
+            own = flat.index_select(-1, places.heads).unflatten(-1, (-1, len(places.index)))
+            law = places.family.law(own.unbind(-2), places.units.of(head))
+            groups.append(ColumnGroup(law, places.index, places.leaf))
+        return LeafColumns(groups, leaves, pixels, mask)
+
+    def count_features(self, pixels: int, scopes: Scopes | None = None) -> int:
+        """As many as the columns of the leaf have that has most."""
+        return Layout(self.columns, self._scopes(pixels, scopes)).features
+
+    def feature_mask(self, mask: Tensor | None) -> Tensor | None:
+        """Those of values that count, without padding."""
+        if self.index_of_feature is None or mask is None:
+            return mask if mask is not None else self.real_features
+        size = (*mask.shape[:-2], len(self.scopes), self.sizes["pixels"])
+        whole = mask.expand(size)
+        found = whole.gather(-1, self.index_of_feature.expand(*size[:-1], -1))
+        return found if self.real_features is None else found & self.real_features
+
+    def features(self, x: Tensor) -> Tensor:
+        """Standardised values or logarithms, a number for each category, and 0 for padding."""
+        if self.units is not None:
+            return self.family.features(x, self.units.of(x)).flatten(-2)
+        assert self.index_of_feature is not None
+        found = x.new_zeros(*x.shape[:-2], self.index_of_feature.numel())
+        flat = x.flatten(-2)
+        for places in self.groups:
+            own = places.family.features(flat.index_select(-1, places.index), places.units.of(x))
+            found = found.index_copy(-1, places.features, own.flatten(-2))
+        return found.unflatten(-1, self.index_of_feature.shape)
+
+    def supports(self, x: Tensor) -> Tensor:
+        if self.units is not None:
+            return self.family.supports(x, self.units.of(x))
+        flat = x.flatten(-2)
+        found = torch.ones_like(flat, dtype=torch.bool)
+        for places in self.groups:
+            own = places.family.supports(flat.index_select(-1, places.index), places.units.of(x))
+            found = found.index_copy(-1, places.index, own)
+        return found.unflatten(-1, x.shape[-2:])
+
+    def check(self, x: Tensor, mask: Tensor) -> None:
+        """
+        :raises ValueError: if a value of ``x`` with ``mask`` set is not of its column's kind, naming the column.
+        """
+        wrong = mask & ~self.supports(x)
+        if not bool(wrong.any()):
+            return
+        row, leaf, pixel = (int(number) for number in wrong.nonzero()[0])
+        rows = int(wrong.flatten(1).any(1).sum())  # leaves may share entries, so that those are not counted here
+        variable = self.scopes[leaf][pixel]
+        assert variable is not None
+        column = self.columns[variable]
+        more = f" ({rows} such rows)" if rows > 1 else ""
+        known = ", ".join(f"{number} for {name!r}" for number, name in enumerate(column.categories))
+        raise ValueError(
+            f"x holds the value {x[row, leaf, pixel].item():g} in row {row}{more}, column {column.name!r}; "
+            f"{family_of(column).takes}{f' ({known})' if known else ''}"
+        )

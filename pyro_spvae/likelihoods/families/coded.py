@@ -1,0 +1,92 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Families of categories: Bernoulli, categorical and ordinal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.distributions import LeafBernoulli, LeafCategorical, ordinal_log_probs
+from pyro_spvae.distributions.leaf import LeafDistribution
+from pyro_spvae.distributions.simplex import away_from_zero
+from pyro_spvae.likelihoods.families.family import ColumnFamily, Unit, multiple
+
+_RAREST = 1e-4  # of a category at outputs of 0, which no training row may have
+
+
+class _CodedFamily(ColumnFamily):
+    def supports(self, x: Tensor, unit: Unit) -> Tensor:
+        return (x >= 0) & (x < unit.frequencies.size(-1)) & (x == x.round())
+
+    @staticmethod
+    def log_frequencies(unit: Unit) -> Tensor:
+        """Of each category, ``[.., place, category]``."""
+        return away_from_zero(unit.frequencies, _RAREST).log()
+
+
+class BernoulliFamily(_CodedFamily):
+    """Log-odds are those of the training rows plus the output."""
+
+    takes = "a binary column takes 0 and 1"
+
+    def outputs(self, categories: int) -> int:
+        return 1
+
+    def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
+        log = self.log_frequencies(unit)
+        return LeafBernoulli(outputs[0] + (log[..., 1] - log[..., 0]), mask)
+
+    def features(self, x: Tensor, unit: Unit) -> Tensor:
+        """0 or 1."""
+        return x.unsqueeze(-1)
+
+
+class CategoricalFamily(_CodedFamily):
+    """Logits are log-frequencies of the training rows plus the outputs."""
+
+    takes = "a categorical column takes the numbers 0, 1, .. of its categories"
+
+    def outputs(self, categories: int) -> int:
+        return categories
+
+    def width(self, categories: int) -> int:
+        return categories
+
+    def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
+        return LeafCategorical(torch.stack(outputs, -1) + self.log_frequencies(unit), mask)
+
+    def features(self, x: Tensor, unit: Unit) -> Tensor:
+        """One for the category, 0 for the others."""
+        numbers = torch.arange(unit.frequencies.size(-1), device=x.device)
+        return (x.unsqueeze(-1) == numbers).to(x.dtype)
+
+
+class OrdinalFamily(_CodedFamily):
+    r"""
+    Proportional odds: the location :math:`o_1` moves all cut points, and the distances of neighbours are those that
+    give the frequencies of the training rows, times :math:`g(o_2), g(o_3), ..`: :math:`V - 1` outputs for :math:`V`
+    categories, of which the location says what a shift of the first cut point would.
+    """
+
+    takes = "an ordinal column takes the numbers 0, 1, .. of its categories"
+
+    def outputs(self, categories: int) -> int:
+        return categories - 1
+
+    def width(self, categories: int) -> int:
+        return categories - 1
+
+    def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
+        location, *raw = outputs
+        below = away_from_zero(unit.frequencies.double(), _RAREST).cumsum(-1)[..., :-1]  # P(x < k), k = 1 .. V - 1
+        cuts = torch.logit(below)
+        gaps = (cuts[..., 1:] - cuts[..., :-1]).to(location.dtype)
+        if raw:
+            gaps = gaps * multiple(torch.stack(raw, -1))
+        return LeafCategorical(ordinal_log_probs(cuts[..., 0].to(location.dtype) - location, gaps), mask)
+
+    def features(self, x: Tensor, unit: Unit) -> Tensor:
+        """One for each cut point that the category lies above, 0 for the others."""
+        cuts = torch.arange(unit.frequencies.size(-1) - 1, device=x.device)
+        return (x.unsqueeze(-1) > cuts).to(x.dtype)

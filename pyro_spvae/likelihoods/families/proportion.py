@@ -1,0 +1,46 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The family of proportions: Beta."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.distributions import LeafBeta
+from pyro_spvae.distributions.leaf import LeafDistribution
+from pyro_spvae.likelihoods.families.family import ColumnFamily, Unit, multiple
+
+_END = 1e-3  # how near to 0 and 1 the mean of training rows is taken to be
+_NEAREST = 1e-6  # how near a mean can come
+_LEAST_COUNT, _MOST_COUNT = 1e-2, 1e8  # of the sum of both concentrations
+_LEAST_CONCENTRATION = 1e-3
+
+
+class BetaFamily(ColumnFamily):
+    r"""
+    Beta of mean :math:`\operatorname{sigmoid}(\operatorname{logit} m + o_1 s / (m (1 - m)))` and concentrations that
+    add up to :math:`(m (1 - m) / s^2 - 1) / g(o_2)^2`.
+    """
+
+    takes = "a proportion takes numbers between 0 and 1, these two left out"
+
+    def outputs(self, categories: int) -> int:
+        return 2
+
+    def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
+        raw_mean, raw = outputs
+        location = unit.location.clamp(_END, 1 - _END)
+        spread = location * (1 - location)
+        logit = torch.logit(location) + raw_mean * unit.scale / spread
+        count = (spread / unit.scale.square() - 1).clamp(min=_LEAST_COUNT) / multiple(raw).square()
+        count = 1 / (1 / count + 1 / _MOST_COUNT)
+        above, below = (_NEAREST + (1 - 2 * _NEAREST) * torch.sigmoid(sign * logit) for sign in (1, -1))
+        return LeafBeta(_LEAST_CONCENTRATION + above * count, _LEAST_CONCENTRATION + below * count, mask)
+
+    def features(self, x: Tensor, unit: Unit) -> Tensor:
+        """Standardised."""
+        return ((x - unit.location) / unit.scale).unsqueeze(-1)
+
+    def supports(self, x: Tensor, unit: Unit) -> Tensor:
+        return (x > 0) & (x < 1)

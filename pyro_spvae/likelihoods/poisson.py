@@ -1,0 +1,28 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The Poisson likelihood of counts."""
+
+from __future__ import annotations
+
+from pyro_spvae.likelihoods.families.count import PoissonFamily
+from pyro_spvae.likelihoods.of_family import OfFamily, check_above_zero
+
+
+class Poisson(OfFamily):
+    r"""
+    Counts of a Poisson distribution with a learned rate each: :math:`m` at an output of 0, and by :math:`s` more for an
+    output that is a little above it by 1.
+
+    :param float location: :math:`m`, about the mean of pixels.
+    :param float scale: :math:`s`, about the standard deviation of their rates.
+    :raises ValueError: for a location or scale that is not above 0.
+    """
+
+    of = "counts"
+    same_at_all_pixels = True
+    accepts = "the integers 0, 1, 2, .."
+    family = PoissonFamily()
+
+    def __init__(self, location: float = 1.0, scale: float = 1.0) -> None:
+        check_above_zero(location)
+        super().__init__(location, scale)
