@@ -38,9 +38,7 @@ class RunPictures(NamedTuple):
     images: dict[str, Tensor]
 
 
-def run_pictures(
-    spvae: SPVAE, data: DataSet, metrics: list[dict[str, Any]]
-) -> RunPictures:
+def run_pictures(spvae: SPVAE, data: DataSet, metrics: list[dict[str, Any]]) -> RunPictures:
     """
     Learning curve and, for images, samples, reconstructions, and the pseudo-inputs of a VampPrior; the same for the
     same model.

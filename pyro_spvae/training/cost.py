@@ -17,6 +17,7 @@ MOST, LEAST = 5000, 10  # samples that are chosen
 SHARE = 0.1  # of the time of training that they may take
 
 _ROWS = 16  # of which the time is taken
+_TIMES, _ENOUGH = 5, 0.5  # most measurements, of which the least counts, and seconds that are enough for them
 _STEPS = (5, 2, 1)  # round numbers
 
 clock = time.perf_counter
@@ -41,9 +42,12 @@ def sample_seconds(
             float(spvae.log_likelihood(x, seen, num_samples=num_samples, chunk_size=chunk_size).sum())
 
         work(1)  # what is made once is not counted
-        start = clock()
-        work(drawn)
-        return (clock() - start) / (number * drawn)
+        times: list[float] = []
+        while len(times) < _TIMES and sum(times) < _ENOUGH:
+            start = clock()
+            work(drawn)
+            times.append(clock() - start)
+        return min(times) / (number * drawn)
 
 
 def evaluation_seconds(per_sample: float, rows: int, samples: int) -> float:

@@ -109,7 +109,8 @@ class TestTrain:
             f"{results['entropy']['z']:.2f} nats, {results['active_units']['z']} active unit"
         ) + ("" if results["active_units"]["z"] == 1 else "s")
         first, announced, last = (line for line in lines if line.startswith(("pictures", "evaluating")))
-        assert all(name in first for name in PICTURES - {"log_likelihoods.png"}) and first.endswith(str(run / "figures"))
+        assert all(name in first for name in PICTURES - {"log_likelihoods.png"})
+        assert first.endswith(str(run / "figures"))
         assert last == f"pictures    log_likelihoods.png in {run / 'figures'}"
         assert re.fullmatch(r"evaluating  250 rows with 10 samples, about \d+ s", announced)
         assert not any(line.startswith("note") for line in lines), "the number was given"
