@@ -187,7 +187,7 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
         if distributed.is_main():
             _write_pictures(job, trainer, folder, loggers, report, log_likelihood)
             folder.write_json("results.json", results)
-            folder.write_json("status.json", {"status": FINISHED} | known)
+            _say_finished(folder, known)
         distributed.barrier()
     except Exception:
         if distributed.is_main():
@@ -209,6 +209,10 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
         )
     report(f"written to  {folder.path}")
     return results
+
+
+def _say_finished(folder: RunFolder, known: dict[str, Any]) -> None:
+    folder.write_json("status.json", {"status": FINISHED} | known)
 
 
 def _report_going_on(config: TrainConfig, state: dict[str, Any], trainer: Trainer, report: Report) -> None:

@@ -32,7 +32,8 @@ def test_a_finished_run(tmp_path):
     run = write_run(tmp_path / "run", RESULTS, [11, 22], hidden=(32, 16), latent_dim=5)
     model = "poon-domingos 4 2x2, latent 5, hidden 32,16"
     known = {"run": str(run), "data": "digits", "preprocess": "integers", "model": model, "status": "finished"}
-    assert info([run]) == [known | RESULTS]
+    options = json.loads((run / "config.json").read_text())
+    assert info([run]) == [known | RESULTS | {"options": options}]
 
 
 def test_the_table_is_aligned_and_has_units(tmp_path):

@@ -71,7 +71,9 @@ MOMENTS = {
     "while a checkpoint is written": before(pyro_spvae.checkpoint, "atomic_write", 3, halfway=True),
     "before a checkpoint is renamed": before(os, "replace", 6),
     "while the test split is evaluated": before(train_module, "_results", 1),
-    "before the results are written": before(train_module, "_write_pictures", 1),
+    "before pictures are drawn": before(train_module, "_write_pictures", 1),
+    "before the results are written": before(train_module, "_write_pictures", 2),
+    "before it is said that there are results": before(train_module, "_say_finished", 1),
 }
 
 
