@@ -76,10 +76,26 @@ MOMENTS = {
     "before it is said that there are results": before(train_module, "_say_finished", 1),
 }
 
+GOING_ON = {  # of a run that is finished
+    "before its results count as old": before(RunFolder, "write_json", 1),
+    "before its configuration is written": before(RunFolder, "write_json", 2),
+    **{
+        name: MOMENTS[name]
+        for name in (
+            "in the first step",
+            "in the middle of an epoch",
+            "between metrics and checkpoint",
+            "while the test split is evaluated",
+            "before the results are written",
+            "before it is said that there are results",
+        )
+    },
+}
+
 
 def act(moment, action, *args):
     """What is done until a moment, if one is named; without pictures, which would take longer than all the rest."""
     train_module._write_pictures = lambda *args: None
     if moment is not None:
-        MOMENTS[moment]()
+        (MOMENTS | GOING_ON)[moment]()
     action(*args)

@@ -61,7 +61,9 @@ def test_counting_says_how_many_are_done_and_how_long_the_rest_takes(clock):
         tick(done, 1000)
         clock.now += 10
     wanted = [(300, "1:10"), (600, "0:40"), (900, "0:10")]
-    assert [line for _, line in clock.lines] == [f"validation  {done} of 1,000 rows, {left} left" for done, left in wanted]
+    assert [line for _, line in clock.lines] == [
+        f"validation  {done} of 1,000 rows, {left} left" for done, left in wanted
+    ]
 
 
 def test_minutes():
