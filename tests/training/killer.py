@@ -82,11 +82,9 @@ GOING_ON = {  # of a run that is finished
     **{
         name: MOMENTS[name]
         for name in (
-            "in the first step",
             "in the middle of an epoch",
             "between metrics and checkpoint",
             "while the test split is evaluated",
-            "before the results are written",
             "before it is said that there are results",
         )
     },
