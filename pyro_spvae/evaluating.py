@@ -70,6 +70,7 @@ def by_blocks(
     size: int,
     seed: int,
     progress: bool = False,
+    tick: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """
     Numbers of all rows, computed by blocks in all processes.
@@ -79,6 +80,7 @@ def by_blocks(
     :param int columns: numbers a row.
     :param int size: rows of a block.
     :param bool progress: show a progress bar.
+    :param callable tick: told after every block how many rows are done, and of how many.
     :returns: float64 ``[data, columns]``, the same in every process.
     """
     results = torch.zeros(len(rows), columns, dtype=torch.float64, device=distributed.message_device())
@@ -87,7 +89,10 @@ def by_blocks(
         for start, block_seed in shared_blocks(len(rows), size, seed, stream=3):
             x, seen = block(model, rows, observed, start, start + size)
             results[start : start + size] = compute(x, seen, block_seed).to(results)
-            bar.update(min(len(x) * distributed.world(), len(rows) - bar.n))
+            done = min(start + len(x) * distributed.world(), len(rows))  # about, of several processes
+            bar.update(done - bar.n)
+            if tick is not None:
+                tick(done, len(rows))
     return distributed.total(results).cpu()
 
 

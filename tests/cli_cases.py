@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from pyro_spvae.commands import app, main
 
 QUICK = ("--epochs", "2", "--samples", "10", "--hidden", "8", "--units", "2", "--latent-dim", "3")
-FILES = {"config.json", "data.json", "metrics.jsonl", "results.json", "last.pt", "best.pt", "log.txt", "figures"}
+FILES = {"config.json", "data.json", "metrics.jsonl", "status.json", "results.json", "log.txt", "figures"}
+FILES |= {"last.pt", "best.pt"}
 _PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
 
 # processes are forked from one that has imported once what takes each of them seconds

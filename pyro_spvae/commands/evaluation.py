@@ -56,16 +56,18 @@ def evaluate(
     lower is better, for images of grey levels. With the run's own options the
     figures are those of its results.json. Writes .json, .npz (a value for each
     row, and for each latent dimension how much it varies with the data) and a
-    histogram. Several processes share the rows:
+    histogram. More samples give a higher bound of the log-likelihood; those of
+    the run are shown and written beside it. Several processes share the rows:
     torchrun --nproc-per-node 2 -m pyro_spvae evaluate RUN
 
     :returns: what was written as JSON: ``log_likelihood`` and its ``standard_error`` (nats per row, mean over the
         rows), the terms of :func:`pyro_spvae.training.evaluation.mean_bounds`, by latent site ``kl``, ``entropy``,
         ``cross_entropy`` and ``active_units``, what parts of the model state that figures rest on (``stated``, such as
-        log Z of a Boltzmann machine), ``bits_per_dim`` or ``nats_per_seen_entry``, sizes, seed, seconds,
-        versions. The ``.npz`` file has ``log_likelihood [row]``, ``mean_variance_<site> [leaf, latent]`` and
-        ``dimension_kl_<site> [leaf, latent]``, see :class:`pyro_spvae.training.evaluation.Evaluation`. Pictures are a
-        histogram and, for images and a VampPrior, pseudo-inputs and what is generated from them.
+        log Z of a Boltzmann machine), ``bits_per_dim`` or ``nats_per_seen_entry``, ``of_run`` (what ``results.json``
+        says of the same rows with another number of samples), sizes, seed, seconds, versions. The ``.npz`` file has
+        ``log_likelihood [row]``, ``mean_variance_<site> [leaf, latent]`` and ``dimension_kl_<site> [leaf, latent]``,
+        see :class:`pyro_spvae.training.evaluation.Evaluation`. Pictures are a histogram and, for images and a
+        VampPrior, pseudo-inputs and what is generated from them.
     :raises ValueError: if it is no run, an option is unfit, or a figure is not finite.
     """
     from pyro_spvae import distributed
@@ -73,11 +75,13 @@ def evaluate(
     from pyro_spvae.commands.query import Query
     from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
     from pyro_spvae.training.objective import as_bound, build_objective
+    from pyro_spvae.training.pace import Pace
     from pyro_spvae.training.run_folder import versions
 
     start = time.perf_counter()
     asked = Query.open("evaluate", path, how, several_processes=True)
-    given = {"samples": samples, "chunk_size": chunk_size, "particles": particles}
+    drawn = asked.run.samples if samples is None else samples
+    given = {"samples": drawn, "chunk_size": chunk_size, "particles": particles}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(asked.run.config, **changes)
     with distributed.processes(asked.device):
@@ -91,11 +95,12 @@ def evaluate(
             asked.spvae,
             selection.rows,
             elbo=as_bound(build_objective(config)),
-            samples=config.samples,
+            samples=int(drawn),
             chunk_size=config.chunk_size,
             seed=asked.seed,
             observed=mask,
             progress=progress,
+            pace=Pace((lambda line: None) if progress else asked.report),
         )
         figures = evaluation.results
         results = {
@@ -106,6 +111,7 @@ def evaluate(
             "missing": selection.data.missing,
             **figures,
             **per_dimension(figures, asked.run.bits_per_dim),
+            "of_run": _of_run(asked, selection, observed, figures["samples"]),
             "particles": config.particles,
             "chunk_size": config.chunk_size,
             "seconds": round(time.perf_counter() - start, 3),
@@ -128,7 +134,7 @@ def _write(
     name = asked.name(
         selection.label,
         None if results["observed"] is None else observed_name(results["observed"]),
-        samples=(config.samples, own.samples),
+        samples=(config.samples, asked.run.samples),
         particles=(config.particles, own.particles),
     )
     for line in table(results):
@@ -142,6 +148,17 @@ def _write(
         asked.write(key, figure=picture)
 
 
+def _of_run(asked: Query, selection: Selection, observed: str | None, samples: int) -> dict[str, Any] | None:
+    """What ``results.json`` says of the same rows with another number of samples, if it does."""
+    run, kept = asked.run, asked.run.results
+    if selection.label != "test" or observed is not None or selection.data.missing != run.config.missing:
+        return None
+    names = ("samples", "log_likelihood", "standard_error")
+    if not all(name in kept for name in names) or kept["samples"] == samples:
+        return None
+    return {name: kept[name] for name in names}
+
+
 def table(results: dict[str, Any]) -> list[str]:
     """The figures that :func:`evaluate` returns, in aligned lines with their units."""
     seen = "" if results["observed"] is None else f", {results['observed']} seen"
@@ -149,6 +166,7 @@ def table(results: dict[str, Any]) -> list[str]:
         seen += ", NaN missing"
     lines = [
         ("log-likelihood", f"{results['log_likelihood']:.2f}", "nats"),
+        *_lines_of_run(results.get("of_run")),
         ("bits/dim", _number(results["bits_per_dim"], 3), "bits"),
         ("per seen entry", _number(results.get("nats_per_seen_entry"), 4), "nats"),
         ("bound (elbo)", f"{results['elbo']:.2f}", f"nats, {results['particles']} particles as in training"),
@@ -182,6 +200,20 @@ def _latent_lines(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [
         line("latent KL", results["latent_kl"], of_sites),
         *(line(f"  of {site}", kl, [site]) for site, kl in several),
+    ]
+
+
+def _lines_of_run(of_run: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+    if of_run is None:
+        return []
+    error = of_run["standard_error"]
+    remark = f"nats, with {of_run['samples']:,} samples when it was trained"
+    return [
+        (
+            "  of the run",
+            f"{of_run['log_likelihood']:.2f}",
+            remark if error is None else f"{remark}, standard error {error:.2f}",
+        )
     ]
 
 

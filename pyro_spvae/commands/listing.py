@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""``info``: runs in one table. Reads text files only, and does not import torch."""
+"""``info``: runs in one table, and all about one. Reads text files only, and does not import torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from pyro_spvae.commands.app import command, say
+from pyro_spvae.commands.details import details
 from pyro_spvae.training.config import read_json
+from pyro_spvae.training.status import read_status, status_of
 
 _DEPTH = 4  # levels of folders that are searched for runs
 
@@ -40,9 +42,10 @@ def info(
     :param callable report: takes lines of text about runs that cannot be read; such runs are an error where they are
         named themselves, and a line with the status ``damaged`` where they were found in a folder.
     :returns: a dict for each run, those on the same data in the order of their test log-likelihood, highest first:
-        ``run``, ``data``, ``preprocess``, ``model``, ``parameters``, ``status``, ``log_likelihood`` (mean over the
-        test split, nats per row), ``standard_error``, ``bits_per_dim``, ``samples`` and ``seconds``; what is not known
-        is ``None``.
+        ``run``, ``data``, ``preprocess``, ``model``, ``parameters``, ``status`` (see
+        :func:`~pyro_spvae.training.status.status_of`), ``log_likelihood`` (mean over the test split, nats per row),
+        ``standard_error``, ``bits_per_dim``, ``samples``, ``seconds`` and ``options``, which are those of its
+        configuration by name; what is not known is ``None``.
     :raises ValueError: if there is no run, or one that was named cannot be read.
     """
     rows: dict[Path, dict[str, Any]] = {}
@@ -72,13 +75,23 @@ def _info(
 
     Log-likelihoods are means over the test split in nats per row, higher is
     better, with their standard error; the best run on the same data comes first.
+    Of a single run its likelihood, networks, guide, prior, objective, optimiser
+    and the other options that made it follow, and the columns of a table.
     """
     rows = info(runs, report=lambda line: typer.echo(line, err=True))
-    for line in [json.dumps(rows, indent=2)] if as_json else table(rows):
+    for line in [json.dumps(rows, indent=2)] if as_json else shown(rows):
         say(line)
 
 
 command(_info, name="info")
+
+
+def shown(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The table of runs, and of a single one that can be read what made it."""
+    lines = table(rows)
+    if len(rows) == 1 and rows[0]["options"] is not None:
+        lines += ["", *details(rows[0])]
+    return lines
 
 
 def table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -150,24 +163,26 @@ def _read(path: Path) -> dict[str, Any]:
     """
     config, record = (_object(path / name) for name in ("config.json", "data.json"))
     results = _object(path / "results.json") if (path / "results.json").exists() else {}
+    status = read_status(path)
     data = record.get("name")
     return _row(
         path,
         data="(from Python)" if data is None else str(data),
         preprocess=config.get("preprocess"),
         model=_model(config),
-        status="finished" if results else f"stopped at step {_last_step(path)}",
+        status=status_of(path),
+        options=config,
         **{
             name: value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-            for name in ("parameters", "log_likelihood", "standard_error", "bits_per_dim", "samples", "seconds")
-            for value in [results.get(name)]
+            for name in ("parameters", "log_likelihood", "standard_error", *_FIGURES)
+            for value in [results.get(name, status.get(name))]
         },
     )
 
 
 def _row(path: Path, **known: Any) -> dict[str, Any]:
     names = ("data", "preprocess", "model", "parameters", "status", "log_likelihood", "standard_error")
-    return {"run": str(path)} | {name: known.get(name) for name in (*names, "bits_per_dim", "samples", "seconds")}
+    return {"run": str(path)} | {name: known.get(name) for name in (*names, *_FIGURES, "options")}
 
 
 def _model(config: dict[str, Any]) -> str | None:
@@ -181,6 +196,9 @@ def _model(config: dict[str, Any]) -> str | None:
     parts = "".join(
         f", {config[name]}" for name, usual in _USUAL.items() if config.get(name) not in (None, "auto", usual)
     )
+    parts += "".join(
+        f", {config[name]} {name}" for name, usual in _NAMED.items() if config.get(name) not in (None, usual)
+    )
     if config.get("guide") == "none":  # leaves without latent variables, and so without networks
         return f"{structure}{delta} {units}x{leaves}, {config.get('leaf')}"
     latent = "" if config.get("latent_dim") is None else f", latent {config['latent_dim']}"
@@ -192,6 +210,8 @@ def _listed(value: Any) -> str:
 
 
 _USUAL = {"leaf": "vae", "prior": "standard-normal", "guide": "normal", "network": "mlp"}
+_NAMED = {"decoder": "mlp", "weights": "full", "tie": "none"}
+_FIGURES = ("bits_per_dim", "samples", "seconds")
 
 
 def _object(path: Path) -> dict[str, Any]:
@@ -199,19 +219,3 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError(f"the file {path} holds a {type(values).__name__}; an object is needed")
     return values
-
-
-def _last_step(path: Path) -> int:
-    """The step of the last line of metrics that is whole; 0 without one."""
-    try:
-        lines = (path / "metrics.jsonl").read_bytes().splitlines()
-    except OSError:
-        return 0
-    for line in reversed(lines):
-        try:
-            step = json.loads(line)["step"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            continue  # cut off, or damaged
-        if isinstance(step, int):
-            return step
-    return 0

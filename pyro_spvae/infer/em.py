@@ -110,7 +110,9 @@ class ExpectedStatistics:
         if self.likelihood.uniform_statistics() is None:
             weight = torch.ones_like(weight) if mask is None else mask.expand(patches.shape).to(dtype)
             sums += [weight.sum(0), self.likelihood.statistics(patches, weight)]
-        self.sums = [total + own for total, own in zip(self.sums, sums, strict=True)] if self.sums else sums
+        self.sums = (
+            [total.to(own.device) + own for total, own in zip(self.sums, sums, strict=True)] if self.sums else sums
+        )
         self.rows += len(leaf)
         self.log_likelihood += float(log_prob.to(dtype).sum())
 
@@ -121,8 +123,7 @@ class ExpectedStatistics:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continues where :meth:`state_dict` was taken."""
         self.rows, self.log_likelihood = state["rows"], state["log_likelihood"]
-        device = next(self.circuit.parameters()).device
-        self.sums = [total.to(device) for total in state["sums"]]
+        self.sums = list(state["sums"])
 
     @torch.no_grad()
     def maximise(self, outputs: Sequence[Tensor], smoothing: float = 0.0) -> None:

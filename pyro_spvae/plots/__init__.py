@@ -9,7 +9,7 @@ from pyro_spvae.plots.images import image_grid, image_rows, mosaic, tiled
 from pyro_spvae.plots.latent_spaces import clouds, has_prior_grid, latent_picture
 from pyro_spvae.plots.pseudo_inputs import pseudo_input_pictures
 from pyro_spvae.plots.region_graphs import region_graph
-from pyro_spvae.plots.runs import run_pictures
+from pyro_spvae.plots.runs import likelihood_histogram, run_pictures
 
 __all__ = [
     "Line",
@@ -27,6 +27,7 @@ __all__ = [
     "picture_files",
     "pseudo_input_pictures",
     "region_graph",
+    "likelihood_histogram",
     "run_pictures",
     "save",
     "show_classes",

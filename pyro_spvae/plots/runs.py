@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+def likelihood_histogram(log_likelihood: Tensor) -> Figure:
+    """
+    Histogram of the log-likelihoods of a run's test rows.
+
+    :param Tensor log_likelihood: nats, ``[data]``.
+    """
+    return histogram(log_likelihood.numpy(), "log-likelihood (nats)", "test rows")
+
+
 class RunPictures(NamedTuple):
     """
     :ivar dict figures: by name, in order.
@@ -29,19 +38,14 @@ class RunPictures(NamedTuple):
     images: dict[str, Tensor]
 
 
-def run_pictures(
-    spvae: SPVAE, data: DataSet, metrics: list[dict[str, Any]], log_likelihood: Tensor | None = None
-) -> RunPictures:
+def run_pictures(spvae: SPVAE, data: DataSet, metrics: list[dict[str, Any]]) -> RunPictures:
     """
-    Learning curve, histogram of log-likelihoods and, for images, samples, reconstructions, and the pseudo-inputs of a
-    VampPrior; the same for the same model.
+    Learning curve and, for images, samples, reconstructions, and the pseudo-inputs of a VampPrior; the same for the
+    same model.
 
     :param list metrics: lines of ``metrics.jsonl``.
-    :param Tensor log_likelihood: of every test row, nats, ``[data]``; without it there is no histogram.
     """
     figures = {"learning_curve": learning_curve(metrics)}
-    if log_likelihood is not None:
-        figures["log_likelihoods"] = histogram(log_likelihood.numpy(), "log-likelihood (nats)", "test rows")
     if not data.is_image:
         return RunPictures(figures, {})
     low, high = data.values.low, data.values.high

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyro_spvae import distributed, plots
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.cost import MOST
 from pyro_spvae.training.evaluation import log_likelihoods
 from pyro_spvae.training.job import Job, set_up
 from pyro_spvae.training.run_folder import RunFolder
@@ -54,12 +55,13 @@ def race(
     device = distributed.choose_device(first.device)
     jobs = {name: set_up(config, device, download) for name, config in configs.items()}
     vae = jobs["vae"]
+    samples = vae.config.samples or MOST
 
     def score() -> float:
         per_datum = log_likelihoods(
             vae.spvae,
             vae.data.test,
-            samples=vae.config.samples,
+            samples=samples,
             chunk_size=vae.config.chunk_size,
             seed=vae.config.seed,
             progress=progress,
@@ -67,7 +69,7 @@ def race(
         return float(per_datum.mean())
 
     trainers = _trainers(jobs, progress, report)
-    found = summarise(*_take_turns(trainers["spvae"], trainers["vae"], score), vae.config.samples)
+    found = summarise(*_take_turns(trainers["spvae"], trainers["vae"], score), samples)
     for line in found["lines"]:
         report(line)
     RunFolder(folder).write_json("race.json", found | {"configs": {n: j.config.to_dict() for n, j in jobs.items()}})

@@ -120,7 +120,8 @@ class FitConfig:
         "plateau",
         "Training",
         "Learning rate: halved when validation stalls for a third of the patience; constant; or falling to 0 over all "
-        "epochs as a cosine or linearly.",
+        "epochs as a cosine or linearly. Of a run that is trained on, cosine and linear go on as if all of its epochs "
+        "had been asked for at once, so the rate rises again first.",
     )
     weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of adamw.", least=0)
     smoothing: float = _option(
@@ -133,7 +134,9 @@ class FitConfig:
         None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
     )
     batch_size: int = _option(128, "Training", "Rows of a step, over all processes.", least=1)
-    epochs: int = _option(400, "Training", "Most epochs.", least=1)
+    epochs: int = _option(
+        400, "Training", "Most epochs. A finished run is trained on by --resume RUN and more than it had.", least=1
+    )
     patience: int = _option(
         30, "Training", "Validations without a better bound before training stops; not counted in warm-up.", least=1
     )
@@ -303,7 +306,13 @@ class TrainConfig(FitConfig):
     )
     activation: Activation = _option("softplus", "Model", "Activation of the leaf networks.")
     networks: Networks = _option("separate", "Model", "Separate mean and scale networks, or a shared trunk.")
-    samples: int = _option(5000, "Evaluation", "Importance samples of each leaf for log-likelihoods.", least=1)
+    samples: int | None = _option(
+        None,
+        "Evaluation",
+        "Importance samples of each leaf for log-likelihoods; by default as many as take a tenth of the time of "
+        "training, 10 to 5000. More give a higher bound.",
+        least=1,
+    )
     chunk_size: int = _option(2048, "Evaluation", "Pairs of row and sample decoded at a time; bounds memory.", least=1)
     device: str = _option("auto", "Machine", "auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps.")
     precision: Precision = _option("float32", "Machine", "Floating-point type of the parameters.")

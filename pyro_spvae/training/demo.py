@@ -15,6 +15,8 @@ from pyro_spvae.training.build import build_model, modelled, resolve
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.train import train
 
+SAMPLES = 5000  # importance samples of both
+
 
 def demo(
     out: str | os.PathLike[str],
@@ -29,7 +31,7 @@ def demo(
     :returns: results of ``"SPVAE"`` and ``"VAE"``, as in ``results.json``.
     """
     folder = _free(Path(out))
-    config = TrainConfig(seed=seed)
+    config = TrainConfig(seed=seed, samples=SAMPLES)
     raw = load_data(config.data, seed=seed)
     spvae = resolve(config, raw)
     data = modelled(spvae, raw)

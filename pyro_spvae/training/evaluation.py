@@ -19,6 +19,9 @@ from pyro_spvae.evaluating import block, by_blocks, evaluating, shared_blocks
 from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.programs import draw_means
+from pyro_spvae.training.pace import Pace
+
+Tick = Callable[[int, int], None]
 
 TERMS = ("elbo", "leaf_elbo", "reconstruction", "latent_kl", "tree_kl")
 _BOUND_ROWS, _LIKELIHOOD_ROWS = 256, 16
@@ -61,15 +64,22 @@ def before_validation(spvae: Queries, seed: int) -> None:
 
 
 def mean_bounds(
-    spvae: Queries, elbo: CircuitELBO, rows: Rows | Tensor, seed: int, observed: Tensor | None = None
+    spvae: Queries,
+    elbo: CircuitELBO,
+    rows: Rows | Tensor,
+    seed: int,
+    observed: Tensor | None = None,
+    tick: Tick | None = None,
 ) -> dict[str, float]:
     """
     The bound that is trained (``elbo``), and that of leaf ELBOs (``leaf_elbo``) with its parts ``reconstruction``,
     ``latent_kl`` and ``tree_kl``; nats, means over rows.
 
     Both see the same noise, so that they differ by their definition alone: for ``alpha=1`` they are equal.
+
+    :param callable tick: told now and then how many rows are done, and of how many.
     """
-    return _mean_bounds(spvae, elbo, rows, seed, observed, {})[0]
+    return _mean_bounds(spvae, elbo, rows, seed, observed, {}, tick)[0]
 
 
 def _mean_bounds(
@@ -79,6 +89,7 @@ def _mean_bounds(
     seed: int,
     observed: Tensor | None,
     latents: dict[str, Tensor | None],
+    tick: Tick | None = None,
 ) -> tuple[dict[str, float], dict[str, dict[str, float]], dict[str, Tensor]]:
     """
     :func:`mean_bounds`; entropy, cross-entropy and divergence by latent site; divergences by dimension.
@@ -100,7 +111,7 @@ def _mean_bounds(
         return torch.stack([*columns, *(column for site in sites for column in (site.entropy, site.cross_entropy))], -1)
 
     columns = len(TERMS) + 2 * len(latents)
-    means = by_blocks(spvae, rows, observed, terms, columns, _BOUND_ROWS, seed).mean(0).tolist()
+    means = by_blocks(spvae, rows, observed, terms, columns, _BOUND_ROWS, seed, tick=tick).mean(0).tolist()
     entropy = dict(zip(latents, means[len(TERMS) :: 2], strict=True))
     cross_entropy = dict(zip(latents, means[len(TERMS) + 1 :: 2], strict=True))
     split = {
@@ -135,11 +146,13 @@ def log_likelihoods(
     seed: int,
     observed: Tensor | None = None,
     progress: bool = False,
+    tick: Tick | None = None,
 ) -> Tensor:
     """
     The log-likelihood of every row, see :meth:`pyro_spvae.models.SPVAE.log_likelihood`.
 
     :param Tensor observed: ``bool``, broadcastable to the rows: marginal log-likelihoods of the seen entries.
+    :param callable tick: told now and then how many rows are done, and of how many.
     :returns: nats, float64 ``[data]``, the same in every process.
     """
 
@@ -148,7 +161,7 @@ def log_likelihoods(
 
     samples = samples if spvae.latents else 1  # which is exact
     size = max(_LIKELIHOOD_ROWS, min(chunk_size // samples, _BOUND_ROWS))
-    return by_blocks(spvae, rows, observed, estimate, 1, size, seed, progress).squeeze(-1)
+    return by_blocks(spvae, rows, observed, estimate, 1, size, seed, progress, tick).squeeze(-1)
 
 
 def evaluate_rows(
@@ -161,18 +174,34 @@ def evaluate_rows(
     seed: int,
     observed: Tensor | None = None,
     progress: bool = False,
+    pace: Pace | None = None,
 ) -> Evaluation:
     """
     The figures of a split, of the entries that are seen.
 
+    :param Pace pace: told how far it came; without one nothing is reported.
+
     :raises ValueError: if one of them is not finite.
     """
+
+    def tick(what: str) -> Tick | None:
+        return None if pace is None else pace.counting(what)
+
     seen = seen_per_row(rows, observed)
     prepare_evaluation(spvae, seed)
     per_datum = log_likelihoods(
-        spvae, rows, samples=samples, chunk_size=chunk_size, seed=seed, observed=observed, progress=progress
+        spvae,
+        rows,
+        samples=samples,
+        chunk_size=chunk_size,
+        seed=seed,
+        observed=observed,
+        progress=progress,
+        tick=tick("evaluating"),
     )
-    bounds, latents, by_dimension = _mean_bounds(spvae, elbo, rows, seed, observed, _latents(spvae, rows, observed))
+    bounds, latents, by_dimension = _mean_bounds(
+        spvae, elbo, rows, seed, observed, _latents(spvae, rows, observed), tick("bounds")
+    )
     mean = float(per_datum.mean())
     of_sites = {f"{term} of {site}": value for term, found in latents.items() for site, value in found.items()}
     for name, value in {"log-likelihood": mean, **bounds, **of_sites}.items():
@@ -181,7 +210,7 @@ def evaluate_rows(
                 f"the mean {name.replace('_', ' ')} is {value}; look for values far from those that the model was "
                 "trained on"
             )
-    variances = mean_variances(spvae, rows, observed, seed)
+    variances = mean_variances(spvae, rows, observed, seed, tick("latents"))
     results = {
         "rows": len(per_datum),
         **({} if seen is None else {"seen_entries": seen}),
@@ -231,7 +260,11 @@ def active_units(
 
 
 def mean_variances(
-    spvae: Queries, rows: Rows | Tensor, observed: Tensor | None = None, seed: int = 0
+    spvae: Queries,
+    rows: Rows | Tensor,
+    observed: Tensor | None = None,
+    seed: int = 0,
+    tick: Tick | None = None,
 ) -> dict[str, Tensor | None]:
     r"""
     The statistic of Burda et al. 2016, the variance over data of what the guide expects of a latent dimension,
@@ -246,6 +279,7 @@ def mean_variances(
 
     :param Tensor observed: ``bool``, broadcastable to the rows, True = seen.
     :param int seed: of the draws.
+    :param callable tick: told now and then how many rows are done, and of how many.
     :returns: by site, float64 ``[leaf, *event]``; ``None`` for a single row, and where a site has no finite mean.
     """
     if not spvae.latents:
@@ -264,6 +298,8 @@ def mean_variances(
             means = draw_means(spvae, batch, draws)
             for name, shift in shifts.items():
                 sums[name] += _sums(means[name], shift)
+            if tick is not None:
+                tick(min(start + size, len(rows)), len(rows))
     return {name: _variance(sums[name], len(rows), draws) if name in sums else None for name in first}
 
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -75,8 +76,11 @@ def train_beside(optimiser: torch.optim.Optimizer, estimator: Estimator | None) 
 
 
 class Schedule:
-    """
-    The learning rate over a run: ``plateau`` follows validation, the others the steps.
+    r"""
+    The learning rate over a run: ``plateau`` follows validation, the others the steps: at step :math:`t` of :math:`T`
+    it is the optimiser's, times :math:`(1 + \cos(\pi t / T)) / 2` or :math:`1 - t / T`.
+
+    A run that is trained on, by more steps than it had, goes on at the rate of one that had all of them from its start.
 
     :param FitConfig config: names the schedule.
     :param Optimizer optimiser: whose rate is set.
@@ -86,6 +90,8 @@ class Schedule:
     def __init__(self, config: FitConfig, optimiser: torch.optim.Optimizer, steps: int) -> None:
         self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._by_step: torch.optim.lr_scheduler.LRScheduler | None = None
+        self._total: str  # what it calls the number of steps
+        self._factor: Callable[[int], float]
         if config.schedule == "plateau":
             self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 # torch's patience is the number of bad validations that go unpunished, one less than ours
@@ -96,8 +102,10 @@ class Schedule:
                 threshold=0.0,
             )
         elif config.schedule == "cosine":
+            self._total, self._factor = "T_max", lambda t: (1 + math.cos(math.pi * t / steps)) / 2
             self._by_step = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
         elif config.schedule == "linear":
+            self._total, self._factor = "total_iters", lambda t: 1 - t / steps
             self._by_step = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
 
     def after_step(self) -> None:
@@ -116,7 +124,13 @@ class Schedule:
         return {} if kept is None else dict(kept.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues where :meth:`state_dict` was taken."""
-        kept = self._plateau or self._by_step
-        if kept is not None:
-            kept.load_state_dict(state)
+        """Continues where :meth:`state_dict` was taken, maybe with another patience or number of steps."""
+        if self._plateau is not None:
+            self._plateau.load_state_dict(state | {"patience": self._plateau.patience})
+        if self._by_step is None:
+            return
+        steps = getattr(self._by_step, self._total)
+        self._by_step.load_state_dict(state | {self._total: steps})
+        if state[self._total] != steps:  # torch finds a rate from that of the step before
+            for group, lr in zip(self._by_step.optimizer.param_groups, self._by_step.base_lrs, strict=True):
+                group["lr"] = lr * self._factor(self._by_step.last_epoch)

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from pyro_spvae.checks import is_positive
 from pyro_spvae.data import DataSet, Values
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import modelled, recorded
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.cost import MOST
 from pyro_spvae.training.run_folder import RunFolder
 
 
@@ -52,6 +54,21 @@ class Run:
     def is_image(self) -> bool:
         """Whether a row is an image ``[C, H, W]``."""
         return len(self.event_shape) == 3
+
+    @property
+    def samples(self) -> int:
+        """
+        Importance samples that it is evaluated with: those of its configuration, or those that were chosen when it was;
+        5000 where it was not.
+        """
+        chosen = self.results.get("samples")
+        return self.config.samples or (chosen if is_positive(chosen) else None) or MOST
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What ``results.json`` holds; empty where there is none."""
+        values = self.folder.read_json("results.json") if (self.path / "results.json").exists() else {}
+        return values if isinstance(values, dict) else {}
 
     def bits_per_dim(self, log_likelihood: float) -> float | None:
         """See :meth:`pyro_spvae.data.Values.bits_per_dim`."""

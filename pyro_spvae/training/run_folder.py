@@ -18,13 +18,15 @@ import torch
 from pyro_spvae import __version__
 from pyro_spvae.checkpoint import atomic_write, read_checkpoint, write_checkpoint
 from pyro_spvae.training.config import read_json
+from pyro_spvae.training.status import TRAINING, is_finished, read_status, status_of
 
 
 class RunFolder:
     """
     A self-describing folder: ``config.json`` (itself a configuration to train by), ``data.json`` (what it was trained
-    on), ``metrics.jsonl`` (a line a validation), ``results.json`` (once it is finished), ``last.pt`` and ``best.pt``
-    (tensors and plain values, readable with ``weights_only=True``), ``log.txt``, ``figures/``.
+    on), ``metrics.jsonl`` (a line a validation), ``status.json`` (once it is trained, see
+    :func:`~pyro_spvae.training.status.read_status`), ``results.json`` (once it is finished), ``last.pt`` and
+    ``best.pt`` (tensors and plain values, readable with ``weights_only=True``), ``log.txt``, ``figures/``.
 
     The folder appears with its configuration in it, and every file but ``metrics.jsonl`` and ``log.txt`` is written
     under another name first and then renamed, so that a run killed at any moment can be resumed.
@@ -107,8 +109,13 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run came to its end."""
-        return (self.path / "results.json").exists()
+        """Whether the run came to its end, and was not trained on since then."""
+        return is_finished(self.path)
+
+    @property
+    def status(self) -> str:
+        """How far it came, in words, see :func:`~pyro_spvae.training.status.status_of`."""
+        return status_of(self.path)
 
     @property
     def figures(self) -> Path:
@@ -143,6 +150,15 @@ class RunFolder:
         :raises ValueError: if it cannot be written.
         """
         self._append("log.txt", line)
+
+    def reconfigure(self, config: dict[str, Any]) -> None:
+        """
+        Changes ``config.json`` of a run that goes on. Results that are there count as those of another run from then
+        on, until there are new ones.
+        """
+        if any((self.path / name).exists() for name in ("status.json", "results.json")):
+            self.write_json("status.json", read_status(self.path) | {"status": TRAINING})
+        self.write_json("config.json", config)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """

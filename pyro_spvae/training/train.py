@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,24 @@ from torch import Tensor
 
 from pyro_spvae import distributed, plots
 from pyro_spvae.data import DATA_SETS
+from pyro_spvae.training import cost
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
 from pyro_spvae.training.own_objects import OwnObjects
+from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.stated import nats, stated_lines
+from pyro_spvae.training.status import FINISHED, TRAINED
 from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
 
-_MAY_CHANGE = ("data_dir", "device")  # what does not alter a run: where files lie, and what it runs on
+_MAY_CHANGE = ("data_dir", "device", "samples")  # what does not alter training: where files lie, what it runs on
+_GOES_ON = ("epochs", "patience")  # what may be changed of a run that came to its end
+_MORE = 1000  # samples of an evaluation that is proposed
 
 
 def train(
@@ -58,6 +63,8 @@ def train(
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
         test split), ``bits_per_dim`` (``nats_per_seen_entry`` where entries are missing), the ELBO's terms, entropy and
         cross-entropy and active units of latent sites, ``parameters``, seconds, versions.
+        Without ``samples`` in the configuration as many are drawn for the log-likelihood as take about a tenth of the
+        time of training, see :func:`~pyro_spvae.training.cost.affordable_samples`.
     :raises ValueError: if the configuration does not fit the data, the folder exists, or a number is not finite. In the
         last case the folder keeps the checkpoints, if there are any, and is removed otherwise.
     :raises Interrupted: when it was stopped by SIGINT or SIGTERM, with everything saved for :func:`resume`.
@@ -79,10 +86,19 @@ def resume(
     objective: ELBO | None = None,
 ) -> dict[str, Any]:
     """
-    Continues a run that was stopped or killed; it ends with the parameters and metrics of one that never was.
+    Continues a run that was stopped or killed; it ends with the parameters and metrics of one that never was, and with
+    its results, unless samples of the log-likelihood are chosen by the time that training took. One that was stopped
+    in its evaluation is evaluated.
+
+    A run that is finished is trained on by more ``epochs``, or by more ``patience`` where that had stopped it, from its
+    last parameters and the state of its optimiser. It ends as one that had all epochs from its start, if its learning
+    rate does not depend on their number (``plateau`` and ``constant``), and no part of the model is annealed by it.
+    Otherwise rate and annealing go on from where those of a run of all epochs are by then. ``results.json`` stays what
+    it was until there are new ones.
 
     :param path: the run folder.
-    :param dict changes: options of the configuration; ``data_dir`` and ``device`` may be others than the run's.
+    :param dict changes: options of the configuration; ``data_dir``, ``device`` and ``samples`` may be others than the
+        run's, and ``epochs`` and ``patience`` of a run whose training is over.
     :param ELBO objective: the one that :func:`train` was given.
     :returns: as :func:`train`.
     :raises ValueError: if there is no such run, it is finished, other options or data were given, or a file is damaged.
@@ -94,11 +110,12 @@ def resume(
             f"the run {folder.path} was fitted from Python; continue it by spvae.fit(..., out=..., resume=True)"
         )
     config = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {folder.path / 'config.json'}")
-    config = _changed(config, changes or {}, folder)
-    if folder.is_finished:
+    state = folder.load("last.pt") if (folder.path / "last.pt").exists() else None
+    before, config = config, _changed(config, changes or {}, folder, state)
+    if folder.is_finished and not set(_GOES_ON) & (changes or {}).keys():
         raise ValueError(
             f"the run {folder.path} is finished, there is nothing to resume; train another one from its configuration "
-            f"by --config {folder.path / 'config.json'} --out FOLDER"
+            f"by --config {folder.path / 'config.json'} --out FOLDER, train it on by --epochs, or evaluate it"
         )
     given, wanted = OwnObjects(objective).described().get("objective"), kept.get("objective")
     if given != wanted:
@@ -113,9 +130,7 @@ def resume(
                 f"the data {config.data} are not those that the run {folder.path} was started with: "
                 "their content changed"
             )
-        state = None
-        if (folder.path / "last.pt").exists():
-            state = folder.load("last.pt")
+        if state is not None:
             if state.get("architecture") != job.identity["architecture"]:
                 raise ValueError(
                     f"the checkpoint {folder.path / 'last.pt'} is of another architecture than config.json"
@@ -124,6 +139,9 @@ def resume(
         else:
             report(f"resuming    {folder.path} from its start")
         distributed.on_main(lambda: folder.rewind(0 if state is None else state["validations"]) and None)
+        kept = before.to_dict() | {name: getattr(config, name) for name in (*_GOES_ON, "samples")}
+        if kept != before.to_dict():
+            distributed.on_main(lambda: folder.reconfigure(kept))
         return _run(job, folder, state, progress, report)
 
 
@@ -157,13 +175,19 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
         )
         if state is not None:
             trainer.load_state(state, folder.read_metrics())
+            _report_going_on(job.config, state, trainer, report)
         trainer.run()
         epochs = f"{trainer.epoch} epoch{'' if trainer.epoch == 1 else 's'}"
         report(f"trained     {epochs}, best validation bound {trainer.best:.2f} nats in epoch {trainer.best_epoch}")
-        results, log_likelihood = _results(job, trainer, progress)
+        known = _known(job, trainer)
         if distributed.is_main():
-            _write_pictures(job, trainer, folder, loggers, log_likelihood, report)
+            folder.write_json("status.json", {"status": TRAINED} | known)
+            _write_pictures(job, trainer, folder, loggers, report)
+        results, log_likelihood = _results(job, trainer, progress, report)
+        if distributed.is_main():
+            _write_pictures(job, trainer, folder, loggers, report, log_likelihood)
             folder.write_json("results.json", results)
+            _say_finished(folder, known)
         distributed.barrier()
     except Exception:
         if distributed.is_main():
@@ -177,14 +201,47 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
     for name, value, remark in stated_lines(results):
         report(f"{name:<12}{value} {remark}".rstrip())
     report(summary(results))
+    if job.config.samples is None and 0 < results["samples"] < cost.MOST:
+        more = _MORE if results["samples"] < _MORE else cost.MOST
+        report(
+            "note        samples were chosen by what training took; more give a higher bound: "
+            f"pyro-spvae evaluate {folder.path} --samples {more}"
+        )
     report(f"written to  {folder.path}")
     return results
 
 
+def _say_finished(folder: RunFolder, known: dict[str, Any]) -> None:
+    folder.write_json("status.json", {"status": FINISHED} | known)
+
+
+def _report_going_on(config: TrainConfig, state: dict[str, Any], trainer: Trainer, report: Report) -> None:
+    """Says what becomes of a learning rate that depends on the number of epochs, where that is another than before."""
+    epochs = state.get("config", {}).get("epochs", config.epochs)
+    if epochs == config.epochs:
+        return
+    report(f"training on from epoch {trainer.epoch} to {config.epochs} at most, where {epochs} was the last before")
+    if config.schedule in ("cosine", "linear") and trainer.update.lr is not None:
+        report(
+            f"schedule    {config.schedule}, as if all {config.epochs} epochs had been asked for at once: the learning "
+            f"rate goes on at {trainer.update.lr:.3g}"
+        )
+
+
 def _write_pictures(
-    job: Job, trainer: Trainer, folder: RunFolder, loggers: list[Logger], log_likelihood: Tensor, report: Report
+    job: Job,
+    trainer: Trainer,
+    folder: RunFolder,
+    loggers: list[Logger],
+    report: Report,
+    log_likelihood: Tensor | None = None,
 ) -> None:
-    figures, images = plots.run_pictures(job.spvae, job.data, trainer.metrics, log_likelihood)
+    """Those that training leaves, or, given the log-likelihoods of the test rows, that of these alone."""
+    images: dict[str, Tensor] = {}
+    if log_likelihood is None:
+        figures, images = plots.run_pictures(job.spvae, job.data, trainer.metrics)
+    else:
+        figures = {"log_likelihoods": plots.likelihood_histogram(log_likelihood)}
     folder.figures.mkdir(exist_ok=True)
     for name, figure in figures.items():
         plots.save(figure, folder.figures / f"{name}.png")
@@ -198,32 +255,70 @@ def _create(folder: RunFolder, job: Job, overwrite: bool) -> None:
     RunFolder.create(folder.path, job.config.to_dict(), job.record, overwrite)
 
 
-def _changed(config: TrainConfig, changes: dict[str, Any], folder: RunFolder) -> TrainConfig:
-    """The run's configuration with what may be changed; refuses the rest."""
+def _changed(
+    config: TrainConfig, changes: dict[str, Any], folder: RunFolder, state: dict[str, Any] | None
+) -> TrainConfig:
+    """
+    The run's configuration with what may be changed; refuses the rest.
+
+    :param dict state: the run's last checkpoint.
+    """
     values = config.to_dict()
+    over = state is not None and _is_over(config, state)
     for name, value in changes.items():
         if name == "data" and value not in DATA_SETS:
             value = str(Path(value).expanduser().absolute())
-        if name not in _MAY_CHANGE and value != values[name]:
+        free = (*_MAY_CHANGE, *_GOES_ON) if over else _MAY_CHANGE
+        if name not in free and value != values[name]:
             raise ValueError(
                 f"{name} is {value!r}, but the run {folder.path} was started with {values[name]!r}; leave it out to "
                 "resume"
             )
         values[name] = value
-    return TrainConfig.from_dict(values, "")
+    changed = TrainConfig.from_dict(values, "")
+    asked = changes.keys() & set(_GOES_ON)
+    if state is not None and asked and (folder.is_finished or any(values[n] != getattr(config, n) for n in asked)):
+        _check_goes_on(changed, asked, folder, state)
+    return changed
 
 
-def _results(job: Job, trainer: Trainer, progress: bool) -> tuple[dict[str, Any], Tensor]:
+def _is_over(config: TrainConfig, state: dict[str, Any]) -> bool:
+    """Whether a checkpoint is that of the end of training."""
+    return state["waited"] >= config.patience or (state["epoch"] >= config.epochs and state["summed"][1] == 0)
+
+
+def _check_goes_on(config: TrainConfig, asked: Set[str], folder: RunFolder, state: dict[str, Any]) -> None:
+    """
+    :param TrainConfig config: with other epochs or another patience than before.
+    :raises ValueError: if there is nothing left to train with it.
+    """
+    done, waited = state["epoch"], state["waited"]
+    if config.epochs <= done:
+        given = "" if "epochs" in asked else ", and epochs are not given"
+        raise ValueError(
+            f"epochs is {config.epochs}{given}, but the run {folder.path} was trained for {done} already; more are "
+            "needed to train it on"
+        )
+    if waited >= config.patience:
+        raise ValueError(
+            f"patience is {config.patience}, but the run {folder.path} stopped after {waited} validations without a "
+            f"better bound, in epoch {done + (state['batch'] > 0)}; a patience above {waited} is needed to train it on"
+        )
+
+
+def _results(job: Job, trainer: Trainer, progress: bool, report: Report) -> tuple[dict[str, Any], Tensor]:
     """What ``results.json`` holds, and the log-likelihood of every test row."""
     config, start = job.config, time.perf_counter()
+    samples = _announce(job, trainer, report)
     figures, log_likelihood, _ = evaluate_rows(
         job.spvae,
         job.data.test,
         elbo=as_bound(build_objective(config)),
-        samples=config.samples,
+        samples=samples,
         chunk_size=config.chunk_size,
         seed=config.seed,
         progress=progress,
+        pace=Pace((lambda line: None) if progress else report),
     )
     results = {
         "data": job.raw.name,
@@ -231,16 +326,42 @@ def _results(job: Job, trainer: Trainer, progress: bool) -> tuple[dict[str, Any]
         "missing": config.missing,
         **figures,
         **per_dimension(figures, job.data.bits_per_dim),
-        "parameters": job.parameters,
-        "best_epoch": trainer.best_epoch,
-        "steps": trainer.step,
-        "train_seconds": round(trainer.seconds, 3),
+        **_known(job, trainer),
         "seconds": round(trainer.seconds + time.perf_counter() - start, 3),  # also of what came before a resumption
         "processes": distributed.world(),
         "device": str(trainer.device),
         "versions": versions(),
     }
     return results, log_likelihood
+
+
+def _known(job: Job, trainer: Trainer) -> dict[str, Any]:
+    """What is known of a run when it is trained."""
+    return {
+        "parameters": job.parameters,
+        "val_elbo": trainer.best,
+        "best_epoch": trainer.best_epoch,
+        "epochs": trainer.epoch,
+        "steps": trainer.step,
+        "train_seconds": round(trainer.seconds, 3),
+    }
+
+
+def _announce(job: Job, trainer: Trainer, report: Report) -> int:
+    """Says what the evaluation will cost; the number of its samples, the same in every process."""
+    config, rows = job.config, job.data.test
+
+    def measure() -> list[float]:
+        per_sample = cost.sample_seconds(job.spvae, rows, config.chunk_size, config.samples)
+        samples = config.samples
+        if samples is None:
+            samples = cost.affordable_samples(per_sample, len(rows), trainer.seconds)
+        return [samples, cost.evaluation_seconds(per_sample, len(rows), samples if job.spvae.latents else 1)]
+
+    samples, seconds = distributed.on_main(measure)
+    exactness = f"with {samples:,} samples" if job.spvae.latents else "exactly"
+    report(f"evaluating  {len(rows):,} rows {exactness}, about {cost.in_words(seconds)}")
+    return int(samples)
 
 
 @contextmanager

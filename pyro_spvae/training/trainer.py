@@ -32,10 +32,12 @@ from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepa
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.logger import Logger
 from pyro_spvae.training.objective import annealed_programs, as_bound, build_loss, build_objective, kl_weight
+from pyro_spvae.training.pace import Pace, minutes
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.updates import build_update
 
-_TEXT_EVERY = 10.0  # seconds between reported lines without a progress bar
+_FIRST = 5  # validations, of each of which a line is reported without a progress bar
+_TEXT_EVERY = 10.0  # seconds between those of later ones
 _OF_BEST = ("model", "step", "epoch", "best", "best_epoch")  # what best.pt holds besides the run's identity
 _LOOKED_AT = 1000  # rows, by which a range is known well enough
 _NAMED = 3  # parameters named in an error
@@ -134,7 +136,8 @@ class Trainer:
         self.step_seconds = 0.0  # of steps alone, up to the last validation; since this object was made
         self.metrics: list[dict[str, Any]] = []
         self._best_state: dict[str, Tensor] | None = None
-        self._reported = -math.inf
+        self.pace = Pace((lambda line: None) if progress else report)
+        self._of_validations = Pace(report)
 
     @property
     def finished(self) -> bool:
@@ -156,6 +159,7 @@ class Trainer:
         with _training(self.spvae), bar, Interruption() as interruption:
             objective = distributed.share(self.objective)
             last = math.inf if max_steps is None else self.step + max_steps
+            self.pace.said()
             while not self.finished and self.step < last:
                 start = time.perf_counter()
                 with lean(), _noise_of(self.device):
@@ -198,6 +202,7 @@ class Trainer:
         if self.batch == len(self.batches):
             self.epoch, self.batch = self.epoch + 1, 0
         bar.update(size)
+        self.pace.tell(self._so_far)
         return stop
 
     def _step(
@@ -226,7 +231,8 @@ class Trainer:
         start = time.perf_counter()
         distributed.average_statistics(self.spvae)
         before_validation(self.spvae, self.config.seed)
-        means = mean_bounds(self.spvae, self.elbo, self.validation, self.config.seed, self.validation_observed)
+        tick = self.pace.counting("validation")
+        means = mean_bounds(self.spvae, self.elbo, self.validation, self.config.seed, self.validation_observed, tick)
         for name, value in means.items():
             if not math.isfinite(value):
                 self._diverged(f"val_{name}", value)
@@ -257,9 +263,9 @@ class Trainer:
         self.metrics.append(line)
         self._keep(line, better)
         bar.set_postfix(elbo=f"{line['elbo']:.2f}", val=f"{val_elbo:.2f}", best=f"{self.best:.2f}")
-        now = time.monotonic()
-        if not self.progress and (self.validations <= 5 or now - self._reported > _TEXT_EVERY):
-            self._reported = now
+        if not self.progress and (self.validations <= _FIRST or self._of_validations.silent_for > _TEXT_EVERY):
+            self.pace.said()
+            self._of_validations.said()
             self.report(
                 f"epoch {epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}"
                 f"{' *' if better else '  '}  {line['images_per_second']:.0f} images/s  "
@@ -332,8 +338,17 @@ class Trainer:
 
     def _remaining(self) -> str:
         done = self.epoch + self.batch / len(self.batches)
-        seconds = self.seconds / done * (self.config.epochs - done)
-        return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
+        return minutes((self.seconds + self.summed[2]) / done * (self.config.epochs - done))
+
+    def _so_far(self) -> str:
+        """Where a long epoch stands."""
+        done = self.batch * self.rows // len(self.batches) or self.rows
+        epoch = self.epoch + (self.batch > 0)
+        total, rows, _ = self.summed
+        return (
+            f"epoch {epoch:3d}  elbo {total / rows:10.2f}  {done:,} of {self.rows:,} rows  {self._remaining()} left at "
+            "most"
+        )
 
     def state(self) -> dict[str, Any]:
         """

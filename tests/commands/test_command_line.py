@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pyro_spvae import commands
-from pyro_spvae.commands.listing import info, table
+from pyro_spvae.commands.listing import info, shown
 from tests.cli_cases import invoke, refused
 from tests.commands.cases import load, names
 from tests.commands.test_help import VERBS
@@ -100,7 +100,7 @@ class TestRefusals:
 class TestInfo:
     def test_a_table_and_json(self, digits):
         result = invoke("info", digits)
-        assert result.exit_code == 0 and result.stdout.splitlines() == table(info([digits]))
+        assert result.exit_code == 0 and result.stdout.splitlines() == shown(info([digits]))
         result = invoke("info", digits.parent, "--json")
         assert result.exit_code == 0 and json.loads(result.stdout) == info([digits.parent])
         results = json.loads((digits / "results.json").read_text())

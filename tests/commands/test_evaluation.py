@@ -96,6 +96,27 @@ def test_options_and_names(digits, tmp_path):
     assert all(np.array_equal(written[name], found) for name, found in dimensions.items())
 
 
+def test_other_samples_stand_beside_those_of_the_run(digits, tmp_path):
+    """In what is shown and in what is written; each is a lower bound in expectation, tighter with more samples."""
+    trained, lines = json.loads((digits / "results.json").read_text()), []
+    results = evaluate(digits, samples=60, out=tmp_path, report=lines.append)
+    kept = json.loads((tmp_path / "test-samples-60.json").read_text())
+    assert kept == results and kept["samples"] == 60
+    assert kept["of_run"] == {name: trained[name] for name in ("samples", "log_likelihood", "standard_error")}
+    assert kept["log_likelihood"] > trained["log_likelihood"] and kept["of_run"]["samples"] == 10
+    assert lines[0].endswith("250 rows, 60 samples")
+    assert lines[1].split()[1] == f"{kept['log_likelihood']:.2f}" and lines[2].startswith("  of the run ")
+    error = f"standard error {trained['standard_error']:.2f}"
+    assert lines[2].endswith(f"{trained['log_likelihood']:.2f}  nats, with 10 samples when it was trained, {error}")
+    assert json.loads((digits / "results.json").read_text()) == trained
+
+
+@pytest.mark.parametrize("options", [{"split": "validation"}, {"observed": "left"}, {"samples": 10}])
+def test_figures_of_other_rows_are_not_set_beside(digits, tmp_path, options):
+    results = evaluate(digits, **{"samples": 3, **options}, out=tmp_path)
+    assert results["of_run"] is None and not any("of the run" in line for line in table(results))
+
+
 class TestMarginals:
     def test_everything_seen_is_the_plain_log_likelihood(self, digits, plain, tmp_path):
         results = evaluate(digits, observed="random:1", out=tmp_path)

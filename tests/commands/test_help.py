@@ -88,9 +88,10 @@ def test_train_help_shows_every_field_with_defaults_and_units(told):
     text, config = told["train --help"], TrainConfig()
     for field in dataclasses.fields(TrainConfig):
         assert field.name == "data" or re.search(f"--{field.name.replace('_', '-')}[ ,]", text)
-    shown = [config.lr, config.particles, config.samples, config.patience, config.likelihood, config.units]
+    shown = [config.lr, config.particles, config.patience, config.likelihood, config.units]
     for default in ("digits", ",".join(map(str, config.hidden)), *shown):
         assert f"Default: {default}." in text
+    assert "a tenth of the time of training, 10 to 5000. More" in text
     units = ("nats per row", "higher is better", "pixels", "Most epochs", "standard-normal")
     choices = ("quad-tree", "categorical", "leaky_relu", "dreg", "shared", "dvaepp", "boltzmann-machine", "se-resnet")
     choices += (*names("estimator"), *names("smoothing"))

@@ -108,8 +108,12 @@ class TestTrain:
             f"latent z    KL {results['kl']['z']:.2f} = cross-entropy {results['cross_entropy']['z']:.2f} - entropy "
             f"{results['entropy']['z']:.2f} nats, {results['active_units']['z']} active unit"
         ) + ("" if results["active_units"]["z"] == 1 else "s")
-        (pictures,) = (line for line in lines if line.startswith("pictures"))
-        assert all(name in pictures for name in PICTURES) and pictures.endswith(str(run / "figures"))
+        first, announced, last = (line for line in lines if line.startswith(("pictures", "evaluating")))
+        assert all(name in first for name in PICTURES - {"log_likelihoods.png"})
+        assert first.endswith(str(run / "figures"))
+        assert last == f"pictures    log_likelihoods.png in {run / 'figures'}"
+        assert re.fullmatch(r"evaluating  250 rows with 10 samples, about \d+ s", announced)
+        assert not any(line.startswith("note") for line in lines), "the number was given"
         assert f"{results['parameters']:,} parameters" in text and "likelihood  " in text and "leaf_regions" in text
         kept = (run / "log.txt").read_text().splitlines()
         assert kept == lines[: len(kept)] and len(kept) > 5

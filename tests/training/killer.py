@@ -71,7 +71,23 @@ MOMENTS = {
     "while a checkpoint is written": before(pyro_spvae.checkpoint, "atomic_write", 3, halfway=True),
     "before a checkpoint is renamed": before(os, "replace", 6),
     "while the test split is evaluated": before(train_module, "_results", 1),
-    "before the results are written": before(train_module, "_write_pictures", 1),
+    "before pictures are drawn": before(train_module, "_write_pictures", 1),
+    "before the results are written": before(train_module, "_write_pictures", 2),
+    "before it is said that there are results": before(train_module, "_say_finished", 1),
+}
+
+GOING_ON = {  # of a run that is finished
+    "before its results count as old": before(RunFolder, "write_json", 1),
+    "before its configuration is written": before(RunFolder, "write_json", 2),
+    **{
+        name: MOMENTS[name]
+        for name in (
+            "in the middle of an epoch",
+            "between metrics and checkpoint",
+            "while the test split is evaluated",
+            "before it is said that there are results",
+        )
+    },
 }
 
 
@@ -79,5 +95,5 @@ def act(moment, action, *args):
     """What is done until a moment, if one is named; without pictures, which would take longer than all the rest."""
     train_module._write_pictures = lambda *args: None
     if moment is not None:
-        MOMENTS[moment]()
+        (MOMENTS | GOING_ON)[moment]()
     action(*args)

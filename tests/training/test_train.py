@@ -116,7 +116,8 @@ def test_best_checkpoint_is_what_was_evaluated(tmp_path, file):
 
 
 def test_demo_compares_with_a_plain_vae_of_no_fewer_parameters(tmp_path, monkeypatch):
-    small = functools.partial(TrainConfig, epochs=1, samples=5, units=1, hidden=(4,), latent_dim=2)
+    monkeypatch.setattr(demo_module, "SAMPLES", 5)
+    small = functools.partial(TrainConfig, epochs=1, units=1, hidden=(4,), latent_dim=2)
     monkeypatch.setattr(demo_module, "TrainConfig", small)
     lines = []
     out = tmp_path / "demo"

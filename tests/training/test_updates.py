@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,9 +16,11 @@ from pyro_spvae.likelihoods import Bernoulli, Likelihood, Normal
 from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.train import resume
+from pyro_spvae.training.train import train as train_run
 from pyro_spvae.training.trainer import Trainer
 from tests.cli_cases import refused, train
-from tests.training.cases import same
+from tests.training.cases import TINY, assert_same_outcome, same, stopped_after
 
 
 def make_spn(likelihood: Likelihood | None = None) -> SPN:
@@ -93,6 +97,19 @@ def vaes() -> SPVAE:
 def test_refuses(make, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         make().fit(binary(), optimiser="em")
+
+
+def test_a_run_of_a_circuit_without_weights_goes_on_within_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
+    np.save(tmp_path / "bits.npy", np.random.default_rng(0).integers(0, 2, (60, 4, 4), dtype=np.uint8))
+    config = dataclasses.replace(
+        TINY, data=str(tmp_path / "bits.npy"), leaf="factorized", latent_dim=None, optimiser="em", structure="whole"
+    )
+    train_run(config, tmp_path / "whole")
+    with stopped_after(2):
+        train_run(config, tmp_path / "run")
+    resume(tmp_path / "run")
+    assert_same_outcome(tmp_path / "run", tmp_path / "whole")
 
 
 def test_by_command(tmp_path, monkeypatch):

@@ -1,0 +1,62 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Lines about work that takes long, where no progress bar shows it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+EVERY = 30.0  # seconds without a line
+
+clock = time.monotonic
+
+
+class Pace:
+    """
+    Says that work goes on, when nothing was said for thirty seconds.
+
+    :param callable report: takes lines of text.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._last = clock()
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since something was said."""
+        return clock() - self._last
+
+    def said(self) -> None:
+        """Call when something was said otherwise, or nothing was to be said until now."""
+        self._last = clock()
+
+    def tell(self, line: Callable[[], str]) -> None:
+        """
+        Reports a line if it is time for one.
+
+        :param callable line: makes it.
+        """
+        if self.silent_for >= EVERY:
+            self._report(line())
+            self.said()
+
+    def counting(self, what: str) -> Callable[[int, int], None]:
+        """
+        A function to be called now and then with how many rows are done, and of how many.
+
+        :param str what: is done with them.
+        """
+        start = clock()
+
+        def tick(done: int, rows: int) -> None:
+            left = (clock() - start) * (rows - done) / max(done, 1)
+            self.tell(lambda: f"{what:<12}{done:,} of {rows:,} rows, {minutes(left)} left")
+
+        return tick
+
+
+def minutes(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds // 60)}:{int(seconds % 60):02d}"
