@@ -153,8 +153,7 @@ def impute(
         mask = mask if there is None else mask & there
     if mask is None:
         raise ValueError(
-            f"observed is not given, but no entry of the split {rows.split} of {selection.data.name} is missing; "
-            f"accepted are {ACCEPTED}"
+            f"observed is not given, but no entry of {selection.described} is missing; accepted are {ACCEPTED}"
         )
     with asked.drawing():
         imputed = asked.spvae.impute(x, mask, completions, num_particles=particles, means=means, progress=progress)
@@ -201,13 +200,11 @@ def interpolate(
     pairs = len(selection.rows) // 2
     wanted = 1 if num is None else positive_integer("num", num)
     if wanted > pairs:
-        raise ValueError(
-            f"num is {wanted} pairs, but the split {rows.split} of {selection.data.name} has {len(selection.rows)} rows"
-        )
+        raise ValueError(f"num is {wanted} pairs, but {selection.described} has {len(selection.rows)} rows")
     x, seen = asked.read(selection, 2 * (min(4, pairs) if num is None else wanted))
     if seen is not None and not bool(seen.all()):
         raise ValueError(
-            f"entries of the first {len(x)} rows of the split {rows.split} of {selection.data.name} are missing, and "
+            f"entries of the first {len(x)} rows of {selection.described} are missing, and "
             "paths need whole rows; give others by --data or --split"
         )
     start, end = x[0::2], x[1::2]

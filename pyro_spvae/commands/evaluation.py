@@ -101,7 +101,7 @@ def evaluate(
         results = {
             "run": str(asked.run.path),
             "data": selection.data.name,
-            "split": rows.split,
+            "split": selection.split,
             "observed": observed,
             "missing": selection.data.missing,
             **figures,
@@ -145,7 +145,7 @@ def _write(
 def table(results: dict[str, Any]) -> list[str]:
     """The figures that :func:`evaluate` returns, in aligned lines with their units."""
     seen = "" if results["observed"] is None else f", {results['observed']} seen"
-    if results["missing"] != "none":
+    if results.get("seen_entries") is not None and results["missing"] != "none":
         seen += ", NaN missing"
     lines = [
         ("log-likelihood", f"{results['log_likelihood']:.2f}", "nats"),

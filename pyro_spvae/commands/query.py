@@ -41,7 +41,7 @@ class Selection:
 
     :ivar DataSet data: the data set, preprocessed as in training.
     :ivar Rows rows: one of its splits.
-    :ivar str split: which.
+    :ivar str split: which, or ``all``.
     :ivar str label: the split, behind the name of the data set if it is not the run's own; for file names.
     """
 
@@ -49,6 +49,11 @@ class Selection:
     rows: Rows
     split: str
     label: str
+
+    @property
+    def described(self) -> str:
+        """The rows in a message."""
+        return self.data.name if self.split == "all" else f"the split {self.split} of {self.data.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +112,17 @@ class Query:
         :raises ValueError: if there are no such data, or they are not of the model's kind.
         """
         data, split = options.data, options.split
-        if split not in get_args(Split):
+        if split is not None and split not in get_args(Split):
             raise ValueError(f"split is {split!r}; accepted are {', '.join(get_args(Split))}")
         if data is not None and data not in DATA_SETS and Path(data).expanduser().exists():
             data = str(Path(data).expanduser().absolute())  # as the configuration has it
-        found = self.run.data(data, options.data_dir, options.download, options.missing)
         own = data is None or (self.run.record["name"] is not None and data == self.run.config.data)
+        if split is None:
+            split = "test" if own or data in DATA_SETS else "all"
+        whole = split == "all"
+        found = self.run.data(data, options.data_dir, options.download, options.missing, undivided=whole)
         label = split if own else f"{_safe(found.name)}-{split}"
-        return Selection(found, getattr(found, split).cached(CACHE), split, label)
+        return Selection(found, getattr(found, "test" if whole else split).cached(CACHE), split, label)
 
     def count(self, selection: Selection, num: int | None, default: int | None = None) -> int:
         """
@@ -128,9 +136,7 @@ class Query:
             return available if default is None else min(default, available)
         num = positive_integer("num", num)
         if num > available:
-            raise ValueError(
-                f"num is {num}, but the split {selection.split} of {selection.data.name} has {available} rows"
-            )
+            raise ValueError(f"num is {num}, but {selection.described} has {available} rows")
         return num
 
     def read(self, selection: Selection, stop: int, start: int = 0) -> tuple[Tensor, Tensor | None]:

@@ -209,13 +209,15 @@ class DataSet:
             )
         return self._with(columns=tuple(columns))
 
+    def stated_as(self, values: Values) -> DataSet:
+        """The same rows with another kind of values, which they are known to be of."""
+        return self._with(values=values)
+
     def as_measured(self) -> DataSet:
         """
-        Whole numbers as continuous values that happen to be whole, for likelihoods of real numbers: no grey levels, of
-        which those figures follow that compare codes.
+        Values of which nothing is known but which occur, for likelihoods that take whole numbers for values like all
+        others: no grey levels, of which those figures follow that compare codes, and no limits.
         """
-        if self.values.levels is None:
-            return self
         return self._with(values=Values(low=self.values.low, high=self.values.high, bounded=False))
 
     def in_grey(self) -> DataSet:

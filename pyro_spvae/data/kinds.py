@@ -152,9 +152,8 @@ def _column(summary: ColumnSummary, name: str, given: str | None, categories: tu
             + (f"values from {low:g} to {high:g}" if kind != "count" or low < 0 else "other numbers than whole ones")
             + f"; {_NEEDED[kind]} are needed"
         )
-    # measured at the deviation, or where there is none at the size of the one value, which counts as held exactly
     deviation = summary.moments.deviation
-    if summary.loss > _LOST * deviation > 0:
+    if summary.loss > _LOST * deviation and len(summary.distinct or "many") > 1:
         raise ValueError(
             f"the column {name!r} holds values up to {max(abs(low), abs(high)):.4g} with the standard deviation "
             f"{deviation:.4g}, which 32-bit floats hold to {summary.loss:.2g} only; subtract a constant from it, or "

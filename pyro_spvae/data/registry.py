@@ -112,7 +112,9 @@ def load_data(
     path = Path(name).expanduser()
     try:
         if name and path.is_dir() or path.name.lower().endswith(FILE_SUFFIXES):
-            others = {split: None if own is None else Path(own).expanduser() for split, own in of_files.items()}
+            others: dict[str, Any] = {
+                split: None if own is None else Path(own).expanduser() for split, own in of_files.items()
+            }
             return load_file(path, **options, **others)
         exists = bool(name) and path.exists()
     except OSError as error:  # a name that is no path, a folder that may not be read
@@ -138,7 +140,9 @@ def check_options(kinds: Any, drop: Any) -> tuple[str, ...]:
     if kinds is not None and not (
         isinstance(kinds, Mapping) and all(isinstance(text, str) for pair in kinds.items() for text in pair)
     ):
-        raise ValueError(f"kinds is {kinds!r}; a dict from names of columns to kinds is needed, as in {{'age': 'count'}}")
+        raise ValueError(
+            f"kinds is {kinds!r}; a dict from names of columns to kinds is needed, as in {{'age': 'count'}}"
+        )
     names = (drop,) if isinstance(drop, str) else drop
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise ValueError(f"drop is {drop!r}; a list of names of columns is needed")

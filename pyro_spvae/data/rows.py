@@ -256,9 +256,7 @@ def together(parts: Sequence[Rows]) -> Rows:
             drawn_as = torch.zeros(len(source), 2, dtype=torch.int64, device="cpu")
             drawn_as[index] = torch.cat([rows._identity(own) for rows, own in zip(parts, numbers, strict=True)])[order]
             whole = None if len(index) == len(source) else index
-            return parts[0].changed(
-                index=whole, drawn_as=drawn_as, missing=any(rows.missing for rows in parts)
-            )
+            return parts[0].changed(index=whole, drawn_as=drawn_as, missing=any(rows.missing for rows in parts))
     drawn_as = torch.cat([rows._identity(own) for rows, own in zip(parts, numbers, strict=True)])
     known = [own for own in labels if own is not None]
     return parts[0].changed(

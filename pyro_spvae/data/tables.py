@@ -77,9 +77,20 @@ def as_mask(observed: Any, columns: Sequence[Column] | None, like: Tensor, name:
     return torch.from_numpy(np.array(observed)).to(like.device)
 
 
-def without_holes(x: Tensor, observed: Tensor | None) -> Tensor | None:
-    """The mask of rows of a table: entries that are NaN are not seen, whatever else is; ``None`` if all are."""
+def without_holes(x: Tensor, observed: Any) -> Any:
+    """
+    The mask of rows of a table: entries that are NaN are not seen, whatever else is; as it is if there are none, or it
+    is no mask that fits.
+    """
     missing = x.isnan()
     if not bool(missing.any()):
         return observed
-    return ~missing if observed is None else observed & ~missing
+    if observed is None:
+        return ~missing
+    if not isinstance(observed, Tensor) or observed.dtype != torch.bool or observed.device != x.device:
+        return observed
+    try:
+        fits = torch.broadcast_shapes(observed.shape, x.shape) == x.shape
+    except RuntimeError:
+        return observed
+    return observed & ~missing if fits else observed

@@ -9,6 +9,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_spvae.blocks import Block
+from pyro_spvae.data import Column
 
 LEAST = 1e-6  # probability that an M-step writes, so that logits stay within 14 of each other
 
@@ -40,6 +41,9 @@ class Likelihood(Block):
 
     #: what it is a distribution of: "binary", "levels", "real", "positive" or "counts"; decides preprocessing
     of: str = "real"
+
+    #: what the columns of a table are that it is a distribution of; ``None`` where it does not know them
+    columns: tuple[Column, ...] | None = None
 
     #: whether the distribution of a pixel, with all of its channels, follows from its outputs alone, wherever it is in
     #: the patch; every class says so for itself, a subclass does not inherit it

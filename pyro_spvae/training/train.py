@@ -108,7 +108,7 @@ def resume(
         )
     with _processes(config, report) as (device, report):
         job = set_up(config, device, download, objective)
-        if kept.get("fingerprint") != job.record["fingerprint"]:
+        if any(kept.get(name) != job.record.get(name) for name in ("fingerprint", "columns")):
             raise ValueError(
                 f"the data {config.data} are not those that the run {folder.path} was started with: "
                 "their content changed"
@@ -202,7 +202,7 @@ def _changed(config: TrainConfig, changes: dict[str, Any], folder: RunFolder) ->
     """The run's configuration with what may be changed; refuses the rest."""
     values = config.to_dict()
     for name, value in changes.items():
-        if name == "data" and value not in DATA_SETS:
+        if (name == "data" and value not in DATA_SETS) or name in ("validation_data", "test_data"):
             value = str(Path(value).expanduser().absolute())
         if name not in _MAY_CHANGE and value != values[name]:
             raise ValueError(
