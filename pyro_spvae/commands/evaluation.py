@@ -56,7 +56,8 @@ def evaluate(
     lower is better, for images of grey levels. With the run's own options the
     figures are those of its results.json. Writes .json, .npz (a value for each
     row, and for each latent dimension how much it varies with the data) and a
-    histogram. Several processes share the rows:
+    histogram; for tables log_likelihoods.csv, a line for each row with its number
+    in the file, from 0. Several processes share the rows:
     torchrun --nproc-per-node 2 -m pyro_spvae evaluate RUN
 
     :returns: what was written as JSON: ``log_likelihood`` and its ``standard_error`` (nats per row, mean over the
@@ -120,6 +121,8 @@ def evaluate(
 def _write(
     asked: Query, selection: Selection, config: TrainConfig, results: dict[str, Any], evaluation: Evaluation
 ) -> None:
+    import pandas
+
     from pyro_spvae import plots
     from pyro_spvae.commands.observed import observed_name
     from pyro_spvae.commands.query import to_array
@@ -138,6 +141,9 @@ def _write(
     arrays = {"log_likelihood": values}
     arrays |= {key: to_array(dimensions) for key, dimensions in evaluation.dimensions.items()}
     asked.write(name, arrays, results, figure)
+    if asked.run.columns is not None:
+        found = {"row": to_array(selection.rows.numbers), "log_likelihood": values}
+        asked.write_table("log_likelihoods", pandas.DataFrame(found))
     for key, picture in plots.pseudo_input_pictures(asked.spvae, asked.run.values).items():
         asked.write(key, figure=picture)
 

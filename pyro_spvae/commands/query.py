@@ -23,6 +23,7 @@ from pyro_spvae.checkpoint import atomic_write
 from pyro_spvae.checks import is_integer, positive_integer
 from pyro_spvae.commands.options import Report, RowOptions, RunOptions, Split
 from pyro_spvae.data import DATA_SETS, DataSet, Rows
+from pyro_spvae.data.frames import decoded
 from pyro_spvae.evaluating import block, evaluating
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE
@@ -161,6 +162,26 @@ class Query:
         self.write(name, arrays, figure=picture(low, high) if self.run.is_image else None)
         return arrays
 
+    def write_rows(self, name: str, x: Tensor) -> None:
+        """
+        Writes rows of a table ``[N, D]`` as ``name.csv``, in the names of its columns and categories, and reports where
+        it is; nothing of images, and where columns are not known.
+
+        :raises ValueError: if that cannot be.
+        """
+        if self.run.columns is not None:
+            self.write_table(name, decoded(x, self.run.columns))
+
+    def write_table(self, name: str, frame: Any) -> None:
+        """
+        Writes a DataFrame as ``name.csv`` at one go, and reports where it is.
+
+        :raises ValueError: if that cannot be.
+        """
+        text = frame.to_csv(index=False, lineterminator="\n")
+        self._make_folder()
+        self._write(f"{name}.csv", lambda path: atomic_write(path, lambda file: file.write(text.encode())))
+
     def write(
         self,
         name: str,
@@ -173,10 +194,7 @@ class Query:
 
         :raises ValueError: if that cannot be.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"the folder {self.folder} cannot be made: {error.strerror or error}") from error
+        self._make_folder()
         if arrays is not None:
             stored: dict[str, Any] = dict(arrays)
             self._write(f"{name}.npz", lambda path: atomic_write(path, lambda file: np.savez(file, **stored)))
@@ -185,6 +203,12 @@ class Query:
             self._write(f"{name}.json", lambda path: atomic_write(path, lambda file: file.write(text.encode())))
         if figure is not None:
             self._write(f"{name}.png", lambda path: plots.save(figure, path))
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"the folder {self.folder} cannot be made: {error.strerror or error}") from error
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
         write(self.folder / name)

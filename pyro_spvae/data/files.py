@@ -17,8 +17,8 @@ from pyro_spvae.data.array_files import read_arrays, type_name
 from pyro_spvae.data.column import Column
 from pyro_spvae.data.dataset import SPLITS, DataSet
 from pyro_spvae.data.image_folder import read_image_folder
-from pyro_spvae.data.preprocessing import MAX_LEVELS
 from pyro_spvae.data.kinds import listed
+from pyro_spvae.data.preprocessing import MAX_LEVELS
 from pyro_spvae.data.rows import Rows, together
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.data.table_files import TABLE_SUFFIXES, is_table_file
@@ -102,7 +102,8 @@ def load_file(
         found, labels = _arrays(paths)
     if shape is not None:
         found = {split: _shaped(_called(paths.get(split, path)), x, shape) for split, x in found.items()}
-    flat, dtype, names = found["train"].dim() == 2, found["train"].dtype, []
+    flat, dtype = found["train"].dim() == 2, found["train"].dtype
+    names: list[str] = []
     if not flat and (kinds or (drop and not of_table)):
         raise ValueError(f"{'kinds' if kinds else 'drop'} names columns, but {name} holds images, which have none")
     if flat and of_table:
@@ -111,7 +112,8 @@ def load_file(
     elif flat:
         found, names = _without(found, drop, None if known is None else len(known))
     rows = _all_rows(found, labels) if undivided else _split_rows(path, found, labels, seed)
-    data = DataSet(name, *(rows[split] for split in SPLITS), _kind_of_values(dtype, list(rows.values())), missing)
+    values = _kind_of_values(dtype, list(rows.values()))
+    data = DataSet(name, rows["train"], rows["validation"], rows["test"], values, missing)
     if not flat:
         return data
     if known is not None and len(known) != data.event_shape[0]:

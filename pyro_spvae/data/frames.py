@@ -99,7 +99,7 @@ def decoded(x: Tensor, columns: Sequence[Column]) -> Any:
         elif column.kind == "count":
             found[column.name] = pandas.array(np.rint(array.astype(np.float64)), dtype="Float64").astype("Int64")
         else:
-            found[column.name] = array
+            found[column.name] = array.astype(np.float32)  # as data sets hold it: the shortest text that tells it
     return pandas.DataFrame(found)
 
 
@@ -121,7 +121,7 @@ def _is_number_name(text: str) -> bool:
 
 
 def _numbers_or_texts(series: Any, name: str) -> tuple[NDArray[np.float64], tuple[str, ...], bool]:
-    """Numbers, or numbers of categories and what these are called; and whether categories have an order of their own."""
+    """Numbers, or those of categories and what these are called; and whether categories have an order of their own."""
     import pandas
 
     types = pandas.api.types

@@ -40,5 +40,6 @@ def grey_hint(rows: Rows) -> str | None:
         )
     scaled = x * (_LEVELS - 1)
     if high <= 1 and len(scaled.round().unique()) > _FEW and bool(((scaled - scaled.round()).abs() < _NEAR).all()):
-        return "values are multiples of 1/255; store them as uint8, (255 * x).round().astype('uint8'), to model grey levels"
+        how = "(255 * x).round().astype('uint8')"
+        return f"values are multiples of 1/255; store them as uint8, {how}, to model grey levels"
     return None

@@ -101,6 +101,11 @@ class Rows:
         return self._source_labels[self.index]
 
     @property
+    def numbers(self) -> Tensor:
+        """The number of each of these rows in its source, int64 ``[n]`` on the CPU."""
+        return self._numbers(slice(None))
+
+    @property
     def draws_anew(self) -> bool:
         """Whether :meth:`draw` differs from reading."""
         return self.preprocessing is not None and self.preprocessing.draws_anew
@@ -247,7 +252,7 @@ def together(parts: Sequence[Rows]) -> Rows:
     if len(parts) == 1:
         return parts[0]
     sources = {id(rows.source): rows.source for rows in parts}
-    numbers = [rows._numbers(slice(None)) for rows in parts]
+    numbers = [rows.numbers for rows in parts]
     labels = [rows.labels for rows in parts]
     if len(sources) == 1 and all(rows.index is not None for rows in parts):
         (source,) = sources.values()

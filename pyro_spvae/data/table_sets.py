@@ -62,7 +62,7 @@ def read_numbers(paths: Mapping[str, Any], drop: Sequence[str] = ()) -> dict[str
     """
     frame, lengths = _together(paths, drop)
     for name, kind in frame.dtypes.items():
-        if not (kind.kind in "iufb"):
+        if kind.kind not in "iufb":
             raise ValueError(f"the column {name!r} of {_called(paths['train'])} holds other things than numbers")
     values = torch.from_numpy(frame.to_numpy(dtype="float64", na_value=math.nan).copy())
     if bool((values == values.floor()).all()) and bool((values.abs() < 2**31).all()):

@@ -113,7 +113,7 @@ class Queries(Generation):
         Draws the missing entries given the seen ones.
 
         :param x: data ``[data, *event_shape]``; values at missing entries are not looked at.
-        :param observed: ``bool``, broadcastable to ``x``, True = seen; may be left out of tables in which NaN is missing.
+        :param observed: ``bool``, broadcastable to ``x``, True = seen; need not be given for tables with NaN.
         :param int num_samples: completions of each datum.
         :param int num_particles: importance samples of each leaf that latent variables are drawn from.
         :param bool means: fill with the likelihood's means instead of draws.

@@ -245,8 +245,8 @@ class TrainConfig(FitConfig):
     missing: Missing = _option(
         "auto",
         "Data",
-        "Entries of a file that are missing: those that are NaN or empty (nan), which are left out of the likelihood in "
-        "training and evaluation; or none, so that NaN is refused. auto: nan for tables, none for images.",
+        "Entries of a file that are missing: those that are NaN or empty (nan), which are left out of the likelihood "
+        "in training and evaluation; or none, so that NaN is refused. auto: nan for tables, none for images.",
     )
     kinds: str | None = _option(
         None,

@@ -45,8 +45,8 @@ def fit(
     may ask models meanwhile, this one too: they are answered between two steps.
 
     :param spvae: the model.
-    :param x: training rows ``[data, *event_shape]``, a tensor, a NumPy array or a pandas DataFrame; or a data set, whose
-        own validation rows are watched then. In a table NaN is a missing entry.
+    :param x: training rows ``[data, *event_shape]``, a tensor, a NumPy array or a pandas DataFrame; or a data set,
+        whose own validation rows are watched then. In a table NaN is a missing entry.
     :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none. Where
         preprocessing draws anew, training rows have new noise in every batch, and rows to watch always the same.
     :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
@@ -70,7 +70,8 @@ def fit(
     for name, value in (("x", x), ("validation", validation)):
         if value is not None and not isinstance(value, (Tensor, Rows, DataSet)):
             raise TypeError(
-                f"{name} is a {type(value).__name__}; a torch.Tensor [data, *event_shape], Rows or a DataSet is needed"
+                f"{name} is a {type(value).__name__}; a tensor [data, *event_shape], an array, a DataFrame, Rows or a "
+                "DataSet is needed"
             )
     for name, mask in (("observed", observed), ("validation_observed", validation_observed)):
         if mask is not None and not isinstance(mask, Tensor):
@@ -163,8 +164,8 @@ def _check_columns(spvae: Queries, data: DataSet) -> None:
     for own, other in zip(wanted, given, strict=False):
         if own != other:
             raise ValueError(
-                f"x has the column {other[0]!r}, {other[1]}, where the model has {own[0]!r}, {own[1]}; give a likelihood "
-                "that is made of the data set's columns"
+                f"x has the column {other[0]!r}, {other[1]}, where the model has {own[0]!r}, {own[1]}; give a "
+                "likelihood that is made of the data set's columns"
             )
 
 

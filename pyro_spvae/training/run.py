@@ -108,8 +108,8 @@ class Run:
     def _prepared_for(self, data: DataSet) -> tuple[TrainConfig, DataSet]:
         """
         The configuration with the preprocessing that raw data need, and these as what they are. Rows of a table need
-        not hold the largest of its whole numbers, and where these count for values like others, any will do. A run that was fitted from Python also takes data
-        of the kind that it was fitted to, as they are.
+        not hold the largest of its whole numbers, and where these count for values like others, any will do. A run
+        that was fitted from Python also takes data of the kind that it was fitted to, as they are.
         """
         levels, raw = data.values.levels, self.values.raw
         if self.record["name"] is not None:
