@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -89,7 +89,7 @@ class SPN(SPVAE):
         super().__init__(regions, units, leaves, leaf=leaf, guide=guide, channels=channels)
 
     @alone()
-    def log_prob(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+    def log_prob(self, x: Any, observed: Any = None) -> Tensor:
         """
         The exact log-density of every datum, or of its seen entries; differentiable in the parameters.
 
@@ -104,7 +104,7 @@ class SPN(SPVAE):
 
     @alone()
     @torch.no_grad()
-    def mpe(self, x: Tensor | None = None, observed: Tensor | None = None) -> Explanation:
+    def mpe(self, x: Any = None, observed: Any = None) -> Explanation:
         r"""
         The most probable explanation: the induced tree :math:`T` and the unseen entries that together maximise
 
@@ -124,27 +124,27 @@ class SPN(SPVAE):
                 raise ValueError("observed is given without x; give both, or neither")
             x = next(self.leaf.parameters()).new_zeros(1, *self.event_shape)
             observed = torch.zeros(self.event_shape, dtype=torch.bool, device=x.device)
+        x, observed = self.taken(x, observed)
         self.check(x, observed)
         found = [self._explain(batch) for batch in self._blocks(x, observed, 1)]
         return Explanation(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
-    def em_step(
-        self, x: Tensor, observed: Tensor | None = None, *, smoothing: float = 0.1, batch_size: int = 256
-    ) -> float:
+    def em_step(self, x: Any, observed: Any = None, *, smoothing: float = 0.1, batch_size: int = 256) -> float:
         """
         One step of EM on all data, see :meth:`fit_em`.
 
         :returns: the mean log-likelihood of the data before the step, in nats.
         """
         _check_em(smoothing, batch_size)
+        x, observed = self.taken(x, observed)
         check_shapes(self.event_shape, self._reference(x), x, observed)
         return self._em_step(x, observed, smoothing, batch_size)
 
     def fit_em(
         self,
-        x: Tensor,
+        x: Any,
         epochs: int = 100,
-        observed: Tensor | None = None,
+        observed: Any = None,
         *,
         smoothing: float = 0.1,
         tolerance: float = 1e-4,
@@ -183,6 +183,7 @@ class SPN(SPVAE):
         epochs = checks.positive_integer("epochs", epochs)
         if not checks.is_real(tolerance) or math.isnan(tolerance):
             raise ValueError(f"tolerance is {tolerance!r}; a number is needed")
+        x, observed = self.taken(x, observed)
         check_shapes(self.event_shape, self._reference(x), x, observed)
         self.trained_on(None, lambda: [x if observed is None else x[observed.expand(x.shape)]], stacklevel=2)
         history: list[float] = []

@@ -53,7 +53,8 @@ def sample(
     --copies 5 one draw of z, with all other latent variables drawn anew.
 
     Writes samples.npz (or means.npz), in the units that the model was trained
-    on, and for images a picture; file names tell what was given.
+    on, and for images a picture; for tables samples.csv, in the names of columns
+    and categories. File names tell what was given.
 
     :returns: what was written: ``samples`` or ``means`` ``[num, *event]`` in the model's units, ``low``, ``high``; see
         :meth:`pyro_spvae.models.SPVAE.sample`.
@@ -73,6 +74,7 @@ def sample(
     shared = None if copies == 1 else "-".join([*(hold or ()), f"{copies}-copies"])
     name = asked.name(kind, given_name(given), shared)
     columns = None if copies == 1 else copies
+    asked.write_rows(name, x)
     return asked.answer(name, {kind: to_array(x)}, partial(plots.image_grid, x, title=title, columns=columns))
 
 
@@ -117,7 +119,7 @@ def impute(
     observed: Annotated[
         str | None, option(MASK, WHAT, metavar="MASK", show_default="what is not missing from the data")
     ] = None,
-    num: Annotated[int | None, number("How many rows, from the first of the split.", "8")] = None,
+    num: Annotated[int | None, number("How many rows, from the first of the split.", "8, of tables all")] = None,
     completions: Annotated[int, option("Completions of each row.", WHAT, min=1)] = 3,
     means: Annotated[bool, option("Fill with the likelihood's means instead of draws.", WHAT, "--means")] = False,
     particles: Particles = 100,
@@ -130,7 +132,9 @@ def impute(
 
     Seen entries stay as they are; entries that are missing from the data are
     drawn in any case. Writes .npz and, for images, a picture of the
-    rows: original, seen (missing pixels orange) and completions.
+    rows: original, seen (missing pixels orange) and completions. For tables
+    imputed.csv holds the rows in the names of their columns and categories,
+    and imputed-2.csv, .. the further completions.
 
     :returns: what was written: ``original`` and the mask ``observed`` ``[row, *event]``, ``imputed``
         ``[completion, row, *event]`` in the model's units, ``low``, ``high``; see
@@ -145,7 +149,8 @@ def impute(
     particles = positive_integer("particles", particles)
     asked = Query.open("impute", path, how)
     selection = asked.select(rows)
-    x, there = asked.read(selection, asked.count(selection, num, default=8))
+    few = 8 if asked.run.is_image else None
+    x, there = asked.read(selection, asked.count(selection, num, default=few))
     mask = there
     if observed is not None:
         mask = parse_observed(observed, x.shape[1:], len(selection.rows), asked.seed, first=len(x))
@@ -153,8 +158,7 @@ def impute(
         mask = mask if there is None else mask & there
     if mask is None:
         raise ValueError(
-            f"observed is not given, but no entry of the split {rows.split} of {selection.data.name} is missing; "
-            f"accepted are {ACCEPTED}"
+            f"observed is not given, but no entry of {selection.described} is missing; accepted are {ACCEPTED}"
         )
     with asked.drawing():
         imputed = asked.spvae.impute(x, mask, completions, num_particles=particles, means=means, progress=progress)
@@ -164,6 +168,8 @@ def impute(
     seen = "missing" if observed is None else observed_name(observed)
     name = asked.name(selection.label, seen, "means" if means else None, particles=(particles, 100))
     masks = {"seen": mask} if there is None else {"original": there, "seen": mask}
+    for place, completed in enumerate(imputed, start=1):
+        asked.write_rows("imputed" if place == 1 else f"imputed-{place}", completed)
     return asked.answer(name, arrays, partial(plots.image_rows, shown, seen=masks))
 
 
@@ -201,13 +207,11 @@ def interpolate(
     pairs = len(selection.rows) // 2
     wanted = 1 if num is None else positive_integer("num", num)
     if wanted > pairs:
-        raise ValueError(
-            f"num is {wanted} pairs, but the split {rows.split} of {selection.data.name} has {len(selection.rows)} rows"
-        )
+        raise ValueError(f"num is {wanted} pairs, but {selection.described} has {len(selection.rows)} rows")
     x, seen = asked.read(selection, 2 * (min(4, pairs) if num is None else wanted))
     if seen is not None and not bool(seen.all()):
         raise ValueError(
-            f"entries of the first {len(x)} rows of the split {rows.split} of {selection.data.name} are missing, and "
+            f"entries of the first {len(x)} rows of {selection.described} are missing, and "
             "paths need whole rows; give others by --data or --split"
         )
     start, end = x[0::2], x[1::2]

@@ -56,8 +56,10 @@ def evaluate(
     lower is better, for images of grey levels. With the run's own options the
     figures are those of its results.json. Writes .json, .npz (a value for each
     row, and for each latent dimension how much it varies with the data) and a
-    histogram. More samples give a higher bound of the log-likelihood; those of
-    the run are shown and written beside it. Several processes share the rows:
+    histogram; for tables log_likelihoods.csv, a line for each row with its number
+    in the file, from 0. More samples give a higher bound of the log-likelihood;
+    those of the run are shown and written beside it. Several processes share the
+    rows:
     torchrun --nproc-per-node 2 -m pyro_spvae evaluate RUN
 
     :returns: what was written as JSON: ``log_likelihood`` and its ``standard_error`` (nats per row, mean over the
@@ -106,7 +108,7 @@ def evaluate(
         results = {
             "run": str(asked.run.path),
             "data": selection.data.name,
-            "split": rows.split,
+            "split": selection.split,
             "observed": observed,
             "missing": selection.data.missing,
             **figures,
@@ -126,6 +128,8 @@ def evaluate(
 def _write(
     asked: Query, selection: Selection, config: TrainConfig, results: dict[str, Any], evaluation: Evaluation
 ) -> None:
+    import pandas
+
     from pyro_spvae import plots
     from pyro_spvae.commands.observed import observed_name
     from pyro_spvae.commands.query import to_array
@@ -144,6 +148,9 @@ def _write(
     arrays = {"log_likelihood": values}
     arrays |= {key: to_array(dimensions) for key, dimensions in evaluation.dimensions.items()}
     asked.write(name, arrays, results, figure)
+    if asked.run.columns is not None:
+        found = {"row": to_array(selection.rows.numbers), "log_likelihood": values}
+        asked.write_table("log_likelihoods", pandas.DataFrame(found))
     for key, picture in plots.pseudo_input_pictures(asked.spvae, asked.run.values).items():
         asked.write(key, figure=picture)
 
@@ -162,7 +169,7 @@ def _of_run(asked: Query, selection: Selection, observed: str | None, samples: i
 def table(results: dict[str, Any]) -> list[str]:
     """The figures that :func:`evaluate` returns, in aligned lines with their units."""
     seen = "" if results["observed"] is None else f", {results['observed']} seen"
-    if results["missing"] != "none":
+    if results.get("seen_entries") is not None and results["missing"] != "none":
         seen += ", NaN missing"
     lines = [
         ("log-likelihood", f"{results['log_likelihood']:.2f}", "nats"),

@@ -25,8 +25,8 @@ from pyro_spvae.commands.app import command, option, say
 
 T = TypeVar("T")
 Report = Callable[[str], None]
-Split = Literal["test", "validation", "train"]
-Missing = Literal["none", "nan"]
+Split = Literal["test", "validation", "train", "all"]
+Missing = Literal["auto", "none", "nan"]
 
 ROWS, WHAT, HOW = "Rows", "What is computed", "Seed, device and files"
 _HELP = {  # in Python
@@ -38,7 +38,7 @@ MASK = (
     "What is seen: left, right, top or bottom names the half of an image that is SEEN (of a table: left or right, its "
     "first or last columns); checkerboard, every other pixel or column; random:P, each pixel or column of each row "
     "with probability P; or a .npy file of bool or 0/1, True = seen, of shape [H, W], [C, H, W] or [D], or of one such "
-    "mask for each row of the split."
+    "mask for each row of the split (of the file with --split all)."
 )
 
 RunPath = Annotated[Path, typer.Argument(help="Folder of a run.", metavar="RUN", show_default=False)]
@@ -61,7 +61,8 @@ class RowOptions:
     data: Annotated[
         str | None,
         option(
-            "Other data of the same shape and kind: a name, or a file.",
+            "Other data of the same shape and kind: a name, or a file, all of whose rows are taken unless a split is "
+            "named. Columns of a table are found by their names.",
             ROWS,
             "--data",
             metavar="NAME|FILE",
@@ -76,13 +77,22 @@ class RowOptions:
     missing: Annotated[
         Missing | None,
         option(
-            "Entries of a file that are missing: none, or those that are NaN (nan).",
+            "Entries of a file that are missing: none, or those that are NaN or empty (nan).",
             ROWS,
             metavar="NAME",
             show_default="as in training",
         ),
     ] = None
-    split: Annotated[Split, option("Split of the data.", ROWS, "--split")] = "test"
+    split: Annotated[
+        Split | None,
+        option(
+            "Split of the data: train, validation, test, or all of their rows, in the order of the file.",
+            ROWS,
+            "--split",
+            metavar="NAME",
+            show_default="test, or all of a file that is given as data",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

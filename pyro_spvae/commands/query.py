@@ -23,6 +23,7 @@ from pyro_spvae.checkpoint import atomic_write
 from pyro_spvae.checks import is_integer, positive_integer
 from pyro_spvae.commands.options import Report, RowOptions, RunOptions, Split
 from pyro_spvae.data import DATA_SETS, DataSet, Rows
+from pyro_spvae.data.frames import decoded
 from pyro_spvae.evaluating import block, evaluating
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE
@@ -41,7 +42,7 @@ class Selection:
 
     :ivar DataSet data: the data set, preprocessed as in training.
     :ivar Rows rows: one of its splits.
-    :ivar str split: which.
+    :ivar str split: which, or ``all``.
     :ivar str label: the split, behind the name of the data set if it is not the run's own; for file names.
     """
 
@@ -49,6 +50,11 @@ class Selection:
     rows: Rows
     split: str
     label: str
+
+    @property
+    def described(self) -> str:
+        """The rows in a message."""
+        return self.data.name if self.split == "all" else f"the split {self.split} of {self.data.name}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +113,17 @@ class Query:
         :raises ValueError: if there are no such data, or they are not of the model's kind.
         """
         data, split = options.data, options.split
-        if split not in get_args(Split):
+        if split is not None and split not in get_args(Split):
             raise ValueError(f"split is {split!r}; accepted are {', '.join(get_args(Split))}")
         if data is not None and data not in DATA_SETS and Path(data).expanduser().exists():
             data = str(Path(data).expanduser().absolute())  # as the configuration has it
-        found = self.run.data(data, options.data_dir, options.download, options.missing)
         own = data is None or (self.run.record["name"] is not None and data == self.run.config.data)
+        if split is None:
+            split = "test" if own or data in DATA_SETS else "all"
+        whole = split == "all"
+        found = self.run.data(data, options.data_dir, options.download, options.missing, undivided=whole)
         label = split if own else f"{_safe(found.name)}-{split}"
-        return Selection(found, getattr(found, split).cached(CACHE), split, label)
+        return Selection(found, getattr(found, "test" if whole else split).cached(CACHE), split, label)
 
     def count(self, selection: Selection, num: int | None, default: int | None = None) -> int:
         """
@@ -128,9 +137,7 @@ class Query:
             return available if default is None else min(default, available)
         num = positive_integer("num", num)
         if num > available:
-            raise ValueError(
-                f"num is {num}, but the split {selection.split} of {selection.data.name} has {available} rows"
-            )
+            raise ValueError(f"num is {num}, but {selection.described} has {available} rows")
         return num
 
     def read(self, selection: Selection, stop: int, start: int = 0) -> tuple[Tensor, Tensor | None]:
@@ -155,6 +162,26 @@ class Query:
         self.write(name, arrays, figure=picture(low, high) if self.run.is_image else None)
         return arrays
 
+    def write_rows(self, name: str, x: Tensor) -> None:
+        """
+        Writes rows of a table ``[N, D]`` as ``name.csv``, in the names of its columns and categories, and reports where
+        it is; nothing of images, and where columns are not known.
+
+        :raises ValueError: if that cannot be.
+        """
+        if self.run.columns is not None:
+            self.write_table(name, decoded(x, self.run.columns))
+
+    def write_table(self, name: str, frame: Any) -> None:
+        """
+        Writes a DataFrame as ``name.csv`` at one go, and reports where it is.
+
+        :raises ValueError: if that cannot be.
+        """
+        text = frame.to_csv(index=False, lineterminator="\n")
+        self._make_folder()
+        self._write(f"{name}.csv", lambda path: atomic_write(path, lambda file: file.write(text.encode())))
+
     def write(
         self,
         name: str,
@@ -167,10 +194,7 @@ class Query:
 
         :raises ValueError: if that cannot be.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"the folder {self.folder} cannot be made: {error.strerror or error}") from error
+        self._make_folder()
         if arrays is not None:
             stored: dict[str, Any] = dict(arrays)
             self._write(f"{name}.npz", lambda path: atomic_write(path, lambda file: np.savez(file, **stored)))
@@ -179,6 +203,12 @@ class Query:
             self._write(f"{name}.json", lambda path: atomic_write(path, lambda file: file.write(text.encode())))
         if figure is not None:
             self._write(f"{name}.png", lambda path: plots.save(figure, path))
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"the folder {self.folder} cannot be made: {error.strerror or error}") from error
 
     def _write(self, name: str, write: Callable[[Path], object]) -> None:
         write(self.folder / name)

@@ -19,7 +19,7 @@ from pyro_spvae.training.config import TrainConfig, options, read_config
 
 _RUN = "Run"
 _ALIASES = {"optimiser": ("--optimiser", "--optimizer")}
-_LISTS = {"hidden": "32,32", "delta": "4,1"}
+_LISTS = {"hidden": "32,32", "delta": "4,1", "shape": "28,20"}
 _PARTS = {kind: kind for kind in ("leaf", "guide", "prior", "likelihood", "network", "estimator")}
 _PARTS["decoder"] = "network"
 
@@ -29,8 +29,9 @@ def train(
         str | None,
         typer.Argument(
             help="digits (bundled), mnist, fashion_mnist, omniglot, svhn, cifar10, static_mnist, omniglot_burda, "
-            "caltech101_silhouettes, frey_faces, histopathology; a .npy, .npz or .pt file of [N, H, W], [N, C, H, W] "
-            "or [N, D]; or a folder of images. Default: digits.",
+            "caltech101_silhouettes, frey_faces, histopathology; a table in a .csv, .csv.gz, .tsv, .data or .parquet "
+            "file; a .npy, .npz or .pt file of [N, H, W], [N, C, H, W] or [N, D]; or a folder of images. Default: "
+            "digits.",
             show_default=False,
         ),
     ] = None,

@@ -8,19 +8,22 @@ import copy
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pyro_spvae.checks import NotFinite, one_of
+from pyro_spvae.checks import NotFinite, instances, one_of
+from pyro_spvae.data.column import Column
 from pyro_spvae.data.preprocessing import preprocessing
-from pyro_spvae.data.rows import Rows
+from pyro_spvae.data.rows import Rows, together
 from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.data.table_sets import learned_of
 from pyro_spvae.data.values import Nats, Values, is_grey_levels
 
 SPLITS = ("train", "validation", "test")
-MISSING = ("none", "nan")
+MISSING = ("auto", "none", "nan")
 _GREY_ROWS = 4096  # converted at a time
 _THINNING = 5  # stream of seeds
 _FINGERPRINT_ROWS = 64
@@ -37,9 +40,12 @@ class DataSet:
     :param Rows test: likewise.
     :param Values values: what kind of values the three hold.
     :param str missing: ``"nan"`` to take NaN as entries that are missing, which training and evaluation leave out of
-        the likelihood; ``"none"`` if none may be.
+        the likelihood; ``"none"`` if none may be; by default ``"nan"`` for tables, ``"none"`` for images.
+    :param columns: what the columns of a table are, a :class:`~pyro_spvae.data.Column` each; ``None`` for images and
+        arrays that are no table.
     :raises ValueError: if a split is empty, differs from the others in its event shape, or holds NaN that is not taken
-        as missing, nothing else than NaN, infinities or values other than ``values`` states.
+        as missing, nothing else than NaN, infinities or values other than ``values`` states; or if there is not one of
+        ``columns`` for each column.
     """
 
     name: str
@@ -48,6 +54,7 @@ class DataSet:
     test: Rows
     values: Values
     missing: str
+    columns: tuple[Column, ...] | None
 
     def __init__(
         self,
@@ -56,11 +63,15 @@ class DataSet:
         validation: Rows | Tensor,
         test: Rows | Tensor,
         values: Values,
-        missing: str = "none",
+        missing: str = "auto",
+        columns: Sequence[Column] | None = None,
     ) -> None:
+        if one_of("missing", missing, MISSING) == "auto":
+            missing = "nan" if len(train.shape) == 2 else "none"
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "values", values)
-        object.__setattr__(self, "missing", one_of("missing", missing, MISSING))
+        object.__setattr__(self, "missing", missing)
+        object.__setattr__(self, "columns", None)
         for stream, (split, x) in enumerate(zip(SPLITS, (train, validation, test), strict=True)):
             if x.dim() not in (2, 4) if isinstance(x, Tensor) else len(x.shape) not in (2, 4):
                 raise ValueError(
@@ -79,6 +90,8 @@ class DataSet:
                 holes = self._check_values(split, rows)
                 if holes != rows.missing:
                     object.__setattr__(self, split, rows.changed(missing=holes))
+        if columns is not None:
+            object.__setattr__(self, "columns", self.described(columns).columns)
 
     def _check_values(self, split: str, rows: Rows) -> bool:
         """Whether entries are missing."""
@@ -96,6 +109,8 @@ class DataSet:
         if broken.row is not None:
             numbered = "" if rows.index is None else f"row {int(rows.index[broken.row])} of the array"
             hint = " (give --missing nan to take NaN as missing, missing='nan' in Python)"
+            if not self.is_image:
+                hint = " (leave out --missing none to take NaN as missing, missing='none' in Python)"
             hint = hint if holes and self.missing == "none" else ""
             raise ValueError(f"{where} holds {broken.text(numbered)}, but all must be finite{hint}.")
         if holes == math.prod(rows.shape):
@@ -155,11 +170,12 @@ class DataSet:
 
     def thinned(self, fraction: float, seed: int = 0) -> DataSet:
         """
-        The same data set with part of its training rows, drawn at random; validation and test stay whole.
+        The same data set with part of its rows for training and validation, drawn at random; test rows stay whole.
+        What columns have learned is learned again, from the rows that are left to train by.
 
         Smaller fractions of one seed are parts of larger ones.
 
-        :param float fraction: above 0, at most 1; at least one row is kept.
+        :param float fraction: above 0, at most 1; at least one row of both is kept.
         :param int seed: seed of the draw.
         :raises ValueError: for a fraction out of range.
         """
@@ -167,10 +183,42 @@ class DataSet:
             raise ValueError(f"fraction is {fraction!r}; a number above 0 and at most 1 is needed")
         if fraction == 1:
             return self
-        kept = max(1, round(fraction * len(self.train)))
-        generator = torch.Generator().manual_seed(noise_seed(seed, 0, _THINNING))
-        chosen = torch.randperm(len(self.train), generator=generator, device="cpu")[:kept]
-        return self._with(train=self.train.part(chosen))
+        changed: dict[str, Rows] = {}
+        for number, split in enumerate(SPLITS[:2]):
+            rows = getattr(self, split)
+            generator = torch.Generator().manual_seed(noise_seed(seed, number, _THINNING))
+            kept = max(1, round(fraction * len(rows)))
+            changed[split] = rows.part(torch.randperm(len(rows), generator=generator, device="cpu")[:kept])
+        columns = None if self.columns is None else learned_of(self.columns, changed["train"])
+        return self._with(columns=columns, **changed)
+
+    def undivided(self) -> DataSet:
+        """
+        The same rows as a data set of which each split is all of them: in the order of the file where splits were drawn
+        from one, else those to train, validate and test by in turn. Each row keeps its noise.
+        """
+        return self._with(**dict.fromkeys(SPLITS, together([getattr(self, split) for split in SPLITS])))
+
+    def described(self, columns: Sequence[Column]) -> DataSet:
+        """The same table with descriptions of its columns."""
+        instances("columns", columns, Column)
+        if self.is_image or len(columns) != self.event_shape[0]:
+            raise ValueError(
+                f"columns are {len(columns)}, but rows of the data set {self.name!r} have the shape "
+                f"{list(self.event_shape)}; one for each column of a table is needed"
+            )
+        return self._with(columns=tuple(columns))
+
+    def stated_as(self, values: Values) -> DataSet:
+        """The same rows with another kind of values, which they are known to be of."""
+        return self._with(values=values)
+
+    def as_measured(self) -> DataSet:
+        """
+        Values of which nothing is known but which occur, for likelihoods that take whole numbers for values like all
+        others: no grey levels, of which those figures follow that compare codes, and no limits.
+        """
+        return self._with(values=Values(low=self.values.low, high=self.values.high, bounded=False))
 
     def in_grey(self) -> DataSet:
         """

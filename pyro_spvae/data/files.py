@@ -1,45 +1,54 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""A user's own data: arrays in a ``.npy``, ``.npz`` or ``.pt`` file, or a folder of images."""
+"""A user's own data: a table, arrays in a ``.npy``, ``.npz`` or ``.pt`` file, or a folder of images."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_spvae.data.array_files import read_arrays, type_name
+from pyro_spvae.data.column import Column
 from pyro_spvae.data.dataset import SPLITS, DataSet
 from pyro_spvae.data.image_folder import read_image_folder
+from pyro_spvae.data.kinds import listed
 from pyro_spvae.data.preprocessing import MAX_LEVELS
-from pyro_spvae.data.rows import Rows, check_labels
+from pyro_spvae.data.rows import Rows, together
 from pyro_spvae.data.splits import shuffled_split
+from pyro_spvae.data.table_files import TABLE_SUFFIXES, is_table_file
+from pyro_spvae.data.table_sets import learned_of, named_columns, read_numbers, read_tables
 from pyro_spvae.data.values import Values, is_grey_levels
 
-FILE_SUFFIXES = (".npy", ".npz", ".pt")
+FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npy", ".npz", ".pt")
 
-SPLIT_NAMES = {
-    "train": ("train", "x_train"),
-    "validation": ("validation", "valid", "val", "x_validation", "x_valid", "x_val"),
-    "test": ("test", "x_test"),
-}
-"""The names under which a split may be stored."""
-
-_LABELS = "labels"  # of a single array
-_SPLIT_LABELS = {split: f"{split}_labels" for split in SPLITS}
-
-_ZIP = b"PK"  # the first bytes of .npz and .pt files
 _HELD_OUT = 10  # one row in ten makes a held-out split
 _FEW_LEVELS = 16  # bytes up to this value are taken for levels of their own, and not for dark 8-bit images
 
 
-def load_file(path: Path, *, seed: int = 0, missing: str = "none") -> DataSet:
-    """Load a data set from a ``.npy``, ``.npz`` or ``.pt`` file, or from a folder of images.
+def load_file(
+    path: Any,
+    *,
+    seed: int = 0,
+    missing: str = "auto",
+    validation: Path | None = None,
+    test: Path | None = None,
+    kinds: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    shape: Sequence[int] | None = None,
+    columns: Sequence[Column] | None = None,
+    undivided: bool = False,
+) -> DataSet:
+    """Load a data set from a table, a ``.npy``, ``.npz`` or ``.pt`` file, or from a folder of images.
+
+    **Tables.** For ``.csv``, ``.tsv``, ``.data`` and ``.parquet`` files see
+    :func:`~pyro_spvae.data.table_files.read_frame`; texts become categories, see
+    :func:`~pyro_spvae.data.frames.coded`. The rows hold the file's own units, and the numbers 0, 1, .. of categories.
 
     **Arrays.** A file holds a single array of any name; or else one named ``x``; or else the splits ``train``,
     ``validation`` (or ``valid``, ``val``) and ``test``, each also with ``x_`` before it. A split that it lacks is drawn
@@ -50,13 +59,15 @@ def load_file(path: Path, *, seed: int = 0, missing: str = "none") -> DataSet:
     ``validation_labels`` and ``test_labels`` beside splits; rows that are drawn from ``train`` keep theirs. All other
     arrays are left alone.
 
-    **Shapes.** ``[N, H, W]`` and ``[N, C, H, W]`` are images, ``[N, D]`` is a table.
+    **Shapes.** ``[N, H, W]`` and ``[N, C, H, W]`` are images, ``[N, D]`` is a table, whose columns are called
+    ``column 1``, ``column 2`` and so on, and described by :func:`~pyro_spvae.data.kinds.describe_columns`. With
+    ``shape``, rows of a table are flat images.
 
     **Images.** For a folder see :func:`~pyro_spvae.data.image_folder.read_image_folder`.
 
     **Memory.** ``.npy`` files are mapped into memory and read row by row when rows are asked for, so they may be larger
     than it (those in another byte order than the machine's are read once). ``.pt`` files are mapped too, and may be as
-    large as memory. ``.npz`` files are read once.
+    large as memory. All others are read once.
 
     **Kind of values**, from type and range over all splits, of entries that are not missing:
 
@@ -66,175 +77,117 @@ def load_file(path: Path, *, seed: int = 0, missing: str = "none") -> DataSet:
     - floats in [0, 1]: continuous between 0 and 1;
     - other floats, and integers outside those bounds: continuous between the smallest and the largest that occur.
 
-    :param pathlib.Path path: the file or folder; objects are never unpickled from it.
+    :param path: the file or folder; objects are never unpickled from it. Or a pandas DataFrame.
     :param int seed: seed of the splits that the file lacks.
     :param str missing: see :class:`~pyro_spvae.data.DataSet`.
+    :param validation: a file of the rows to validate by, if ``path`` holds one split alone.
+    :param test: likewise of those to test by.
+    :param kinds: kinds of columns of a table by name, or families of distributions; the others are chosen.
+    :param drop: names of columns to leave out.
+    :param shape: height and width of flat images, or channels, height and width.
+    :param columns: what the columns are, if that is known: those of a file are found by their names.
+    :param bool undivided: draw no splits; each is all rows, in the order of the file.
     :raises ValueError: if the file is missing or cannot be read, holds no array that fits, too few rows to split,
-        labels that are not an integer for each row, or values that are not finite numbers.
+        labels that are not an integer for each row, or values that are not finite numbers; or columns do not fit.
     """
-    labels: dict[str, Tensor] = {}
-    if path.is_dir():
-        found = read_image_folder(path)
+    paths = {split: own for split, own in zip(SPLITS, (path, validation, test), strict=True) if own is not None}
+    name = path.name if isinstance(path, Path) else "DataFrame"
+    of_table = not isinstance(path, Path) or is_table_file(path)
+    known, labels = columns, dict[str, Tensor]()
+    if of_table and shape is None:
+        found, columns = read_tables(paths, kinds, drop, known)
+    elif of_table:
+        found = read_numbers(paths, drop)
     else:
-        arrays = _read(path)
-        names = _label_names(list(arrays))
-        found = _named_splits(path, {name: array for name, array in arrays.items() if name not in names.values()})
-        labels = _checked_labels(path, found, arrays, names)
-    rows = _split_rows(path, found, labels, seed)
-    values = _kind_of_values(found["train"].dtype, list(rows.values()))
-    return DataSet(path.name, rows["train"], rows["validation"], rows["test"], values, missing)
+        found, labels = _arrays(paths)
+    if shape is not None:
+        found = {split: _shaped(_called(paths.get(split, path)), x, shape) for split, x in found.items()}
+    flat, dtype = found["train"].dim() == 2, found["train"].dtype
+    names: list[str] = []
+    if not flat and (kinds or (drop and not of_table)):
+        raise ValueError(f"{'kinds' if kinds else 'drop'} names columns, but {name} holds images, which have none")
+    if flat and of_table:
+        dtype = torch.int64 if all(_is_whole(x) for x in found.values()) else torch.float32
+        found = {split: x.to(torch.float32) for split, x in found.items()}
+    elif flat:
+        found, names = _without(found, drop, None if known is None else len(known))
+    rows = _all_rows(found, labels) if undivided else _split_rows(path, found, labels, seed)
+    values = _kind_of_values(dtype, list(rows.values()))
+    data = DataSet(name, rows["train"], rows["validation"], rows["test"], values, missing)
+    if not flat:
+        return data
+    if known is not None and len(known) != data.event_shape[0]:
+        raise ValueError(f"the {_called(path)} has {data.event_shape[0]} columns, but {len(known)} are needed")
+    if known is not None:
+        return data.described(known)
+    if columns is None:
+        columns = named_columns(list(found.values()), names, kinds, f"the {_called(path)}")
+    return data.described(learned_of(columns, data.train))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """All arrays of the file; that of a ``.npy`` file or a lone tensor is called ``x``."""
-    if not path.is_file():
-        raise ValueError(f"there is no data file {path}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about headers and arrays that are refused or copied anyway
-            return _read_torch(path) if path.suffix.lower() == ".pt" else _read_numpy(path)
-    except _Refused as error:
-        raise ValueError(str(error)) from None
-    except Exception as error:  # damaged bytes surface as almost any error of numpy, zipfile, zlib, pickle or torch
-        kind = "tensors" if path.suffix.lower() == ".pt" else "NumPy arrays of numbers"
-        reason = str(error).partition("\n")[0][:200] or type(error).__name__
-        raise ValueError(f"the data file {path} cannot be read as {kind} ({reason}).") from error
+def _called(path: Any) -> str:
+    if not isinstance(path, Path):
+        return "DataFrame"
+    return f"data {'folder' if path.is_dir() else 'file'} {path}"
 
 
-class _Refused(ValueError):
-    """A sentence that needs no more explanation."""
-
-
-def _read_numpy(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        zipped = file.read(2) == _ZIP
-    if not zipped:
-        # read only: systems refuse to map, to be written to, what is larger than their memory
-        return {"x": _tensor(path, "x", np.load(path, mmap_mode="r", allow_pickle=False))}
-    # opened here, because NumPy leaves a damaged archive open
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
-        names = _read_names(list(content.files))
-        arrays = {name: content[name] for name in names}
-        others = {name: np.zeros(0) for name in content.files if name not in names}  # not read
-    labels = _label_names(list(arrays)).values()
-    return {name: _tensor(path, name, array, name in labels) for name, array in arrays.items()} | {
-        name: torch.from_numpy(array) for name, array in others.items()
-    }
-
-
-def _read_names(names: list[str]) -> list[str]:
-    """Those that may be data or are their labels, so that what else is beside them is not read."""
-    known = _known_names(names)
-    return [*known, *_label_names(names).values()] if known else names
-
-
-def _known_names(names: list[str]) -> list[str]:
-    return [name for name in names if name == "x" or any(name in stored for stored in SPLIT_NAMES.values())]
-
-
-def _label_names(names: list[str]) -> dict[str, str]:
-    """The arrays that are labels, by the split whose rows they are of."""
-    known = _known_names(names)
-    others = [name for name in names if name not in (_LABELS, *_SPLIT_LABELS.values())]
-    if _LABELS in names and (known == ["x"] or (len(others) == 1 and len(names) == 2)):
-        return {"train": _LABELS}
-    stored = [split for split, own in SPLIT_NAMES.items() if "x" not in known and any(name in known for name in own)]
-    found = {split: _SPLIT_LABELS[split] for split in stored if _SPLIT_LABELS[split] in names}
-    if found and len(names) == 2:  # an array by itself is cut into splits, whatever its name
-        return dict.fromkeys(["train"], *found.values())
-    return found
-
-
-def _checked_labels(
-    path: Path, found: dict[str, Tensor], arrays: dict[str, Tensor], names: dict[str, str]
-) -> dict[str, Tensor]:
-    """Labels by split, after a check that there is one for each row."""
-    for split, name in names.items():
-        what = f"the data file {path} holds the arrays {', '.join(sorted(arrays))}, of which {name}"
-        check_labels(what, arrays[name], len(found[split]))
-    return {split: arrays[name] for split, name in names.items()}
-
-
-def _tensor(path: Path, name: str, array: np.ndarray[Any, Any], labels: bool = False) -> Tensor:
-    where = f"the array {name} in the data file {path}"
-    if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
-        needed = "integers" if labels else "booleans, integers or floats"
-        raise _Refused(f"{where} is of type {array.dtype}, but {needed} are needed.")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
-    if any(stride < 0 or stride % array.dtype.itemsize for stride in array.strides):
-        array = np.ascontiguousarray(array)
-    return torch.from_numpy(np.asarray(array))
-
-
-def _read_torch(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        zipped = file.read(2) == _ZIP
-    # the older format cannot be mapped
-    content = torch.load(path, weights_only=True, map_location="cpu", mmap=zipped)
-    if isinstance(content, Tensor):
-        content = {"x": content}
-    if not isinstance(content, dict) or not content:
-        raise _Refused(f"the data file {path} holds a {type(content).__name__}; a tensor or a dict of them is needed.")
-    tensors = {str(name): value.detach() for name, value in content.items() if isinstance(value, Tensor)}
-    if not tensors:
-        raise _Refused(f"the data file {path} holds no tensor.")
-    for name in _read_names(list(tensors)):
-        value = tensors[name]
-        dense = value.layout == torch.strided and not value.is_quantized and not value.is_complex()
-        if not dense or value.is_meta:
-            raise _Refused(f"the tensor {name} in the data file {path} is no plain array of real numbers.")
-    return tensors
-
-
-def _named_splits(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The arrays that are data, by split, in canonical shape; a lone array is ``train``."""
-    if len(arrays) == 1:
-        [(name, array)] = arrays.items()
-        return {"train": _canonical(path, name, array)}
+def _arrays(paths: Mapping[str, Path]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Arrays and labels by split, of one file or folder or of one for each split."""
     found: dict[str, Tensor] = {}
-    for split, names in SPLIT_NAMES.items():
-        present = [name for name in names if name in arrays]
-        if len(present) > 1:
-            raise ValueError(
-                f"the data file {path} holds both {present[0]} and {present[1]}, but there can be only one "
-                f"{split} split."
-            )
-        if present:
-            found[split] = _canonical(path, present[0], arrays[present[0]])
-    if not found and "x" in arrays:
-        return {"train": _canonical(path, "x", arrays["x"])}
-    if "train" not in found or "x" in arrays:
+    labels: dict[str, Tensor] = {}
+    for split, path in paths.items():
+        own, own_labels = (read_image_folder(path), {}) if path.is_dir() else read_arrays(path)
+        if len(paths) == 1:
+            return own, own_labels
+        if list(own) != ["train"]:
+            raise ValueError(f"the {_called(path)} holds {' and '.join(own)}, but the one split {split} is needed")
+        found[split] = own["train"]
+        labels |= {split: own_labels["train"]} if own_labels else {}
+        if (found[split].dtype, found[split].shape[1:]) != (found["train"].dtype, found["train"].shape[1:]):
+            given = ", ".join(f"{name} {type_name(x)} {list(x.shape)}" for name, x in found.items())
+            raise ValueError(f"the files of the splits must share type and row shape, but they are {given}")
+    return found, labels
+
+
+def _shaped(what: str, x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Rows of a table as images ``[N, C, H, W]``."""
+    if len(shape) not in (2, 3):
+        raise ValueError(f"shape is {list(shape)}; height and width, or channels, height and width, are needed")
+    image = (1, *shape)[-3:]
+    if x.dim() == 4 and tuple(x.shape[1:]) == image:
+        return x
+    if x.dim() != 2 or x.shape[1] != math.prod(shape):
         raise ValueError(
-            f"the data file {path} holds the arrays {', '.join(sorted(arrays)) or '(none)'}, but a single array, or "
-            "one named x, or train with optional validation and test is needed."
+            f"shape is {list(shape)}, {math.prod(shape)} entries, but rows of the {what} have the shape "
+            f"{list(x.shape[1:])}"
         )
-    kinds = {(array.dtype, array.shape[1:]) for array in found.values()}
-    if len(kinds) > 1:
-        given = ", ".join(f"{split} {_type_name(array)} {list(array.shape)}" for split, array in found.items())
-        raise ValueError(f"the splits in the data file {path} must share type and row shape, but they are {given}.")
-    return found
+    return x.unflatten(1, image)
 
 
-def _type_name(array: Tensor) -> str:
-    return str(array.dtype).removeprefix("torch.")
+def _without(found: dict[str, Tensor], drop: Sequence[str], wanted: int | None) -> tuple[dict[str, Tensor], list[str]]:
+    """Tables without some of their columns, and the names of the others; where so many are wanted, it may be done."""
+    number = found["train"].shape[1]
+    names = [f"column {i + 1}" for i in range(number)]
+    unknown = [name for name in drop if name not in names]
+    if not drop or wanted == number:
+        return found, names
+    if unknown or len(set(drop)) == number:
+        raise ValueError(f"drop is {', '.join(drop)}, but the columns are {listed(names)}; name some of them")
+    kept = [place for place, name in enumerate(names) if name not in drop]
+    return {split: x[:, kept] for split, x in found.items()}, [names[place] for place in kept]
 
 
-def _canonical(path: Path, name: str, array: Tensor) -> Tensor:
-    """The array as `[N, C, H, W]` or `[N, D]`, after a check of its shape."""
-    where = f"the array {name} in the data file {path}"
-    if array.dim() not in (2, 3, 4):
-        raise ValueError(f"{where} has the shape {list(array.shape)}, but [N, H, W], [N, C, H, W] or [N, D] is needed.")
-    if array.numel() == 0:
-        raise ValueError(f"{where} has the shape {list(array.shape)}, but it must not be empty.")
-    if array.dim() == 4 and array.shape[3] in (1, 3, 4) and array.shape[1] > 4:
-        raise ValueError(
-            f"{where} has the shape {list(array.shape)}, which is channels-last, but [N, C, H, W] is needed."
-        )
-    return array.unsqueeze(1) if array.dim() == 3 else array
+def _is_whole(x: Tensor) -> bool:
+    return bool(((x == x.floor()) | x.isnan()).all())
 
 
-def _split_rows(path: Path, found: dict[str, Tensor], labels: dict[str, Tensor], seed: int) -> dict[str, Rows]:
+def _all_rows(found: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, Rows]:
+    """All rows in the place of each split."""
+    of_splits = {split: Rows(x, stream=SPLITS.index(split), labels=labels.get(split)) for split, x in found.items()}
+    return dict.fromkeys(SPLITS, together([of_splits[split] for split in SPLITS if split in of_splits]))
+
+
+def _split_rows(path: Any, found: dict[str, Tensor], labels: dict[str, Tensor], seed: int) -> dict[str, Rows]:
     """All three splits, those that are missing drawn from ``train``: row numbers of the one array, no copies."""
     missing = [split for split in SPLITS if split not in found]
     rows = {split: Rows(x, stream=SPLITS.index(split), labels=labels.get(split)) for split, x in found.items()}
@@ -243,7 +196,7 @@ def _split_rows(path: Path, found: dict[str, Tensor], labels: dict[str, Tensor],
     number = len(found["train"])
     if number < _HELD_OUT:
         raise ValueError(
-            f"the data {'folder' if path.is_dir() else 'file'} {path} has {number} rows to draw the "
+            f"the {_called(path)} has {number} rows to draw the "
             f"{' and '.join(missing)} split from, but at least {_HELD_OUT} are needed."
         )
     held_out = number // _HELD_OUT

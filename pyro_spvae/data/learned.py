@@ -27,7 +27,7 @@ def learned(column: Column, values: Tensor) -> Column:
     seen = values.detach().double().flatten()
     seen = seen[~seen.isnan()]
     if not len(seen):
-        raise ValueError(f"the column {column.name!r} has no value that is seen; at least one is needed")
+        raise ValueError(f"the column {column.name!r} has no value in the training rows, all are missing; drop it")
     if column.is_coded:
         number = len(column.categories)
         outside = (seen < 0) | (seen >= number) | (seen != seen.round())
@@ -47,3 +47,8 @@ def learned(column: Column, values: Tensor) -> Column:
             f"the {column.kind} column {column.name!r} holds values that are not finite, or not of its kind"
         )
     return replace(column, location=location, scale=scale if scale > _CONSTANT * max(abs(location), 1e-300) else 1.0)
+
+
+def learned_from(columns: tuple[Column, ...], values: Tensor) -> tuple[Column, ...]:
+    """Each of the columns :func:`learned` from a table ``[N, D]``."""
+    return tuple(learned(column, values[:, place]) for place, column in enumerate(columns))

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pyro_spvae.checks import one_of
+from pyro_spvae.data.column import Column
 from pyro_spvae.data.dataset import MISSING, DataSet
 from pyro_spvae.data.digits import load_digits
 from pyro_spvae.data.files import FILE_SUFFIXES, load_file
@@ -20,6 +22,7 @@ from pyro_spvae.data.published_sets import (
     load_omniglot_burda,
     load_static_mnist,
 )
+from pyro_spvae.data.tables import is_frame
 from pyro_spvae.data.torchvision_sets import (
     load_cifar10,
     load_fashion_mnist,
@@ -47,12 +50,19 @@ DATA_SETS: dict[str, Loader] = {
 
 
 def load_data(
-    name_or_path: str | os.PathLike[str],
+    name_or_path: Any,
     *,
     data_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     download: bool = False,
-    missing: str = "none",
+    missing: str = "auto",
+    validation: str | os.PathLike[str] | None = None,
+    test: str | os.PathLike[str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    shape: Sequence[int] | None = None,
+    columns: Sequence[Column] | None = None,
+    undivided: bool = False,
 ) -> DataSet:
     """Load a data set.
 
@@ -62,23 +72,50 @@ def load_data(
         >>> digits.train.shape, digits.values.levels
         (torch.Size([1297, 1, 8, 8]), 17)
 
-    :param name_or_path: a name in ``DATA_SETS``, or the path of a ``.npy``, ``.npz`` or ``.pt`` file or of a folder of
-        images (see ``load_file``).
+    :param name_or_path: a name in ``DATA_SETS``; the path of a ``.csv``, ``.csv.gz``, ``.tsv``, ``.data``,
+        ``.parquet``, ``.npy``, ``.npz`` or ``.pt`` file or of a folder of images (see ``load_file``); or a pandas
+        DataFrame. What follows ``missing`` is for these.
     :param data_dir: folder of the standard data sets' files, in torchvision's layout.
     :param int seed: seed of the splits that the data themselves do not come with.
     :param bool download: whether missing files of a standard data set may be fetched; nothing is by default.
-    :param str missing: ``"nan"`` to take NaN in a user's own file as entries that are missing, see
-        :class:`~pyro_spvae.data.DataSet`; by default NaN is refused. Data sets that have a name lack no entries.
+    :param str missing: ``"nan"`` to take NaN in a user's own file as entries that are missing, ``"none"`` to refuse it;
+        by default it is taken so in tables and refused in images. Data sets that have a name lack no entries.
+    :param validation: the file of the rows to validate by, where ``name_or_path`` is that of the rows to train by.
+    :param test: likewise the file of the rows to test by.
+    :param kinds: kinds of columns of a table by name, such as ``{"age": "count"}``, or families of distributions, such
+        as ``gamma``; the others are chosen, see :func:`~pyro_spvae.data.kinds.describe_columns`.
+    :param drop: names of columns to leave out.
+    :param shape: rows of a table are flat images of this height and width, or channels, height and width.
+    :param columns: what the columns are, if that is known, as from the data set that a model was trained on; columns of
+        a file are found by their names.
+    :param bool undivided: draw no splits; each is all rows, in the order of the file.
     :raises ValueError: if there is no such data set or file, a file it needs is missing, or its content is unfit.
     """
     one_of("missing", missing, MISSING)
+    drop = check_options(kinds, drop)
+    options: dict[str, Any] = {"seed": seed, "missing": missing, "kinds": kinds, "drop": drop, "shape": shape}
+    options |= {"columns": columns, "undivided": undivided}
+    of_files: dict[str, Any] = {"validation": validation, "test": test}
+    if is_frame(name_or_path) or any(is_frame(rows) for rows in of_files.values()):
+        for split, rows in {"train": name_or_path, **of_files}.items():
+            if rows is not None and not is_frame(rows):
+                raise ValueError(f"the rows of the split {split} are {rows!r}, but others are a DataFrame; give one")
+        return load_file(name_or_path, **options, **of_files)
     name = os.fspath(name_or_path)
     if name in DATA_SETS:
-        return DATA_SETS[name](None if data_dir is None else Path(data_dir).expanduser(), seed, download)
+        given = {"kinds": kinds, "drop": drop, "shape": shape, **of_files}
+        for option, value in given.items():
+            if value:
+                raise ValueError(f"{option} is given, but {name} is no file of one's own; leave it out")
+        data = DATA_SETS[name](None if data_dir is None else Path(data_dir).expanduser(), seed, download)
+        return data.undivided() if undivided else data
     path = Path(name).expanduser()
     try:
-        if name and path.is_dir() or path.suffix.lower() in FILE_SUFFIXES:
-            return load_file(path, seed=seed, missing=missing)
+        if name and path.is_dir() or path.name.lower().endswith(FILE_SUFFIXES):
+            others: dict[str, Any] = {
+                split: None if own is None else Path(own).expanduser() for split, own in of_files.items()
+            }
+            return load_file(path, **options, **others)
         exists = bool(name) and path.exists()
     except OSError as error:  # a name that is no path, a folder that may not be read
         raise ValueError(f"the data {name!r} cannot be read: {error.strerror or error}.") from None
@@ -93,3 +130,20 @@ def load_data(
         f"{name!r} is no known data set; {hint}give one of {', '.join(DATA_SETS)}, or the path of a "
         f"{', '.join(FILE_SUFFIXES)} file or of a folder of images."
     )
+
+
+def check_options(kinds: Any, drop: Any) -> tuple[str, ...]:
+    """
+    :returns: the names of the columns that are to be dropped.
+    :raises ValueError: if ``kinds`` is no dict of texts, or ``drop`` is no name, or list of names, of columns.
+    """
+    if kinds is not None and not (
+        isinstance(kinds, Mapping) and all(isinstance(text, str) for pair in kinds.items() for text in pair)
+    ):
+        raise ValueError(
+            f"kinds is {kinds!r}; a dict from names of columns to kinds is needed, as in {{'age': 'count'}}"
+        )
+    names = (drop,) if isinstance(drop, str) else drop
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"drop is {drop!r}; a list of names of columns is needed")
+    return tuple(names)

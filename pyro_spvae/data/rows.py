@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
 
 import torch
@@ -47,6 +47,8 @@ class Rows:
     :param bool missing: whether entries are missing, which are NaN in the source, and remain so whatever the
         preprocessing. What is made of these rows does not look at them, see :func:`select`.
     :param Tensor labels: the class of each row of ``source``, integers ``[N]``; not looked at in training.
+    :param Tensor drawn_as: of each row of ``source`` the number of a split and that of a row in it, int64 ``[N, 2]``,
+        whose noise it has; by default those of ``stream`` and of the row itself.
     :raises ValueError: if ``source`` holds no real rows, or ``labels`` are no integers or not as many as it has rows.
     """
 
@@ -61,6 +63,7 @@ class Rows:
         stream: int = 0,
         missing: bool = False,
         labels: Tensor | None = None,
+        drawn_as: Tensor | None = None,
     ) -> None:
         if source.dim() < 2 or source.is_complex():
             raise ValueError(f"source is {source.dtype} of shape {list(source.shape)}; real rows [N, ..] are needed")
@@ -70,6 +73,7 @@ class Rows:
         self.seed = seed
         self.stream = stream
         self.missing = missing
+        self.drawn_as = drawn_as
         if labels is not None:
             check_labels("labels", labels, len(source))
             labels = labels.cpu().to(torch.int64)
@@ -95,6 +99,11 @@ class Rows:
         if self._source_labels is None or self.index is None:
             return self._source_labels
         return self._source_labels[self.index]
+
+    @property
+    def numbers(self) -> Tensor:
+        """The number of each of these rows in its source, int64 ``[n]`` on the CPU."""
+        return self._numbers(slice(None))
 
     @property
     def draws_anew(self) -> bool:
@@ -152,7 +161,7 @@ class Rows:
 
     def changed(self, **arguments: Any) -> Rows:
         """The same rows, made with some other arguments."""
-        names = ("source", "index", "preprocessing", "seed", "stream", "missing")
+        names = ("source", "index", "preprocessing", "seed", "stream", "missing", "drawn_as")
         own = {name: getattr(self, name) for name in names} | {"labels": self._source_labels}
         return Rows(**(own | arguments))
 
@@ -214,18 +223,54 @@ class Rows:
         if draw is None:
             return None
         numbers = self._numbers(item)
+        identity = self._identity(numbers)
         noise = torch.empty((len(numbers), *self.event_shape), dtype=torch.float32, device="cpu")
         generator = torch.Generator()
-        for place, number in enumerate(numbers.tolist()):
-            generator.manual_seed(noise_seed(self.seed, number, _FRESH + self.stream))
+        for place, (stream, number) in enumerate(identity.tolist()):
+            generator.manual_seed(noise_seed(self.seed, number, _FRESH + stream))
             noise[place] = draw(self.event_shape, generator)
         return noise.to(self.source.device)
+
+    def _identity(self, numbers: Tensor) -> Tensor:
+        """What noise of rows of the source depends on, see ``drawn_as``."""
+        if self.drawn_as is not None:
+            return self.drawn_as[numbers]
+        return torch.stack([torch.full_like(numbers, self.stream), numbers], -1)
 
     def __repr__(self) -> str:
         name = "" if self.preprocessing is None else f", preprocessed by {self.preprocessing.name}"
         name += ", entries missing" if self.missing else ""
         name += "" if self._source_labels is None else ", with labels"
         return f"Rows({list(self.shape)} of {str(self.source.dtype).removeprefix('torch.')}{name})"
+
+
+def together(parts: Sequence[Rows]) -> Rows:
+    """
+    All rows of several parts, each with the noise that it has there: in the order of their source where they share one
+    and none is in two of them, else one part after the other, copied.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    sources = {id(rows.source): rows.source for rows in parts}
+    numbers = [rows.numbers for rows in parts]
+    labels = [rows.labels for rows in parts]
+    if len(sources) == 1 and all(rows.index is not None for rows in parts):
+        (source,) = sources.values()
+        index, order = torch.cat(numbers).sort()
+        if len(index.unique()) == len(index):
+            drawn_as = torch.zeros(len(source), 2, dtype=torch.int64, device="cpu")
+            drawn_as[index] = torch.cat([rows._identity(own) for rows, own in zip(parts, numbers, strict=True)])[order]
+            whole = None if len(index) == len(source) else index
+            return parts[0].changed(index=whole, drawn_as=drawn_as, missing=any(rows.missing for rows in parts))
+    drawn_as = torch.cat([rows._identity(own) for rows, own in zip(parts, numbers, strict=True)])
+    known = [own for own in labels if own is not None]
+    return parts[0].changed(
+        source=torch.cat([rows.raw(slice(None)) for rows in parts]),
+        index=None,
+        drawn_as=drawn_as,
+        missing=any(rows.missing for rows in parts),
+        labels=torch.cat(known) if len(known) == len(parts) else None,
+    )
 
 
 def check_labels(name: str, labels: Any, rows: int) -> None:

@@ -15,7 +15,7 @@ from pyro_spvae import checks
 from pyro_spvae.blocks import held
 from pyro_spvae.infer.circuit_elbo import CircuitELBO
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
-from pyro_spvae.infer.prepared import owner_of, prepared
+from pyro_spvae.infer.prepared import PreparesBatches, owner_of, prepared
 from pyro_spvae.infer.tree_sums import push_up
 from pyro_spvae.locking import alone
 
@@ -57,6 +57,9 @@ def log_likelihood(
     """
     num_samples = checks.positive_integer("num_samples", num_samples)
     chunk_size = checks.positive_integer("chunk_size", chunk_size)
+    owner = owner_of(model)
+    if isinstance(owner, PreparesBatches):
+        x, observed = owner.taken(x, observed)
     if x.dim() == 0 or len(x) == 0:
         raise ValueError("x holds no data; at least one row is needed")
     if observed is not None:

@@ -17,6 +17,14 @@ class PreparesBatches(nn.Module):
         """Number of ``leaves`` and of the ``pixels`` that each sees, which parts are bound with."""
         raise NotImplementedError(f"{type(self).__name__} must define leaf_sizes")
 
+    def taken(self, x: Any, observed: Any = None, look: bool = True) -> tuple[Any, Any]:
+        """
+        Data and mask as tensors, from whatever else the module takes in their place.
+
+        :param bool look: whether values may be looked at.
+        """
+        return x, observed
+
     def prepare(self, x: Any, observed: Tensor | None = None, keep: bool = False) -> Any:
         """
         What both programs see of a batch.

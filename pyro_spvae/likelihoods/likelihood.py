@@ -15,6 +15,7 @@ from torch.distributions import constraints
 from typing_extensions import Self
 
 from pyro_spvae.blocks import Block
+from pyro_spvae.data import Column
 
 LEAST = 1e-6  # probability that an M-step writes, so that logits stay within 14 of each other
 
@@ -56,6 +57,9 @@ class Likelihood(Block):
     #: what it is a distribution of: "binary", "levels", "real", "positive", "counts" or "columns" (of several kinds);
     #: decides preprocessing
     of: str = "real"
+
+    #: what the columns of a table are that it is a distribution of; ``None`` where it does not know them
+    columns: tuple[Column, ...] | None = None
 
     #: whether the distribution of a pixel, with all of its channels, follows from its outputs alone, wherever it is in
     #: the patch; every class says so for itself, a subclass does not inherit it

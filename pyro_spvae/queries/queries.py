@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,11 +33,14 @@ class Queries(Generation):
     of each pixel given a draw of the pixels before it, and a leaf region is either seen or missing as a whole. Where
     channels of a position are coupled, means are those of each given a draw of the channels before it.
 
+    Data are tensors ``[data, *event_shape]``, NumPy arrays or pandas DataFrames, whose columns and categories are found
+    by their names. In a table NaN is a missing entry, whatever ``observed`` says.
+
     Several threads may ask; each answer is given to one at a time, since Pyro's state belongs to the process.
     """
 
     @alone()
-    def posterior(self, x: Tensor, observed: Tensor | None = None, num_particles: int = 100) -> TreePosterior:
+    def posterior(self, x: Any, observed: Any = None, num_particles: int = 100) -> TreePosterior:
         """
         A guide over tree and latent variables given data, for ``Predictive(spvae.model, guide=spvae.posterior(x))``.
 
@@ -50,6 +54,7 @@ class Queries(Generation):
         :returns: a callable that states the sites ``tree`` and those of the leaf guide, each time drawn anew from the
             same particles.
         """
+        x, observed = self.taken(x, observed)
         batch = self.check(x, observed)
         with quiet(self):  # what follows from the parameters alone, such as a VampPrior's components, is made once
             return TreePosterior(self, batch, num_particles)
@@ -57,8 +62,8 @@ class Queries(Generation):
     @alone()
     def log_likelihood(
         self,
-        x: Tensor,
-        observed: Tensor | None = None,
+        x: Any,
+        observed: Any = None,
         *,
         num_samples: int = 5000,
         chunk_size: int = 2048,
@@ -69,6 +74,7 @@ class Queries(Generation):
 
         :returns: nats, ``[data]``, higher is better.
         """
+        x, observed = self.taken(x, observed)
         self.check(x, observed)
         with quiet(self):
             return log_likelihood(
@@ -83,7 +89,7 @@ class Queries(Generation):
 
     @alone()
     @torch.no_grad()
-    def reconstruct(self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100) -> Tensor:
+    def reconstruct(self, x: Any, observed: Any = None, *, num_particles: int = 100) -> Tensor:
         """
         The likelihood's mean given one posterior draw of tree and latent variables for every datum.
 
@@ -95,8 +101,8 @@ class Queries(Generation):
     @torch.no_grad()
     def impute(
         self,
-        x: Tensor,
-        observed: Tensor,
+        x: Any,
+        observed: Any = None,
         num_samples: int = 1,
         *,
         num_particles: int = 100,
@@ -106,8 +112,8 @@ class Queries(Generation):
         """
         Draws the missing entries given the seen ones.
 
-        :param Tensor x: data ``[data, *event_shape]``; values at missing entries are not looked at.
-        :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen.
+        :param x: data ``[data, *event_shape]``; values at missing entries are not looked at.
+        :param observed: ``bool``, broadcastable to ``x``, True = seen; need not be given for tables with NaN.
         :param int num_samples: completions of each datum.
         :param int num_particles: importance samples of each leaf that latent variables are drawn from.
         :param bool means: fill with the likelihood's means instead of draws.
@@ -115,14 +121,15 @@ class Queries(Generation):
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
         """
         num_samples = checks.positive_integer("num_samples", num_samples)
+        x, observed = self.taken(x, observed)
         checks.instance("observed", observed, Tensor)
         filled = self._complete(x, observed, num_samples, num_particles, means, progress, hidden=True)
         return torch.where(observed, x.to(filled.dtype), filled)
 
     def _complete(
         self,
-        x: Tensor,
-        observed: Tensor | None,
+        x: Any,
+        observed: Any,
         num_samples: int,
         num_particles: int,
         means: bool,
@@ -133,6 +140,7 @@ class Queries(Generation):
         Draws of whole data from the posterior, ``[num_samples, data, *event_shape]``, few data at a time; or of what is
         ``hidden`` alone, given what is seen.
         """
+        x, observed = self.taken(x, observed)
         self.check(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
@@ -146,9 +154,7 @@ class Queries(Generation):
 
     @alone()
     @torch.no_grad()
-    def embed(
-        self, x: Tensor, observed: Tensor | None = None, *, num_particles: int = 100, sums: bool = True
-    ) -> Embedding:
+    def embed(self, x: Any, observed: Any = None, *, num_particles: int = 100, sums: bool = True) -> Embedding:
         """
         What the model knows of each datum: latent means of every leaf (probabilities of discrete variables),
         probabilities of mixture components, and the exact posterior over induced trees given importance weighted leaf
@@ -161,6 +167,7 @@ class Queries(Generation):
             weights.
         :returns: :class:`~pyro_spvae.queries.Embedding`. Of a distribution without a known mean draws are averaged.
         """
+        x, observed = self.taken(x, observed)
         self.check(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
@@ -181,7 +188,7 @@ class Queries(Generation):
 
     @alone()
     @torch.no_grad()
-    def draw_latents(self, x: Tensor, observed: Tensor | None = None, num_samples: int = 1) -> dict[str, Tensor]:
+    def draw_latents(self, x: Any, observed: Any = None, num_samples: int = 1) -> dict[str, Tensor]:
         r"""
         Draws latent variables of all leaves from the guide :math:`q(z \mid x)`; of a leaf that sees nothing of a datum
         from the prior.
@@ -195,6 +202,7 @@ class Queries(Generation):
         :returns: for each latent site ``[num_samples, data, leaf, *event]``; 0 for leaves of another kind, see
             :class:`~pyro_spvae.models.MixedLeaf`.
         """
+        x, observed = self.taken(x, observed)
         self.check(x, observed)
         num_samples = checks.positive_integer("num_samples", num_samples)
         if not self.latents:
@@ -210,7 +218,7 @@ class Queries(Generation):
 
     @alone()
     @torch.no_grad()
-    def interpolate(self, start: Tensor, end: Tensor, steps: int = 8, num_particles: int = 100) -> Tensor:
+    def interpolate(self, start: Any, end: Any, steps: int = 8, num_particles: int = 100) -> Tensor:
         r"""
         A path from one datum to another through the model.
 
@@ -230,9 +238,12 @@ class Queries(Generation):
             raise ValueError(f"steps is {steps!r}; an integer of at least 2 is needed")
         steps = int(steps)
         num_particles = checks.positive_integer("num_particles", num_particles)
-        for name, x in (("start", start), ("end", end)):
+        (start, start_seen), (end, end_seen) = self.taken(start), self.taken(end)
+        for name, x, seen in (("start", start, start_seen), ("end", end, end_seen)):
             try:
                 self.check(x)
+                if seen is not None:
+                    raise ValueError("x holds NaN, missing entries, and paths need whole rows")
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{name}: {error}") from None
         if start.shape != end.shape:

@@ -15,11 +15,13 @@ from torch import Tensor
 from pyro_spvae.blocks import Latent, Program, parts
 from pyro_spvae.circuits import Circuit
 from pyro_spvae.circuits.leaf_view import LeafView
-from pyro_spvae.data import Rows, Values
+from pyro_spvae.data import Column, Rows, Values
 from pyro_spvae.data.preprocessing import preprocessing
+from pyro_spvae.data.tables import as_mask, as_tensor, without_holes
 from pyro_spvae.infer.prepared import PreparesBatches
 from pyro_spvae.leaves import LeafGuide, LeafModel
 from pyro_spvae.leaves.leaf_subset import leaf_parts
+from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.locking import alone
 from pyro_spvae.part import Part
 from pyro_spvae.queries.batch import LeafBatch
@@ -73,10 +75,32 @@ class Root(PreparesBatches, Program):
         """Number of ``leaves`` and of the ``pixels`` that networks see of each, which are features."""
         return {"leaves": self.num_leaves, "pixels": self.num_features}
 
-    def prepare(self, x: Tensor | LeafBatch, observed: Tensor | None = None, keep: bool = False) -> LeafBatch:
+    @property
+    def columns(self) -> tuple[Column, ...] | None:
+        """What the columns of a table are that the likelihood is one of; ``None`` where it does not know them."""
+        known = (part.columns for part in parts(self) if isinstance(part, Likelihood))
+        return next((columns for columns in known if columns is not None), None)
+
+    def taken(self, x: Any, observed: Any = None, look: bool = True) -> tuple[Any, Any]:
+        """
+        Data and mask as tensors: NumPy arrays and pandas DataFrames become ones of the model's type, on its device;
+        entries of a table that are NaN are not seen.
+
+        :param x: data; of a DataFrame columns are found by name, see :func:`pyro_spvae.data.tables.as_tensor`.
+        :param observed: a mask, likewise.
+        :param bool look: whether NaN are looked for, which waits for the device.
+        """
+        if not isinstance(x, Tensor) or not (observed is None or isinstance(observed, Tensor)):
+            like, columns = self._reference(x if isinstance(x, Tensor) else None), self.columns
+            x, observed = as_tensor(x, columns, like), as_mask(observed, columns, like)
+        if look and len(self.event_shape) == 1 and isinstance(x, Tensor) and x.is_floating_point():
+            observed = without_holes(x, observed)
+        return x, observed
+
+    def prepare(self, x: Any, observed: Any = None, keep: bool = False) -> LeafBatch:
         """
         What both programs see of a batch, which they take in the place of the data, so that it is cut into patches
-        once. Shapes are always checked, values while Pyro's validation is on.
+        once. Shapes are always checked, values, and whether entries are NaN, while Pyro's validation is on.
 
         :param bool keep: encode it once too, for as long as parameters stay as they are.
         :raises ValueError: if ``x`` or ``observed`` does not fit, or a seen entry is outside the likelihood's support.
@@ -85,11 +109,13 @@ class Root(PreparesBatches, Program):
             raise ValueError("observed is given beside a prepared batch, which has its own; give it to prepare alone")
         batch = x
         if not isinstance(batch, LeafBatch):
-            batch = LeafBatch.make(self.view, self.leaf, self._reference(x), batch, observed, is_validation_enabled())
+            look = is_validation_enabled()
+            x, observed = self.taken(x, observed, look)
+            batch = LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, look)
         return batch.kept() if keep else batch
 
     @alone()
-    def check(self, x: Tensor, observed: Tensor | None = None, *, as_trained: bool = True) -> LeafBatch:
+    def check(self, x: Any, observed: Any = None, *, as_trained: bool = True) -> LeafBatch:
         """
         :param bool as_trained: whether values of another kind than :attr:`values` are refused.
         :returns: what the programs see of the data.
@@ -98,6 +124,7 @@ class Root(PreparesBatches, Program):
             [0, 1]), or outside of the likelihood's support.
         """
         values = self.values if as_trained else None
+        x, observed = self.taken(x, observed)
         return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True, values)
 
     def trained_on(self, values: Values | None, seen: Callable[[], Iterable[Tensor]], stacklevel: int) -> Values:
@@ -121,7 +148,7 @@ class Root(PreparesBatches, Program):
             )
         return found
 
-    def preprocess(self, x: Tensor, seed: int = 0) -> Tensor:
+    def preprocess(self, x: Any, seed: int = 0) -> Tensor:
         """
         Raw rows as the values that the model is a density of: the preprocessing of the data that it was trained on.
 
@@ -139,6 +166,7 @@ class Root(PreparesBatches, Program):
                 "spvae.values to a pyro_spvae.data.Values"
             )
         raw = self.values.raw or self.values
+        x = as_tensor(x, self.columns, self._reference())
         if not isinstance(x, Tensor) or x.shape[1:] != self.event_shape or not len(x):
             given = f"of shape {list(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
             raise ValueError(f"x is {given}; a tensor [data, {', '.join(map(str, self.event_shape))}] is needed")
@@ -165,7 +193,7 @@ class Root(PreparesBatches, Program):
         return max((part.wanted_rows for part in parts(self)), default=0)
 
     @alone()
-    def start(self, x: Tensor, observed: Tensor | None = None) -> None:
+    def start(self, x: Any, observed: Any = None) -> None:
         """
         Shows training data to parts that start from them, such as ``VampPrior(500, init="data")``; others stay as they
         are. ``fit`` and ``pyro-spvae train`` do this by themselves.

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,15 +15,17 @@ import torch
 
 from pyro_spvae.circuits import Circuit, RegionGraph, learn_regions, poon_domingos, quad_tree, random_binary_tree, whole
 from pyro_spvae.circuits.learning import default_leaf_size
-from pyro_spvae.data import DataSet, Values, load_data
+from pyro_spvae.data import DATA_SETS, Column, DataSet, Values, load_data
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.guides import LeafGuide, MixedGuide
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
-from pyro_spvae.training.config import Preprocessing, TrainConfig
+from pyro_spvae.training.config import Preprocessing, TrainConfig, parse_drop, parse_kinds
 
+_COLUMNS = "columns"  # the likelihood whose columns are of several kinds
+_LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
 _FEW_LEVELS = 32  # above, the binomial's forced variance fits badly and grey levels are better made continuous
 CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 
@@ -42,10 +44,11 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
-    - preprocess: grey levels get uniform noise and are scaled to [0, 1] where the likelihood is normal, or where there
-      are more than 32 of them and none is given; everything else is left as it is;
-    - likelihood: Bernoulli for binary values, Binomial for grey levels, else Normal;
+    - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal, or
+      where there are more than 32 of them and none is given; everything else is left as it is;
+    - likelihood: Bernoulli for binary values, Columns for tables, Binomial for grey levels of images, else Normal;
       A leaf that takes no likelihood gets none;
+    - missing: NaN in tables, nothing in images;
     - latent_dim: the leaf's own default, or what its brackets say;
     - guide: in the place of the default what the leaf asks for: none where it has no latent variables.
 
@@ -79,6 +82,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         repetitions = 2 if repetitions is None else repetitions
     _check_taken(config)
     preprocess, likelihood = _modelling(config, data)
+    missing: Any = data.missing
     return dataclasses.replace(
         config,
         structure=structure,
@@ -87,6 +91,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         repetitions=repetitions,
         leaf_size=leaf_size,
         leaves=config.units if config.leaves is None else config.leaves,
+        missing=missing,
         preprocess=preprocess,
         likelihood=likelihood if _taken(config.leaf, "likelihood") else config.likelihood,
         latent_dim=_latent_dim(config),
@@ -169,6 +174,13 @@ def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
     preprocess, likelihood = config.preprocess, config.likelihood
     name = None if likelihood == "auto" else parse("likelihood", likelihood)[0]
     kind: Any = None if name is None else find("likelihood", name)
+    if name == _COLUMNS and data.columns is None:
+        raise ValueError(f"likelihood is {name!r}, which is one of tables, but {data.name} has no columns")
+    if not data.is_image and (levels != 2 or name == _COLUMNS):
+        if preprocess == "auto":
+            preprocess = "integers" if kind is not None and kind.of in _LEVELS and levels is not None else "none"
+        if kind is None and preprocess == "none" and data.columns is not None:
+            return preprocess, _COLUMNS
     if preprocess == "auto":
         continuous = (levels or 0) > _FEW_LEVELS if kind is None else kind.of in ("real", "positive")
         preprocess = "none" if levels is None else "dequantize" if continuous else "integers"
@@ -177,6 +189,8 @@ def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
     )
     if kind is None:
         return preprocess, "normal" if left is None else "bernoulli" if left == 2 else "binomial"
+    if name == _COLUMNS:
+        return preprocess, likelihood
     if kind.of in ("levels", "counts") and left is None:
         raise ValueError(f"likelihood is {name!r}, but {_described(data, preprocess)} continuous; accepted is 'normal'")
     if kind.of == "binary" and left != 2:
@@ -234,14 +248,17 @@ def _learning_rows(rows: int, seed: int) -> torch.Tensor | slice:
     return torch.randperm(rows, generator=generator, device="cpu")[:_LEARNING_ROWS].sort().values
 
 
-def build_likelihood(config: TrainConfig, values: Values) -> Likelihood:
+def build_likelihood(config: TrainConfig, values: Values, columns: Sequence[Column] | None = None) -> Likelihood:
     """
     The likelihood of a resolved configuration.
 
     :param Values values: what it is a distribution of, after preprocessing.
+    :param columns: what the columns of a table are.
     """
     in_unit_interval = values.low >= 0 and values.high <= 1
     defaults: dict[str, Any] = {"mean": "sigmoid" if in_unit_interval else "identity"}
+    if columns is not None:
+        defaults["columns"] = columns
     if values.levels is not None:
         defaults |= {"total_count": values.levels - 1, "levels": values.levels}
     return make("likelihood", config.likelihood, **defaults)
@@ -277,7 +294,7 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
         if config.latent_dim is not None:
             options["latent_dim"] = config.latent_dim
         if _taken(kind, "likelihood"):
-            options["likelihood"] = build_likelihood(config, data.values)
+            options["likelihood"] = build_likelihood(config, data.values, data.columns)
         leaves.append(make("leaf", kind, **options))
         asked_for = config.guide != "auto" and (len(kinds) == 1 or leaves[-1].latents)
         guide = config.guide if asked_for else leaves[-1].default_guide
@@ -358,28 +375,52 @@ def recorded(
     data_dir: str | os.PathLike[str] | None = None,
     download: bool = False,
     missing: str | None = None,
+    columns: Sequence[Column] | None = None,
+    undivided: bool = False,
 ) -> DataSet:
     """
     The data of a configuration as they were recorded, in grey if it says so.
 
-    :param str name: another data set.
+    :param str name: another data set; files of one are read as the configuration reads its own.
     :param data_dir: another folder of data sets.
     :param bool download: whether missing files may be fetched.
     :param str missing: which entries are missing, if not those that the configuration says.
+    :param columns: what the columns of a table are, if that is known.
+    :param bool undivided: take all rows for each split.
     """
+    own = name in (None, config.data)
+    name = config.data if name is None else name
+    of_files: dict[str, Any] = {}
+    if own or name not in DATA_SETS:
+        of_files = {"drop": parse_drop(config.drop), "shape": config.shape, "columns": columns}
+    if own:
+        of_files |= {"validation": config.validation_data, "test": config.test_data}
+        of_files |= {"kinds": parse_kinds(config.kinds) or None} if columns is None else {}
     data = load_data(
-        config.data if name is None else name,
+        name,
         data_dir=config.data_dir if data_dir is None else data_dir,
         seed=config.seed,
         download=download,
         missing=config.missing if missing is None else missing,
+        undivided=undivided,
+        **of_files,
     )
     return data.in_grey() if config.grey else data
 
 
 def modelled(config: TrainConfig, data: DataSet) -> DataSet:
     """The data as the likelihood of a resolved configuration models them."""
-    return data.thinned(config.fraction, config.seed).preprocessed(config.preprocess, config.seed)
+    changed = data.thinned(config.fraction, config.seed).preprocessed(config.preprocess, config.seed)
+    return changed.as_measured() if _of_measures(config, data) else changed
+
+
+def _of_measures(config: TrainConfig, data: DataSet) -> bool:
+    """Whether the likelihood takes whole numbers of a table for values like all others, and not for grey levels."""
+    if data.is_image or config.preprocess != "none" or config.likelihood == "auto":
+        return False
+    name = parse("likelihood", config.likelihood)[0]
+    kind: Any = find("likelihood", name)
+    return name == _COLUMNS or (data.values.levels is not None and kind.of not in _LEVELS)
 
 
 @contextmanager

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import difflib
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_type_hints
@@ -19,7 +21,7 @@ Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", 
 Preprocessing = Literal[
     "auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper", "paper-discrete"
 ]
-Missing = Literal["none", "nan"]
+Missing = Literal["auto", "none", "nan"]
 Objective = Literal[
     "iwae",
     "elbo",
@@ -44,6 +46,8 @@ _NO_CLIP = {
     "adam-normgrad": "'adam-normgrad' divides gradients by their norms",
     "em": "'em' takes no gradients",
 }
+
+_KIND = re.compile(r"(?P<name>.+?)=(?P<kind>[\w-]+)\s*(,(?P<rest>.*))?$", re.DOTALL)
 
 PANELS = ("Data", "Model", "Objective", "Training", "Evaluation", "Machine")
 
@@ -228,7 +232,7 @@ class TrainConfig(FitConfig):
     :func:`pyro_spvae.training.build.resolve`.
     """
 
-    data: str = _option("digits", "Data", "Name of a data set, or path of an array file or folder of images.")
+    data: str = _option("digits", "Data", "Name of a data set, or path of a file or folder of images.")
     data_dir: str | None = _option(None, "Data", "Folder of data sets that are not bundled.")
     preprocess: Preprocessing = _option(
         "auto",
@@ -237,14 +241,30 @@ class TrainConfig(FitConfig):
         "(dequantize), black and white drawn for every batch or once (binarize, binarize-static), or the SPVAE paper's "
         "images, scaled one by one, with its noise (paper) or rounded to grey levels (paper-discrete).",
     )
+    validation_data: str | None = _option(
+        None, "Data", "File of the rows to validate by, where data is that of the rows to train by."
+    )
+    test_data: str | None = _option(None, "Data", "File of the rows to test by, likewise.")
     missing: Missing = _option(
-        "none",
+        "auto",
         "Data",
-        "Entries of a file that are missing: none, so that NaN is refused; or those that are NaN (nan), which are left "
-        "out of the likelihood in training and evaluation.",
+        "Entries of a file that are missing: those that are NaN or empty (nan), which are left out of the likelihood "
+        "in training and evaluation; or none, so that NaN is refused. auto: nan for tables, none for images.",
+    )
+    kinds: str | None = _option(
+        None,
+        "Data",
+        "Kinds of columns of a table, as in age=count,sex=binary: real, positive, proportion, count, binary, "
+        "categorical, ordinal, or a family such as gamma or student-t; the others are chosen from the data.",
+    )
+    drop: str | None = _option(None, "Data", "Columns of a table that are left out, as in id,name.")
+    shape: tuple[int, ...] | None = _option(
+        None, "Data", "Rows of a table are flat images of this height and width, as in 28,20.", least=1
     )
     grey: bool = _option(False, "Data", "Make colour images grey (ITU-R 601-2 luma, as PIL's mode L).")
-    fraction: float = _option(1.0, "Data", "Part of the training rows that is used, drawn at random.", above=0)
+    fraction: float = _option(
+        1.0, "Data", "Part of the rows for training and validation that is used, drawn at random.", above=0
+    )
     structure: Structure = _option(
         "auto",
         "Model",
@@ -286,7 +306,8 @@ class TrainConfig(FitConfig):
     likelihood: str = _option(
         "auto",
         "Model",
-        "Of the pixels; auto: bernoulli for binary values, binomial up to 32 grey levels, else normal.",
+        "Of the pixels; auto: bernoulli for binary values, columns for other tables, binomial for images of up to 32 "
+        "grey levels, else normal.",
     )
     network: str = _option(
         "mlp",
@@ -322,15 +343,63 @@ class TrainConfig(FitConfig):
         super().__post_init__()
         if self.fraction > 1:
             raise ValueError(f"fraction is {self.fraction!r}; a number above 0 and at most 1 is needed")
+        if isinstance(self.shape, int) or (self.shape is not None and len(self.shape) not in (2, 3)):
+            raise ValueError(f"shape is {self.shape!r}; height and width are needed, such as [28, 20]")
+        parse_kinds(self.kinds)
+        parse_drop(self.drop)
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda", "mps") or (
             ":" in self.device and not (kind == "cuda" and number.isdigit())
         ):
             raise ValueError(f"device is {self.device!r}; accepted are auto, cpu, cuda, cuda:N and mps")
-        for name in ("data", "leaf", "guide", "prior", "likelihood", "network", "decoder"):
+        for name in (
+            "data",
+            "validation_data",
+            "test_data",
+            "leaf",
+            "guide",
+            "prior",
+            "likelihood",
+            "network",
+            "decoder",
+        ):
             value = getattr(self, name)
             if value is not None and not value.strip():
                 raise ValueError(f"{name} is empty; a name is needed")
+
+
+def parse_kinds(text: str | None) -> dict[str, str]:
+    """
+    Kinds by name of column from ``age=count,sex=binary``. A name may hold commas and equals signs.
+
+    :raises ValueError: if it is written otherwise, or names a column twice.
+    """
+    kinds: dict[str, str] = {}
+    rest = text
+    while rest is not None:
+        found = _KIND.match(rest)
+        name = found.group("name").strip() if found else ""
+        if found is None or not name or name in kinds:
+            why = f", which names the column {name!r} twice" if name in kinds else ""
+            raise ValueError(
+                f"kinds is {text!r}{why}; name=kind is needed, separated by commas, as in age=count,sex=binary"
+            )
+        kinds[name], rest = found.group("kind"), found.group("rest")
+    return kinds
+
+
+def parse_drop(text: str | None) -> tuple[str, ...]:
+    """
+    Names of columns from ``id,name``; one that holds a comma stands in double quotes.
+
+    :raises ValueError: if one is empty.
+    """
+    if text is None:
+        return ()
+    names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []))
+    if not names or not all(names):
+        raise ValueError(f"drop is {text!r}; names of columns are needed, separated by commas, as in id,name")
+    return names
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainConfig:

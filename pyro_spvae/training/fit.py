@@ -29,11 +29,11 @@ _BLOCK = 4096  # rows that are looked at together
 
 def fit(
     spvae: Queries,
-    x: Tensor | Rows | DataSet,
-    validation: Tensor | Rows | None = None,
+    x: Any,
+    validation: Any = None,
     *,
-    observed: Tensor | None = None,
-    validation_observed: Tensor | None = None,
+    observed: Any = None,
+    validation_observed: Any = None,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
@@ -45,7 +45,8 @@ def fit(
     may ask models meanwhile, this one too: they are answered between two steps.
 
     :param spvae: the model.
-    :param x: training rows ``[data, *event_shape]``, or a data set, whose own validation rows are watched then.
+    :param x: training rows ``[data, *event_shape]``, a tensor, a NumPy array or a pandas DataFrame; or a data set,
+        whose own validation rows are watched then. In a table NaN is a missing entry.
     :param validation: rows to watch; a tenth of ``x``, drawn by the seed, is held out if there are none. Where
         preprocessing draws anew, training rows have new noise in every batch, and rows to watch always the same.
     :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen; other entries of ``x`` may hold anything.
@@ -64,10 +65,13 @@ def fit(
     :raises ValueError: for options or rows that do not fit, or when a bound is not finite.
     :raises TypeError: for rows or masks of another type.
     """
+    x, observed = _taken(spvae, x, observed)
+    validation, validation_observed = _taken(spvae, validation, validation_observed)
     for name, value in (("x", x), ("validation", validation)):
         if value is not None and not isinstance(value, (Tensor, Rows, DataSet)):
             raise TypeError(
-                f"{name} is a {type(value).__name__}; a torch.Tensor [data, *event_shape], Rows or a DataSet is needed"
+                f"{name} is a {type(value).__name__}; a tensor [data, *event_shape], an array, a DataFrame, Rows or a "
+                "DataSet is needed"
             )
     for name, mask in (("observed", observed), ("validation_observed", validation_observed)):
         if mask is not None and not isinstance(mask, Tensor):
@@ -79,6 +83,7 @@ def fit(
         if validation is not None:
             raise ValueError("validation is given, but x is a data set, which has validation rows; give x.train")
         data = x
+        _check_columns(spvae, data)
         x, validation, values = data.train, data.validation, data.values
     if resume and out is None:
         raise ValueError("resume is given without out; give the folder of the run")
@@ -104,6 +109,7 @@ def fit(
         "rows": len(x),
         "event_shape": list(x.shape[1:]),
         "values": values.to_dict(),
+        **({} if spvae.columns is None else {"columns": [column.to_dict() for column in spvae.columns]}),
         **own.described(),
     }
     if validation is None:
@@ -135,6 +141,32 @@ def fit(
     if folder is not None and distributed.is_main():
         folder.write_json("results.json", _results(trainer))
     return metrics
+
+
+def _taken(spvae: Queries, x: Any, observed: Any) -> tuple[Any, Any]:
+    """Rows and their mask from what stands in their place; NaN in rows of a table is missing."""
+    if isinstance(x, Rows) and len(x.shape) == 2 and not x.missing:
+        holes = any(bool(block.isnan().any()) for block in x.blocks(_BLOCK))
+        return (x.changed(missing=True) if holes else x), observed
+    return (x, observed) if x is None or isinstance(x, (Rows, DataSet)) else spvae.taken(x, observed)
+
+
+def _check_columns(spvae: Queries, data: DataSet) -> None:
+    """
+    :raises ValueError: if the columns of a data set are others than the model's.
+    """
+    if spvae.columns is None or data.columns is None:
+        return
+    wanted, given = (
+        [(column.name, column.kind, column.categories) for column in columns]
+        for columns in (spvae.columns, data.columns)
+    )
+    for own, other in zip(wanted, given, strict=False):
+        if own != other:
+            raise ValueError(
+                f"x has the column {other[0]!r}, {other[1]}, where the model has {own[0]!r}, {own[1]}; give a "
+                "likelihood that is made of the data set's columns"
+            )
 
 
 def _results(trainer: Trainer) -> dict[str, Any]:

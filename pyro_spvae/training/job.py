@@ -16,6 +16,8 @@ from pyro.infer import ELBO
 
 from pyro_spvae import distributed
 from pyro_spvae.data import DATA_SETS, DataSet
+from pyro_spvae.data.columns_table import columns_table
+from pyro_spvae.data.hints import grey_hint
 from pyro_spvae.data.rows import select
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
@@ -67,8 +69,11 @@ def set_up(config: TrainConfig, device: torch.device, download: bool, objective:
     """
     if config.data not in DATA_SETS and Path(config.data).expanduser().exists():  # a run can be opened from anywhere
         config = dataclasses.replace(config, data=str(Path(config.data).expanduser().absolute()))
-    if config.data_dir is not None:
-        config = dataclasses.replace(config, data_dir=str(Path(config.data_dir).expanduser().absolute()))
+    paths = {name: getattr(config, name) for name in ("data_dir", "validation_data", "test_data")}
+    where: dict[str, Any] = {
+        name: str(Path(path).expanduser().absolute()) for name, path in paths.items() if path is not None
+    }
+    config = dataclasses.replace(config, **where)
     if download:  # by one process
         distributed.on_main(lambda: recorded(config, download=True) and None)
     raw = recorded(config)
@@ -85,11 +90,12 @@ def set_up(config: TrainConfig, device: torch.device, download: bool, objective:
     check_objective(config, spvae, data.train, objective)
     record = {
         "name": raw.name,
-        "rows": {"train": len(data.train), "validation": len(raw.validation), "test": len(raw.test)},
+        "rows": {"train": len(data.train), "validation": len(data.validation), "test": len(raw.test)},
         "split_seed": config.seed,
         "event_shape": list(raw.event_shape),
         "raw_values": raw.values.to_dict(),
         "values": data.values.to_dict(),
+        **({} if data.columns is None else {"columns": [column.to_dict() for column in data.columns]}),
         "fingerprint": raw.fingerprint(),
         **OwnObjects(objective).described(),
     }
@@ -104,6 +110,12 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
         report(f"training    on {len(job.data.train):,} of {len(job.raw.train):,} rows")
     changed = "" if config.preprocess in ("none", "integers") else f", preprocessed by {config.preprocess}"
     of = "the leaf's own," if config.likelihood == "auto" else config.likelihood
+    hint = grey_hint(job.raw.train)
+    if hint is not None:
+        report(f"note        {hint}")
+    if job.data.columns is not None and values.levels != 2:
+        for line in columns_table(job.data):
+            report(line)
     report(f"likelihood  {of} of values from {values.low:g} to {values.high:g}{changed}")
     if config.likelihood == "normal" and max(abs(values.low), abs(values.high)) > _LARGE:
         report(

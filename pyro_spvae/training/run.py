@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pyro_spvae.checks import is_positive
-from pyro_spvae.data import DataSet, Values
+from pyro_spvae.data import Column, DataSet, Values
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import modelled, recorded
 from pyro_spvae.training.config import TrainConfig
@@ -44,6 +44,16 @@ class Run:
     def values(self) -> Values:
         """What kind of values the model is a density of."""
         return Values.from_dict(self.record["values"])
+
+    @property
+    def columns(self) -> tuple[Column, ...] | None:
+        """
+        What the columns of the table are that it was trained on; ``None`` of images, and where they are not known.
+
+        :raises ValueError: if ``data.json`` is damaged.
+        """
+        kept = self.record.get("columns")
+        return None if kept is None else tuple(map(Column.from_dict, kept))
 
     @property
     def event_shape(self) -> torch.Size:
@@ -80,21 +90,25 @@ class Run:
         data_dir: str | os.PathLike[str] | None = None,
         download: bool = False,
         missing: str | None = None,
+        undivided: bool = False,
     ) -> DataSet:
         """
-        The run's data, or others that its model can be asked about, preprocessed as in training.
+        The run's data, or others that its model can be asked about, preprocessed as in training. Columns of a table are
+        found by the names that they had in training.
 
         :param name_or_path: another data set; the run's own by default, with the same splits.
         :param data_dir: folder of data sets that are not bundled; that of the run by default.
         :param bool download: whether missing files may be fetched.
         :param str missing: ``"nan"`` to take NaN as missing, ``"none"`` to refuse it; as in training by default.
+        :param bool undivided: take all rows for each split, in the order of the file; those that ``fraction`` left out
+            of training too.
         :raises ValueError: if rows or values are of another kind than the model's, or the run's own data have changed.
         """
         if name_or_path is None and self.record["name"] is None:
             raise ValueError(f"the run {self.path} was fitted from Python and does not know its data; give --data")
         own = self.record["name"] is not None and name_or_path in (None, self.config.data)
         name = self.config.data if name_or_path is None else name_or_path
-        raw = recorded(self.config, name, data_dir, download, missing)
+        raw = recorded(self.config, name, data_dir, download, missing, self.columns, undivided and not own)
         if raw.event_shape != self.event_shape:
             raise ValueError(
                 f"data is {raw.name}, whose rows have shape {list(raw.event_shape)}; the model of {self.path} needs "
@@ -102,27 +116,37 @@ class Run:
             )
         if own and raw.fingerprint() != self.record.get("fingerprint"):
             raise ValueError(f"the data {name} are not those that {self.path} was trained on: their content changed")
-        return modelled(self._prepared_for(raw), raw)
+        config, raw = self._prepared_for(raw.undivided() if own and undivided else raw)
+        if undivided or not own:
+            config = dataclasses.replace(config, fraction=1.0)
+        found = modelled(config, raw)
+        return found if self.columns is None else found.described(self.columns)
 
-    def _prepared_for(self, data: DataSet) -> TrainConfig:
+    def _prepared_for(self, data: DataSet) -> tuple[TrainConfig, DataSet]:
         """
-        The configuration with the preprocessing that raw data need. A run that was fitted from Python also takes data
-        of the kind that it was fitted to, as they are.
+        The configuration with the preprocessing that raw data need, and these as what they are. Rows of a table need
+        not hold the largest of its whole numbers, and where these count for values like others, any will do. A run
+        that was fitted from Python also takes data of the kind that it was fitted to, as they are.
         """
         levels, raw = data.values.levels, self.values.raw
         if self.record["name"] is not None:
             config, trained = self.config, self.record["raw_values"]["levels"]
         elif raw is None or (levels != raw.levels and levels == self.values.levels):
-            return dataclasses.replace(self.config, preprocess="none")
+            return dataclasses.replace(self.config, preprocess="none"), data
         else:
             config = TrainConfig.from_dict(self.config.to_dict() | {"preprocess": self.values.preprocess}, "data.json")
             trained = raw.levels
+        if not data.is_image and levels != trained:
+            if self.values.levels is None and config.preprocess == "none":
+                return config, data.as_measured()
+            if levels is not None and trained is not None and levels < trained:
+                return config, data.stated_as(Values.grey_levels(trained))
         if levels != trained:
             raise ValueError(
                 f"data is {data.name}, with {_kind(levels)}; the model of {self.path} was trained on {_kind(trained)}"
                 + (" (store whole numbers as integers)" if levels is None else "")
             )
-        return config
+        return config, data
 
 
 def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Run:

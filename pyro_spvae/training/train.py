@@ -125,7 +125,7 @@ def resume(
         )
     with _processes(config, report) as (device, report):
         job = set_up(config, device, download, objective)
-        if kept.get("fingerprint") != job.record["fingerprint"]:
+        if any(kept.get(name) != job.record.get(name) for name in ("fingerprint", "columns")):
             raise ValueError(
                 f"the data {config.data} are not those that the run {folder.path} was started with: "
                 "their content changed"
@@ -266,7 +266,7 @@ def _changed(
     values = config.to_dict()
     over = state is not None and _is_over(config, state)
     for name, value in changes.items():
-        if name == "data" and value not in DATA_SETS:
+        if (name == "data" and value not in DATA_SETS) or name in ("validation_data", "test_data"):
             value = str(Path(value).expanduser().absolute())
         free = (*_MAY_CHANGE, *_GOES_ON) if over else _MAY_CHANGE
         if name not in free and value != values[name]:

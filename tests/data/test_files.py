@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyro_spvae.data import DataSet, Values, load_data
-from pyro_spvae.data.files import _read
+from pyro_spvae.data.array_files import _read
 from pyro_spvae.training.batches import Batches
 from tests.cli_cases import Forked
 from tests.data.cases import damaged, lengths, perhaps_refused, refused, together

@@ -1,0 +1,185 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Between pandas' DataFrames, in which categories have names, and numbers ``[N, D]``, in which they are numbered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_spvae.data.column import Column
+from pyro_spvae.data.column_summary import MANY, ColumnSummary
+from pyro_spvae.data.kinds import few_numbers, kind_and_family, listed
+
+_FEW_TEXTS = 10  # up to which nobody takes texts for names of rows
+_Categories = dict[str, tuple[str, ...]]
+
+
+def coded(frame: Any, kinds: Mapping[str, str] | None = None) -> tuple[Tensor, _Categories, dict[str, str]]:
+    """
+    A DataFrame as numbers: texts and truth values become the numbers of their categories, in the order of the alphabet;
+    so do numbers that are few, at most 10 whole ones that are not negative or two of any sort, in their own order.
+
+    :param kinds: kinds or families that are given by name of column; those of categories make categories of any column,
+        the others of none.
+    :returns: ``[N, D]``, float64, NaN = missing; categories by name of column; and the kinds given, with those of
+        numbers that became categories, and of pandas' own ordered ones.
+    :raises ValueError: for texts that are too many for categories, and columns of something else, such as dates.
+    """
+    found: dict[str, str] = dict(kinds or {})
+    categories: _Categories = {}
+    columns = []
+    for name in frame.columns:
+        kind = kind_and_family(name, found[name])[0] if name in found else None
+        of_categories = kind in ("binary", "categorical", "ordinal")
+        values, texts, ordered = _numbers_or_texts(frame[name], name)
+        if texts:
+            _check_texts(name, texts, int(np.isfinite(values).sum()), not of_categories)
+            categories[name] = texts
+            if ordered:
+                found.setdefault(name, "ordinal")
+        else:
+            summary = ColumnSummary().look(torch.from_numpy(values))
+            distinct = summary.distinct or []
+            few = summary.whole and summary.low >= 0 and few_numbers(summary)
+            if distinct and (of_categories or (kind is None and (len(distinct) == 2 or few))):
+                if len(distinct) == 1:
+                    distinct = [*distinct, distinct[0] + 1] if of_categories else distinct
+                categories[name] = tuple(map(number_name, distinct))
+                found.setdefault(name, "binary" if len(distinct) == 2 else "ordinal")
+                values = np.where(np.isfinite(values), np.searchsorted(distinct, values), values)
+        columns.append(values)
+    return torch.from_numpy(np.stack(columns, 1)), categories, found
+
+
+def encoded(frame: Any, columns: Sequence[Column], what: str, known: Sequence[str] = ()) -> Tensor:
+    """
+    The numbers of a DataFrame that has columns by name, in any order.
+
+    :param columns: what they are.
+    :param str what: what the frame is called in messages.
+    :param known: names of further columns that it may have, which are left out.
+    :returns: ``[N, D]``, float64, NaN = missing.
+    :raises ValueError: if a column is missing, unknown or there twice, or holds a category that it does not have.
+    """
+    given = [str(name) for name in frame.columns]
+    wanted = [column.name for column in columns]
+    for name in wanted:
+        if given.count(name) != 1:
+            there = "has two columns" if name in given else "lacks the column"
+            raise ValueError(f"{what} {there} {name!r}; the columns {listed(wanted)} are needed, each once")
+    others = [name for name in given if name not in wanted and name not in known]
+    if others:
+        raise ValueError(f"{what} has the unknown column {others[0]!r}; the columns are {listed(wanted)}")
+    found = [_encoded(frame.iloc[:, given.index(column.name)], column, what) for column in columns]
+    return torch.from_numpy(np.stack(found, 1))
+
+
+def decoded(x: Tensor, columns: Sequence[Column]) -> Any:
+    """
+    Numbers ``[N, D]`` as a DataFrame with the columns' names, and the names of categories; missing entries are NaN.
+
+    Counts and categories are taken for the nearest whole numbers, which means that lie between some need.
+    """
+    import pandas
+
+    found = {}
+    for column, values in zip(columns, x.detach().cpu().unbind(1), strict=True):
+        array = values.numpy()
+        if column.is_coded:
+            there = np.isfinite(array)
+            texts = np.array([*column.categories, None], dtype=object)
+            codes = np.where(there, np.rint(np.where(there, array, 0)), -1).astype(int)
+            found[column.name] = texts[np.clip(codes, -1, len(column.categories) - 1)]
+        elif column.kind == "count":
+            found[column.name] = pandas.array(np.rint(array.astype(np.float64)), dtype="Float64").astype("Int64")
+        else:
+            found[column.name] = array.astype(np.float32)  # as data sets hold it: the shortest text that tells it
+    return pandas.DataFrame(found)
+
+
+def texts_of(columns: Sequence[Column]) -> list[str]:
+    """Names of the columns whose categories are no numbers, so that a file is not to be read as if they were."""
+    return [column.name for column in columns if column.is_coded and not all(map(_is_number_name, column.categories))]
+
+
+def number_name(value: float) -> str:
+    """What a number is called as a category."""
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def _is_number_name(text: str) -> bool:
+    try:
+        return number_name(float(text)) == text
+    except (ValueError, OverflowError):
+        return False
+
+
+def _numbers_or_texts(series: Any, name: str) -> tuple[NDArray[np.float64], tuple[str, ...], bool]:
+    """Numbers, or those of categories and what these are called; and whether categories have an order of their own."""
+    import pandas
+
+    types = pandas.api.types
+    if isinstance(series.dtype, pandas.CategoricalDtype):
+        texts = tuple(str(value) for value in series.cat.categories)
+        codes = series.cat.codes.to_numpy()
+        return np.where(codes < 0, np.nan, codes), texts, bool(series.cat.ordered)
+    if types.is_bool_dtype(series.dtype) or not types.is_numeric_dtype(series.dtype):
+        missing = series.isna().to_numpy()
+        if types.is_datetime64_any_dtype(series.dtype) or types.is_timedelta64_dtype(series.dtype):
+            raise ValueError(f"the column {name!r} holds dates or times; give numbers, or drop it")
+        if missing.all():
+            return np.full(len(series), np.nan), (), False
+        codes, values = pandas.factorize(series[~missing].astype(str), sort=True)
+        numbers = np.full(len(series), np.nan)
+        numbers[~missing] = codes
+        return numbers, tuple(map(str, values)), False
+    if types.is_complex_dtype(series.dtype):
+        raise ValueError(f"the column {name!r} holds complex numbers; give real ones, or drop it")
+    return series.to_numpy(dtype=np.float64, na_value=np.nan), (), False
+
+
+def _check_texts(name: str, texts: Sequence[str], seen: int, differ: bool) -> None:
+    number = len(texts)
+    rare = differ and number > _FEW_TEXTS and 2 * number > seen
+    if number > MANY or rare:
+        many = f"more than {MANY}" if number > MANY else f"nearly as many as its {seen:,} entries"
+        raise ValueError(
+            f"the column {name!r} holds {number:,} different texts, such as {texts[0]!r}, {many}; leave it out by "
+            f"--drop {name!r}, drop=[{name!r}] in Python"
+        )
+    if number == 1:
+        raise ValueError(
+            f"the column {name!r} holds the text {texts[0]!r} alone; leave it out by --drop {name!r}, drop=[{name!r}] "
+            "in Python"
+        )
+
+
+def _encoded(series: Any, column: Column, what: str) -> NDArray[np.float64]:
+    values, texts, _ = _numbers_or_texts(series, column.name)
+    seen = np.isfinite(values)
+    if not column.is_coded:
+        if texts:
+            raise ValueError(f"the {column.kind} column {column.name!r} of {what} holds the text {texts[0]!r}")
+        return values
+    distinct = np.unique(values[seen])
+    if not texts:
+        texts = tuple(map(number_name, distinct.tolist()))
+        values = np.where(seen, np.searchsorted(distinct, values), values)
+        distinct = np.arange(len(texts), dtype=np.float64)
+    code = {text: number for number, text in enumerate(column.categories)}
+    for number in distinct.astype(int):  # pandas' own categories need not occur
+        if texts[number] not in code:
+            raise ValueError(
+                f"the {column.kind} column {column.name!r} of {what} holds {texts[number]!r}; its categories are "
+                f"{listed(column.categories)}"
+            )
+    if not len(distinct):
+        return values
+    numbers = np.array([code.get(text, -1) for text in texts], dtype=np.float64)
+    return np.where(seen, numbers[np.where(seen, values, 0).astype(int)], values)

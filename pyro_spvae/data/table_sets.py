@@ -1,0 +1,139 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of one file, or of a file for each split, as numbers with columns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_spvae.data.column import Column
+from pyro_spvae.data.column_summary import ColumnSummary, summaries
+from pyro_spvae.data.frames import coded, encoded, texts_of
+from pyro_spvae.data.kinds import chosen_columns, listed
+from pyro_spvae.data.learned import learned
+from pyro_spvae.data.rows import Rows
+from pyro_spvae.data.table_files import named_frame, read_frame
+
+_BLOCK = 2**22  # values that are looked at together
+_HELD = 2**28  # values that are held together
+
+
+def read_tables(
+    paths: Mapping[str, Any],
+    kinds: Mapping[str, str] | None = None,
+    drop: Sequence[str] = (),
+    columns: Sequence[Column] | None = None,
+) -> tuple[dict[str, Tensor], tuple[Column, ...]]:
+    """
+    The tables of files that share their columns, in any order.
+
+    :param paths: files by split, or DataFrames.
+    :param kinds: kinds or families by name of column; the others are chosen from all files together.
+    :param drop: columns to leave out.
+    :param columns: what the columns are, if that is known; then nothing is chosen, and columns that are to be dropped
+        need not be there.
+    :returns: by split ``[N, D]``, float64, NaN = missing; and what the columns are, with nothing learned yet.
+    :raises ValueError: if a file cannot be read, or columns do not fit.
+    """
+    if columns is not None:
+        frames = {split: _frame(path, (), texts_of(columns)) for split, path in paths.items()}
+        return {
+            split: encoded(frame, columns, _called(paths[split]), known=drop) for split, frame in frames.items()
+        }, tuple(columns)
+    frame, lengths = _together(paths, drop)
+    values, categories, kinds = coded(frame, kinds)
+    found = summaries(values)
+    chosen = chosen_columns(found, list(frame.columns), kinds, categories)
+    check_seen(found, _called(next(iter(paths.values()))))
+    return dict(zip(paths, values.split(lengths), strict=True)), chosen
+
+
+def read_numbers(paths: Mapping[str, Any], drop: Sequence[str] = ()) -> dict[str, Tensor]:
+    """
+    Tables of numbers alone, in an integer type if all of them are whole and none is missing: bytes if they fit.
+
+    :raises ValueError: if a file cannot be read, or a column holds something else.
+    """
+    frame, lengths = _together(paths, drop)
+    for name, kind in frame.dtypes.items():
+        if kind.kind not in "iufb":
+            raise ValueError(f"the column {name!r} of {_called(paths['train'])} holds other things than numbers")
+    values = torch.from_numpy(frame.to_numpy(dtype="float64", na_value=math.nan).copy())
+    if bool((values == values.floor()).all()) and bool((values.abs() < 2**31).all()):
+        values = values.to(torch.uint8 if 0 <= values.min() and values.max() <= 255 else torch.int32)
+    return dict(zip(paths, values.split(lengths), strict=True))
+
+
+def _together(paths: Mapping[str, Any], drop: Sequence[str]) -> tuple[Any, list[int]]:
+    """The rows of all files in one frame, and how many each has."""
+    import pandas
+
+    frames = [_frame(path, drop) for path in paths.values()]
+    names = list(frames[0].columns)
+    for frame, path in zip(frames[1:], list(paths.values())[1:], strict=True):
+        if sorted(frame.columns) != sorted(names):
+            raise ValueError(
+                f"{_called(path)} has the columns {listed(list(frame.columns))}, but that of train has {listed(names)}"
+            )
+    whole = frames[0] if len(frames) == 1 else pandas.concat([frame[names] for frame in frames], ignore_index=True)
+    return whole, [len(frame) for frame in frames]
+
+
+def _frame(path: Any, drop: Sequence[str], texts: Collection[str] = ()) -> Any:
+    return read_frame(path, drop, texts) if isinstance(path, Path) else named_frame(path, drop)
+
+
+def _called(path: Any) -> str:
+    return f"the data file {path}" if isinstance(path, Path) else "the DataFrame"
+
+
+def named_columns(
+    sources: Sequence[Tensor], names: Sequence[str], kinds: Mapping[str, str] | None, what: str
+) -> tuple[Column, ...]:
+    """
+    The columns of arrays ``[N, D]``, with nothing learned yet; read a part at a time.
+
+    :param str what: what they are called in messages.
+    :raises ValueError: if a column does not fit.
+    """
+    found = [ColumnSummary() for _ in names]
+    for source in sources:
+        size = max(1, _BLOCK // len(names))
+        for start in range(0, len(source), size):
+            block = source[start : start + size].to(torch.float64)
+            for summary, column in zip(found, block.unbind(1), strict=True):
+                summary.look(column)
+    chosen = chosen_columns(found, names, kinds)
+    check_seen(found, what)
+    return chosen
+
+
+def check_seen(found: Sequence[ColumnSummary], what: str) -> None:
+    """
+    :raises ValueError: if more entries are missing than are seen.
+    """
+    entries, seen = (sum(getattr(summary, name) for summary in found) for name in ("entries", "seen"))
+    if entries > 2 * seen:
+        raise ValueError(
+            f"{what} has more holes than values: {entries - seen:,} of its {entries:,} entries are "
+            "missing; leave out the columns that are nearly empty by --drop NAME, drop=['NAME'] in Python"
+        )
+
+
+def learned_of(columns: Sequence[Column], rows: Rows) -> tuple[Column, ...]:
+    """Columns with what training rows are, some columns at a time, see :func:`~pyro_spvae.data.learned.learned`."""
+    together = max(1, _HELD // len(rows))
+    found: list[Column] = []
+    for first in range(0, len(columns), together):
+        some = columns[first : first + together]
+        size = max(1, _BLOCK // len(columns))
+        blocks = [block[:, first : first + len(some)] for block in rows.blocks(size)]
+        x = torch.cat(blocks)
+        found += [learned(column, x[:, place]) for place, column in enumerate(some)]
+    return tuple(found)
