@@ -44,7 +44,7 @@ def coded(frame: Any, kinds: Mapping[str, str] | None = None) -> tuple[Tensor, _
             if ordered:
                 found.setdefault(name, "ordinal")
         else:
-            summary = ColumnSummary().look(torch.from_numpy(values))
+            summary = ColumnSummary().look(torch.from_numpy(values.copy()))
             distinct = summary.distinct or []
             few = summary.whole and summary.low >= 0 and few_numbers(summary)
             if distinct and (of_categories or (kind is None and (len(distinct) == 2 or few))):

@@ -47,6 +47,7 @@ class Columns(Likelihood):
     by_pixel = False
     accepts = "what the kinds of its columns take"
 
+    columns: tuple[Column, ...]
     real: Tensor | None
     index_of_feature: Tensor | None
     real_features: Tensor | None

@@ -304,7 +304,7 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     per_region = config.units if config.leaves is None else config.leaves
     if per_region % len(kinds):
         raise ValueError(
-            f"leaf is {config.leaf!r}, {len(kinds)} kinds, but leaves (units, if they are not given) is {per_region}; a "
+            f"leaf is {config.leaf!r}, {len(kinds)} kinds, but leaves (by default units) is {per_region}; a "
             f"multiple of {len(kinds)} is needed"
         )
     return MixedLeaf(leaves), MixedGuide(guides)
