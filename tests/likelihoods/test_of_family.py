@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Likelihoods of one family at all pixels: Student-t, log-normal, Gamma, Beta, Poisson and (negative, beta-) binomial."""
+"""Likelihoods of one family at all pixels."""
 
 from __future__ import annotations
 
@@ -51,7 +51,9 @@ class OfFamilyTests(testing.LikelihoodTests):
         torch.manual_seed(2)
         x = spvae.sample(40)
         history = spvae.fit(x, epochs=2)
-        assert math.isfinite(history[-1]["val_elbo"]) and bool(spvae.leaf.pixels.likelihood.supports(spvae.sample(5)).all())
+        assert math.isfinite(history[-1]["val_elbo"]) and bool(
+            spvae.leaf.pixels.likelihood.supports(spvae.sample(5)).all()
+        )
 
     def test_is_made_by_its_name(self, part):
         text = written(self.make())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import textwrap
+from typing import Any
 
 import pyro.distributions as dist
 import pytest
@@ -22,9 +23,10 @@ def example() -> type[Likelihood]:
     text = inspect.getdoc(Likelihood)
     assert text is not None
     code = textwrap.dedent(text.partition("Example")[2].partition("::\n")[2])
-    names = {"Likelihood": Likelihood, "dist": dist, "torch": torch, "__name__": __name__}
+    names: dict[str, Any] = {"Likelihood": Likelihood, "dist": dist, "torch": torch, "__name__": __name__}
     exec(compile(code, "Likelihood", "exec", dont_inherit=True), names)
-    return names["Laplace"]
+    found: type[Likelihood] = names["Laplace"]
+    return found
 
 
 Laplace = example()
@@ -64,17 +66,18 @@ NOT_STATED = "whose support is not all real numbers; define supports(self, x), w
 REFUSED = [
     (
         own(lambda out: dist.Normal(out, 1.0)),
-        "the likelihood Own returned a Normal of event shape [] for heads of zeros, but its leaves have 4 pixels; [4] is "
-        "needed, and .to_event(1) makes the last dimension an event",
+        "the likelihood Own returned a Normal of event shape [] for heads of zeros, but its leaves have 4 pixels; [4] "
+        "is needed, and .to_event(1) makes the last dimension an event",
     ),
     (
         own(lambda out: dist.Normal(out[..., :3], 1.0).to_event(1)),
-        "the likelihood Own returned a Independent of event shape [3] for heads of zeros, but its leaves have 4 pixels; "
-        "[4] is needed, and .to_event(1) makes the last dimension an event",
+        "the likelihood Own returned a Independent of event shape [3] for heads of zeros, but its leaves have 4 "
+        "pixels; [4] is needed, and .to_event(1) makes the last dimension an event",
     ),
     (
         own(lambda out: dist.Normal(out, 1.0).to_event(1), accepts=None),
-        "the likelihood Own does not state what values it accepts; define accepts, as in accepts = 'finite real numbers'",
+        "the likelihood Own does not state what values it accepts; define accepts, as in accepts = 'finite real "
+        "numbers'",
     ),
     (own(lambda out: dist.Poisson(out.exp()).to_event(1)), f"the likelihood Own returned a Independent, {NOT_STATED}"),
     (own(lambda out: LeafPoisson(out.exp())), f"the likelihood Own returned a LeafPoisson, {NOT_STATED}"),
