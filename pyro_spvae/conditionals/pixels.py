@@ -47,6 +47,8 @@ class Pixels(Block):
         :meth:`pyro_spvae.likelihoods.Likelihood.initial_outputs`.
     """
 
+    has_feature: Tensor | None
+
     def __init__(self, likelihood: Likelihood, decoder: Network | None = None, from_mean: bool = False) -> None:
         super().__init__()
         checks.instance("likelihood", likelihood, Likelihood)
@@ -90,10 +92,12 @@ class Pixels(Block):
         known = {"channels": channels, "scopes": scopes}
         known = {name: value for name, value in known.items() if value is not None}
         self.likelihood.bind(leaves=leaves, pixels=pixels, **known)
-        self.own_features = self.likelihood.count_features(pixels, scopes)
-        self.all_features = self.own_features if features is None else features
+        own = self.likelihood.count_features(pixels, scopes)
+        features = own if features is None else features
+        fewer = torch.arange(features) < own if own < features else None
+        self.register_buffer("has_feature", fewer, persistent=False)  # where leaves of another kind have more
         if self.mean is not None:
-            self.mean.bind(leaves=leaves, pixels=self.all_features)
+            self.mean.bind(leaves=leaves, pixels=features)
         if self.decoder is None:
             self.outputs = nn.ParameterList(self.likelihood.initial_outputs(leaves))
         else:
@@ -145,12 +149,10 @@ class Pixels(Block):
     def feature_mask(self, mask: Tensor | None) -> Tensor | None:
         """Which features count where some pixels do; not those that only other leaves have."""
         own = self.likelihood.feature_mask(mask)
-        if own is None and self.all_features > self.own_features:
-            own = torch.ones(self.own_features, dtype=torch.bool, device=None if mask is None else mask.device)
-        return own if own is None else self._widened(own)
+        return self.has_feature if own is None else self._widened(own)
 
     def _widened(self, features: Tensor) -> Tensor:
-        more = self.all_features - self.own_features
+        more = 0 if self.has_feature is None else self.has_feature.size(-1) - features.size(-1)
         return nn.functional.pad(features, (0, more)) if more else features
 
     def check(self, x: Tensor, mask: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.testing.block_tests import LEAVES, PIXELS, ROWS, BlockTests, close
 
-_OF = ("binary", "levels", "real", "positive", "counts")
+_OF = ("binary", "levels", "real", "positive", "counts", "columns")
 
 
 class LikelihoodTests(BlockTests):
@@ -45,7 +45,8 @@ class LikelihoodTests(BlockTests):
         assert law.batch_shape == (ROWS, LEAVES) and law.event_shape == (PIXELS,)
         x = law.sample()
         assert x.shape == (ROWS, LEAVES, PIXELS) and law.log_prob(x).shape == (ROWS, LEAVES)
-        assert bool(part.supports(x).all()) and part.features(x).shape == x.shape
+        assert bool(part.supports(x).all())
+        assert part.features(x).shape == (ROWS, LEAVES, part.count_features(PIXELS))
         assert part.of in _OF
 
     def _pixel(self, part: Any) -> tuple[Any, Tensor, float]:

@@ -135,3 +135,15 @@ def test_patches_of_unchecked_data_have_zeros_for_padding_and_the_models_shape()
         )
         with pytest.raises(ValueError, match=message):
             view.patches(torch.zeros(shape))
+
+
+def test_scopes_are_the_entries_that_patches_hold(case):
+    """Gathered by hand they are the patches, with None for padding."""
+    _, view, _ = case
+    x = torch.randn(3, *view.event_shape)
+    patches, flat = view(x), x.flatten(1)
+    assert len(view.scopes) == patches.size(1) and {len(scope) for scope in view.scopes} == {view.pixels}
+    for leaf, scope in enumerate(view.scopes):
+        for pixel, entry in enumerate(scope):
+            assert (entry is None) == (view.mask is not None and not view.mask[leaf, pixel])
+            assert entry is None or torch.equal(patches[:, leaf, pixel], flat[:, entry])

@@ -22,7 +22,7 @@ class _CodedFamily(ColumnFamily):
     @staticmethod
     def log_frequencies(unit: Unit) -> Tensor:
         """Of each category, ``[.., place, category]``."""
-        return away_from_zero(unit.frequencies, _RAREST).log()
+        return away_from_zero(unit.frequencies.double(), _RAREST).log().to(unit.frequencies.dtype)
 
 
 class BernoulliFamily(_CodedFamily):
