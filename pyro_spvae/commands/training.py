@@ -37,7 +37,13 @@ def train(
     ] = None,
     out: Annotated[Path | None, option("Folder to make for the run.", _RUN, "--out", "-o", show_default=False)] = None,
     resume: Annotated[
-        Path | None, option("Continue this run where it stopped.", _RUN, metavar="RUN", show_default=False)
+        Path | None,
+        option(
+            "Continue this run where it stopped, or train a finished one on by more --epochs or --patience.",
+            _RUN,
+            metavar="RUN",
+            show_default=False,
+        ),
     ] = None,
     config: Annotated[
         Path | None,
@@ -55,9 +61,12 @@ def train(
     Train a sum-product VAE, stop when validation stops rising, and print the test log-likelihood.
 
     Log-likelihoods and bounds are in nats per row, higher is better. The run
-    folder holds config.json, metrics.jsonl (a line a validation), results.json,
-    last.pt, best.pt, log.txt and figures/. A run that was stopped or killed
-    continues by --resume, and ends as if it never had been.
+    folder holds config.json, metrics.jsonl (a line a validation), status.json,
+    results.json, last.pt, best.pt, log.txt and figures/. A run that was stopped
+    or killed continues by --resume, and ends as if it never had been, with the
+    same figures if --samples are given. A finished run is trained on by --resume
+    RUN --epochs 400, if it had fewer, or by more --patience, if that stopped it;
+    its results stay until there are new ones.
     """
     flags = {name: _read(name, value) for name, value in given.items() if value is not None}
     if data is not None:

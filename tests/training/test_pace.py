@@ -108,6 +108,13 @@ def test_epochs_of_any_length_are_told_of_and_no_line_is_lost(clock, monkeypatch
     assert len(others) == 9 and all(after - before >= 30 for before, after in zip(others, others[1:], strict=False))
 
 
+def test_of_short_epochs_the_first_five_are_told_of_and_then_one_in_ten_seconds(clock, monkeypatch):
+    spvae, data, config = built(images(rows=80), batch_size=40, epochs=30, patience=30)
+    slow_steps(monkeypatch, clock, 1.0)
+    trainer_of(spvae, data, config, report=clock.report).run()
+    assert [time - 100 for time, _ in clock.lines] == [1, 2, 3, 4, 5, 16, 27]
+
+
 class Slow:
     """A model some of whose answers take seconds, a block of rows."""
 
