@@ -198,7 +198,7 @@ class Query:
         completed, seen = decoded(x, columns), to_array(observed)
         frame = frame.reset_index(drop=True).astype(object)
         for place, column in enumerate(columns):
-            values = pandas.Series(list(completed[column.name]), dtype=object)  # NumPy's numbers, told by their digits
+            values = pandas.Series(list(np.asarray(completed[column.name])), dtype=object)  # the digits of their type
             frame[column.name] = frame[column.name].where(seen[:, place], values)
         self.write_table(name, frame)
 
