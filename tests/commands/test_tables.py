@@ -153,8 +153,8 @@ def test_files_that_do_not_fit(run, few, tmp_path, change, message):
     [
         (("--kinds", "age"), "kinds is 'age'; name=kind is needed"),
         (("--kinds", "age=count,age=real"), "which names the column 'age' twice"),
-        (("--kinds", "age=number"), "the kind of the column 'age' is 'number'; known are real"),
-        (("--kinds", "height=count"), "kinds names the column 'height', but the columns are id, age"),
+        (("--drop", "id", "--kinds", "age=number"), "the kind of the column 'age' is 'number'; known are real"),
+        (("--drop", "id", "--kinds", "height=count"), "kinds names the column 'height', but the columns are age, sex"),
         (("--drop", "id,,age"), "drop is 'id,,age'; names of columns are needed"),
         (("--drop", "name"), "drop names the column 'name', but the columns are id, age"),
         (
