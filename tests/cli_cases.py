@@ -133,6 +133,8 @@ def write_files(folder):
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array, allow_pickle=True)
     np.savez(folder / "colour.npz", random.integers(0, 256, (40, 3, 5, 6), dtype=np.uint8))
+    lines = [f"{random.normal():.4f},{'ab'[i % 2]},{i % 7 or ''}" for i in range(40)]
+    (folder / "mixed.csv").write_text("\n".join(["height,group,visits", *lines]) + "\n")
     (folder / "empty.npy").touch()
     (folder / "key.json").write_text('{"latentdim": 3}')
     (folder / "type.json").write_text('{"units": "four"}')

@@ -133,8 +133,8 @@ def impute(
     Seen entries stay as they are; entries that are missing from the data are
     drawn in any case. Writes .npz and, for images, a picture of the
     rows: original, seen (missing pixels orange) and completions. For tables
-    imputed.csv holds the rows in the names of their columns and categories,
-    and imputed-2.csv, .. the further completions.
+    imputed.csv holds the rows of the file with all of its columns, holes filled
+    in, and imputed-2.csv, .. the further completions.
 
     :returns: what was written: ``original`` and the mask ``observed`` ``[row, *event]``, ``imputed``
         ``[completion, row, *event]`` in the model's units, ``low``, ``high``; see
@@ -169,7 +169,7 @@ def impute(
     name = asked.name(selection.label, seen, "means" if means else None, particles=(particles, 100))
     masks = {"seen": mask} if there is None else {"original": there, "seen": mask}
     for place, completed in enumerate(imputed, start=1):
-        asked.write_rows("imputed" if place == 1 else f"imputed-{place}", completed)
+        asked.write_completed("imputed" if place == 1 else f"imputed-{place}", selection, completed, mask)
     return asked.answer(name, arrays, partial(plots.image_rows, shown, seen=masks))
 
 

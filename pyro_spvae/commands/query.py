@@ -24,6 +24,7 @@ from pyro_spvae.checks import is_integer, positive_integer
 from pyro_spvae.commands.options import Report, RowOptions, RunOptions, Split
 from pyro_spvae.data import DATA_SETS, DataSet, Rows
 from pyro_spvae.data.frames import decoded
+from pyro_spvae.data.table_files import is_table_file, read_frame
 from pyro_spvae.evaluating import block, evaluating
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE
@@ -43,6 +44,7 @@ class Selection:
     :ivar DataSet data: the data set, preprocessed as in training.
     :ivar Rows rows: one of its splits.
     :ivar str split: which, or ``all``.
+    :ivar Path file: the table that the rows are numbered in, if they are those of one.
     :ivar str label: the split, behind the name of the data set if it is not the run's own; for file names.
     """
 
@@ -50,6 +52,7 @@ class Selection:
     rows: Rows
     split: str
     label: str
+    file: Path | None = None
 
     @property
     def described(self) -> str:
@@ -123,7 +126,11 @@ class Query:
         whole = split == "all"
         found = self.run.data(data, options.data_dir, options.download, options.missing, undivided=whole)
         label = split if own else f"{_safe(found.name)}-{split}"
-        return Selection(found, getattr(found, "test" if whole else split).cached(CACHE), split, label)
+        rows = getattr(found, "test" if whole else split).cached(CACHE)
+        config = self.run.config
+        path = Path((config.data if own else data) or "").expanduser()
+        of_files = own and (config.validation_data or config.test_data) is not None
+        return Selection(found, rows, split, label, path if is_table_file(path) and not of_files else None)
 
     def count(self, selection: Selection, num: int | None, default: int | None = None) -> int:
         """
@@ -171,6 +178,29 @@ class Query:
         """
         if self.run.columns is not None:
             self.write_table(name, decoded(x, self.run.columns))
+
+    def write_completed(self, name: str, selection: Selection, x: Tensor, observed: Tensor) -> None:
+        """
+        Writes completed rows of a table as ``name.csv``: those of the file, with all of its columns, in which entries
+        that were not seen are filled in; where they are of no file, as :meth:`write_rows`.
+
+        :param Tensor x: the first of the selected rows, ``[n, D]``.
+        :param Tensor observed: ``bool``, likewise, True = as in the file.
+        :raises ValueError: if that cannot be.
+        """
+        import pandas
+
+        columns = self.run.columns
+        if columns is None or selection.file is None:
+            self.write_rows(name, x)
+            return
+        frame = read_frame(selection.file, texts=None).iloc[selection.rows.numbers[: len(x)].numpy()]
+        completed, seen = decoded(x, columns), to_array(observed)
+        frame = frame.reset_index(drop=True).astype(object)
+        for place, column in enumerate(columns):
+            values = pandas.Series(list(np.asarray(completed[column.name])), dtype=object)  # the digits of their type
+            frame[column.name] = frame[column.name].where(seen[:, place], values)
+        self.write_table(name, frame)
 
     def write_table(self, name: str, frame: Any) -> None:
         """

@@ -80,7 +80,10 @@ class ColumnSummary:
 
         :param Tensor column: ``[N]`` of any real type, NaN = missing.
         """
-        x = column.detach().to("cpu", torch.float64).contiguous().numpy()
+        return self.look_at(column.detach().to("cpu", torch.float64).contiguous().numpy())
+
+    def look_at(self, x: NDArray[np.float64]) -> ColumnSummary:
+        """As :meth:`look`, of an array."""
         self.entries += len(x)
         finite = np.isfinite(x)
         if not finite.all():

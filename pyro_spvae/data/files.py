@@ -93,6 +93,9 @@ def load_file(
     paths = {split: own for split, own in zip(SPLITS, (path, validation, test), strict=True) if own is not None}
     name = path.name if isinstance(path, Path) else "DataFrame"
     of_table = not isinstance(path, Path) or is_table_file(path)
+    for own in paths.values():
+        if (not isinstance(own, Path) or is_table_file(own)) != of_table:
+            raise ValueError(f"the splits are in {name} and {own.name}, but files of one kind are needed")
     known, labels = columns, dict[str, Tensor]()
     if of_table and shape is None:
         found, columns = read_tables(paths, kinds, drop, known)

@@ -44,7 +44,7 @@ def coded(frame: Any, kinds: Mapping[str, str] | None = None) -> tuple[Tensor, _
             if ordered:
                 found.setdefault(name, "ordinal")
         else:
-            summary = ColumnSummary().look(torch.from_numpy(values.copy()))
+            summary = ColumnSummary().look_at(values)
             distinct = summary.distinct or []
             few = summary.whole and summary.low >= 0 and few_numbers(summary)
             if distinct and (of_categories or (kind is None and (len(distinct) == 2 or few))):
@@ -94,8 +94,8 @@ def decoded(x: Tensor, columns: Sequence[Column]) -> Any:
         if column.is_coded:
             there = np.isfinite(array)
             texts = np.array([*column.categories, None], dtype=object)
-            codes = np.where(there, np.rint(np.where(there, array, 0)), -1).astype(int)
-            found[column.name] = texts[np.clip(codes, -1, len(column.categories) - 1)]
+            codes = np.clip(np.rint(np.where(there, array, 0)), 0, len(column.categories) - 1).astype(int)
+            found[column.name] = texts[np.where(there, codes, -1)]
         elif column.kind == "count":
             found[column.name] = pandas.array(np.rint(array.astype(np.float64)), dtype="Float64").astype("Int64")
         else:

@@ -183,6 +183,11 @@ def _chosen(summary: ColumnSummary, categories: tuple[str, ...]) -> Kind:
 
 def _categories(summary: ColumnSummary, name: str, kind: Kind, categories: tuple[str, ...]) -> tuple[str, ...]:
     """Names of the codes that occur, which are those numbers themselves unless there are others."""
+    if kind == "binary" and len(categories) > 2:
+        raise ValueError(
+            f"the column {name!r} is said to be binary, but has the {len(categories)} categories "
+            f"{listed(categories)}; two are needed"
+        )
     codes = summary.whole and summary.low >= 0
     number = len(categories) or max(int(summary.high) + 1 if codes else 0, 2)
     if not codes or summary.high >= number or (kind == "binary" and number > 2):

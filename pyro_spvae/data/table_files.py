@@ -25,7 +25,7 @@ def is_table_file(path: Path) -> bool:
     return path.name.lower().endswith(TABLE_SUFFIXES)
 
 
-def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] = ()) -> Any:
+def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | None = ()) -> Any:
     """
     The table of a file as a DataFrame whose columns have names, each one name.
 
@@ -37,7 +37,8 @@ def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] = ()
     **Parquet** needs pyarrow.
 
     :param drop: names of columns to leave out.
-    :param texts: names of columns that are read as texts even if they hold numbers.
+    :param texts: names of columns that are read as texts even if they hold numbers; ``None`` for all. Parquet files
+        know what theirs are.
     :raises ValueError: in one sentence, if the file cannot be read, is empty, its rows have different lengths, two of
         its columns have one name, or a column that is to be dropped is none of them.
     """
@@ -96,7 +97,7 @@ def _parquet(path: Path) -> Any:
     return pandas.read_parquet(path, engine="pyarrow")
 
 
-def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str], texts: Collection[str]) -> Any:
+def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str], texts: Collection[str] | None) -> Any:
     import pandas
 
     first = next(_lines(path, separator), None)
@@ -118,7 +119,7 @@ def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str]
                 names=names,
                 index_col=False,
                 usecols=[name for name in names if name not in dropped] if dropped else None,
-                dtype=dict.fromkeys((name for name in names if name in texts), str) or None,
+                dtype=dict.fromkeys((name for name in names if texts is None or name in texts), str) or None,
                 keep_default_na=False,
                 na_values=list(MISSING_TEXTS),
                 skipinitialspace=True,

@@ -78,7 +78,7 @@ class TestRefusals:
             (("evaluate", "--observed", "some"), "observed is 'some'; accepted are left, right"),
             (("evaluate", "--observed", "none.npy"), "observed is the file none.npy, which cannot be read"),
             (("evaluate", "--samples", "0"), "--samples"),
-            (("evaluate", "--split", "all"), "--split"),
+            (("evaluate", "--split", "half"), "--split"),
             (("sample", "-n", "0"), "--num"),
             (("sample", "--seed", "-1"), "--seed"),
             (

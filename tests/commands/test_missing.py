@@ -39,7 +39,9 @@ def test_training_says_how_to_take_nan_as_missing(run, tmp_path):
     message = refused("train", path, "--out", tmp_path / "run")
     assert "train of the data set 'holes.npy' holds " in message and "(give --missing nan to take NaN as" in message
     assert "of the array) at [0, " in message and not list(tmp_path.iterdir())
-    assert "'no' is not one of 'none', 'nan'" in refused("train", path, "--missing", "no", "--out", tmp_path / "run")
+    assert "'no' is not one of 'auto', 'none', 'nan'" in refused(
+        "train", path, "--missing", "no", "--out", tmp_path / "run"
+    )
 
 
 def test_evaluation_is_that_of_training(run, tmp_path):
@@ -109,10 +111,10 @@ def test_other_data(run, table, tmp_path):
     x[::2, 3] = np.nan
     np.save(tmp_path / "x.npy", x)
     options = {"data": str(tmp_path / "x.npy"), "samples": 3, "out": tmp_path / "out"}
-    with pytest.raises(ValueError, match="NaN or infinite values, the first .*--missing nan"):
-        evaluate(table, **options)
-    results = evaluate(table, **options, missing="nan")
-    assert results["seen_entries"] < 5 and results["missing"] == "nan"
+    with pytest.raises(ValueError, match="NaN or infinite values, the first .*leave out --missing none"):
+        evaluate(table, **options, missing="none")
+    results = evaluate(table, **options)
+    assert results["seen_entries"] == 4.5 and results["missing"] == "nan" and results["rows"] == 30
     with pytest.raises(ValueError, match="NaN or infinite values, the first .*--missing nan"):
         evaluate(run, out=tmp_path / "out", missing="none")
 

@@ -32,9 +32,11 @@ class TestRows:
         np.save(tmp_path / "my images.npy", images)
         path = str(tmp_path / "my images.npy")
         arrays = reconstruct(digits, data=path, num=4, out=tmp_path / "out")
-        wanted = load_data(path, seed=5).test[:4]
-        assert np.array_equal(arrays["original"], wanted.numpy())
-        assert names(tmp_path / "out") == ["my-images-test.npz", "my-images-test.png"]
+        assert np.array_equal(arrays["original"], images[:4, None])
+        assert names(tmp_path / "out") == ["my-images-all.npz", "my-images-all.png"]
+        arrays = reconstruct(digits, data=path, split="test", num=4, out=tmp_path / "out")
+        assert np.array_equal(arrays["original"], load_data(path, seed=5).test[:4].numpy())
+        assert {"my-images-test.npz", "my-images-test.png"} < set(names(tmp_path / "out"))
 
     def test_the_runs_own_data_by_name_or_by_another_way_to_the_file(self, digits, table, tmp_path, monkeypatch):
         own = reconstruct(digits, num=2, out=tmp_path / "a")
@@ -57,7 +59,7 @@ class TestRows:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"split": "all"}, r"^split is 'all'; accepted are test, validation, train$"),
+            ({"split": "half"}, r"^split is 'half'; accepted are test, validation, train, all$"),
             ({"data": "digitz"}, r"^'digitz' is no known data set; did you mean digits"),
             ({"data": "table"}, r"rows have shape \[5\]; the model of .* needs \[1, 8, 8\]"),
             ({"num": 251}, r"^num is 251, but the split test of digits has 250 rows$"),
@@ -90,8 +92,8 @@ class TestRows:
         many = np.repeat(one, 9, 0)
         np.savez(tmp_path / "one.npz", train=many, validation=many, test=one)
         with pytest.raises(ValueError, match=r"^num is 1 pairs, but the split test of .* has 1 rows$"):
-            interpolate(digits, data=str(tmp_path / "one.npz"), out=tmp_path / "out")
-        results = evaluate(digits, data=str(tmp_path / "one.npz"), out=tmp_path / "out")
+            interpolate(digits, data=str(tmp_path / "one.npz"), split="test", out=tmp_path / "out")
+        results = evaluate(digits, data=str(tmp_path / "one.npz"), split="test", out=tmp_path / "out")
         assert results["rows"] == 1 and results["standard_error"] is None
 
 
@@ -109,8 +111,9 @@ class TestRuns:
         found = reconstruct(tmp_path / "run", data=str(tmp_path / "mine.npy"), num=2)
         assert found["original"].shape == (2, 1, 2, 2)
         stems = {path.stem for path in (tmp_path / "run" / "reconstruct").iterdir()}
-        assert stems == {"mine-test"}, "never the name that own data would have"
-        assert evaluate(tmp_path / "run", data=str(tmp_path / "mine.npy"), samples=5)["rows"] == 4
+        assert stems == {"mine-all"}, "never the name that own data would have"
+        assert evaluate(tmp_path / "run", data=str(tmp_path / "mine.npy"), samples=5)["rows"] == 40
+        assert evaluate(tmp_path / "run", data=str(tmp_path / "mine.npy"), split="test", samples=5)["rows"] == 4
 
     def test_several_processes_are_for_evaluate(self, digits, tmp_path, monkeypatch):
         monkeypatch.setenv("WORLD_SIZE", "2")

@@ -126,6 +126,7 @@ class TestTrain:
             ("table.npy", "random-binary-tree", None, 5),
             ("column.npy", "whole", None, 1),
             ("pair.npy", "poon-domingos", None, 32),
+            ("mixed.csv", "random-binary-tree", None, 3),
         ],
     )
     def test_files_of_every_kind(self, files, tmp_path, name, structure, bits, dimensions):
@@ -133,9 +134,10 @@ class TestTrain:
         train(files / name, "--out", run, *QUICK)
         config, metrics, results = read(run)
         assert {path.name for path in run.iterdir()} == FILES
-        images = name not in ("table.npy", "column.npy")
+        images = name not in ("table.npy", "column.npy", "mixed.csv")
         assert {path.name for path in (run / "figures").iterdir()} == (PICTURES if images else ALWAYS)
-        assert (config["structure"], config["likelihood"], len(metrics)) == (structure, "normal", 2)
+        likelihood = "normal" if images else "columns"
+        assert (config["structure"], config["likelihood"], len(metrics)) == (structure, likelihood, 2)
         assert likelihood_again(run) == results["log_likelihood"]
         expected = bits and -results["log_likelihood"] / (dimensions * math.log(2)) + bits
         assert results["bits_per_dim"] == pytest.approx(expected)

@@ -77,14 +77,14 @@ def test_bits_per_dim_takes_tensors_and_is_undefined_for_other_densities() -> No
         (torch.zeros(4), "shape"),
         (torch.zeros(2, 3, 4), "shape"),
         (torch.zeros(4, 5), "rows of shape"),
-        (torch.full((4, 4), math.nan), "16 NaN or infinite values"),
+        (torch.full((4, 4), math.nan), "holds nothing but NaN"),
         (torch.full((4, 4), -math.inf), "16 NaN or infinite values"),
         (torch.full((4, 4), 2.0), "other than its grey levels 0 to 1"),
         (torch.full((4, 4), 0.5), "other than its grey levels 0 to 1"),
         (torch.full((4, 4), -1.0), "other than its grey levels 0 to 1"),
         (
             torch.tensor([[0, 0, 0, 0], [1, math.nan, 0, math.inf]]),
-            r"2 NaN .* the first in row 1 at \[1\].* --missing nan",
+            r"1 NaN or infinite value, in row 1 at \[3\], but all must be finite\.$",
         ),
         (torch.tensor([[0, 0, 0, 0], [1, 0, -math.inf, 0]]), r"1 NaN .* in row 1 at \[2\], but all must be finite\.$"),
         (torch.tensor([[0.0, 1.5, 0, 0]]), "runs from 0 to 1.5, but .* between 0 and 1"),
@@ -188,13 +188,14 @@ class TestThinned:
         assert torch.equal(train[:], whole[torch.tensor([place[number] for number in train.index.tolist()])])
         assert torch.equal(train.raw(slice(None)), x[train.index])
 
-    def test_smaller_parts_lie_in_larger_ones_and_other_splits_stay(self):
+    def test_smaller_parts_lie_in_larger_ones_and_test_rows_stay(self):
         rows = torch.arange(100.0).reshape(100, 1, 1, 1).expand(100, 1, 2, 2)
         data = DataSet("numbers", rows, rows[:7], rows[:5], Values(low=0, high=99))
         few, more = (set(data.thinned(part, seed=3).train[:][:, 0, 0, 0].tolist()) for part in (0.1, 0.45))
         assert len(few) == 10 and len(more) == 45 and few < more
         assert few != set(data.thinned(0.1, seed=4).train[:][:, 0, 0, 0].tolist())
-        assert len(data.thinned(0.1).validation) == 7 and len(data.thinned(0.1).test) == 5
+        assert len(data.thinned(0.45).validation) == 3 and len(data.thinned(0.01).validation) == 1
+        assert len(data.thinned(0.1).test) == 5
         assert data.thinned(1.0) is data and len(data.thinned(1e-9).train) == 1
 
 
@@ -246,7 +247,7 @@ class TestMissing:
         ("x", "missing", "message"),
         [
             (HOLES, "none", r"train of .* holds 4 NaN .*, the first in row 0 at \[0, 0, 1\], but .*--missing nan"),
-            (HOLES, "NaN", "missing is 'NaN'; known are none, nan"),
+            (HOLES, "NaN", "missing is 'NaN'; known are auto, none, nan"),
             (HOLES.nan_to_num(math.inf), "nan", r"train of .* holds 4 NaN or infinite values, .* must be finite\.$"),
             (HOLES * math.nan, "nan", "train of .* holds nothing but NaN"),
             (HOLES + 0.5, "nan", "other than its grey levels 0 to 16"),

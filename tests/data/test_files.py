@@ -135,7 +135,7 @@ class TestLabels:
 
     def test_with_missing_entries_thinned_and_preprocessed(self, tmp_path: Path) -> None:
         x, labels = with_labels(40)
-        holes = np.where(np.arange(2) == 1, np.nan, x.astype(np.float64))
+        holes = np.where((np.arange(2) == 1) & (np.arange(40)[:, None] > 0), np.nan, x.astype(np.float64))
         np.savez(tmp_path / "own.npz", x=holes, labels=labels)
         data = load_data(tmp_path / "own.npz", missing="nan")
         assert data.train.missing
@@ -241,7 +241,9 @@ REFUSED: dict[str, list[tuple[Any, str]]] = {
         (np.full((20, 4), "a"), "type <U1"),
         (np.zeros((20, 4), dtype="datetime64[s]"), "type datetime64"),
         (np.zeros(20, dtype=[("a", int), ("b", int)]), "type "),
-        *((np.full((20, 4), value), "NaN or infinite") for value in (np.nan, -np.inf, 1e300)),
+        *((np.full((20, 4), value), "NaN or infinite") for value in (-np.inf, 1e300)),
+        (np.full((20, 4), np.nan), "holds nothing but NaN"),
+        (np.full((20, 4, 4), np.nan), "NaN or infinite"),
     ],
     "npz": [
         ({}, r"\(none\)"),
@@ -417,7 +419,7 @@ def test_entries_that_are_missing_do_not_count_for_the_kind_of_values(
     assert data.values == values and data.train.missing
     found = np.concatenate([getattr(data, split)[:].numpy() for split in ("train", "validation", "test")])
     assert np.isnan(found).sum() == 14 and set(found[~np.isnan(found)]) == set(seen)
-    with pytest.raises(ValueError, match=r"NaN or infinite .*row \d+ of the array\) at \[1\].*--missing nan"):
-        load_data(tmp_path / "x.npy")
-    with pytest.raises(ValueError, match="^missing is 'no'; known are none, nan$"):
+    with pytest.raises(ValueError, match=r"NaN or infinite .*row \d+ of the array\) at \[1\].*--missing none"):
+        load_data(tmp_path / "x.npy", missing="none")
+    with pytest.raises(ValueError, match="^missing is 'no'; known are auto, none, nan$"):
         load_data("digits", missing="no")

@@ -146,8 +146,8 @@ class TestFit:
 
     def test_rows_that_are_not_finite_are_counted_over_all_of_them(self):
         x = torch.zeros(5000, 4, dtype=torch.float32)
-        x[4500, 2], x[4998, 0] = math.nan, math.inf
-        message = r"^x holds 2 NaN or infinite values, the first in row 4500 at \[2\]; .*DataSet\(.., missing='nan'\)"
+        x[4500, 2], x[4998, 0], x[4999, 1] = math.nan, math.inf, -math.inf
+        message = r"^x holds 2 NaN or infinite values, the first in row 4998 at \[0\]; .*DataSet\(.., missing='nan'\)"
         with pytest.raises(ValueError, match=message):
             fit(self.make(), Rows(x), epochs=1)
 
