@@ -85,7 +85,7 @@ LAYERS = (
     ("models",),
     ("plots",),
     ("training",),
-    ("reproduce",),
+    ("reproduce", "sklearn"),
     ("commands", "testing"),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

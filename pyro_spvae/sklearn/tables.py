@@ -1,0 +1,135 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Between what scikit-learn's users give, arrays and DataFrames, and data sets with columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_spvae.data import Column, DataSet, Rows, Values
+from pyro_spvae.data.frames import encoded
+from pyro_spvae.data.splits import shuffled_split
+from pyro_spvae.data.table_sets import learned_of, named_columns, read_tables
+from pyro_spvae.data.tables import is_frame
+
+_HELD_OUT = 10  # one row in ten is watched
+_WHAT = "X"
+
+
+def described(X: Any, kinds: Mapping[str, str] | None) -> tuple[Tensor, tuple[Column, ...]]:
+    """
+    A table that is new, as numbers ``[N, D]`` with NaN where entries are missing, and what its columns are.
+
+    :param X: a float64 array, whose columns are called x0, x1 and so on, or a DataFrame.
+    :param kinds: kinds of columns that are given, by name.
+    :raises ValueError: if columns do not fit.
+    """
+    if is_frame(X):
+        found, columns = read_tables({"train": X}, kinds)
+        return found["train"], columns
+    x = torch.tensor(X)  # a copy: arrays may be read-only
+    return x, named_columns([x], [f"x{place}" for place in range(x.shape[1])], kinds, _WHAT)
+
+
+def numbers(X: Any, columns: Sequence[Column]) -> Tensor:
+    """A table with known columns as numbers, likewise; names were checked."""
+    if not is_frame(X):
+        return torch.tensor(X)
+    return encoded(X.set_axis([column.name for column in columns], axis=1), columns, _WHAT)
+
+
+def data_set(x: Tensor, columns: Sequence[Column], seed: int) -> DataSet:
+    """
+    Rows to train by, and a tenth of them to watch, without those of which nothing is seen; units of columns are learned
+    from all of them.
+
+    :raises ValueError: if there are fewer than two.
+    """
+    x = x[~x.isnan().all(1)].float()
+    if len(x) < 2:
+        raise ValueError(f"X has {len(x)} rows with an entry that is seen; at least 2 are needed to fit and to watch")
+    held_out = max(1, len(x) // _HELD_OUT)
+    train, watched = (Rows(x, index) for index in shuffled_split(len(x), [len(x) - held_out, held_out], seed))
+    seen = x[~x.isnan()]
+    values = Values(low=float(seen.min()), high=float(seen.max()), bounded=False)
+    return DataSet(_WHAT, train, watched, watched, values).described(learned_of(columns, Rows(x)))
+
+
+def entries(X: Any, columns: Sequence[Column]) -> list[list[Any] | None]:
+    """
+    What a DataFrame's columns hold where their numbers are 0, 1, ..: values of its own types; ``None`` for columns
+    whose numbers are their values, and of arrays.
+    """
+    if not is_frame(X):
+        return [None] * len(columns)
+    return [
+        _entries(X.iloc[:, place], column.categories) if column.is_coded else None
+        for place, column in enumerate(columns)
+    ]
+
+
+def _entries(series: Any, categories: Sequence[str]) -> list[Any]:
+    import pandas
+
+    types = pandas.api.types
+    if types.is_numeric_dtype(series.dtype) and not types.is_bool_dtype(series.dtype):
+        return [float(text) for text in categories]
+    texts = isinstance(series.dtype, pandas.CategoricalDtype)
+    known = {str(value): value for value in (series.cat.categories if texts else series.dropna().unique())}
+    return [known[text] for text in categories]
+
+
+def as_frame(x: NDArray[np.float64], columns: Sequence[Column], known: Sequence[list[Any] | None]) -> Any:
+    """Numbers ``[N, D]`` as a DataFrame of what the columns hold, see :func:`entries`."""
+    import pandas
+
+    named = zip(columns, x.T, known, strict=True)
+    return pandas.DataFrame({column.name: _held(values, column, own) for column, values, own in named})
+
+
+def filled_frame(
+    X: Any, values: NDArray[np.float64], columns: Sequence[Column], known: Sequence[list[Any] | None]
+) -> Any:
+    """
+    A DataFrame whose missing entries hold what their numbers are.
+
+    Columns keep their types, but for numbers that are no categories: these become float64.
+
+    :param values: ``[N, D]``, looked at where entries are missing.
+    """
+    import pandas
+
+    found = X.copy()
+    for place, (column, own) in enumerate(zip(columns, known, strict=True)):
+        series = X.iloc[:, place]
+        holes = series.isna().to_numpy()
+        if not holes.any():
+            continue
+        if own is None:
+            numeric = series.to_numpy(dtype=np.float64, na_value=np.nan)
+            changed = pandas.Series(np.where(holes, values[:, place], numeric), index=X.index)
+        else:
+            changed = series.copy()
+            changed.iloc[np.flatnonzero(holes)] = _held(values[holes, place], column, own)
+        found.isetitem(place, changed)
+    return found
+
+
+def _held(values: NDArray[np.float64], column: Column, known: list[Any] | None) -> Any:
+    if known is None:
+        return values.astype(np.int64) if column.kind == "count" else values
+    return [known[int(code)] for code in values]
+
+
+def as_array(frame: Any) -> NDArray[Any]:
+    """The values of a DataFrame, float64 where all are numbers, else objects."""
+    import pandas
+
+    is_numeric = pandas.api.types.is_numeric_dtype
+    return frame.to_numpy(dtype=np.float64 if all(map(is_numeric, frame.dtypes)) else object)
