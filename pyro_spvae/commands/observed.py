@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.data.masks import random_mask
 
 ACCEPTED = "left, right, top, bottom, checkerboard, random:P with 0 < P <= 1, or a .npy file"
 
@@ -87,12 +87,7 @@ def _random(text: str, grid: Sequence[int], rows: int, seed: int) -> Tensor:
     probability = float(number) if _NUMBER.fullmatch(number) else math.nan
     if not 0 < probability <= 1:
         raise ValueError(f"observed is {text!r}; a probability above 0 and at most 1 is needed, such as random:0.5")
-    mask = torch.empty(rows, *grid, dtype=torch.bool, device="cpu")
-    generator = torch.Generator()
-    for row in range(rows):
-        generator.manual_seed(noise_seed(seed, row, stream=_STREAM))
-        mask[row] = torch.rand(*grid, generator=generator, dtype=torch.float64, device="cpu") < probability
-    return mask
+    return random_mask(rows, grid, probability, seed, _STREAM)
 
 
 def _over_channels(mask: Tensor, event: tuple[int, ...]) -> Tensor:

@@ -15,6 +15,8 @@ from pyro_spvae import checks
 from pyro_spvae.infer import log_likelihood
 from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch
+from pyro_spvae.queries.calibrated import Calibration
+from pyro_spvae.queries.calibration import calibrate
 from pyro_spvae.queries.embedding import Embedding
 from pyro_spvae.queries.generation import BLOCK, Generation
 from pyro_spvae.queries.posterior import LeafDraws, TreePosterior
@@ -184,6 +186,51 @@ class Queries(Generation):
             if sums
             else None,
             components=_joined([components for (_, components), _, _ in blocks]),
+        )
+
+    @alone()
+    def calibration(
+        self,
+        x: Any,
+        observed: Any = None,
+        holdout: float = 0.1,
+        draws: int = 100,
+        seed: int = 0,
+        *,
+        num_particles: int = 100,
+        training: Any = None,
+    ) -> Calibration:
+        r"""
+        Whether imputations are as good, and as uncertain, as they say: hides seen entries, draws them given the others
+        as :meth:`impute` does, and compares. Hidden entries are not looked at before.
+
+        Densities :math:`\log p(x_j \mid \mathrm{seen})` and :math:`\log p(\mathrm{hidden} \mid \mathrm{seen})` are exact
+        where nothing is latent, else of the particles that draws are made of, see
+        :class:`~pyro_spvae.queries.predictive.Predictive`.
+
+        :param x: data ``[data, *event_shape]``.
+        :param observed: as in :meth:`impute`; what is hidden is among the seen entries.
+        :param float holdout: part of them that is hidden, by the seed and the number of the row; of images all channels
+            of a pixel.
+        :param int draws: completions of each row, at least 2.
+        :param int seed: of masks and draws; torch's generators are left alone.
+        :param int num_particles: importance samples of each leaf.
+        :param training: rows whose columns are the baselines; by default the entries of ``x`` that are not hidden.
+        :returns: :class:`~pyro_spvae.queries.calibrated.Calibration`.
+        :raises ValueError: if ``holdout`` is not between 0 and 1 or hides nothing, or other options are out of range.
+        """
+        x, observed = self.taken(x, observed)
+        self.check(x, observed)
+        training = None if training is None else self.taken(training)[0]
+        return calibrate(
+            self,
+            x,
+            observed,
+            holdout=holdout,
+            draws=draws,
+            seed=seed,
+            num_particles=num_particles,
+            training=training,
         )
 
     @alone()

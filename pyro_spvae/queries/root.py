@@ -78,8 +78,12 @@ class Root(PreparesBatches, Program):
     @property
     def columns(self) -> tuple[Column, ...] | None:
         """What the columns of a table are that the likelihood is one of; ``None`` where it does not know them."""
-        known = (part.columns for part in parts(self) if isinstance(part, Likelihood))
-        return next((columns for columns in known if columns is not None), None)
+        return next((own.columns for own in self.likelihoods if own.columns is not None), None)
+
+    @property
+    def likelihoods(self) -> list[Likelihood]:
+        """Those of the leaves; several where leaves are of several kinds."""
+        return [part for part in parts(self) if isinstance(part, Likelihood)]
 
     def taken(self, x: Any, observed: Any = None, look: bool = True) -> tuple[Any, Any]:
         """

@@ -1,0 +1,125 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""What is not seen of data given what is: draws, and densities of entries alone and together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_spvae.infer import collapse_tree
+from pyro_spvae.queries.generation import Generation
+from pyro_spvae.queries.posterior import TreePosterior
+from pyro_spvae.queries.programs import particles
+from pyro_spvae.queries.quiet import quiet
+
+_VALUES = 2**22  # log-densities that are held together
+
+
+class Predictive:
+    r"""
+    The posterior predictive distribution of data of which a part is seen, by weighted particles of each leaf.
+
+    With :math:`z_{kl}` from the guide given what is seen, :math:`\hat w_{kl}` its normalised importance weights and
+    :math:`P(l \mid s)` the circuit's posterior of a leaf, the density of one entry is Rao-Blackwellised over tree and
+    particles,
+
+    .. math:: p(x_j \mid s) = \sum_{l \ni j} P(l \mid s) \sum_k \hat w_{kl}\, p(x_{lj} \mid z_{kl}),
+
+    since an induced tree has one leaf that sees the entry. That of several together multiplies every leaf's value by
+    :math:`\sum_k \hat w_{kl}\, p(x_{l,\mathrm{hidden}} \mid z_{kl})` and takes the ratio of the circuit's roots: both
+    terms of :math:`\log p(h, s) - \log p(s)` see the same particles, whose noise cancels. Exact where nothing is latent.
+
+    :param Generation root: the model.
+    :param Tensor x: data ``[data, *event_shape]`` that were checked; entries that are not seen are not looked at.
+    :param Tensor observed: ``bool [data, *event_shape]``.
+    :param int num_particles: importance samples of each leaf.
+    """
+
+    def __init__(self, root: Generation, x: Tensor, observed: Tensor, num_particles: int) -> None:
+        self.root, self.x, self.observed = root, x, observed
+        self.batch = root.prepare(torch.where(observed, x, 0.0), observed)
+        with torch.no_grad(), quiet(root):
+            self.posterior = TreePosterior(root, self.batch, num_particles)
+            log_weight = self.posterior.log_weight
+            self.leaf_values = log_weight.logsumexp(0)  # [B, L]
+            self.log_share = torch.where(self.leaf_values == -torch.inf, 0.0, log_weight - self.leaf_values)
+            self.log_posterior = root.circuit.posterior(self.leaf_values).double().log()
+
+    @torch.no_grad()
+    def draw(self, num: int) -> Tensor:
+        """Draws of what is not seen, ``[num, data, *event_shape]``; in the place of what is, anything may stand."""
+        root, mask = self.root, self.batch.mask
+        seen = None if mask is None else (self.batch.patches, mask)
+        with quiet(root):
+            return torch.stack(
+                [root._generate(self.batch.rows, self.posterior, False, False, seen=seen) for _ in range(num)]
+            )
+
+    def log_joint(self, x: Tensor, hidden: Tensor) -> Tensor:
+        r"""
+        :math:`\log p(h \mid s)` of all hidden entries of a row together, nats, ``[data]``; 0 where there are none.
+
+        :param Tensor hidden: ``bool [data, *event_shape]``, none of which are seen.
+        """
+        (ratio,), _ = self._ratios([x], (hidden | self.observed).unsqueeze(0), self.observed)
+        with torch.no_grad():
+            circuit = self.root.circuit
+            return (circuit(self.leaf_values + ratio[0].to(self.leaf_values)) - circuit(self.leaf_values)).double()
+
+    def log_single(self, values: Sequence[Tensor], hidden: Tensor) -> Tensor:
+        r"""
+        :math:`\log p(x_j \mid s)` of each hidden entry by itself, nats, for several values of it.
+
+        :param values: data ``[data, entry]`` that hold them.
+        :param Tensor hidden: ``bool [data, entry]``, none of which are seen.
+        :returns: ``[value, data, entry]``; 0 where entries are not hidden.
+        """
+        number = hidden.cumsum(1)  # of the hidden entries of a row, from 1
+        most = int(number.max())
+        found = torch.zeros(len(values), *hidden.shape, dtype=torch.float64, device=hidden.device)
+        leaves, pixels = self.batch.patches.shape[1:]
+        size = max(1, _VALUES // (len(self.log_share) * hidden.size(0) * leaves * pixels))
+        for start in range(1, most + 1, size):
+            numbers = torch.arange(start, min(start + size, most + 1), device=hidden.device).reshape(-1, 1, 1)
+            masks = hidden & (number == numbers)  # [M, B, D]
+            ratios, members = self._ratios(values, masks)
+            for own, ratio in zip(found, ratios, strict=True):
+                log = (self.log_posterior + ratio).masked_fill(~members, -torch.inf).logsumexp(-1)  # [M, B]
+                own += torch.where(masks, log.unsqueeze(-1), 0.0).sum(0)
+        return found
+
+    def _ratios(
+        self, values: Sequence[Tensor], masks: Tensor, given: Tensor | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        r"""
+        Of each leaf :math:`\log \sum_k \hat w_{kl}\, p(x_{l} \mid z_{kl})` of the entries of a mask.
+
+        :param values: data ``[data, *event_shape]``, only read where a mask is set.
+        :param Tensor masks: ``bool [mask, data, *event_shape]``.
+        :param Tensor given: ``bool [data, *event_shape]``, of entries in the mask that the others are to be given, which
+            matters where pixels of a leaf depend on each other.
+        :returns: for each of the values ``[mask, data, leaf]``, float64; and which leaves see any entry of a mask.
+        """
+        root, padding = self.root, self.root.view.mask
+        pixels = root.view(masks if given is None else torch.cat([masks, given.unsqueeze(0)]))  # [M, B, L, P]
+        pixels = pixels if padding is None else pixels & padding
+        counted = masks.any(0)
+        patches = [root.view.patches(torch.where(counted, x, 0.0)) for x in values]
+        batch = replace(self.batch, patches=patches[0], mask=pixels.unsqueeze(1), seen=None)
+        latents = {name: value for name, (value, _) in self.posterior.values.items()}
+        with torch.no_grad(), quiet(root):
+            model = particles(poutine.condition(collapse_tree(root.model), data=latents), len(self.log_share))
+            trace: Any = poutine.trace(model).get_trace(batch)
+            law = trace.nodes["x"]["fn"]
+            found = []
+            for patch in patches:
+                log = law.log_prob(patch).double()  # [M, K, B, L]
+                log = log if given is None else log[:-1] - log[-1]
+                found.append((self.log_share + log).logsumexp(1))
+        return found, pixels[: len(masks)].any(-1)
