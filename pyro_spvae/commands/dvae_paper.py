@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pyro_spvae.commands.app import option
 from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, binary_set, run_experiments, words
+from pyro_spvae.reproduce.budget import Budget
 from pyro_spvae.reproduce.published import BinarySet
-from pyro_spvae.reproduce.spvae import Budget
 
 
 @add("dvae")
@@ -56,7 +56,7 @@ def dvae(
         Budget,
         option(
             "paper: two million steps of Table 1, one million of Table 2; small: at most half an hour of one core a "
-            "model.",
+            "model; tiny: under a minute, to see that all works.",
             HOW,
         ),
     ] = "paper",
@@ -65,8 +65,9 @@ def dvae(
     Tables 1 and 2 of the DVAE++ paper: VAEs of bits, by estimators of gradients and by smoothing transformations.
 
     Scored is the test log-likelihood in the binary limit, with 100 samples in
-    Table 1 and 4,000 in Table 2, 500 of the budget small. Tables take all
-    networks and methods that the paper's have, unless some are named.
+    Table 1 and 4,000 in Table 2, 500 of the budget small, and 5 of the budget
+    tiny. Tables take all networks and methods that the paper's have, unless some
+    are named.
     """
     from pyro_spvae.reproduce import dvae as paper
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pyro_spvae.commands.app import option, say
 from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, run_experiments, words
-from pyro_spvae.reproduce.dvaepp import Budget
+from pyro_spvae.reproduce.budget import Budget
 from pyro_spvae.reproduce.published import GlobalData
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal, get_args
 
 from pyro_spvae import checks
 from pyro_spvae.reproduce.binary_sets import preprocessing
+from pyro_spvae.reproduce.budget import Budget, fraction_of
 from pyro_spvae.reproduce.published import DISCRETE, BinarySet, DiscreteMethod, DiscreteNet
-from pyro_spvae.reproduce.spvae import Budget
 from pyro_spvae.training.config import TrainConfig
 
 Table = Literal[1, 2]
@@ -22,15 +22,23 @@ NETS: dict[Table, tuple[DiscreteNet, ...]] = {
     2: ("1-linear", "2-linear", "1-nonlinear", "2-nonlinear"),
 }
 #: importance samples of each table; small budgets have not the time for 4,000 of all test images
-SAMPLES: dict[Table, dict[Budget, int]] = {1: {"paper": 100, "small": 100}, 2: {"paper": 4000, "small": 500}}
+SAMPLES: dict[Table, dict[Budget, int]] = {
+    1: {"paper": 100, "small": 100, "tiny": 5},
+    2: {"paper": 4000, "small": 500, "tiny": 5},
+}
 _BITS, _HIDDEN, _BATCH = 200, "(200,200)", 100
 _TRAINING: dict[BinarySet, int] = {"static_mnist": 50_000, "mnist": 50_000, "omniglot_burda": 23_000}
 _STEPS: dict[Table, dict[Budget, int]] = {
-    1: {"paper": 2_000_000, "small": 22_500},
-    2: {"paper": 1_000_000, "small": 17_500},
+    1: {"paper": 2_000_000, "small": 22_500, "tiny": 100},
+    2: {"paper": 1_000_000, "small": 17_500, "tiny": 100},
 }
-_LR: dict[Table, dict[Budget, float]] = {1: {"paper": 5e-4, "small": 3e-3}, 2: {"paper": 3e-3, "small": 3e-3}}
-_CHAINS: dict[Budget, str] = {"paper": "chains=1000,sweeps=40", "small": "chains=100,sweeps=10"}
+_LR: dict[Table, dict[Budget, float]] = {
+    1: {"paper": 5e-4, "small": 3e-3, "tiny": 3e-3},
+    2: dict.fromkeys(("paper", "small", "tiny"), 3e-3),
+}
+_CHAINS: dict[Budget, str] = {"paper": "chains=1000,sweeps=40"} | dict.fromkeys(
+    ("small", "tiny"), "chains=100,sweeps=10"
+)
 _WARMUP = 0.3  # of the epochs
 _VALIDATIONS = 25
 _NEVER = 10**6
@@ -84,7 +92,8 @@ class DiscreteExperiment:
     :ivar str method: as above.
     :ivar str budget: ``paper``: two million steps of Table 1, one million of Table 2. ``small``: at most half an hour
         of one core, 22,500 steps of Table 1 and 17,500 of Table 2, there scored by 500 samples of all test images in
-        the place of 4,000 (``pyro-spvae evaluate RUN --samples 4000`` adds these).
+        the place of 4,000 (``pyro-spvae evaluate RUN --samples 4000`` adds these). ``tiny``: 100 steps, to see that all
+        works.
     """
 
     data: BinarySet
@@ -127,7 +136,8 @@ class DiscreteExperiment:
         :param str device: as in :class:`~pyro_spvae.training.config.TrainConfig`.
         """
         table = self.number
-        batches = math.ceil(_TRAINING[self.data] / _BATCH)
+        fraction = fraction_of(self.budget)
+        batches = math.ceil(round(fraction * _TRAINING[self.data]) / _BATCH)
         epochs = max(1, round(_STEPS[table][self.budget] / batches))
         return TrainConfig(
             data=self.data,
@@ -153,6 +163,7 @@ class DiscreteExperiment:
             samples=SAMPLES[table][self.budget],
             seed=self.seed,
             device=device,
+            fraction=fraction,
         )
 
     @property

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, get_args
 
 from pyro_spvae import checks
+from pyro_spvae.reproduce.budget import Budget, fraction_of
 from pyro_spvae.reproduce.published import GLOBAL, GlobalData, GlobalModel
 from pyro_spvae.training.config import Preprocessing, TrainConfig
-
-Budget = Literal["paper", "small", "tiny"]
 
 #: prior of the global variables, how they are smoothed, and the local variables of each row
 ROWS: dict[GlobalModel, tuple[str, str, str]] = {
@@ -32,7 +31,6 @@ _TRAINING: dict[GlobalData, int] = {
 _BATCH = 100
 _BETA = {"exponential": 8, "spike-and-exponential": 5}
 _WARMUP = 0.3  # of the epochs
-_TINY = 1 / 15  # of the rows, so that there are epochs to warm up in
 _NEVER = 10**6
 _LEVELS = 256
 
@@ -117,7 +115,7 @@ class ConvolutionalExperiment:
         :param str device: as in :class:`~pyro_spvae.training.config.TrainConfig`.
         """
         size, colour = _SIZES[self.budget], self.data == "cifar10"
-        fraction = _TINY if self.budget == "tiny" else 1.0
+        fraction = fraction_of(self.budget)
         rows = max(1, round(fraction * _TRAINING[self.data]))
         epochs = max(1, round(size.steps / math.ceil(rows / _BATCH)))
         warmup = round(_WARMUP * epochs)

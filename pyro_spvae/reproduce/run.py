@@ -117,7 +117,7 @@ def _check_same(folder: RunFolder, config: TrainConfig) -> None:
     of_folder = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {path}")
     found, wanted = (one.to_dict() | {"prior": resolved_prior(one)} for one in (of_folder, config))
     for name, value in wanted.items():
-        if name in ("data_dir", "device", "structure", "delta", "leaves", "depth", "repetitions", "leaf_size"):
+        if name in ("data_dir", "device", "structure") or value in (None, "auto"):
             continue  # resolved from the data, or free to change
         if found[name] != value:
             raise ValueError(

@@ -166,10 +166,17 @@ class TestCells:
             cell
             for number in NETS
             for data in ("mnist", "static_mnist", "omniglot_burda")
-            for budget in ("paper", "small")
+            for budget in ("paper", "small", "tiny")
             for cell in of_table(number, data, budget=budget, seeds=(0, 1))
         ]
-        assert len({cell.name for cell in cells}) == len(cells) == 28 * 3 * 2 * 2
+        assert len({cell.name for cell in cells}) == len(cells) == 28 * 3 * 3 * 2
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_the_tiny_budget_has_all_that_is_annealed_in_a_hundred_steps(self, number):
+        for cell in of_table(number, "mnist", budget="tiny"):
+            config = cell.configuration()
+            steps = config.epochs * -(-round(config.fraction * 50_000) // config.batch_size)
+            assert 90 <= steps <= 110 and config.epochs > 1 and (config.warmup > 0) == (number == 2)
 
     @pytest.mark.parametrize(
         ("act", "message"),
@@ -183,7 +190,7 @@ class TestCells:
                 lambda: experiment(method="vimco"),
                 "method is 'vimco'; known are nvil, muprop, rebar, concrete, joint, marginal, rbm, rbm-rolfe",
             ),
-            (lambda: experiment(budget="tiny"), "budget is 'tiny'; known are paper, small"),
+            (lambda: experiment(budget="big"), "budget is 'big'; known are paper, small, tiny"),
             (
                 lambda: experiment("linear", "rbm"),
                 "method is 'rbm', but the net 'linear' is of Table 1, which has nvil, muprop, rebar, concrete, joint, "
