@@ -117,11 +117,11 @@ class TestReport:
             assert (out / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
             assert f"]({name})" in text
 
-    def test_figure_2_trains_on_the_fraction(self, done):
+    def test_figure_2_trains_and_is_validated_on_the_fraction(self, done):
         out, _ = done
         run = Finished.read(out / "spvae-figure2" / "mnist-continuous-vae-0.1-budget-small-recipe-tuned")
         record = json.loads((run.path / "data.json").read_text())
-        assert record["rows"] == {"train": 10, "validation": 20, "test": 20}
+        assert record["rows"] == {"train": 10, "validation": 2, "test": 20}
 
     def test_of_nothing(self, tmp_path):
         result = invoke("reproduce", "report", "--out", tmp_path)
