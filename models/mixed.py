@@ -62,6 +62,8 @@ class MixedLeaf(LeafModel):
         """Binds the parts."""
         for subset, index in zip(self.subsets, leaf_index(self.counts, leaves), strict=True):
             subset.bind(index, leaves, pixels=pixels, **more)
+        scopes = more.get("scopes")
+        self.widths = [subset.program.count_features(pixels, scopes) for subset in self.subsets]
 
     def meet(self, guide: LeafGuide, patches: Callable[[Tensor], Tensor], mask: Tensor | None) -> None:
         """Shows each part its own guide and leaves."""
@@ -94,13 +96,12 @@ class MixedLeaf(LeafModel):
         masks = [subset.program.feature_mask(subset.narrow_mask(mask)) for subset in self.subsets]
         if all(own is None for own in masks):
             return None
-        size = max(own.size(-1) for own in masks if own is not None)
         leaves: int = self.subsets[0].leaves
         own = [
-            torch.ones(len(subset.index), size, dtype=torch.bool, device=subset.index.device)
+            torch.ones(len(subset.index), width, dtype=torch.bool, device=subset.index.device)
             if found is None
             else found.expand(torch.broadcast_shapes(found.shape, (len(subset.index), found.size(-1))))
-            for subset, found in zip(self.subsets, masks, strict=True)
+            for subset, found, width in zip(self.subsets, masks, self.widths, strict=True)
         ]
         return self._joined(own, leaves)
 

@@ -44,7 +44,16 @@ KINDS = {
     ),
     "likelihood": (
         Likelihood,
-        ("bernoulli", "binomial", "categorical", "discretized-logistic", "discretized-logistic-mixture", "normal"),
+        ("bernoulli", "beta", "beta-binomial", "binomial", "categorical", "columns", "discretized-logistic")
+        + (
+            "discretized-logistic-mixture",
+            "gamma",
+            "log-normal",
+            "negative-binomial",
+            "normal",
+            "poisson",
+            "student-t",
+        ),
     ),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn", "multi-scale", "se-resnet")),
     "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "bits")),

@@ -24,6 +24,7 @@ from pyro_spvae.testing import LeafPairTests
 from pyro_spvae.testing.block_tests import moved_from_start
 from pyro_spvae.testing.model_tests import check_step_on_meta
 from tests.likelihoods.column_cases import BY_FAMILY, COLUMNS, table
+from tests.models.own_leaves import Bare
 
 #: of the image [2, 4] that pairs are tested on, whose leaf regions are its halves: other kinds and widths in each
 EIGHT = tuple(
@@ -90,6 +91,25 @@ class TestMixedOfOtherWidths(OfColumns):
         assert spvae.num_features == features.size(-1) == 8 and mask.shape == (4, 8)
         assert (features[:, ~mask] == 0).all() and mask[::2].sum(-1).tolist() == [4, 4]
         assert mask[1::2].sum(-1).tolist() == [1 + 4 + 2 + 1, 4]
+
+
+def test_parts_without_a_likelihood_have_a_feature_for_each_pixel():
+    """What they see stands in front, and 0 behind it where parts of columns see more."""
+    torch.manual_seed(0)
+    leaf = MixedLeaf([VAE(Columns(EIGHT), 2, (4,)), Bare()])
+    spvae = SPVAE(poon_domingos((8,), delta=4), units=2, leaf=leaf, guide=MixedGuide([NormalGuide((4,)), LeafGuide()]))
+    x = table(EIGHT, 5)
+    observed = torch.ones(8, dtype=torch.bool)
+    observed[6] = False
+    for seen in (None, observed):
+        batch = spvae.prepare(x, seen)
+        mask = leaf.feature_mask(batch.mask)
+        width = spvae.view.pixels
+        assert batch.features.size(-1) == spvae.num_features > width and mask[..., 1::2, width:].sum() == 0
+        assert torch.equal(batch.features[:, 1::2, :width], batch.patches[:, 1::2])
+        expected = torch.ones(2, width, dtype=torch.bool) if seen is None else batch.mask[..., 1::2, :]
+        assert torch.equal(mask[..., 1::2, :width].expand(expected.shape), expected)
+        assert (batch.features[:, 1::2, width:] == 0).all()
 
 
 def ragged():
