@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -22,7 +23,9 @@ def learned(column: Column, values: Tensor) -> Column:
     :param Tensor values: of the training rows, ``[N]`` in the table's unit; NaN is missing.
     :raises ValueError: if none is seen, or a value is none of the kind's.
     """
-    seen = values.detach()[~values.isnan()].to("cpu", torch.float64)
+    seen = values.detach().to("cpu", torch.float64)
+    if bool(seen.sum().isnan()):
+        seen = seen[~seen.isnan()]
     if not len(seen):
         raise ValueError(f"the column {column.name!r} has no value in the training rows, all are missing; drop it")
     if column.is_coded:
@@ -35,7 +38,9 @@ def learned(column: Column, values: Tensor) -> Column:
         if bool((seen <= 0).any()):
             raise ValueError(f"the log-normal column {column.name!r} holds {float(seen.min()):g}; above 0 is needed")
         seen = seen.log()
-    location, scale = float(seen.mean()), float(seen.std(correction=0))
+    location = float(seen.mean())
+    centred = seen - location
+    scale = math.sqrt(float(centred @ centred) / len(seen))
     return replace(column, location=location, scale=scale if scale > 0 else 1.0)
 
 
