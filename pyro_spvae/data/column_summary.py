@@ -86,8 +86,24 @@ class ColumnSummary:
         """
         return self.look_at(column.detach().to("cpu", torch.float64).contiguous().numpy())
 
-    def look_at(self, x: NDArray[np.float64]) -> ColumnSummary:
-        """As :meth:`look`, of an array."""
+    @classmethod
+    def of_codes(cls, number: int, seen: int, entries: int) -> ColumnSummary:
+        """
+        Of a column that holds the numbers 0, 1, .. of categories, all of which occur; without moments.
+
+        :param int number: how many categories there are, at most 100.
+        """
+        summary = cls()
+        summary.entries, summary.seen, summary.low, summary.high = entries, seen, 0.0, float(number - 1)
+        summary._distinct = np.arange(float(number))
+        return summary
+
+    def look_at(self, x: NDArray[np.float64], whole: bool = False) -> ColumnSummary:
+        """
+        As :meth:`look`, of an array.
+
+        :param bool whole: whether it is known that all values are whole numbers.
+        """
         self.entries += len(x)
         with np.errstate(over="ignore", invalid="ignore"):
             finite = bool(np.isfinite(x.sum()))
@@ -98,7 +114,7 @@ class ColumnSummary:
             return self
         self.seen += len(x)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
-        if self.whole:  # the first values decide of most columns
+        if self.whole and not whole:  # the first values decide of most columns
             self.whole = all(bool((part == np.floor(part)).all()) for part in (x[:_LOOKED_AT], x))
         some = np.ascontiguousarray(x[:: max(1, len(x) // _MEASURED)])
         self.moments.look(some)

@@ -148,7 +148,7 @@ def _table_set(
     train, validation, test = (rows[split] for split in SPLITS)
     data = DataSet(name, train, validation, test, values, missing, checked=finite)
     if known is None:
-        index = None if train.index is None else train.index.sort().values  # in the order of memory
+        index = None if train.index is None else torch.from_numpy(np.sort(train.index.numpy()))  # as memory is
         seen = (column if index is None else column.index_select(0, index) for column in exact["train"])
         columns = tuple(map(learned, columns, seen))
     return data.described(columns)

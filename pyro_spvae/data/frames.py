@@ -49,7 +49,7 @@ def coded(
                 found.setdefault(name, "ordinal")
             own = ColumnSummary().look_at(values)
         else:
-            own = ColumnSummary().look_at(values)
+            own = ColumnSummary().look_at(values, whole=getattr(frame[name].dtype, "kind", "O") in "iu")
             distinct = own.distinct or []
             few = own.whole and own.low >= 0 and few_numbers(own)
             if distinct and (of_categories or (kind is None and (len(distinct) == 2 or few))):
@@ -58,7 +58,8 @@ def coded(
                 categories[name] = tuple(map(number_name, distinct))
                 found.setdefault(name, "binary" if len(distinct) == 2 else "ordinal")
                 values = _places(values, distinct, own)
-                own = ColumnSummary().look_at(values)
+                if not own.infinite:
+                    own = ColumnSummary.of_codes(len(own.distinct or ()), own.seen, own.entries)
         columns.append(_tensor(values))
         summary.append(own)
     return columns, summary, categories, found

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +22,7 @@ from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.table_files import named_frame, read_frame
 
 _BLOCK = 2**22  # values that are looked at together
-_TURNED = 2048  # rows
+_TURNED = 4096  # rows
 _HELD = 2**28  # values that are held together
 
 
@@ -136,10 +137,13 @@ def check_seen(found: Sequence[ColumnSummary], what: str) -> None:
 
 def rounded(columns: Sequence[Tensor]) -> Tensor:
     """Columns as the rows of a table in 32-bit floats, a few at a time, which the processor's cache holds."""
-    rows = torch.empty(len(columns[0]), len(columns), dtype=torch.float32, device="cpu")
-    for start in range(0, len(rows), _TURNED):
-        rows[start : start + _TURNED] = torch.stack([column[start : start + _TURNED] for column in columns], 1)
-    return rows
+    rows = np.empty((len(columns[0]), len(columns)), dtype=np.float32)
+    arrays = [column.numpy() for column in columns]
+    with np.errstate(over="ignore"):
+        for start in range(0, len(rows), _TURNED):
+            for place, array in enumerate(arrays):
+                rows[start : start + _TURNED, place] = array[start : start + _TURNED]
+    return torch.from_numpy(rows)
 
 
 def learned_of(columns: Sequence[Column], rows: Rows) -> tuple[Column, ...]:
