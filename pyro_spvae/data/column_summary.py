@@ -13,6 +13,9 @@ from torch import Tensor
 
 MANY = 100  # distinct values, beyond which nobody asks which they are
 _LOOKED_AT = 1000  # entries in which new values are searched together
+_MEASURED = 100_000  # entries of a block whose moments are taken
+_EPSILON = 2.0**-24  # largest relative error of 32-bit floats
+_NOTED = 1e-4  # of the standard deviation
 
 
 class Moments:
@@ -56,9 +59,10 @@ class ColumnSummary:
     :ivar float low: the smallest value; infinite if there is none.
     :ivar float high: the largest value.
     :ivar bool whole: whether all values are whole numbers.
-    :ivar Moments moments: of the values.
-    :ivar Moments logarithms: of the values' logarithms, as long as all are above 0.
-    :ivar float loss: the largest error of a value as a 32-bit float.
+    :ivar Moments moments: of the values, of large blocks of some 100,000 of them, evenly spaced.
+    :ivar Moments logarithms: likewise of the values' logarithms, as long as all are above 0.
+    :ivar float loss: the largest error of a value as a 32-bit float; 0 where it cannot be a ten-thousandth of the
+        standard deviation.
     """
 
     def __init__(self) -> None:
@@ -82,27 +86,56 @@ class ColumnSummary:
         """
         return self.look_at(column.detach().to("cpu", torch.float64).contiguous().numpy())
 
-    def look_at(self, x: NDArray[np.float64]) -> ColumnSummary:
-        """As :meth:`look`, of an array."""
+    @classmethod
+    def of_codes(cls, number: int, seen: int, entries: int) -> ColumnSummary:
+        """
+        Of a column that holds the numbers 0, 1, .. of categories, all of which occur; without moments.
+
+        :param int number: how many categories there are, at most 100.
+        """
+        summary = cls()
+        summary.entries, summary.seen, summary.low, summary.high = entries, seen, 0.0, float(number - 1)
+        summary._distinct = np.arange(float(number))
+        return summary
+
+    def look_at(self, x: NDArray[np.float64], whole: bool = False) -> ColumnSummary:
+        """
+        As :meth:`look`, of an array.
+
+        :param bool whole: whether it is known that all values are whole numbers.
+        """
         self.entries += len(x)
-        finite = np.isfinite(x)
-        if not finite.all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = bool(np.isfinite(x.sum()))
+        if not finite:
             self.infinite += int(np.isinf(x).sum())
-            x = x[finite]
+            x = x[np.isfinite(x)]
         if not len(x):
             return self
         self.seen += len(x)
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
-        self.whole = self.whole and bool((x == np.floor(x)).all())
-        self.moments.look(x)
+        if self.whole and not whole:  # the first values decide of most columns
+            self.whole = all(bool((part == np.floor(part)).all()) for part in (x[:_LOOKED_AT], x))
+        some = np.ascontiguousarray(x[:: max(1, len(x) // _MEASURED)])
+        self.moments.look(some)
         if self.low > 0:
-            self.logarithms.look(np.log(x))
+            self.logarithms.look(np.log(some))
         with np.errstate(over="ignore"):
-            self.loss = max(self.loss, float(np.abs(x - x.astype(np.float32)).max()))
+            if max(-self.low, self.high) * _EPSILON > _NOTED * self.moments.deviation:
+                self.loss = max(self.loss, float(np.abs(x - x.astype(np.float32)).max()))
         self._look_for_values(x)
         return self
 
     def _look_for_values(self, x: NDArray[np.float64]) -> None:
+        if self._distinct is None:
+            return
+        if len(np.union1d(self._distinct, x[:_LOOKED_AT])) > MANY:
+            self._distinct = None
+        elif self.whole and self.high - self.low < _LOOKED_AT:
+            counts = np.bincount((x - self.low).astype(np.intp))
+            found = np.union1d(self._distinct, counts.nonzero()[0] + self.low)
+            self._distinct = found if len(found) <= MANY else None
+            return
         while len(x) and self._distinct is not None:
             for value in self._distinct.tolist():
                 x = x[x != value]

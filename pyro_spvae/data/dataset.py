@@ -43,6 +43,7 @@ class DataSet:
         the likelihood; ``"none"`` if none may be; by default ``"nan"`` for tables, ``"none"`` for images.
     :param columns: what the columns of a table are, a :class:`~pyro_spvae.data.Column` each; ``None`` for images and
         arrays that are no table.
+    :param bool checked: whether it is known that no value is missing and all are of that kind.
     :raises ValueError: if a split is empty, differs from the others in its event shape, or holds NaN that is not taken
         as missing, nothing else than NaN, infinities or values other than ``values`` states; or if there is not one of
         ``columns`` for each column.
@@ -65,6 +66,7 @@ class DataSet:
         values: Values,
         missing: str = "auto",
         columns: Sequence[Column] | None = None,
+        checked: bool = False,
     ) -> None:
         if one_of("missing", missing, MISSING) == "auto":
             missing = "nan" if len(train.shape) == 2 else "none"
@@ -86,7 +88,7 @@ class DataSet:
                     f"{split} of the data set {name!r} has rows of shape {list(rows.event_shape)}, but those of train "
                     f"have {list(self.train.event_shape)}."
                 )
-            if rows.preprocessing is None:
+            if rows.preprocessing is None and not checked:
                 holes = self._check_values(split, rows)
                 if holes != rows.missing:
                     object.__setattr__(self, split, rows.changed(missing=holes))

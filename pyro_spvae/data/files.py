@@ -10,19 +10,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_spvae.data.array_files import read_arrays, type_name
 from pyro_spvae.data.column import Column
+from pyro_spvae.data.column_summary import ColumnSummary
 from pyro_spvae.data.dataset import SPLITS, DataSet
 from pyro_spvae.data.image_folder import read_image_folder
 from pyro_spvae.data.kinds import listed
+from pyro_spvae.data.learned import learned
 from pyro_spvae.data.preprocessing import MAX_LEVELS
 from pyro_spvae.data.rows import Rows, together
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.data.table_files import TABLE_SUFFIXES, is_table_file
-from pyro_spvae.data.table_sets import learned_of, named_columns, read_numbers, read_tables
+from pyro_spvae.data.table_sets import learned_of, named_columns, read_numbers, read_tables, rounded
 from pyro_spvae.data.values import Values, is_grey_levels
 
 FILE_SUFFIXES = (*TABLE_SUFFIXES, ".npy", ".npz", ".pt")
@@ -98,7 +101,7 @@ def load_file(
             raise ValueError(f"the splits are in {name} and {own.name}, but files of one kind are needed")
     known, labels = columns, dict[str, Tensor]()
     if of_table and shape is None:
-        found, columns = read_tables(paths, kinds, drop, known)
+        return _table_set(read_tables(paths, kinds, drop, known), path, name, seed, missing, known, undivided)
     elif of_table:
         found = read_numbers(paths, drop)
     else:
@@ -109,10 +112,7 @@ def load_file(
     names: list[str] = []
     if not flat and (kinds or (drop and not of_table)):
         raise ValueError(f"{'kinds' if kinds else 'drop'} names columns, but {name} holds images, which have none")
-    if flat and of_table:
-        dtype = torch.int64 if all(_is_whole(x) for x in found.values()) else torch.float32
-        found = {split: x.to(torch.float32) for split, x in found.items()}
-    elif flat:
+    if flat:
         found, names = _without(found, drop, None if known is None else len(known))
     rows = _all_rows(found, labels) if undivided else _split_rows(path, found, labels, seed)
     values = _kind_of_values(dtype, list(rows.values()))
@@ -123,9 +123,35 @@ def load_file(
         raise ValueError(f"the {_called(path)} has {data.event_shape[0]} columns, but {len(known)} are needed")
     if known is not None:
         return data.described(known)
-    if columns is None:
-        columns = named_columns(list(found.values()), names, kinds, f"the {_called(path)}")
+    columns = named_columns(list(found.values()), names, kinds, f"the {_called(path)}")
     return data.described(learned_of(columns, data.train))
+
+
+def _table_set(
+    tables: tuple[dict[str, list[Tensor]], tuple[Column, ...], list[ColumnSummary]],
+    path: Any,
+    name: str,
+    seed: int,
+    missing: str,
+    known: Sequence[Column] | None,
+    undivided: bool,
+) -> DataSet:
+    """What :func:`load_file` returns of tables, of which it is known what they hold."""
+    exact, columns, summary = tables
+    found = {split: rounded(x) for split, x in exact.items()}
+    rows = _all_rows(found, {}) if undivided else _split_rows(path, found, {}, seed)
+    ends = [float(np.float32(end)) for own in summary for end in (own.low, own.high) if own.seen]
+    whole = all(own.whole for own in summary)
+    low, high = (min(ends), max(ends)) if ends else (0.0, 0.0)
+    values = _kind(torch.int64 if whole else torch.float32, low, high, whole and low >= 0 and high <= 1)
+    finite = math.isfinite(low) and math.isfinite(high) and all(own.seen == own.entries for own in summary)
+    train, validation, test = (rows[split] for split in SPLITS)
+    data = DataSet(name, train, validation, test, values, missing, checked=finite)
+    if known is None:
+        index = None if train.index is None else torch.from_numpy(np.sort(train.index.numpy()))  # as memory is
+        seen = (column if index is None else column.index_select(0, index) for column in exact["train"])
+        columns = tuple(map(learned, columns, seen))
+    return data.described(columns)
 
 
 def _called(path: Any) -> str:
@@ -180,10 +206,6 @@ def _without(found: dict[str, Tensor], drop: Sequence[str], wanted: int | None) 
     return {split: x[:, kept] for split, x in found.items()}, [names[place] for place in kept]
 
 
-def _is_whole(x: Tensor) -> bool:
-    return bool(((x == x.floor()) | x.isnan()).all())
-
-
 def _all_rows(found: dict[str, Tensor], labels: dict[str, Tensor]) -> dict[str, Rows]:
     """All rows in the place of each split."""
     of_splits = {split: Rows(x, stream=SPLITS.index(split), labels=labels.get(split)) for split, x in found.items()}
@@ -220,6 +242,10 @@ def _kind_of_values(dtype: torch.dtype, splits: list[Rows]) -> Values:
         if block.numel():
             low, high = min(low, float(block.min())), max(high, float(block.max()))
             binary = binary and is_grey_levels(block, 2)
+    return _kind(dtype, low, high, binary)
+
+
+def _kind(dtype: torch.dtype, low: float, high: float, binary: bool) -> Values:
     if binary:
         return Values.grey_levels(2)
     if not dtype.is_floating_point and 0 <= low and high < MAX_LEVELS:

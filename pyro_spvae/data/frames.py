@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,24 +17,27 @@ from pyro_spvae.data.column import Column
 from pyro_spvae.data.column_summary import MANY, ColumnSummary
 from pyro_spvae.data.kinds import few_numbers, kind_and_family, listed
 
+_SPAN = 10_000  # of numbers that are looked up in a table
 _FEW_TEXTS = 10  # up to which nobody takes texts for names of rows
 _Categories = dict[str, tuple[str, ...]]
 
 
-def coded(frame: Any, kinds: Mapping[str, str] | None = None) -> tuple[Tensor, _Categories, dict[str, str]]:
+def coded(
+    frame: Any, kinds: Mapping[str, str] | None = None
+) -> tuple[list[Tensor], list[ColumnSummary], _Categories, dict[str, str]]:
     """
     A DataFrame as numbers: texts and truth values become the numbers of their categories, in the order of the alphabet;
     so do numbers that are few, at most 10 whole ones that are not negative or two of any sort, in their own order.
 
     :param kinds: kinds or families that are given by name of column; those of categories make categories of any column,
         the others of none.
-    :returns: ``[N, D]``, float64, NaN = missing; categories by name of column; and the kinds given, with those of
-        numbers that became categories, and of pandas' own ordered ones.
+    :returns: columns ``[N]``, float64, NaN = missing, not to be written to; what they hold; categories by name of
+        column; and the kinds given, with those of numbers that became categories, and of pandas' own ordered ones.
     :raises ValueError: for texts that are too many for categories, and columns of something else, such as dates.
     """
     found: dict[str, str] = dict(kinds or {})
     categories: _Categories = {}
-    columns = []
+    columns, summary = [], []
     for name in frame.columns:
         kind = kind_and_family(name, found[name])[0] if name in found else None
         of_categories = kind in ("binary", "categorical", "ordinal")
@@ -43,18 +47,38 @@ def coded(frame: Any, kinds: Mapping[str, str] | None = None) -> tuple[Tensor, _
             categories[name] = texts
             if ordered:
                 found.setdefault(name, "ordinal")
+            own = ColumnSummary().look_at(values)
         else:
-            summary = ColumnSummary().look_at(values)
-            distinct = summary.distinct or []
-            few = summary.whole and summary.low >= 0 and few_numbers(summary)
+            own = ColumnSummary().look_at(values, whole=getattr(frame[name].dtype, "kind", "O") in "iu")
+            distinct = own.distinct or []
+            few = own.whole and own.low >= 0 and few_numbers(own)
             if distinct and (of_categories or (kind is None and (len(distinct) == 2 or few))):
                 if len(distinct) == 1:
                     distinct = [*distinct, distinct[0] + 1] if of_categories else distinct
                 categories[name] = tuple(map(number_name, distinct))
                 found.setdefault(name, "binary" if len(distinct) == 2 else "ordinal")
-                values = np.where(np.isfinite(values), np.searchsorted(distinct, values), values)
-        columns.append(values)
-    return torch.from_numpy(np.stack(columns, 1)), categories, found
+                values = _places(values, distinct, own)
+                if not own.infinite:
+                    own = ColumnSummary.of_codes(len(own.distinct or ()), own.seen, own.entries)
+        columns.append(_tensor(values))
+        summary.append(own)
+    return columns, summary, categories, found
+
+
+def _places(values: NDArray[np.float64], distinct: Sequence[float], own: ColumnSummary) -> NDArray[np.float64]:
+    """The place of each value among the distinct ones, in order; what is not finite stays as it is."""
+    if own.whole and own.seen == own.entries and own.high - own.low < _SPAN:
+        place = np.zeros(int(distinct[-1] - own.low) + 1)
+        place[(np.array(distinct) - own.low).astype(np.intp)] = np.arange(len(distinct))
+        return place[(values - own.low).astype(np.intp)]
+    return np.where(np.isfinite(values), np.searchsorted(distinct, values), values)
+
+
+def _tensor(values: NDArray[np.float64]) -> Tensor:
+    """An array as a tensor that shares its memory, which nobody writes to."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of arrays of pandas' own
+        return torch.from_numpy(values)
 
 
 def encoded(frame: Any, columns: Sequence[Column], what: str, known: Sequence[str] = ()) -> Tensor:
@@ -64,7 +88,7 @@ def encoded(frame: Any, columns: Sequence[Column], what: str, known: Sequence[st
     :param columns: what they are.
     :param str what: what the frame is called in messages.
     :param known: names of further columns that it may have, which are left out.
-    :returns: ``[N, D]``, float64, NaN = missing.
+    :returns: ``[N, D]``, float64, NaN = missing; columns lie together in memory.
     :raises ValueError: if a column is missing, unknown or there twice, or holds a category that it does not have.
     """
     given = [str(name) for name in frame.columns]
@@ -77,7 +101,7 @@ def encoded(frame: Any, columns: Sequence[Column], what: str, known: Sequence[st
     if others:
         raise ValueError(f"{what} has the unknown column {others[0]!r}; the columns are {listed(wanted)}")
     found = [_encoded(frame.iloc[:, given.index(column.name)], column, what) for column in columns]
-    return torch.from_numpy(np.stack(found, 1))
+    return torch.from_numpy(np.stack(found)).T
 
 
 def decoded(x: Tensor, columns: Sequence[Column]) -> Any:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -24,8 +25,9 @@ def learned(column: Column, values: Tensor) -> Column:
     :param Tensor values: those that are seen, of its kind, ``[row]``; NaN, for missing ones, is left out.
     :raises ValueError: if there are none, or they are of another kind.
     """
-    seen = values.detach().double().flatten()
-    seen = seen[~seen.isnan()]
+    seen = values.detach().to("cpu", torch.float64).flatten()
+    if bool(seen.sum().isnan()):
+        seen = seen[~seen.isnan()]
     if not len(seen):
         raise ValueError(f"the column {column.name!r} has no value in the training rows, all are missing; drop it")
     if column.is_coded:
@@ -41,8 +43,9 @@ def learned(column: Column, values: Tensor) -> Column:
     if column.family == "log-normal":
         seen = seen.log()
     location = float(seen.mean())
-    scale = float(seen.std(correction=0))
-    if not (torch.isfinite(seen).all() and scale < float("inf")):
+    centred = seen - location
+    scale = math.sqrt(float(centred @ centred) / len(seen))
+    if not math.isfinite(scale):
         raise ValueError(
             f"the {column.kind} column {column.name!r} holds values that are not finite, or not of its kind"
         )

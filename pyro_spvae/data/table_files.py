@@ -16,6 +16,8 @@ from pyro_spvae.data.kinds import ColumnNames, check_names, listed
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".data", ".parquet")
 
+_FIRST = 2**20  # letters
+
 MISSING_TEXTS = ("", "NA", "NaN", "nan")
 """What stands in a text file where an entry is missing."""
 
@@ -108,24 +110,26 @@ def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str]
     names = [name.strip() if has_header and name.strip() else f"column {i + 1}" for i, name in enumerate(fields)]
     check_names(names)
     dropped = _dropped(names, drop)
+    options: dict[str, Any] = {
+        "sep": separator,
+        "header": 0 if has_header else None,
+        "names": names,
+        "index_col": False,
+        "usecols": [name for name in names if name not in dropped] if dropped else None,
+        "dtype": dict.fromkeys((name for name in names if texts is None or name in texts), str) or None,
+        "keep_default_na": False,
+        "na_values": list(MISSING_TEXTS),
+        "skipinitialspace": _has_spaces(path, separator),  # a fifth of the time
+        "encoding": "utf-8",
+    }
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pandas.errors.ParserWarning)  # of fields that it would leave out
-            warnings.simplefilter("ignore", pandas.errors.DtypeWarning)
-            frame = pandas.read_csv(
-                path,
-                sep=separator,
-                header=0 if has_header else None,
-                names=names,
-                index_col=False,
-                usecols=[name for name in names if name not in dropped] if dropped else None,
-                dtype=dict.fromkeys((name for name in names if texts is None or name in texts), str) or None,
-                keep_default_na=False,
-                na_values=list(MISSING_TEXTS),
-                skipinitialspace=True,
-                low_memory=False,
-                encoding="utf-8",
-            )
+            warnings.simplefilter("error", pandas.errors.DtypeWarning)
+            try:
+                frame = pandas.read_csv(path, **options)
+            except pandas.errors.DtypeWarning:  # parts of a column were numbers, and others texts
+                frame = pandas.read_csv(path, **options, low_memory=False)
     except (pandas.errors.ParserError, pandas.errors.ParserWarning):
         _check_lengths(path, separator, len(names))
         raise
@@ -151,13 +155,23 @@ def _check_lengths(path: Path, separator: str, needed: int) -> None:
 
 def _lines(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Rows that are not empty, as texts, each with the number of the line that it starts in."""
-    packed = path.name.lower().endswith(".gz")
-    with cast("IO[str]", (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", newline="")) as file:
+    with _opened(path) as file:
         rows, line = csv.reader(file, delimiter=separator, skipinitialspace=True), 1
         for fields in rows:
             if fields and (len(fields) > 1 or fields[0].strip()):
                 yield line, fields
             line = rows.line_num + 1
+
+
+def _has_spaces(path: Path, separator: str) -> bool:
+    """Whether fields begin with spaces, as its first ones tell."""
+    with _opened(path) as file:
+        return f"{separator} " in file.read(_FIRST)
+
+
+def _opened(path: Path) -> IO[str]:
+    packed = path.name.lower().endswith(".gz")
+    return cast("IO[str]", (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", newline=""))
 
 
 def _are_numbers(fields: Sequence[str]) -> bool:

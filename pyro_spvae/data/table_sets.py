@@ -9,11 +9,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_spvae.data.column import Column
-from pyro_spvae.data.column_summary import ColumnSummary, summaries
+from pyro_spvae.data.column_summary import ColumnSummary
 from pyro_spvae.data.frames import coded, encoded, texts_of
 from pyro_spvae.data.kinds import chosen_columns, listed
 from pyro_spvae.data.learned import learned
@@ -21,6 +22,7 @@ from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.table_files import named_frame, read_frame
 
 _BLOCK = 2**22  # values that are looked at together
+_TURNED = 4096  # rows
 _HELD = 2**28  # values that are held together
 
 
@@ -29,7 +31,7 @@ def read_tables(
     kinds: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
     columns: Sequence[Column] | None = None,
-) -> tuple[dict[str, Tensor], tuple[Column, ...]]:
+) -> tuple[dict[str, list[Tensor]], tuple[Column, ...], list[ColumnSummary]]:
     """
     The tables of files that share their columns, in any order.
 
@@ -38,20 +40,27 @@ def read_tables(
     :param drop: columns to leave out.
     :param columns: what the columns are, if that is known; then nothing is chosen, and columns that are to be dropped
         need not be there.
-    :returns: by split ``[N, D]``, float64, NaN = missing; and what the columns are, with nothing learned yet.
+    :returns: by split columns ``[N]``, float64, NaN = missing, not to be written to; what the columns are,
+        with nothing learned yet; and what they hold.
     :raises ValueError: if a file cannot be read, or columns do not fit.
     """
     if columns is not None:
         frames = {split: _frame(path, (), texts_of(columns)) for split, path in paths.items()}
-        return {
-            split: encoded(frame, columns, _called(paths[split]), known=drop) for split, frame in frames.items()
-        }, tuple(columns)
+        tables = {
+            split: list(encoded(frame, columns, _called(paths[split]), known=drop).unbind(1))
+            for split, frame in frames.items()
+        }
+        found = [ColumnSummary() for _ in columns]
+        for table in tables.values():
+            for summary, column in zip(found, table, strict=True):
+                summary.look(column)
+        return tables, tuple(columns), found
     frame, lengths = _together(paths, drop)
-    values, categories, kinds = coded(frame, kinds)
-    found = summaries(values)
+    values, found, categories, kinds = coded(frame, kinds)
     chosen = chosen_columns(found, list(frame.columns), kinds, categories)
     check_seen(found, _called(next(iter(paths.values()))))
-    return dict(zip(paths, values.split(lengths), strict=True)), chosen
+    parts = [column.split(lengths) for column in values]
+    return {split: [own[place] for own in parts] for place, split in enumerate(paths)}, chosen, found
 
 
 def read_numbers(paths: Mapping[str, Any], drop: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -124,6 +133,17 @@ def check_seen(found: Sequence[ColumnSummary], what: str) -> None:
             f"{what} has more holes than values: {entries - seen:,} of its {entries:,} entries are "
             "missing; leave out the columns that are nearly empty by --drop NAME, drop=['NAME'] in Python"
         )
+
+
+def rounded(columns: Sequence[Tensor]) -> Tensor:
+    """Columns as the rows of a table in 32-bit floats, a few at a time, which the processor's cache holds."""
+    rows = np.empty((len(columns[0]), len(columns)), dtype=np.float32)
+    arrays = [column.numpy() for column in columns]
+    with np.errstate(over="ignore"):
+        for start in range(0, len(rows), _TURNED):
+            for place, array in enumerate(arrays):
+                rows[start : start + _TURNED, place] = array[start : start + _TURNED]
+    return torch.from_numpy(rows)
 
 
 def learned_of(columns: Sequence[Column], rows: Rows) -> tuple[Column, ...]:
