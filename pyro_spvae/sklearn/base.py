@@ -21,6 +21,7 @@ from typing_extensions import Self
 
 from pyro_spvae import checks
 from pyro_spvae.data import Column, DataSet
+from pyro_spvae.data.kinds import check_names
 from pyro_spvae.data.registry import check_options
 from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributed import choose_device
@@ -135,6 +136,7 @@ class SPVAEEstimator(BaseEstimator):
         if not is_frame(X):
             finite = {"ensure_all_finite": "allow-nan", "ensure_min_samples": least}
             return validate_data(self, X, dtype=np.float64, reset=reset, **finite)
+        check_names([str(name) for name in X.columns])
         validate_data(self, X, skip_check_array=True, reset=reset)
         if len(X) < least:
             raise ValueError(f"X is a DataFrame of {len(X)} rows; at least {least} are needed")

@@ -91,12 +91,11 @@ class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
         """Numbers ``[m, N, D]`` where all entries are there: those that were seen, and draws, or averages of these."""
         x, seen = self._rows(X)
         found = np.stack([_given(X, x)] * (1 if average else draws))
-        rows = (~seen).any(1).cpu()
-        if bool(rows.any()):
-            own, mask = x[rows.to(x.device)], seen[rows.to(x.device)]
+        (rows,) = (~seen).any(1).nonzero(as_tuple=True)
+        if len(rows):
+            own, mask, places = x[rows], seen[rows], rows.cpu().numpy()
             filled = self._averages(own, mask, draws) if average else self._draws(own, mask, draws)
-            filled = filled.cpu().double()
-            found[:, rows] = np.where(mask.cpu(), found[:, rows], filled)
+            found[:, places] = np.where(mask.cpu().numpy(), found[:, places], filled.cpu().double().numpy())
         return found
 
     def _draws(self, x: Tensor, seen: Tensor, draws: int, means: bool = False) -> Tensor:

@@ -33,15 +33,19 @@ def described(X: Any, kinds: Mapping[str, str] | None) -> tuple[Tensor, tuple[Co
     if is_frame(X):
         found, columns = read_tables({"train": X}, kinds)
         return found["train"], columns
-    x = torch.tensor(X)  # a copy: arrays may be read-only
+    x = _tensor(X)
     return x, named_columns([x], [f"x{place}" for place in range(x.shape[1])], kinds, _WHAT)
 
 
 def numbers(X: Any, columns: Sequence[Column]) -> Tensor:
     """A table with known columns as numbers, likewise; names were checked."""
     if not is_frame(X):
-        return torch.tensor(X)
+        return _tensor(X)
     return encoded(X.set_axis([column.name for column in columns], axis=1), columns, _WHAT)
+
+
+def _tensor(X: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.array(X, order="C"))  # a copy: arrays may be read-only, or run backwards
 
 
 def data_set(x: Tensor, columns: Sequence[Column], seed: int) -> DataSet:

@@ -1,0 +1,142 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Imputations against the truth, against exact conditionals, and in the table's own values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from pyro_spvae.sklearn import SPVAEImputer
+from tests.sklearn.cases import QUICK, RHO, SMALL, correlated, exact, holey, mixed
+
+
+@pytest.fixture(scope="module")
+def fitted() -> SPVAEImputer:
+    return SPVAEImputer(**SMALL | {"epochs": 60}).fit(holey(600))
+
+
+def _holes(x: np.ndarray) -> np.ndarray:
+    """The second column is missing from the first half of the rows."""
+    holes = np.zeros(x.shape, dtype=bool)
+    holes[: len(x) // 2, 1] = True
+    return holes
+
+
+def test_a_dependence_beats_the_mean(fitted) -> None:
+    x = correlated(400, seed=1)
+    holes = _holes(x)
+    filled = fitted.transform(np.where(holes, np.nan, x))
+    assert np.array_equal(filled[~holes], x[~holes])  # not even rounded
+    truth = -1 + 0.1 * RHO * (x[:, 0] - 100) / 10
+    error, ideal, of_mean = (
+        np.sqrt(np.mean((x[holes] - guess) ** 2)) for guess in (filled[holes], truth[:200], x[:, 1].mean())
+    )
+    assert ideal < error < 1.1 * ideal < 0.6 * of_mean
+    assert np.sqrt(np.mean((filled[holes] - truth[:200]) ** 2)) < 0.3 * ideal
+
+
+def test_spread_of_draws_is_that_of_the_truth(fitted) -> None:
+    """Given the other column a value has the deviation sqrt(1 - rho^2), and intervals hold it as often as they say."""
+    x = correlated(600, seed=2)
+    holes = _holes(x)
+    drawn = fitted.transform_draws(np.where(holes, np.nan, x), 200)
+    assert drawn.shape == (200, 600, 2)
+    assert np.array_equal(drawn[:, ~holes], np.broadcast_to(x[~holes], (200, (~holes).sum())))
+    own = drawn[:, holes]
+    assert abs(own.std(0).mean() / (0.1 * np.sqrt(1 - RHO**2)) - 1) < 0.1
+    for level in (0.5, 0.9):
+        low, high = np.quantile(own, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        held = int(((low <= x[holes]) & (x[holes] <= high)).sum())
+        assert stats.binomtest(held, 300, level).pvalue > 1e-3, (level, held / 300)
+
+
+def test_draws_follow_the_seed_and_means_the_fit(fitted) -> None:
+    x = np.where(_holes(x := correlated(20, seed=3)), np.nan, x)
+    assert np.array_equal(fitted.transform(x), fitted.transform(x))
+    assert np.array_equal(fitted.transform_draws(x, 3), fitted.transform_draws(x, 3, random_state=0))
+    assert not np.array_equal(fitted.transform_draws(x, 3), fitted.transform_draws(x, 3, random_state=1))
+    one, two, _ = fitted.transform_draws(x, 3)
+    assert not np.array_equal(one, two)
+
+
+def test_against_exact_conditionals() -> None:
+    """Of a mixture of factorised leaves: the mean by quadrature, and the most probable category."""
+    x = mixed(200)
+    options = {"epochs": 40, "lr": 0.1, "samples": 500, "random_state": 0, "kinds": {"visits": "real"}}
+    imputer = SPVAEImputer(model=exact, **options).fit(x)
+    hidden = x.head(8).copy()
+    hidden[["size", "kind"]] = None
+    filled = imputer.set_output(transform="pandas").transform(hidden)
+    rows, seen = torch.zeros(8, 5), torch.tensor([False, False, True, True, True])
+    rows[:, 2:] = torch.tensor(np.stack([x["grade"] == 20, x["visits"], x["flag"]], 1)[:8].astype(float))
+    own, log_prob = torch.arange(5), imputer.model_.log_prob
+    by_kind = torch.stack([log_prob(torch.where(own == 1, code, rows), seen | (own == 1)) for code in (0.0, 1.0, 2.0)])
+    shares = by_kind.softmax(0)
+    assert ((shares.sort(0).values[2] - shares.sort(0).values[1]) > 0.1).all()  # more than the error of 500 draws
+    wanted = [("large", "middle", "small")[code] for code in by_kind.argmax(0).tolist()]
+    assert list(filled["kind"]) == wanted and len(set(wanted)) > 1
+    grid = torch.linspace(-12, 12, 481)
+    for row in range(4):
+        densities = log_prob(torch.where(own == 0, grid.unsqueeze(1), rows[row]), seen | (own == 0)).exp()
+        assert float(densities.sum()) * 0.05 == pytest.approx(float(log_prob(rows[row : row + 1], seen).exp()), rel=1e-3)
+        mean = float((densities * grid).sum() / densities.sum())
+        assert abs(filled["size"].iloc[row] - mean) < 0.5  # four errors of 500 draws
+
+
+def test_frames_keep_their_values_types_and_order() -> None:
+    x = mixed(200).sample(frac=1, random_state=0)
+    x["code"] = pd.array(np.where(x["kind"] == "large", 7, 3), dtype="Int64")
+    x["level"] = pd.Categorical(x["kind"], categories=["small", "middle", "large"], ordered=True)
+    x["visits"] = x["visits"].astype("Int64")
+    x["flag"] = x["flag"].astype("boolean")
+    whole = x.copy()
+    for place in range(x.shape[1]):
+        x.iloc[10 * place : 10 * place + 5, place] = None
+    imputer = SPVAEImputer(**SMALL | {"epochs": 30}).fit(x)
+    kinds = [column.kind for column in imputer.columns_]
+    assert kinds == ["real", "categorical", "binary", "count", "binary", "binary", "ordinal"]
+    plain = imputer.transform(x)
+    assert isinstance(plain, np.ndarray) and plain.dtype == object and not pd.isna(plain).any()
+    filled = imputer.set_output(transform="pandas").transform(x)
+    assert list(filled.columns) == list(x.columns) and filled.index.equals(x.index)
+    assert not filled.isna().to_numpy().any()
+    seen = ~x.isna()
+    for name in x.columns:
+        assert (filled[name][seen[name]] == whole[name][seen[name]]).all()
+    assert filled["level"].dtype == x["level"].dtype and filled["code"].dtype == "Int64"
+    for name in ("kind", "level", "code", "grade"):  # which follow one another
+        missing = ~seen[name]
+        assert (filled[name][missing] == whole[name][missing]).mean() >= 0.8, name
+        assert set(filled[name]) <= set(whole[name])
+    assert (plain == filled.to_numpy(dtype=object)).all()
+    drawn = imputer.transform_draws(x, 2)
+    assert drawn.shape == (2, *x.shape) and set(drawn[:, :, 1].ravel()) == set(whole["kind"])
+    assert list(imputer.get_feature_names_out()) == list(x.columns)
+
+
+def test_numbers_in_a_frame_stay_numbers() -> None:
+    x = pd.DataFrame(correlated(40), columns=["a", "b"])
+    x.iloc[2, 1] = np.nan
+    imputer = SPVAEImputer(**QUICK).fit(x)
+    filled = imputer.transform(x)
+    assert filled.dtype == np.float64 and np.array_equal(filled[0], x.iloc[0])
+    assert imputer.transform_draws(x, 2).dtype == np.float64
+
+
+def test_a_row_of_which_nothing_is_seen_has_the_mean_of_the_model(fitted) -> None:
+    filled = fitted.transform(np.full((1, 2), np.nan))
+    assert np.all(np.abs(filled - [[100, -1]]) < [[6, 0.06]])  # of 50 draws of deviation 9 and 0.09
+
+
+def test_before_a_classifier() -> None:
+    x = correlated(200)
+    y = x[:, 1] > -1
+    x[::3, 1] = np.nan
+    piped = make_pipeline(SPVAEImputer(**SMALL | {"epochs": 20}), LogisticRegression(C=1e3)).fit(x, y)
+    assert piped.score(x, y) > 0.9
