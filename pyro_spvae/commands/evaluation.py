@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pyro_spvae.commands.app import option
 from pyro_spvae.commands.options import HOW, MASK, WHAT, RowOptions, RunOptions, RunPath, query
-from pyro_spvae.training.stated import nats, stated_lines
+from pyro_spvae.training.stated import kind_lines, nats, stated_lines, unit_of
 
 if TYPE_CHECKING:
     from pyro_spvae.commands.query import Query, Selection
@@ -218,7 +218,8 @@ def table(results: dict[str, Any]) -> list[str]:
     if results.get("seen_entries") is not None and results["missing"] != "none":
         seen += ", NaN missing"
     lines = [
-        ("log-likelihood", f"{results['log_likelihood']:.2f}", "nats"),
+        ("log-likelihood", f"{results['log_likelihood']:.2f}", unit_of(results)),
+        *((name, f"{value:.2f}", unit) for name, value, unit in kind_lines(results)),
         *_lines_of_run(results.get("of_run")),
         ("bits/dim", _number(results["bits_per_dim"], 3), "bits"),
         ("per seen entry", _number(results.get("nats_per_seen_entry"), 4), "nats"),

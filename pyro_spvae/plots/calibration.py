@@ -48,14 +48,22 @@ def calibration(pit: NDArray[Any], of: NDArray[Any], names: Sequence[str]) -> Fi
             error = _SIGMAS * np.sqrt(level * (1 - level) / counts)
             height = np.arange(len(shown))
             axes.barh(height, 2 * error, left=level - error, height=0.7, color=colour, alpha=0.2)
+            axes.axvline(level, color=colour, linewidth=0.8)
             axes.plot(share, height, "o", color=colour, markersize=3.5, label=f"{level:.0%} interval")
         axes.set_yticks(range(len(shown)), [_short(names[number]) for number in shown], fontsize=7)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 1.02)
         axes.set_xlabel("share that holds the truth")
-        left_out = f" (the {_MOST} farthest off)" if len(names) > _MOST else ""
-        axes.set_title(f"by column{left_out}", fontsize=9)
-        axes.legend(frameon=False, fontsize=7, loc="lower left")
+        title = f"the {_MOST} columns that are farthest off" if len(names) > _MOST else None
+        axes.legend(
+            frameon=False,
+            fontsize=7,
+            title=title,
+            title_fontsize=7,
+            loc="lower center",
+            bbox_to_anchor=(0.5, 1),
+            ncols=2,
+        )
     return figure
 
 

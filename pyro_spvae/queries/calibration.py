@@ -56,8 +56,8 @@ def hidden_entries(
         seen_entries += math.prod(hidden[part].shape) if seen is None else int(seen.sum())
     if not bool(hidden.any()):
         raise ValueError(
-            f"holdout is {holdout:g}, which hides none of the {seen_entries:,} seen entries; give a larger one, or more "
-            "rows"
+            f"holdout is {holdout:g}, which hides none of the {seen_entries:,} seen entries; give a larger one, or "
+            "more rows"
         )
     return hidden
 
