@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of images, training, log-likelihoods, latent spaces and region graphs, as figures of matplotlib."""
 
+from pyro_spvae.plots.calibration import calibration
 from pyro_spvae.plots.classes import show_classes
 from pyro_spvae.plots.curves import Line, Panel, histogram, learning_curve, line_plot
 from pyro_spvae.plots.figures import new_figure, picture_files, save, show_pixels
@@ -14,6 +15,7 @@ from pyro_spvae.plots.runs import likelihood_histogram, run_pictures
 __all__ = [
     "Line",
     "Panel",
+    "calibration",
     "clouds",
     "has_prior_grid",
     "histogram",

@@ -106,7 +106,7 @@ class Calibration:
         """
         terms = _Terms(entries, columns, marginals, is_table and known)
         own = [terms.where(entries.column == number).figures() for number in range(len(columns))] if is_table else []
-        names = [{"column": column.name, "kind": column.kind} for column in columns]
+        names: list[Figures] = [{"column": column.name, "kind": column.kind} for column in columns]
         overall = terms.figures()
         if is_table:  # units differ
             overall |= dict.fromkeys(("rmse", "rmse_baseline", "crps", "crps_baseline"))

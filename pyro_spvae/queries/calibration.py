@@ -56,8 +56,8 @@ def hidden_entries(
         seen_entries += math.prod(hidden[part].shape) if seen is None else int(seen.sum())
     if not bool(hidden.any()):
         raise ValueError(
-            f"holdout is {holdout:g}, which hides none of the {seen_entries:,} seen entries; give a larger one, or more "
-            "rows"
+            f"holdout is {holdout:g}, which hides none of the {seen_entries:,} seen entries; give a larger one, or "
+            "more rows"
         )
     return hidden
 
@@ -120,8 +120,8 @@ def calibrate(
             seen = torch.ones_like(own) if seen is None else seen
             root.check(x, seen)
             predictive = Predictive(root, x, seen & ~own, num_particles)
-            entries, joint[part] = _block(predictive, x, own, draws, columns if is_table else None)
-            found[first[start] : first[min(start + size, len(rows))]] = entries.to(found)
+            computed, joint[part] = _block(predictive, x, own, draws, columns if is_table else None)
+            found[first[start] : first[min(start + size, len(rows))]] = computed.to(found)
             if tick is not None:
                 tick(min(start + len(x) * distributed.world(), len(rows)), len(rows))
     found, joint = distributed.total(found).cpu(), distributed.total(joint).cpu()

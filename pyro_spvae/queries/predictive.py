@@ -33,7 +33,8 @@ class Predictive:
 
     since an induced tree has one leaf that sees the entry. That of several together multiplies every leaf's value by
     :math:`\sum_k \hat w_{kl}\, p(x_{l,\mathrm{hidden}} \mid z_{kl})` and takes the ratio of the circuit's roots: both
-    terms of :math:`\log p(h, s) - \log p(s)` see the same particles, whose noise cancels. Exact where nothing is latent.
+    terms of :math:`\log p(h, s) - \log p(s)` see the same particles, whose noise cancels. Exact where nothing is
+    latent.
 
     :param Generation root: the model.
     :param Tensor x: data ``[data, *event_shape]`` that were checked; entries that are not seen are not looked at.
@@ -102,7 +103,7 @@ class Predictive:
 
         :param values: data ``[data, *event_shape]``, only read where a mask is set.
         :param Tensor masks: ``bool [mask, data, *event_shape]``.
-        :param Tensor given: ``bool [data, *event_shape]``, of entries in the mask that the others are to be given, which
+        :param Tensor given: ``bool [data, *event_shape]``, of entries in the mask that the others are given, which
             matters where pixels of a leaf depend on each other.
         :returns: for each of the values ``[mask, data, leaf]``, float64; and which leaves see any entry of a mask.
         """

@@ -200,13 +200,12 @@ class Queries(Generation):
         num_particles: int = 100,
         training: Any = None,
     ) -> Calibration:
-        r"""
+        """
         Whether imputations are as good, and as uncertain, as they say: hides seen entries, draws them given the others
         as :meth:`impute` does, and compares. Hidden entries are not looked at before.
 
-        Densities :math:`\log p(x_j \mid \mathrm{seen})` and :math:`\log p(\mathrm{hidden} \mid \mathrm{seen})` are exact
-        where nothing is latent, else of the particles that draws are made of, see
-        :class:`~pyro_spvae.queries.predictive.Predictive`.
+        Densities of hidden entries given the seen ones, of each and of all of a row together, are exact where nothing
+        is latent, else of the particles that draws are made of, see :class:`~pyro_spvae.queries.predictive.Predictive`.
 
         :param x: data ``[data, *event_shape]``.
         :param observed: as in :meth:`impute`; what is hidden is among the seen entries.

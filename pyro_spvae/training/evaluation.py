@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from pyro_spvae.evaluating import block, by_blocks, evaluating, shared_blocks
 from pyro_spvae.infer import BoundTerms, CircuitELBO, bound_terms
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.programs import draw_means
+from pyro_spvae.training.by_kind import by_kind
 from pyro_spvae.training.pace import Pace
 
 Tick = Callable[[int, int], None]
@@ -35,7 +37,8 @@ class Evaluation(NamedTuple):
     What :func:`evaluate_rows` finds.
 
     :ivar dict results: ``rows``, where not all entries are seen ``seen_entries`` (mean number of a row),
-        ``log_likelihood`` (mean) and its ``standard_error``, ``samples`` (0 where it is exact), the bounds of
+        ``log_likelihood`` (mean) and its ``standard_error``, of tables what :func:`pyro_spvae.training.by_kind.by_kind`
+        says of it, ``samples`` (0 where it is exact), the bounds of
         :func:`mean_bounds`, ``seed``, where there are any the numbers ``stated`` by parts of the model, by name of the
         module (see :meth:`pyro_spvae.part.Part.stated`); and for each latent site its ``kl``, a sum of which is
         ``latent_kl``, as ``cross_entropy`` less ``entropy`` (see :class:`~pyro_spvae.infer.LatentTerms`), and
@@ -189,16 +192,11 @@ def evaluate_rows(
 
     seen = seen_per_row(rows, observed)
     prepare_evaluation(spvae, seed)
-    per_datum = log_likelihoods(
-        spvae,
-        rows,
-        samples=samples,
-        chunk_size=chunk_size,
-        seed=seed,
-        observed=observed,
-        progress=progress,
-        tick=tick("evaluating"),
+    per_mask = partial(
+        log_likelihoods, spvae, rows, samples=samples, chunk_size=chunk_size, seed=seed, progress=progress
     )
+    per_datum = per_mask(observed=observed, tick=tick("evaluating"))
+    kinds = by_kind(spvae, per_datum, lambda mask: per_mask(observed=mask, tick=tick("discrete")), observed)
     bounds, latents, by_dimension = _mean_bounds(
         spvae, elbo, rows, seed, observed, _latents(spvae, rows, observed), tick("bounds")
     )
@@ -215,6 +213,7 @@ def evaluate_rows(
         "rows": len(per_datum),
         **({} if seen is None else {"seen_entries": seen}),
         "log_likelihood": mean,
+        **kinds,
         "standard_error": float(per_datum.std() / len(per_datum) ** 0.5) if len(per_datum) > 1 else None,
         "samples": samples if spvae.latents else 0,
         **bounds,

@@ -7,6 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+DENSITY, PROBABILITY, BOTH = "density", "probability", "both"  # what the log-likelihood of a table is of
+
+_UNITS = {
+    DENSITY: "nats, a density in the units of the columns",
+    PROBABILITY: "nats, a probability",
+    BOTH: "nats, a probability times a density",
+}
 _LOW = "by annealed importance sampling, which is low in expectation: log-likelihoods are as much too high"
 
 
@@ -33,3 +40,18 @@ def stated_lines(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             remark = "" if error is None else (_LOW if error else "exact") if name == "log_z" else ""
             lines.append((("log Z" if name == "log_z" else name.replace("_", " ")) + of, text, remark))
     return lines
+
+
+def unit_of(results: Mapping[str, Any]) -> str:
+    """What stands behind a log-likelihood: nats, and of tables whether it is a density."""
+    return _UNITS.get(results.get("log_likelihood_is", ""), "nats")
+
+
+def kind_lines(results: Mapping[str, Any]) -> list[tuple[str, float, str]]:
+    """The parts of a log-likelihood as name, value and unit; none where it has none."""
+    if "log_probability_discrete" not in results:
+        return []
+    return [
+        ("  discrete", results["log_probability_discrete"], f"{_UNITS[PROBABILITY]} of the discrete columns"),
+        ("  real", results["log_density_real"], f"{_UNITS[DENSITY]}, of real columns given the discrete ones"),
+    ]

@@ -19,6 +19,7 @@ from torch import Tensor
 from pyro_spvae import distributed, plots
 from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training import cost
+from pyro_spvae.training.by_kind import passes
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
 from pyro_spvae.training.job import Job, describe, set_up
@@ -27,7 +28,7 @@ from pyro_spvae.training.objective import as_bound, build_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.run_folder import RunFolder, versions
-from pyro_spvae.training.stated import nats, stated_lines
+from pyro_spvae.training.stated import kind_lines, nats, stated_lines, unit_of
 from pyro_spvae.training.status import FINISHED, TRAINED
 from pyro_spvae.training.trainer import Trainer
 
@@ -61,7 +62,8 @@ def train(
     :param ELBO objective: to train by, in the place of the one that the configuration names; ``data.json`` names it.
         The bounds in ``results.json`` are those of the configuration's.
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
-        test split), ``bits_per_dim`` (``nats_per_seen_entry`` where entries are missing), the ELBO's terms, entropy and
+        test split), of tables its parts (see :func:`pyro_spvae.training.by_kind.by_kind`),
+        ``bits_per_dim`` (``nats_per_seen_entry`` where entries are missing), the ELBO's terms, entropy and
         cross-entropy and active units of latent sites, ``parameters``, seconds, versions.
         Without ``samples`` in the configuration as many are drawn for the log-likelihood as take about a tenth of the
         time of training, see :func:`~pyro_spvae.training.cost.affordable_samples`.
@@ -201,6 +203,8 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
     for name, value, remark in stated_lines(results):
         report(f"{name:<12}{value} {remark}".rstrip())
     report(summary(results))
+    for name, nats_of_kind, unit in kind_lines(results):
+        report(f"{name:<12}{nats_of_kind:.2f} {unit}")
     if job.config.samples is None and 0 < results["samples"] < cost.MOST:
         more = _MORE if results["samples"] < _MORE else cost.MOST
         report(
@@ -352,7 +356,7 @@ def _announce(job: Job, trainer: Trainer, report: Report) -> int:
     config, rows = job.config, job.data.test
 
     def measure() -> list[float]:
-        per_sample = cost.sample_seconds(job.spvae, rows, config.chunk_size, config.samples)
+        per_sample = cost.sample_seconds(job.spvae, rows, config.chunk_size, config.samples) * passes(job.spvae)
         samples = config.samples
         if samples is None:
             samples = cost.affordable_samples(per_sample, len(rows), trainer.seconds)
@@ -390,7 +394,7 @@ def summary(results: dict[str, Any]) -> str:
     line = f"{results['split']:<12}log-likelihood {results['log_likelihood']:.2f}"
     line += "" if error is None else f" +- {error:.2f}"
     exactness = f"{results['samples']:,} samples" if results["samples"] else "exact"
-    line += f" nats ({results['rows']:,} rows, {exactness})"
+    line += f" {unit_of(results)} ({results['rows']:,} rows, {exactness})"
     bits = results["bits_per_dim"]
     if results.get("nats_per_seen_entry") is not None:
         line += f", {results['nats_per_seen_entry']:.4f} nats per seen entry"
