@@ -84,7 +84,9 @@ def test_against_exact_conditionals() -> None:
     grid = torch.linspace(-12, 12, 481)
     for row in range(4):
         densities = log_prob(torch.where(own == 0, grid.unsqueeze(1), rows[row]), seen | (own == 0)).exp()
-        assert float(densities.sum()) * 0.05 == pytest.approx(float(log_prob(rows[row : row + 1], seen).exp()), rel=1e-3)
+        assert float(densities.sum()) * 0.05 == pytest.approx(
+            float(log_prob(rows[row : row + 1], seen).exp()), rel=1e-3
+        )
         mean = float((densities * grid).sum() / densities.sum())
         assert abs(filled["size"].iloc[row] - mean) < 0.5  # four errors of 500 draws
 
