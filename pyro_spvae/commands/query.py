@@ -122,7 +122,7 @@ class Query:
             data = str(Path(data).expanduser().absolute())  # as the configuration has it
         own = data is None or (self.run.record["name"] is not None and data == self.run.config.data)
         if split is None:
-            split = "test" if own or data in DATA_SETS else "all"
+            split = "test" if data is None or data in DATA_SETS else "all"
         whole = split == "all"
         found = self.run.data(data, options.data_dir, options.download, options.missing, undivided=whole)
         label = split if own else f"{_safe(found.name)}-{split}"

@@ -12,6 +12,10 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_spvae.data.column import Column
+from pyro_spvae.data.kinds import describe_columns
+from pyro_spvae.data.learned import learned_from
+from pyro_spvae.data.table_sets import read_tables
+from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributions import LeafColumns
 from pyro_spvae.distributions.columns import ColumnGroup
 from pyro_spvae.distributions.leaf import at_least_single
@@ -61,6 +65,34 @@ class Columns(Likelihood):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"columns has {names.count(name)} of the name {name!r}; one of each name is needed")
+
+    @classmethod
+    def of(cls, x: Any, kinds: Mapping[str, str] | None = None, names: Sequence[str] | None = None) -> Columns:
+        """
+        The columns of training rows: kinds that are given, or chosen as by
+        :func:`pyro_spvae.data.kinds.describe_columns`, and the units of the rows.
+
+        :param x: a pandas DataFrame, or a tensor or array ``[N, D]``; NaN is missing.
+        :param kinds: by name, kinds or families, as in ``{"age": "count", "income": "gamma"}``.
+        :param names: of the columns of a tensor or array; ``column 1``, .. by default.
+        :raises ValueError: if a kind is contradicted by the values, or a column is all missing.
+
+        Example::
+
+            columns = Columns.of(frame, kinds={"age": "count"})
+            spvae = SPVAE(random_binary_tree((4,), 2, 4), 4, likelihood=columns)
+            spvae.fit(frame)
+        """
+        if is_frame(x):
+            if names is not None:
+                raise ValueError(f"names is {list(names)}, but a DataFrame has names of its own; leave them out")
+            tables, columns, _ = read_tables({"train": x}, kinds)
+            return cls(learned_from(columns, torch.stack(list(tables["train"]), 1)))
+        values = torch.as_tensor(x).double()
+        if values.dim() != 2 or not values.numel():
+            raise ValueError(f"x has shape {list(values.shape)}; a table [N, D] is needed")
+        named = [f"column {place + 1}" for place in range(values.shape[1])] if names is None else list(names)
+        return cls(describe_columns(values, named, kinds))
 
     def options(self) -> dict[str, Any]:
         """The columns, as plain values."""

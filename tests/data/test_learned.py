@@ -52,7 +52,7 @@ def test_is_computed_in_double_precision(dtype):
 
 
 REFUSED = [
-    (Column("age", "count"), [math.nan], "the column 'age' has no value in the training rows, all are missing; drop it"),
+    (Column("age", "count"), [math.nan], "the column 'age' has no value in the training rows, all are missing; drop"),
     (
         Column("sex", "binary", categories=("f", "m")),
         [0.0, 2.0],

@@ -1,0 +1,66 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""Columns of training rows."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas
+import pytest
+import torch
+
+from pyro_spvae import SPVAE, whole
+from pyro_spvae.likelihoods import Columns
+
+FRAME = pandas.DataFrame(
+    {
+        "sex": ["m", "f", None, "f"] * 5,
+        "age": [40.0, 23.0, 61.0, math.nan] * 5,
+        "change": np.linspace(-3.0, 5.0, 20),
+    }
+)
+
+
+def test_of_a_frame():
+    columns = Columns.of(FRAME, kinds={"age": "count"}).columns
+    assert [(column.name, column.kind) for column in columns] == [
+        ("sex", "binary"), ("age", "count"), ("change", "real"),
+    ]  # fmt: skip
+    sex, age, change = columns
+    assert sex.categories == ("f", "m") and sex.frequencies == pytest.approx((2 / 3, 1 / 3))
+    assert age.location == pytest.approx((40 + 23 + 61) / 3)
+    assert change.location == pytest.approx(1.0) and change.scale == pytest.approx(np.linspace(-3, 5, 20).std())
+
+
+@pytest.mark.parametrize("kind", [torch.tensor, np.array])
+def test_of_numbers(kind):
+    columns = Columns.of(kind([[0.0, 1.5], [1.0, -2.0], [1.0, math.nan]]), names=["sex", "change"]).columns
+    assert [(column.name, column.kind) for column in columns] == [("sex", "binary"), ("change", "real")]
+    assert columns[1].location == pytest.approx(-0.25) and columns[0].frequencies == pytest.approx((1 / 3, 2 / 3))
+    unnamed = Columns.of(kind([[0.0, 1.5], [1.0, -2.0], [1.0, math.nan]]), kinds={"column 2": "student-t"}).columns
+    assert [column.name for column in unnamed] == ["column 1", "column 2"] and unnamed[1].family == "student-t"
+
+
+def test_four_lines_from_a_frame_to_an_answer():
+    columns = Columns.of(FRAME, kinds={"age": "count"})
+    torch.manual_seed(0)
+    spvae = SPVAE(whole(3), 1, likelihood=columns, latent_dim=2)
+    spvae.fit(FRAME, FRAME, epochs=2)
+    filled = spvae.impute(FRAME)
+    assert bool(torch.isfinite(spvae.log_likelihood(FRAME, num_samples=5)).all())
+    assert len(filled) and spvae.sample(3).shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: Columns.of(torch.ones(3)), r"x has shape \[3\]; a table \[N, D\] is needed"),
+        (lambda: Columns.of(FRAME, names=["a"]), r"names is \['a'\], but a DataFrame has names of its own; leave them"),
+        (lambda: Columns.of(FRAME, kinds={"size": "count"}), "kinds names the column 'size', but the columns are sex"),
+    ],
+)
+def test_refused(act, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        act()
