@@ -67,7 +67,7 @@ class Columns(Likelihood):
                 raise ValueError(f"columns has {names.count(name)} of the name {name!r}; one of each name is needed")
 
     @classmethod
-    def of(cls, x: Any, kinds: Mapping[str, str] | None = None, names: Sequence[str] | None = None) -> Columns:
+    def from_rows(cls, x: Any, kinds: Mapping[str, str] | None = None, names: Sequence[str] | None = None) -> Columns:
         """
         The columns of training rows: kinds that are given, or chosen as by
         :func:`pyro_spvae.data.kinds.describe_columns`, and the units of the rows.
@@ -79,7 +79,7 @@ class Columns(Likelihood):
 
         Example::
 
-            columns = Columns.of(frame, kinds={"age": "count"})
+            columns = Columns.from_rows(frame, kinds={"age": "count"})
             spvae = SPVAE(random_binary_tree((4,), 2, 4), 4, likelihood=columns)
             spvae.fit(frame)
         """

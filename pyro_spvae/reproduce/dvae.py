@@ -36,9 +36,11 @@ _LR: dict[Table, dict[Budget, float]] = {
     1: {"paper": 5e-4, "small": 3e-3, "tiny": 3e-3},
     2: dict.fromkeys(("paper", "small", "tiny"), 3e-3),
 }
-_CHAINS: dict[Budget, str] = {"paper": "chains=1000,sweeps=40"} | dict.fromkeys(
-    ("small", "tiny"), "chains=100,sweeps=10"
-)
+_CHAINS: dict[Budget, str] = {
+    "paper": "chains=1000,sweeps=40",
+    "small": "chains=100,sweeps=10",
+    "tiny": "chains=100,sweeps=10",
+}
 _WARMUP = 0.3  # of the epochs
 _VALIDATIONS = 25
 _NEVER = 10**6

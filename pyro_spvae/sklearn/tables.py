@@ -31,8 +31,8 @@ def described(X: Any, kinds: Mapping[str, str] | None) -> tuple[Tensor, tuple[Co
     :raises ValueError: if columns do not fit.
     """
     if is_frame(X):
-        found, columns = read_tables({"train": X}, kinds)
-        return found["train"], columns
+        found, columns, _ = read_tables({"train": X}, kinds)
+        return torch.stack(list(found["train"]), 1), columns
     x = _tensor(X)
     return x, named_columns([x], [f"x{place}" for place in range(x.shape[1])], kinds, _WHAT)
 

@@ -24,7 +24,7 @@ FRAME = pandas.DataFrame(
 
 
 def test_of_a_frame():
-    columns = Columns.of(FRAME, kinds={"age": "count"}).columns
+    columns = Columns.from_rows(FRAME, kinds={"age": "count"}).columns
     assert [(column.name, column.kind) for column in columns] == [
         ("sex", "binary"), ("age", "count"), ("change", "real"),
     ]  # fmt: skip
@@ -36,15 +36,17 @@ def test_of_a_frame():
 
 @pytest.mark.parametrize("kind", [torch.tensor, np.array])
 def test_of_numbers(kind):
-    columns = Columns.of(kind([[0.0, 1.5], [1.0, -2.0], [1.0, math.nan]]), names=["sex", "change"]).columns
+    columns = Columns.from_rows(kind([[0.0, 1.5], [1.0, -2.0], [1.0, math.nan]]), names=["sex", "change"]).columns
     assert [(column.name, column.kind) for column in columns] == [("sex", "binary"), ("change", "real")]
     assert columns[1].location == pytest.approx(-0.25) and columns[0].frequencies == pytest.approx((1 / 3, 2 / 3))
-    unnamed = Columns.of(kind([[0.0, 1.5], [1.0, -2.0], [1.0, math.nan]]), kinds={"column 2": "student-t"}).columns
+    unnamed = Columns.from_rows(
+        kind([[0.0, 1.5], [1.0, -2.0], [1.0, math.nan]]), kinds={"column 2": "student-t"}
+    ).columns
     assert [column.name for column in unnamed] == ["column 1", "column 2"] and unnamed[1].family == "student-t"
 
 
 def test_four_lines_from_a_frame_to_an_answer():
-    columns = Columns.of(FRAME, kinds={"age": "count"})
+    columns = Columns.from_rows(FRAME, kinds={"age": "count"})
     torch.manual_seed(0)
     spvae = SPVAE(whole(3), 1, likelihood=columns, latent_dim=2)
     spvae.fit(FRAME, FRAME, epochs=2)
@@ -56,9 +58,15 @@ def test_four_lines_from_a_frame_to_an_answer():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
-        (lambda: Columns.of(torch.ones(3)), r"x has shape \[3\]; a table \[N, D\] is needed"),
-        (lambda: Columns.of(FRAME, names=["a"]), r"names is \['a'\], but a DataFrame has names of its own; leave them"),
-        (lambda: Columns.of(FRAME, kinds={"size": "count"}), "kinds names the column 'size', but the columns are sex"),
+        (lambda: Columns.from_rows(torch.ones(3)), r"x has shape \[3\]; a table \[N, D\] is needed"),
+        (
+            lambda: Columns.from_rows(FRAME, names=["a"]),
+            r"names is \['a'\], but a DataFrame has names of its own; leave them",
+        ),
+        (
+            lambda: Columns.from_rows(FRAME, kinds={"size": "count"}),
+            "kinds names the column 'size', but the columns are sex",
+        ),
     ],
 )
 def test_refused(act, message):
