@@ -73,11 +73,11 @@ def test_every_package_is_installed() -> None:
 
 LAYERS = (
     ("_version", "checks"),
-    ("circuits", "part"),
+    ("circuits", "part", "data"),
     ("distributions", "registry"),
     ("blocks",),
     ("nn", "checkpoint", "distributed"),
-    ("infer", "priors", "likelihoods", "data"),
+    ("infer", "priors", "likelihoods"),
     ("evaluating",),
     ("conditionals",),
     ("leaves",),
