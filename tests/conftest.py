@@ -16,16 +16,10 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-from pyro_spvae import registry  # noqa: E402
-
 torch.set_num_threads(1)
 # an example takes as long as it takes
 settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
-
-
-if "columns" not in registry.names("likelihood"):  # until there is one
-    registry._CLASSES["likelihood"]["columns"] = "tests.columns_stand_in:Columns"
 
 
 @pytest.fixture(autouse=True)
