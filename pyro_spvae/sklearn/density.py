@@ -47,7 +47,8 @@ class SPVAEDensity(DensityMixin, SPVAEEstimator):
         True
 
     :param kinds: kinds of columns, or families of distributions, by name, such as ``{"age": "count"}``; the others are
-        chosen from the data. Columns of an array are called x0, x1 and so on.
+        chosen from the data. Columns of an array are called x0, x1 and so on. Categories that the fit has not seen are
+        refused: give ``kinds`` to cross-validation, and columns of pandas' ``Categorical`` type, which state theirs.
     :param structure: region graph: ``auto``, ``random-binary-tree``, ``learned`` or ``whole``.
     :param units: sum nodes of every inner region.
     :param latent_dim: latent size of a leaf.
