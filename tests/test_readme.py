@@ -8,6 +8,7 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -27,6 +28,7 @@ SNIPPETS = re.findall(r"```(?:py|python)\n(.*?)```", README, flags=re.DOTALL)
 SHOWN = (
     "spvae.sample(16)",
     "load_data",
+    "SPVAEImputer",
     "class Clusters",
     "learn_regions(table",
     "VampPrior(50)",
@@ -75,6 +77,16 @@ def test_fitting_saving_and_loading(scope, tmp_path):
     assert scope["x"].shape == (1297, 1, 8, 8)
     assert scope["spvae"].embed(scope["data"].test[:4]).leaf_posterior.shape == (4, 16)
     assert (tmp_path / "runs" / "holes" / "best.pt").is_file()
+
+
+@shows("SPVAEImputer")
+def test_estimators(scope):
+    table, filled = scope["table"], scope["filled"]
+    assert list(filled.columns) == list(table.columns) and not filled.isna().to_numpy().any()
+    assert (filled.loc[::5, "group"] == np.where(scope["adult"], "adult", "child")[::5]).mean() > 0.5
+    assert scope["draws"].shape == (5, 200, 3) and set(scope["draws"][:, :, 2].ravel()) == {"adult", "child"}
+    assert scope["log_likelihoods"].shape == (200,) and np.isfinite(scope["log_likelihoods"]).all()
+    assert scope["density"].columns_[1].family == "poisson" and scope["search"].best_params_["latent_dim"] in (1, 4)
 
 
 @shows("class Clusters")

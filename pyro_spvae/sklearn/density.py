@@ -43,11 +43,12 @@ class SPVAEDensity(DensityMixin, SPVAEEstimator):
         >>> density = SPVAEDensity(epochs=3, samples=10, random_state=0).fit(X)
         >>> density.score_samples(X[:4]).shape, density.sample(3).shape
         ((4,), (3, 2))
-        >>> bool(density.score(X) > density.score(X + 1000))
+        >>> bool(density.score(X) > density.score(X[:, ::-1]))
         True
 
     :param kinds: kinds of columns, or families of distributions, by name, such as ``{"age": "count"}``; the others are
-        chosen from the data. Columns of an array are called x0, x1 and so on.
+        chosen from the data. Columns of an array are called x0, x1 and so on. Categories that the fit has not seen are
+        refused: give ``kinds`` to cross-validation, and columns of pandas' ``Categorical`` type, which state theirs.
     :param structure: region graph: ``auto``, ``random-binary-tree``, ``learned`` or ``whole``.
     :param units: sum nodes of every inner region.
     :param latent_dim: latent size of a leaf.

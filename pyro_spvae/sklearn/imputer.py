@@ -33,6 +33,9 @@ class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
     :math:`p(x_{\mathrm{missing}} \mid x_{\mathrm{seen}})` instead, several for each entry, whose spread says how sure
     they are (multiple imputation).
 
+    The model learns to infer from what is seen where rows that it is fitted to have holes as well: fitted to whole
+    rows alone, it needs more ``samples``.
+
     A DataFrame's categories keep their names. As ever in scikit-learn an array is returned, of objects where there are
     texts, unless ``set_output(transform="pandas")`` asks for a DataFrame.
 

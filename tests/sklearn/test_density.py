@@ -148,3 +148,12 @@ def test_own_model() -> None:
     again = SPVAEDensity(model=own, **options).fit(correlated(30))
     for one, other in zip(density.model_.parameters(), again.model_.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_categories_that_a_part_of_the_rows_lacks() -> None:
+    x = mixed(60)
+    part = x[x["kind"] != "middle"]
+    with pytest.raises(ValueError, match="the binary column 'kind' of X holds 'middle'; its categories are large, sma"):
+        SPVAEDensity(**QUICK).fit(part).score(x)
+    stated = x.assign(kind=x["kind"].astype("category"))
+    assert np.isfinite(SPVAEDensity(**QUICK).fit(stated[stated["kind"] != "middle"]).score(stated))
