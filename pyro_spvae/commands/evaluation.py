@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pyro_spvae.training.config import TrainConfig
     from pyro_spvae.training.evaluation import Evaluation
 
+_FEW = 3  # least likely rows that are named
+
 
 @query
 def evaluate(
@@ -83,7 +85,8 @@ def evaluate(
         rows), the terms of :func:`pyro_spvae.training.evaluation.mean_bounds`, by latent site ``kl``, ``entropy``,
         ``cross_entropy`` and ``active_units``, what parts of the model state that figures rest on (``stated``, such as
         log Z of a Boltzmann machine), ``bits_per_dim`` or ``nats_per_seen_entry``, ``of_run`` (what ``results.json``
-        says of the same rows with another number of samples), ``calibration`` (with ``holdout``, see
+        says of the same rows with another number of samples), ``least_likely`` (rows of a table),
+        ``calibration`` (with ``holdout``, see
         :class:`pyro_spvae.queries.Calibration`), sizes, seed, seconds, versions. The ``.npz`` file has
         ``log_likelihood [row]``, ``mean_variance_<site> [leaf, latent]`` and ``dimension_kl_<site> [leaf, latent]``,
         see :class:`pyro_spvae.training.evaluation.Evaluation`. Pictures are a histogram and, for images and a
@@ -151,6 +154,7 @@ def evaluate(
             **figures,
             **per_dimension(figures, asked.run.bits_per_dim),
             "of_run": _of_run(asked, selection, observed, figures["samples"]),
+            **({} if asked.run.columns is None else {"least_likely": _least_likely(selection, evaluation)}),
             **({} if calibration is None else {"calibration": calibration.options | calibration.overall}),
             "particles": config.particles,
             "chunk_size": config.chunk_size,
@@ -187,6 +191,9 @@ def _write(
     )
     for line in table(results):
         asked.report(line)
+    if "least_likely" in results:
+        rows = ", ".join(f"row {found['row']} ({found['log_likelihood']:.2f})" for found in results["least_likely"])
+        asked.report(f"least likely    {rows} nats")
     values = to_array(evaluation.log_likelihood)
     figure = plots.histogram(values, "log-likelihood (nats)", "rows", results["standard_error"])
     arrays = {"log_likelihood": values}
@@ -199,6 +206,14 @@ def _write(
         write_calibration(asked, name, calibration)
     for key, picture in plots.pseudo_input_pictures(asked.spvae, asked.run.values).items():
         asked.write(key, figure=picture)
+
+
+def _least_likely(selection: Selection, evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The rows of least log-likelihood, in nats, with their numbers in the file."""
+    values = evaluation.log_likelihood
+    least = values.argsort()[:_FEW].tolist()
+    numbers = selection.rows.numbers
+    return [{"row": int(numbers[place]), "log_likelihood": float(values[place])} for place in least]
 
 
 def _of_run(asked: Query, selection: Selection, observed: str | None, samples: int) -> dict[str, Any] | None:

@@ -120,13 +120,23 @@ def test_without_training_rows_a_line_says_so(mixed, tmp_path):
     [
         (("--holdout", "1.5"), "holdout is 1.5; a part of the seen entries, above 0 and below 1, is needed"),
         (("--holdout", "0"), "holdout is 0.0; a part of the seen entries"),
-        (("--holdout", "1e-9"), "holdout is 1e-09, which hides none of the 35 seen entries; give a larger one"),
-        (("--holdout", "0.1", "--draws", "1"), "1 is not in the range x>=2"),
+        (("--holdout", "1e-9"), "holdout is 1e-09, which hides none of the 36 seen entries; give a larger one"),
+        (("--holdout", "0.1", "--draws", "1"), "--draws': Input should be greater than or equal to 2"),
     ],
 )
 def test_refused_before_anything_is_written(mixed, tmp_path, options, message):
     assert message in refused("evaluate", mixed[0], *options, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_least_likely_rows_are_named_by_their_numbers_in_the_file(mixed, tmp_path):
+    lines = []
+    results = evaluate(mixed[0], split="validation", out=tmp_path, report=lines.append)
+    values = pandas.read_csv(tmp_path / "log_likelihoods.csv").sort_values("log_likelihood")[:3]
+    wanted = [{"row": int(row), "log_likelihood": value} for row, value in values.itertuples(index=False)]
+    assert results["least_likely"] == [pytest.approx(found) for found in wanted]
+    line = next(line for line in lines if line.startswith("least likely"))
+    assert line.endswith(", ".join(f"row {found['row']} ({found['log_likelihood']:.2f})" for found in wanted) + " nats")
 
 
 class TestDensityAndProbability:
@@ -142,7 +152,8 @@ class TestDensityAndProbability:
         assert "nats, a probability times a density" in lines[1]
         assert lines[2].split()[:2] == ["discrete", f"{results['log_probability_discrete']:.2f}"]
         assert lines[3].split()[:2] == ["real", f"{results['log_density_real']:.2f}"]
-        assert "a probability of the discrete columns" in printed and "a probability times a density" in printed
+        assert "a probability of the discrete columns" in printed.stdout
+        assert "a probability times a density" in printed.stdout
 
     @pytest.mark.parametrize("observed", [None, "right"])
     def test_the_probability_is_that_of_the_discrete_columns_alone(self, mixed, tmp_path, observed):
