@@ -90,6 +90,16 @@ def test_against_exact_conditionals() -> None:
         assert abs(filled["size"].iloc[row] - mean) < 0.5  # four errors of 500 draws
 
 
+def test_the_most_probable_category_lies_on_no_side_of_the_mean() -> None:
+    """A or c, whose mean is b, is no b."""
+    u = np.arange(200) % 2
+    texts = np.where(u == 1, "b", np.where(np.arange(200) % 10 < 6, "a", "c"))
+    x = pd.DataFrame({"u": 3.0 * u + np.random.default_rng(0).normal(size=200) * 0.3, "letter": texts})
+    imputer = SPVAEImputer(model=exact, epochs=40, lr=0.1, samples=300, random_state=0).fit(x)
+    hidden = x.head(20).assign(letter=None)
+    assert list(imputer.transform(hidden)[:, 1]) == ["a", "b"] * 10
+
+
 def test_frames_keep_their_values_types_and_order() -> None:
     x = mixed(200).sample(frac=1, random_state=0)
     x["code"] = pd.array(np.where(x["kind"] == "large", 7, 3), dtype="Int64")
