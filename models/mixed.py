@@ -19,6 +19,7 @@ from pyro_spvae.distributions.joined import JoinedLeaves
 from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
 from pyro_spvae.leaves import LeafGuide, LeafModel, LeafSubset
 from pyro_spvae.leaves.leaf_subset import check_counts, leaf_index
+from pyro_spvae.registry import make
 
 
 class MixedLeaf(LeafModel):
@@ -27,7 +28,8 @@ class MixedLeaf(LeafModel):
     next ``counts[1]`` the second, and so on (the further work that the SPVAE poster names).
 
     Latent sites have the names that the programs give them, those of the second with ``_1`` behind them, those of the
-    third with ``_2``. The guide is a :class:`~pyro_spvae.guides.MixedGuide` with as many parts.
+    third with ``_2``. The guide is a :class:`~pyro_spvae.guides.MixedGuide` with as many parts, by default those that
+    the programs ask for.
 
     :param parts: leaf models, each over its own leaves.
     :param Sequence[int] counts: leaves of a region that follow each of them; one each by default. They add up to the
@@ -65,9 +67,25 @@ class MixedLeaf(LeafModel):
         scopes = more.get("scopes")
         self.widths = [subset.program.count_features(pixels, scopes) for subset in self.subsets]
 
+    def new_guide(self, **options: Any) -> LeafGuide:
+        """A :class:`~pyro_spvae.guides.MixedGuide` of those that the parts ask for."""
+        parts = [subset.program.new_guide(**options) for subset in self.subsets]
+        guide: LeafGuide = make("guide", "mixed", parts=parts, counts=self.counts)
+        return guide
+
     def meet(self, guide: LeafGuide, patches: Callable[[Tensor], Tensor], mask: Tensor | None) -> None:
-        """Shows each part its own guide and leaves."""
-        for subset, own in zip(self.subsets, guide.by_part(len(self.subsets)), strict=True):
+        """
+        Shows each part its own guide and leaves.
+
+        :raises ValueError: if one guide stands for all leaves, of which only some have its latent variables.
+        """
+        parts = list(guide.by_part(len(self.subsets)))
+        if self.latents and len(parts) > 1 and all(part is guide for part in parts):
+            raise ValueError(
+                f"guide is one {type(guide).__name__} for the leaves of all {len(parts)} parts; give a MixedGuide with "
+                "one for each, LeafGuide() for those without latent variables"
+            )
+        for subset, own in zip(self.subsets, parts, strict=True):
             subset.program.meet(own, lambda x, subset=subset: subset.narrow(patches(x)), subset.narrow_mask(mask))
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:

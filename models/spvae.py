@@ -31,7 +31,6 @@ from pyro_spvae.models.vae import VAE
 from pyro_spvae.priors import Prior
 from pyro_spvae.queries import LeafBatch, Queries
 from pyro_spvae.queries.programs import guide_laws, model_laws
-from pyro_spvae.registry import make
 
 
 class SPVAE(Queries):
@@ -144,7 +143,7 @@ class SPVAE(Queries):
         }
         self.leaf = leaf.bind(**sizes)
         if guide is None:
-            guide = make("guide", leaf.default_guide, **({} if hidden_dims is None else {"hidden_dims": hidden_dims}))
+            guide = leaf.new_guide(**({} if hidden_dims is None else {"hidden_dims": hidden_dims}))
         if self.num_features != pixels:  # which are what guides call pixels
             sizes |= {"pixels": self.num_features, "patch": None}
         self.leaf_guide = guide.bind(**sizes, latents=leaf.latents)

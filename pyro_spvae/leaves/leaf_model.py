@@ -13,6 +13,7 @@ from pyro_spvae.blocks import Latent, Program
 from pyro_spvae.blocks.life_cycle import parts
 from pyro_spvae.leaves.leaf_guide import LeafGuide
 from pyro_spvae.part import Part
+from pyro_spvae.registry import make
 
 
 class LeafModel(Part, Program):
@@ -74,6 +75,15 @@ class LeafModel(Part, Program):
     def default_guide(self) -> str:
         """Registered name of the guide that is taken where none is given."""
         return self.guide_name or ("normal" if self.latents else "none")
+
+    def new_guide(self, **options: Any) -> LeafGuide:
+        """
+        The guide that is taken where none is given.
+
+        :param options: of its constructor, such as ``hidden_dims``, of which it takes those that it has.
+        """
+        guide: LeafGuide = make("guide", self.default_guide, **options)
+        return guide
 
     def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """

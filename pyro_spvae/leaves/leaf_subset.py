@@ -33,12 +33,12 @@ class LeafSubset(PyroModule):
         self.program = program
         self.place = place
 
-    def bind(self, index: Tensor, leaves: int, **sizes: Any) -> None:
+    def bind(self, index: Sequence[int], leaves: int, **sizes: Any) -> None:
         """Binds the program to the leaves ``index`` of all."""
-        self.register_buffer("index", index, persistent=False)  # moves to the module's device
+        self.register_buffer("index", torch.tensor(index), persistent=False)  # moves to the module's device
         self.leaves = leaves
         if sizes.get("scopes") is not None:
-            sizes["scopes"] = tuple(sizes["scopes"][leaf] for leaf in index.tolist())
+            sizes["scopes"] = tuple(sizes["scopes"][leaf] for leaf in index)
         self.program.bind(leaves=len(index), **sizes)
 
     @property
@@ -85,20 +85,20 @@ def check_counts(counts: Sequence[Any] | None, parts: int) -> tuple[int, ...]:
     return tuple(map(int, counts))
 
 
-def leaf_index(counts: Sequence[int], leaves: int) -> list[Tensor]:
+def leaf_index(counts: Sequence[int], leaves: int) -> list[list[int]]:
     """
     The numbers of the leaves of each kind, kinds taking turns by ``counts``.
 
     :param counts: leaves of each kind in a turn, see :func:`check_counts`.
     :param int leaves: number of all leaves.
-    :returns: int64 ``[n]`` for each kind.
+    :returns: numbers of leaves for each kind.
     :raises ValueError: unless turns fill the leaves.
     """
     turn = sum(counts)
     if leaves % turn:
         raise ValueError(f"counts is {tuple(counts)!r}; their sum must divide the number of leaves, {leaves}")
     kinds = [kind for kind, count in enumerate(counts) for _ in range(count)] * (leaves // turn)
-    return [torch.tensor([leaf for leaf, of in enumerate(kinds) if of == kind]) for kind in range(len(counts))]
+    return [[leaf for leaf, of in enumerate(kinds) if of == kind] for kind in range(len(counts))]
 
 
 def own_sites(latents: Mapping[str, _V], place: int, parts: int) -> dict[str, _V]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pyro import poutine
 
-from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae import CircuitELBO, poon_domingos, whole
 from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, DiscretizedLogistic, Normal
 from pyro_spvae.models import SPVAE, VAE, FactorizedLeaf, MixedLeaf
@@ -32,6 +32,20 @@ def mixed(units=2, counts=None):
 @pytest.fixture
 def x():
     return (torch.rand(5, 1, 2, 2) < 0.5).double()
+
+
+@pytest.mark.parametrize("counts", [None, (1, 3)])
+def test_the_guide_that_is_taken_by_default_is_one_for_each_part(x, counts):
+    """One normal guide for all leaves would have a density of its own where nothing is latent."""
+    torch.manual_seed(1)
+    leaf = MixedLeaf([VAE(Bernoulli(), latent_dim=2, hidden_dims=(4,)), FactorizedLeaf(Bernoulli())], counts)
+    spvae = SPVAE(poon_domingos((2, 2), delta=1), units=4, leaf=leaf)
+    assert [type(subset.program) for subset in spvae.leaf_guide.subsets] == [NormalGuide, LeafGuide]
+    given = mixed(4, counts)
+    given.load_state_dict(given.state_dict() | {k: v for k, v in spvae.state_dict().items() if "guide" not in k})
+    with torch.random.fork_rng():
+        found, wanted = (one.log_likelihood(x, num_samples=4000).mean() for one in (spvae, given))
+    torch.testing.assert_close(found, wanted, atol=0.02, rtol=0)
 
 
 def test_leaf_weights_are_those_of_each_kind(x):
@@ -175,6 +189,12 @@ REFUSED = [
     (
         lambda: MixedLeaf([Linear({"a_1": (2,)}), VAE(Normal(), 2)]),
         "the first part has the latent site 'a_1', whose end is another's",
+    ),
+    (
+        lambda: SPVAE(
+            whole((2, 2)), 2, leaf=MixedLeaf([VAE(Bernoulli(), 2), FactorizedLeaf(Bernoulli())]), guide=NormalGuide()
+        ),
+        "guide is one NormalGuide for the leaves of all 2 parts; give a MixedGuide with one for each, LeafGuide()",
     ),
 ]
 
