@@ -1,9 +1,11 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the tutorials; ``python -m tests.notebooks`` runs them in full and writes their outputs into the files."""
+"""Runs the tutorials; ``python -m tests.notebooks`` runs them, or those named behind it, in full and writes
+their outputs into the files."""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import multiprocessing
 import os
@@ -140,8 +142,13 @@ def scrub(notebook: NotebookNode) -> NotebookNode:
 
 
 def main() -> None:
-    """Runs every notebook in full and rewrites it."""
+    """Runs notebooks in full and rewrites them: those that are named, such as 09_tables, or all."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *(path.stem for path in NOTEBOOKS)], metavar="NAME")
+    names = parser.parse_args().names
     for path in NOTEBOOKS:
+        if names and path.stem not in names:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             notebook = scrub(execute(read(path), Path(folder), smoke_test=False))
         nbformat.validate(notebook)

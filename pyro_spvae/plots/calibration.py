@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+    from torch import Tensor
 
 _MOST = 40  # columns that are shown
 _BINS = 20
@@ -22,7 +23,7 @@ _SIGMAS = 2
 _LEVELS = ((0.5, "tab:orange"), (0.9, "tab:blue"))
 
 
-def calibration(pit: NDArray[Any], of: NDArray[Any], names: Sequence[str]) -> Figure:
+def calibration(pit: NDArray[Any] | Tensor, of: NDArray[Any] | Tensor, names: Sequence[str]) -> Figure:
     """
     A histogram of the probability integral transform, how many central intervals hold the truth against their level,
     and, of a table, the shares of the 50 % and 90 % intervals by column, with bands of two standard errors under a
@@ -32,6 +33,7 @@ def calibration(pit: NDArray[Any], of: NDArray[Any], names: Sequence[str]) -> Fi
     :param of: the number of its column, int ``[N]``.
     :param names: of the columns; none for images.
     """
+    pit, of = np.asarray(pit), np.asarray(of)
     shown = [number for number in range(len(names)) if (of == number).any()]
     if len(shown) > _MOST:
         shown = sorted(sorted(shown, key=lambda number: -_distance(pit[of == number]))[:_MOST])
