@@ -137,7 +137,7 @@ def test_commands_exist():
     options = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", README))
     functions = (train, reproduce, vampprior, dlgmm, dvae, dvaepp)
     known = {option.replace("_", "-") for function in functions for option in inspect.signature(function).parameters}
-    verbs = {"observed", "means", "given", "hold", "copies", "config-settings"}
+    verbs = {"observed", "means", "given", "hold", "copies", "split", "holdout", "config-settings"}
     launcher = {"nproc-per-node", "nnodes", "rdzv-backend", "rdzv-endpoint"}
     assert options <= known | verbs | launcher | {"help"}, options - known - verbs - launcher
 

@@ -41,6 +41,8 @@ def learned(column: Column, values: Tensor) -> Column:
         counts = torch.bincount(seen.long(), minlength=number).double()
         return replace(column, location=0.0, scale=1.0, frequencies=tuple((counts / len(seen)).tolist()))
     if column.family == "log-normal":
+        if bool((seen <= 0).any()):
+            raise ValueError(f"the log-normal column {column.name!r} holds {float(seen.min()):g}; above 0 is needed")
         seen = seen.log()
     location = float(seen.mean())
     centred = seen - location

@@ -49,6 +49,7 @@ class Columns(Likelihood):
 
     of = "columns"
     by_pixel = False
+    feature_range = (-20.0, 20.0)  # they are standardised
     accepts = "what the kinds of its columns take"
 
     columns: tuple[Column, ...]

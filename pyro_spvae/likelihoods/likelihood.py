@@ -61,6 +61,10 @@ class Likelihood(Block):
     #: what the columns of a table are that it is a distribution of; ``None`` where it does not know them
     columns: tuple[Column, ...] | None = None
 
+    #: what its features lie within, whatever the unit of the data, but for values far from those of training; ``None``:
+    #: they have the data's unit, or are from 0 to 1
+    feature_range: tuple[float, float] | None = None
+
     #: whether the distribution of a pixel, with all of its channels, follows from its outputs alone, wherever it is in
     #: the patch; every class says so for itself, a subclass does not inherit it
     same_at_all_pixels: bool = False

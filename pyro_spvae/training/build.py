@@ -290,11 +290,15 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     leaves, guides = [], []
     for kind in kinds:
         own = dataclasses.replace(config, leaf=kind)
-        options: dict[str, Any] = {"prior": make("prior", _prior(config, kind)), **_own_networks("leaf", own)}
+        options: dict[str, Any] = _own_networks("leaf", own)
         if config.latent_dim is not None:
             options["latent_dim"] = config.latent_dim
+        of_prior: dict[str, Any] = {}
         if _taken(kind, "likelihood"):
-            options["likelihood"] = build_likelihood(config, data.values, data.columns)
+            options["likelihood"] = likelihood = build_likelihood(config, data.values, data.columns)
+            if likelihood.feature_range is not None:  # in which pseudo-inputs lie
+                of_prior["range"] = likelihood.feature_range
+        options["prior"] = make("prior", _prior(config, kind), **of_prior)
         leaves.append(make("leaf", kind, **options))
         asked_for = config.guide != "auto" and (len(kinds) == 1 or leaves[-1].latents)
         guide = config.guide if asked_for else leaves[-1].default_guide

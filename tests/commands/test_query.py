@@ -45,7 +45,7 @@ class TestRows:
         assert names(tmp_path / "a") == names(tmp_path / "b") == ["test.npz", "test.png"]
         monkeypatch.chdir(table.parent)
         reconstruct(table, num=2, data="measured.npy", out=tmp_path / "c")
-        assert names(tmp_path / "c") == ["test.npz"]
+        assert names(tmp_path / "c") == ["all.npz"]
 
     def test_rows_are_preprocessed_as_in_training(self, tmp_path):
         train(dataclasses.replace(TINY, epochs=1, likelihood="normal", preprocess="dequantize"), tmp_path / "run")

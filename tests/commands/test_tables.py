@@ -89,7 +89,10 @@ def test_splits_of_ones_own_data(run, tmp_path):
     original = reconstruct(run, split="all", num=N, out=tmp_path / "all")["original"]
     assert np.array_equal(original[:, 0], people()["age"])
     path = str(run.parent / "people.csv")
-    assert evaluate(run, data=path, samples=20, out=tmp_path / "own")["log_likelihood"] == of_test["log_likelihood"]
+    named = evaluate(run, data=path, samples=20, out=tmp_path / "own")  # a file that is named is asked about whole
+    assert (named["rows"], named["log_likelihood"]) == (N, whole["log_likelihood"])
+    test = evaluate(run, data=path, split="test", samples=20, out=tmp_path / "own")
+    assert test["log_likelihood"] == of_test["log_likelihood"]
 
 
 def test_masks_of_the_files_own_length(run, few, tmp_path):

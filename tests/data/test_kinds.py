@@ -160,7 +160,11 @@ class TestLearned:
         [
             (Column("x", "real"), [math.nan], "has no value in the training rows"),
             (Column("x", "positive"), [1.0, 0.0], "the log-normal column 'x' holds 0; above 0 is needed"),
-            (Column("x", "binary", categories=("a", "b")), [2.0], "other than those of its 2 categories"),
+            (
+                Column("x", "binary", categories=("a", "b")),
+                [2.0],
+                "holds the value 2; the numbers 0 to 1 of its categories are needed",
+            ),
         ],
     )
     def test_refusals(self, column, values, message):

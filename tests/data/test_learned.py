@@ -59,7 +59,7 @@ REFUSED = [
         "the binary column 'sex' holds the value 2; the numbers 0 to 1 of its categories are needed",
     ),
     (Column("c", "real"), [0.0, math.inf], "the real column 'c' holds values that are not finite, or not of its kind"),
-    (Column("c", "positive"), [0.0, 1.0], "the positive column 'c' holds values that are not finite, or not of its "),
+    (Column("c", "positive"), [0.0, 1.0], "the log-normal column 'c' holds 0; above 0 is needed"),
 ]
 
 

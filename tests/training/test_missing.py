@@ -96,7 +96,7 @@ class TestTrain:
         "options",
         [
             {"preprocess": "binarize"},
-            {"leaf": "factorized", "latent_dim": None, "optimiser": "em"},
+            {"leaf": "factorized", "latent_dim": None, "optimiser": "em", "likelihood": "normal"},
             {"structure": "whole", "objective": "trace-mean-field-elbo"},
             {"prior": "vamp(components=3,init=data)"},
         ],
