@@ -22,7 +22,7 @@ REFUSED = [
     ("train --likelihood bernoulli", "likelihood is 'bernoulli', but the values of digits are not only 0 and 1"),
     (
         "train --likelihood gauss",
-        "likelihood is 'gauss'; known are bernoulli, beta, beta-binomial, binomial, categorical, columns, discretized-logi",
+        "likelihood is 'gauss'; known are bernoulli, beta, beta-binomial, binomial, categorical, columns, discr",
     ),
     ("train --structure whole --delta 2", "delta is 2, but the structure whole has no cells"),
     ("train --seed -1", "seed is -1; an integer of at least 0"),
