@@ -27,7 +27,7 @@ def coded(
 ) -> tuple[list[Tensor], list[ColumnSummary], _Categories, dict[str, str]]:
     """
     A DataFrame as numbers: texts and truth values become the numbers of their categories, in the order of the alphabet;
-    so do numbers that are few, at most 10 whole ones that are not negative or two of any sort, in their own order.
+    so do numbers that are few, at most 10 whole ones in a row that are not negative or two of any sort, in their order.
 
     :param kinds: kinds or families that are given by name of column; those of categories make categories of any column,
         the others of none.

@@ -128,9 +128,13 @@ def kind_and_family(name: str, given: str) -> tuple[Kind, Family | None]:
 
 
 def few_numbers(summary: ColumnSummary) -> bool:
-    """Whether the numbers of a column are few enough to be taken for categories."""
-    number = len(summary.distinct or ())
-    return 1 < number <= FEW and number * _TIMES <= summary.seen
+    """
+    Whether the whole numbers of a column are taken for categories: few ones that follow each other, as grades do. Where
+    some between them are left out, as in small counts, others may be to come.
+    """
+    distinct = summary.distinct or ()
+    number = len(distinct)
+    return 1 < number <= FEW and number * _TIMES <= summary.seen and distinct[-1] - distinct[0] == number - 1
 
 
 def _column(summary: ColumnSummary, name: str, given: str | None, categories: tuple[str, ...]) -> Column:

@@ -34,6 +34,15 @@ def test_of_a_frame():
     assert change.location == pytest.approx(1.0) and change.scale == pytest.approx(np.linspace(-3, 5, 20).std())
 
 
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [([1, 2, 3], "ordinal"), ([2007, 2008, 2009], "ordinal"), ([1, 2, 3, 5], "count"), ([0, 10, 20], "count")],
+)
+def test_few_numbers_of_a_frame_are_categories_if_none_is_left_out(numbers, kind):
+    (column,) = Columns.from_rows(pandas.DataFrame({"x": numbers * 20})).columns
+    assert column.kind == kind and column.categories == (tuple(map(str, numbers)) if kind == "ordinal" else ())
+
+
 @pytest.mark.parametrize("kind", [torch.tensor, np.array])
 def test_of_numbers(kind):
     columns = Columns.from_rows(kind([[0.0, 1.5], [1.0, -2.0], [1.0, math.nan]]), names=["sex", "change"]).columns
