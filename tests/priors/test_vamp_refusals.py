@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from pyro_spvae.distributions import LeafNormal
-from pyro_spvae.guides import HierarchicalGuide, NormalGuide
+from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import HVAE, SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import MLP
@@ -98,7 +98,7 @@ GUIDES = [
         "a VampPrior needs q(z2 | x), which the order bottom-up has not; choose order='top-down'",
     ),
     (vae, own_parts.LinearGuide, NO_ENCODER),
-    (mixed, own_parts.LinearGuide, NO_ENCODER),
+    (mixed, lambda: MixedGuide([own_parts.LinearGuide(), LeafGuide()]), NO_ENCODER),
     (vae, OtherSize, "the guide's posterior has latent size 1, but the prior's is 2; one size is needed"),
     (vae, NotNormal, "a VampPrior needs a guide whose posterior is a LeafNormal, but it is a Independent"),
 ]
