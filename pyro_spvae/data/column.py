@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -41,6 +41,16 @@ KIND_OF: dict[Family, Kind] = {family: kind for kind, known in FAMILIES.items() 
 DENSITIES: tuple[Kind, ...] = ("real", "positive", "proportion")
 #: kinds whose values are numbers 0, 1, .. of categories
 CODED: tuple[Kind, ...] = ("binary", "categorical", "ordinal")
+
+
+def numbered(place: int) -> str:
+    """What a column is called that has no name."""
+    return f"column {place + 1}"
+
+
+def have_names(columns: Sequence[Column]) -> bool:
+    """Whether any column of a table has a name of its own."""
+    return any(column.name != numbered(place) for place, column in enumerate(columns))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.data.array_files import read_arrays, type_name
-from pyro_spvae.data.column import Column
+from pyro_spvae.data.column import Column, numbered
 from pyro_spvae.data.column_summary import ColumnSummary
 from pyro_spvae.data.dataset import SPLITS, DataSet
 from pyro_spvae.data.image_folder import read_image_folder
@@ -196,7 +196,7 @@ def _shaped(what: str, x: Tensor, shape: Sequence[int]) -> Tensor:
 def _without(found: dict[str, Tensor], drop: Sequence[str], wanted: int | None) -> tuple[dict[str, Tensor], list[str]]:
     """Tables without some of their columns, and the names of the others; where so many are wanted, it may be done."""
     number = found["train"].shape[1]
-    names = [f"column {i + 1}" for i in range(number)]
+    names = [numbered(i) for i in range(number)]
     unknown = [name for name in drop if name not in names]
     if not drop or wanted == number:
         return found, names

@@ -47,6 +47,9 @@ def describe_columns(
     - real; with a warning where 10 distinct values or fewer occur, in the mean five times or more, on which densities
       grow without limit.
 
+    In files and DataFrames, numbers of two values and few whole ones in a row are numbered as categories first, so that
+    they become binary or ordinal whatever the values are.
+
     Location, scale and frequencies are those of the rows given, see :func:`~pyro_spvae.data.learned.learned`.
 
     Example::

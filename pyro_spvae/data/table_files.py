@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
+from pyro_spvae.data.column import numbered
 from pyro_spvae.data.kinds import ColumnNames, check_names, listed
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".data", ".parquet")
@@ -62,7 +63,7 @@ def named_frame(frame: Any, drop: Sequence[str] = ()) -> Any:
     """
     if not frame.size:
         raise _Refused(f"the table holds no values: {frame.shape[0]} rows of {frame.shape[1]} columns.")
-    names = [str(name) if str(name).strip() else f"column {i + 1}" for i, name in enumerate(frame.columns)]
+    names = [str(name) if str(name).strip() else numbered(i) for i, name in enumerate(frame.columns)]
     check_names(names)
     return frame.set_axis(names, axis=1).drop(columns=list(_dropped(names, drop)))
 
@@ -106,8 +107,13 @@ def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str]
     if first is None:
         raise _Refused(f"the data file {path} is empty.")
     fields = first[1]
+    if len(fields) == 1 and len(by_semicolons := next(csv.reader(fields, delimiter=";"))) > 1:
+        raise _Refused(
+            f"the first line of the data file {path} is one field, and {len(by_semicolons)} if semicolons separate "
+            "them; save it with commas, or give the DataFrame of pandas.read_csv(.., sep=';', decimal=',') in Python."
+        )
     has_header = may_have_header and not _are_numbers(fields)
-    names = [name.strip() if has_header and name.strip() else f"column {i + 1}" for i, name in enumerate(fields)]
+    names = [name.strip() if has_header and name.strip() else numbered(i) for i, name in enumerate(fields)]
     check_names(names)
     dropped = _dropped(names, drop)
     options: dict[str, Any] = {

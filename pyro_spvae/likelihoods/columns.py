@@ -11,7 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
-from pyro_spvae.data.column import Column
+from pyro_spvae.data.column import Column, numbered
 from pyro_spvae.data.kinds import describe_columns
 from pyro_spvae.data.learned import learned_from
 from pyro_spvae.data.table_sets import read_tables
@@ -92,7 +92,7 @@ class Columns(Likelihood):
         values = torch.as_tensor(x).double()
         if values.dim() != 2 or not values.numel():
             raise ValueError(f"x has shape {list(values.shape)}; a table [N, D] is needed")
-        named = [f"column {place + 1}" for place in range(values.shape[1])] if names is None else list(names)
+        named = [numbered(place) for place in range(values.shape[1])] if names is None else list(names)
         return cls(describe_columns(values, named, kinds))
 
     def options(self) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 from pyro_spvae.circuits import Circuit, RegionGraph, learn_regions, poon_domingos, quad_tree, random_binary_tree, whole
 from pyro_spvae.circuits.learning import default_leaf_size
 from pyro_spvae.data import DATA_SETS, Column, DataSet, Values, load_data
+from pyro_spvae.data.column import have_names
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.guides import LeafGuide, MixedGuide
 from pyro_spvae.likelihoods import Likelihood
@@ -46,8 +47,8 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
     - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal, or
       where there are more than 32 of them and none is given; everything else is left as it is;
-    - likelihood: Bernoulli for binary values, Columns for tables, Binomial for grey levels of images, else Normal;
-      A leaf that takes no likelihood gets none;
+    - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; Binomial for
+      grey levels of images, else Normal. A leaf that takes no likelihood gets none;
     - missing: NaN in tables, nothing in images;
     - latent_dim: the leaf's own default, or what its brackets say;
     - guide: in the place of the default what the leaf asks for: none where it has no latent variables.
@@ -176,7 +177,8 @@ def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
     kind: Any = None if name is None else find("likelihood", name)
     if name == _COLUMNS and data.columns is None:
         raise ValueError(f"likelihood is {name!r}, which is one of tables, but {data.name} has no columns")
-    if not data.is_image and (levels != 2 or name == _COLUMNS):
+    named = data.columns is not None and have_names(data.columns)
+    if not data.is_image and (levels != 2 or name == _COLUMNS or (kind is None and named)):
         if preprocess == "auto":
             preprocess = "integers" if kind is not None and kind.of in _LEVELS and levels is not None else "none"
         if kind is None and preprocess == "none" and data.columns is not None:

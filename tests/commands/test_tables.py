@@ -9,6 +9,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from pyro_spvae.commands import evaluate, impute, reconstruct, sample
 from pyro_spvae.data import Column, load_data
@@ -221,3 +222,22 @@ def test_whole_numbers_of_a_table_are_not_divided(tmp_path):
     assert (config["likelihood"], config["preprocess"]) == ("columns", "none")
     np.save(tmp_path / "y.npy", x[:4] + 7)  # larger ones than those of training
     assert evaluate(tmp_path / "auto", data=str(tmp_path / "y.npy"), samples=5, out=tmp_path / "out")["rows"] == 4
+
+
+@pytest.mark.parametrize("values", [(0, 1), ("no", "yes"), (1.5, 3.0)], ids=str)
+def test_columns_of_two_values_keep_their_names(tmp_path, values):
+    """Taken by place, a table in another order would be another one, and nobody would say so."""
+    random = np.random.default_rng(4)
+    frame = pd.DataFrame({name: random.random(N) < part for name, part in (("rare", 0.1), ("often", 0.9))})
+    frame = frame.apply(lambda column: np.where(column, values[1], values[0]))
+    frame.to_csv(tmp_path / "two.csv", index=False)
+    printed = train(tmp_path / "two.csv", "--out", tmp_path / "run", *QUICK, "--device", "cpu").output
+    assert "rare     binary  bernoulli" in printed
+    spvae = open_run(tmp_path / "run").spvae
+    found = []
+    for x in (frame, frame[["often", "rare"]]):
+        torch.manual_seed(0)
+        found.append(spvae.log_likelihood(x, num_samples=5))
+    assert bool((found[0] == found[1]).all())
+    with pytest.raises(ValueError, match="x lacks the column 'rare'"):
+        spvae.log_likelihood(frame.rename(columns={"rare": "other"}))

@@ -198,6 +198,10 @@ class TestOptions:
 
 LINES = "a,b\n" + "1,2\n" * 20
 REFUSED = [
+    (
+        "a;b\n1;2\n",
+        "one field, and 2 if semicolons separate them; save it with commas, or give the DataFrame of pandas",
+    ),
     (b"", "is empty"),
     (b"a,b\n", "has a header and no rows"),
     (LINES + "1,2,3\n", "different lengths: line 22 has 3 fields, the first line 2"),
