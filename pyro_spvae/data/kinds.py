@@ -135,7 +135,7 @@ def few_numbers(summary: ColumnSummary) -> bool:
     Whether the whole numbers of a column are taken for categories: few ones that follow each other, as grades do. Where
     some between them are left out, as in small counts, others may be to come.
     """
-    distinct = summary.distinct or ()
+    distinct = list(summary.distinct or ())
     number = len(distinct)
     return 1 < number <= FEW and number * _TIMES <= summary.seen and distinct[-1] - distinct[0] == number - 1
 
