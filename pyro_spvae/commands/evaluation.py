@@ -70,7 +70,8 @@ def evaluate(
     figures are those of its results.json. Writes .json, .npz (a value for each
     row, and for each latent dimension how much it varies with the data) and a
     histogram; for tables log_likelihoods.csv, a line for each row with its number
-    in the file, from 0. More samples give a higher bound of the log-likelihood;
+    in the file, from 0 (all rows of several files are numbered one file after the
+    other). More samples give a higher bound of the log-likelihood;
     those of the run are shown and written beside it. Several processes share the
     rows:
     torchrun --nproc-per-node 2 -m pyro_spvae evaluate RUN

@@ -127,10 +127,16 @@ class Query:
         found = self.run.data(data, options.data_dir, options.download, options.missing, undivided=whole)
         label = split if own else f"{_safe(found.name)}-{split}"
         rows = getattr(found, "test" if whole else split).cached(CACHE)
+        path = Path((self._own_file(split) if own else data) or "").expanduser()
+        return Selection(found, rows, split, label, path if is_table_file(path) else None)
+
+    def _own_file(self, split: str) -> str | None:
+        """What holds a split of the run's own data; ``None`` of all rows where these are of several files."""
         config = self.run.config
-        path = Path((config.data if own else data) or "").expanduser()
-        of_files = own and (config.validation_data or config.test_data) is not None
-        return Selection(found, rows, split, label, path if is_table_file(path) and not of_files else None)
+        of_splits = {"validation": config.validation_data, "test": config.test_data}
+        if split == "all" and any(of_splits.values()):
+            return None
+        return of_splits.get(split) or config.data
 
     def count(self, selection: Selection, num: int | None, default: int | None = None) -> int:
         """

@@ -241,3 +241,20 @@ def test_columns_of_two_values_keep_their_names(tmp_path, values):
     assert bool((found[0] == found[1]).all())
     with pytest.raises(ValueError, match="x lacks the column 'rare'"):
         spvae.log_likelihood(frame.rename(columns={"rare": "other"}))
+
+
+def test_rows_are_those_of_the_file_that_holds_the_split(tmp_path):
+    parts = {"train": people().iloc[:50], "validation": people().iloc[50:65], "test": people().iloc[:64:-1]}
+    paths = {split: tmp_path / f"{split}.csv" for split in parts}
+    for split, frame in parts.items():
+        frame.to_csv(paths[split], index=False)
+    of_splits = ("--validation-data", paths["validation"], "--test-data", paths["test"])
+    train(paths["train"], *of_splits, "--drop", "id", "--out", tmp_path / "run", *QUICK, "--device", "cpu")
+    for split, frame in parts.items():
+        impute(tmp_path / "run", split=split, out=tmp_path / split)
+        filled = pd.read_csv(tmp_path / split / "imputed.csv")
+        assert filled.columns.tolist() == frame.columns.tolist() and filled["id"].tolist() == frame["id"].tolist()
+        held = frame.reset_index(drop=True)["income"]
+        assert not filled.isna().any(axis=None) and (filled["income"][held.notna()] == held[held.notna()]).all()
+        evaluate(tmp_path / "run", split=split, samples=2, out=tmp_path / split)
+        assert pd.read_csv(tmp_path / split / "log_likelihoods.csv")["row"].tolist() == list(range(len(frame)))
