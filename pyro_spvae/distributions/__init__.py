@@ -8,7 +8,7 @@ from pyro_spvae.distributions.beta import Beta
 from pyro_spvae.distributions.binomial import LeafBinomial
 from pyro_spvae.distributions.bits_divergence import bernoulli_divergence, bits_divergence
 from pyro_spvae.distributions.boltzmann import Boltzmann, SmoothedBoltzmann
-from pyro_spvae.distributions.categorical import LeafCategorical
+from pyro_spvae.distributions.categorical import LeafCategorical, LeafNominal
 from pyro_spvae.distributions.columns import LeafColumns
 from pyro_spvae.distributions.counts import LeafBetaBinomial, LeafNegativeBinomial, LeafPoisson
 from pyro_spvae.distributions.discretized_logistic import LeafDiscretizedLogistic
@@ -59,6 +59,7 @@ __all__ = [
     "LeafBetaBinomial",
     "LeafBinomial",
     "LeafCategorical",
+    "LeafNominal",
     "LeafColumns",
     "LeafDiscretizedLogistic",
     "LeafDiscretizedLogisticMixture",

@@ -135,6 +135,18 @@ def pixel_means(law: Any, value: Tensor) -> Tensor:
     return law.mean if conditional is None else conditional(value)
 
 
+def pixel_summaries(law: Any, value: Tensor) -> Tensor:
+    """
+    What stands for pixels where an answer is no draw: :func:`pixel_means`, or, where the distribution has a method
+    ``summary(value)``, what it returns, such as the most probable of names.
+
+    :param law: distribution of patches.
+    :param Tensor value: drawn from it, ``[.., pixel]``.
+    """
+    summary = getattr(law, "summary", None)
+    return pixel_means(law, value) if summary is None else summary(value)
+
+
 def check_whole(mask: Tensor) -> None:
     """
     :param Tensor mask: ``bool [.., pixel]``: pixels that count.

@@ -102,3 +102,17 @@ class LeafCategorical(LeafDistribution):
         # A level of probability 0 has log-probability -inf, whose product with 0 must be 0.
         finite = log_probs.clamp(min=torch.finfo(log_probs.dtype).min)
         return self._sum_event(-(log_probs.exp() * finite).sum(-1)).expand(self.batch_shape)
+
+
+class LeafNominal(LeafCategorical):
+    """
+    Categories without an order: numbers of names, whose mean says nothing. Where an answer is no draw, such as an
+    imputation by means, the most probable category stands in its place, see
+    :func:`pyro_spvae.distributions.autoregressive.pixel_summaries`.
+
+    :param torch.Tensor logits: and the others as of :class:`LeafCategorical`.
+    """
+
+    def summary(self, value: Tensor) -> Tensor:
+        """The most probable category, ``batch_shape + event_shape``, whatever was drawn."""
+        return self.mode

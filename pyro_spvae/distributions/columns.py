@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Self
 
+from pyro_spvae.distributions.autoregressive import pixel_summaries
 from pyro_spvae.distributions.leaf import LeafDistribution
 
 
@@ -77,6 +78,10 @@ class LeafColumns(LeafDistribution):
     def mean(self) -> Tensor:
         """Mean, ``batch_shape + event_shape``; of categories that of their numbers."""
         return self._each(lambda law: law.mean)
+
+    def summary(self, value: Tensor) -> Tensor:
+        """Means, and of categories without an order the most probable one, ``batch_shape + event_shape``."""
+        return self._each(lambda law: pixel_summaries(law, value))
 
     @property
     def mode(self) -> Tensor:

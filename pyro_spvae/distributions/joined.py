@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Self
 
-from pyro_spvae.distributions.autoregressive import pixel_means
+from pyro_spvae.distributions.autoregressive import pixel_means, pixel_summaries
 from pyro_spvae.distributions.kinds import hidden_pixels, kind_probabilities, limit_support, mixture_of
 
 
@@ -91,6 +91,10 @@ class SomeLeaves(TorchDistribution):
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them; 0 for the other leaves."""
         return self._scatter(pixel_means(self.base, self.gather(value)), self.event_dim)
+
+    def summary(self, value: Tensor) -> Tensor:
+        """What stands for pixels where an answer is no draw; 0 for the other leaves."""
+        return self._scatter(pixel_summaries(self.base, self.gather(value)), self.event_dim)
 
     def given_seen(self, value: Tensor, seen: Tensor) -> SomeLeaves:
         """The same of the pixels that are not seen, given those that are."""
@@ -171,6 +175,10 @@ class JoinedLeaves(TorchDistribution):
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them."""
         return self._added([part.conditional_mean(value) for part in self.parts])
+
+    def summary(self, value: Tensor) -> Tensor:
+        """What stands for pixels where an answer is no draw."""
+        return self._added([part.summary(value) for part in self.parts])
 
     def given_seen(self, value: Tensor, seen: Tensor) -> JoinedLeaves:
         """The same of the pixels that are not seen, given those that are."""

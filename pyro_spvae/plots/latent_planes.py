@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Transform, biject_to
 
 from pyro_spvae.blocks import Latent
-from pyro_spvae.distributions.autoregressive import pixel_means
+from pyro_spvae.distributions.autoregressive import pixel_summaries
 from pyro_spvae.evaluating import evaluating
 from pyro_spvae.models import SPVAE
 
@@ -145,7 +145,7 @@ def decode(spvae: SPVAE, latents: Mapping[str, Tensor]) -> Tensor:
     with evaluating(spvae):
         model = poutine.condition(spvae.model, data=values)
         trace: Any = poutine.trace(model).get_trace(num=number)
-        means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+        means = pixel_summaries(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
     return means.expand(number, spvae.num_leaves, means.size(-1))
 
 

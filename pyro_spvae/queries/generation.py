@@ -12,7 +12,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_spvae import checks
-from pyro_spvae.distributions.autoregressive import pixel_means
+from pyro_spvae.distributions.autoregressive import pixel_summaries
 from pyro_spvae.locking import alone
 from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.queries.given import Given
@@ -87,7 +87,7 @@ class Generation(Storage):
         given = {**latents, "tree": tree.unsqueeze(-2)}
         with quiet(self):
             trace: Any = poutine.trace(poutine.condition(self.model, data=given)).get_trace(num=len(tree))
-            means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+            means = pixel_summaries(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
         return self.view.assemble(tree, means)
 
     def _generate(
@@ -112,5 +112,5 @@ class Generation(Storage):
             trace: Any = poutine.trace(model).get_trace(num=num)
             if not means:
                 return trace.nodes["_RETURN"]["value"]
-            patches = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
+            patches = pixel_summaries(trace.nodes["x"]["fn"], trace.nodes["x"]["value"])
         return self.view.assemble(trace.nodes["tree"]["value"].squeeze(-2).to(patches.device), patches)

@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from pyro_spvae import SPVAE, whole
+from pyro_spvae.distributions.autoregressive import pixel_summaries
 from pyro_spvae.likelihoods import Columns
+from pyro_spvae.models import VAE, FactorizedLeaf, MixedLeaf
 
 FRAME = pandas.DataFrame(
     {
@@ -81,3 +83,27 @@ def test_four_lines_from_a_frame_to_an_answer():
 def test_refused(act, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         act()
+
+
+def test_means_of_names_are_the_most_probable_ones():
+    """The mean of the numbers of the first and the last name is that of one between them."""
+    frame = pandas.DataFrame({"town": ["Aalen", "Bonn", "Celle"] + 9 * ["Aalen", "Celle"], "x": np.arange(21.0)})
+    for kept in (frame, frame[["town"]]):
+        columns = Columns.from_rows(kept).bind(leaves=1, pixels=kept.shape[1])
+        law = columns(tuple(torch.zeros(1, head) for head in columns.heads))
+        drawn = law.sample()
+        assert 0.9 < float(law.mean[0, 0]) < 1.1 and float(pixel_summaries(law, drawn)[0, 0]) == 0
+        if kept.shape[1] == 2:
+            assert float(pixel_summaries(law, drawn)[0, 1]) == float(law.mean[0, 1])
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_imputations_by_means_are_names(mixed):
+    frame = pandas.DataFrame({"town": ["Aalen", "Bonn", "Celle"] + 9 * ["Aalen", "Celle"], "x": np.arange(21.0)})
+    torch.manual_seed(0)
+    leaf = VAE(Columns.from_rows(frame), 2, (3,))
+    leaf = MixedLeaf([leaf, FactorizedLeaf(Columns.from_rows(frame))]) if mixed else leaf
+    spvae = SPVAE(whole(2), 2, leaf=leaf)
+    filled = spvae.impute(frame.assign(town=None), means=True)
+    assert bool(torch.isin(filled[..., 0], torch.tensor([0.0, 2.0])).all())
+    assert bool((spvae.sample(5, means=True)[:, 0] % 1 == 0).all())

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_spvae.distributions import LeafBernoulli, LeafCategorical, ordinal_log_probs
+from pyro_spvae.distributions import LeafBernoulli, LeafCategorical, LeafNominal, ordinal_log_probs
 from pyro_spvae.distributions.leaf import LeafDistribution
 from pyro_spvae.distributions.simplex import away_from_zero
 from pyro_spvae.likelihoods.families.family import ColumnFamily, Unit, multiple
@@ -54,7 +54,7 @@ class CategoricalFamily(_CodedFamily):
         return categories
 
     def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
-        return LeafCategorical(torch.stack(outputs, -1) + self.log_frequencies(unit), mask)
+        return LeafNominal(torch.stack(outputs, -1) + self.log_frequencies(unit), mask)
 
     def features(self, x: Tensor, unit: Unit) -> Tensor:
         """One for the category, 0 for the others."""
