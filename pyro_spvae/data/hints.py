@@ -4,6 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from pyro_spvae.data.column import Column, have_names
 from pyro_spvae.data.rows import Rows
 
 _LOOKED_AT = 1000  # rows
@@ -43,3 +46,15 @@ def grey_hint(rows: Rows) -> str | None:
         how = "(255 * x).round().astype('uint8')"
         return f"values are multiples of 1/255; store them as uint8, {how}, to model grey levels"
     return None
+
+
+def header_hint(name: str, columns: Sequence[Column] | None) -> str | None:
+    """
+    A sentence if a file of texts was taken to have no header, which a header of numbers looks like; else ``None``.
+
+    :param str name: of the file.
+    :param columns: what was found in it.
+    """
+    if columns is None or have_names(columns) or not name.lower().endswith((".csv", ".csv.gz", ".tsv", ".tsv.gz")):
+        return None
+    return "the file has no header, as each field of its first line is a number; columns are called column 1, 2, .."

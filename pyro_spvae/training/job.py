@@ -17,7 +17,7 @@ from pyro.infer import ELBO
 from pyro_spvae import distributed
 from pyro_spvae.data import DATA_SETS, DataSet
 from pyro_spvae.data.columns_table import columns_table
-from pyro_spvae.data.hints import grey_hint
+from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
@@ -110,9 +110,9 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
         report(f"training    on {len(job.data.train):,} of {len(job.raw.train):,} rows")
     changed = "" if config.preprocess in ("none", "integers") else f", preprocessed by {config.preprocess}"
     of = "the leaf's own," if config.likelihood == "auto" else config.likelihood
-    hint = grey_hint(job.raw.train)
-    if hint is not None:
-        report(f"note        {hint}")
+    for hint in (grey_hint(job.raw.train), header_hint(job.raw.name, job.raw.columns)):
+        if hint is not None:
+            report(f"note        {hint}")
     if job.data.columns is not None and values.levels != 2:
         for line in columns_table(job.data):
             report(line)

@@ -266,9 +266,10 @@ class Trainer:
         if not self.progress and (self.validations <= _FIRST or self._of_validations.silent_for > _TEXT_EVERY):
             self.pace.said()
             self._of_validations.said()
+            unit = "images" if len(self.spvae.event_shape) == 3 else "rows"
             self.report(
                 f"epoch {epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}"
-                f"{' *' if better else '  '}  {line['images_per_second']:.0f} images/s  "
+                f"{' *' if better else '  '}  {line['images_per_second']:.0f} {unit}/s  "
                 f"{self._remaining()} left at most"
             )
 

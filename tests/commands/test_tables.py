@@ -258,3 +258,12 @@ def test_rows_are_those_of_the_file_that_holds_the_split(tmp_path):
         assert not filled.isna().any(axis=None) and (filled["income"][held.notna()] == held[held.notna()]).all()
         evaluate(tmp_path / "run", split=split, samples=2, out=tmp_path / split)
         assert pd.read_csv(tmp_path / split / "log_likelihoods.csv")["row"].tolist() == list(range(len(frame)))
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_file_without_a_header_is_told_of(tmp_path, header):
+    frame = pd.DataFrame(np.random.default_rng(5).normal(size=(N, 3)), columns=["2019", "2020", "2021"])
+    frame = frame.rename(columns={"2019": "first"}) if header else frame
+    frame.to_csv(tmp_path / "years.csv", index=False)
+    printed = train(tmp_path / "years.csv", "--dry-run").output
+    assert ("note        the file has no header" in printed) == (not header)
