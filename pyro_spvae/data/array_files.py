@@ -172,6 +172,7 @@ def _named_splits(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def type_name(array: Tensor) -> str:
+    """Name of the type of an array's entries, such as ``float32``."""
     return str(array.dtype).removeprefix("torch.")
 
 
