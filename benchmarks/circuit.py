@@ -19,7 +19,7 @@ from torch import Tensor
 
 from benchmarks.turns import in_turns
 from pyro_spvae.circuits import Circuit, poon_domingos
-from pyro_spvae.circuits.layer import SumLayer
+from pyro_spvae.circuits.sum_layer import SumLayer
 
 # (cells per side, units, rounds, limit in ms that the project has set itself)
 CASES = [(4, 2, 41, 5.0), (7, 10, 7, 400.0), (4, 20, 7, None)]
@@ -48,8 +48,8 @@ class RegionLoop:
         cells = circuit.num_leaf_regions
         self.logits: dict[int, Tensor] = {}
         self.mixture: Tensor | None = None  # of the root's own sums, where weights are products
-        for layer, own in zip(circuit.layers, logits, strict=True):
-            for place, region in enumerate(cast(SumLayer, layer).regions):
+        for group, own in zip(circuit.groups(), logits, strict=True):
+            for place, region in enumerate(group.regions):
                 if region in self.logits:
                     self.mixture = own[place]
                 else:

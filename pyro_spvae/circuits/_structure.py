@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from operator import index
 from typing import Any
 
+Parts = tuple[int, ...]
+
 
 @dataclass(frozen=True)
 class Structure:
@@ -20,7 +22,7 @@ class Structure:
     """
 
     leaf_scopes: tuple[tuple[int, ...], ...]
-    partitions: tuple[tuple[int, int, int], ...]
+    partitions: tuple[tuple[int, ...], ...]
     masks: tuple[int, ...]
     levels: tuple[int, ...]
 
@@ -83,14 +85,13 @@ def canonical_structure(
     scopes = {region: _variables(mask) for region, mask in masks.items()}
     order = sorted(masks, key=lambda region: (levels[region], scopes[region]))
     number = {region: place for place, region in enumerate(order)}
-    triples = []
-    for region, parts in by_region.items():
-        for one, other in parts:
-            left, right = sorted((one, other), key=lambda part: scopes[part])
-            triples.append((number[region], number[left], number[right]))
+    numbered = []
+    for region, own in by_region.items():
+        for parts in own:
+            numbered.append((number[region], *(number[part] for part in sorted(parts, key=lambda part: scopes[part]))))
     return Structure(
         leaf_scopes=tuple(scopes[region] for region in order[:num_leaves]),
-        partitions=tuple(sorted(triples)),
+        partitions=tuple(sorted(numbered)),
         masks=tuple(masks[region] for region in order),
         levels=tuple(levels[region] for region in order),
     )
@@ -120,32 +121,32 @@ def _leaf_masks(num_variables: int, leaf_scopes: Iterable[Iterable[int]]) -> dic
     return masks
 
 
-def _partitions_by_region(num_leaves: int, partitions: Iterable[Iterable[int]]) -> dict[int, list[tuple[int, int]]]:
-    """Pairs of parts by region, each region known to be a leaf region or to have partitions, never both."""
-    by_region: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+def _partitions_by_region(num_leaves: int, partitions: Iterable[Iterable[int]]) -> dict[int, list[Parts]]:
+    """Parts by region, each region known to be a leaf region or to have partitions, never both."""
+    by_region: defaultdict[int, list[Parts]] = defaultdict(list)
     for given in partitions:
         try:
             region, *parts = (_integer(entry) for entry in given)
         except (TypeError, ValueError):
-            raise ValueError(f"partition {given!r} must be integers (region, left, right).") from None
-        if len(parts) != 2:
-            raise ValueError(f"partition {(region, *parts)} has {len(parts)} parts, but must have exactly two.")
+            raise ValueError(f"partition {given!r} must be integers (region, part, part, ..).") from None
+        if len(parts) < 2:
+            raise ValueError(f"partition {(region, *parts)} has {len(parts)} parts, but must have at least two.")
         if 0 <= region < num_leaves:
             raise ValueError(f"region {region} is a leaf region, but partition {(region, *parts)} takes it apart.")
-        pair = (min(parts), max(parts))
-        if pair in by_region[region]:
+        own = tuple(sorted(parts))
+        if own in by_region[region]:
             raise ValueError(f"partition {(region, *parts)} is given twice.")
-        by_region[region].append(pair)
-    for region, pairs in by_region.items():
-        for part in {part for pair in pairs for part in pair}:
+        by_region[region].append(own)
+    for region, partitions_of_it in by_region.items():
+        for part in {part for own in partitions_of_it for part in own}:
             if not 0 <= part < num_leaves and part not in by_region:
                 raise ValueError(f"region {part}, a part of region {region}, is neither a leaf region nor taken apart.")
     return dict(by_region)
 
 
-def _fill(by_region: dict[int, list[tuple[int, int]]], masks: dict[int, int], levels: dict[int, int]) -> None:
+def _fill(by_region: dict[int, list[Parts]], masks: dict[int, int], levels: dict[int, int]) -> None:
     """Scopes and levels of the inner regions, from the leaf regions upwards (Kahn's order, no recursion)."""
-    children = {region: {part for pair in pairs for part in pair} for region, pairs in by_region.items()}
+    children = {region: {part for parts in own for part in parts} for region, own in by_region.items()}
     parents: defaultdict[int, list[int]] = defaultdict(list)
     for region, parts in children.items():
         for part in parts:
@@ -166,25 +167,29 @@ def _fill(by_region: dict[int, list[tuple[int, int]]], masks: dict[int, int], le
         )
 
 
-def _union(region: int, pairs: list[tuple[int, int]], masks: dict[int, int]) -> int:
-    first = masks[pairs[0][0]] | masks[pairs[0][1]]
-    for left, right in pairs:
-        common = masks[left] & masks[right]
-        if common:
+def _union(region: int, partitions: list[Parts], masks: dict[int, int]) -> int:
+    first = 0
+    for place, parts in enumerate(partitions):
+        union = 0
+        for part in parts:
+            common = union & masks[part]
+            if common:
+                raise ValueError(
+                    f"partition {(region, *parts)} is not disjoint: two parts hold variable {_variables(common)[0]}."
+                )
+            union |= masks[part]
+        difference = union ^ first
+        if difference and place:
             raise ValueError(
-                f"partition {(region, left, right)} is not disjoint: both parts hold variable {_variables(common)[0]}."
-            )
-        difference = (masks[left] | masks[right]) ^ first
-        if difference:
-            raise ValueError(
-                f"partitions {(region, *pairs[0])} and {(region, left, right)} do not cover the same variables: "
+                f"partitions {(region, *partitions[0])} and {(region, *parts)} do not cover the same variables: "
                 f"only one of them holds variable {_variables(difference)[0]}."
             )
+        first = union
     return first
 
 
-def _check_root(num_variables: int, by_region: dict[int, list[tuple[int, int]]], masks: dict[int, int]) -> None:
-    used = {part for pairs in by_region.values() for pair in pairs for part in pair}
+def _check_root(num_variables: int, by_region: dict[int, list[Parts]], masks: dict[int, int]) -> None:
+    used = {part for own in by_region.values() for parts in own for part in parts}
     roots = sorted(set(masks) - used)
     # in a graph without cycles every region lies below some region that is no part, so one root means all are reachable
     if len(roots) != 1:

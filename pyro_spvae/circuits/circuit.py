@@ -10,8 +10,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from .building import build_layers
 from .evaluation import downward, evaluate, flows, upward, upward_max
-from .layer import SumLayer, build_layers
+from .layer import Group, Layer
 from .region_graph import RegionGraph
 from .sampling import select_trees
 from .structured import Structured
@@ -24,8 +25,8 @@ class Circuit(Structured):
     r"""A sum-product network: a mixture over *induced trees*, products of leaf densities (Poon and Domingos 2011).
 
     A leaf region has ``leaves`` leaf distributions, an inner region ``units`` sum nodes, the root one. Each sum mixes
-    all products of all partitions of its region, a product being a pair of one unit of either part; its weights are
-    one softmax over them all, as in the SPVAE paper (Tan and Peharz 2019). An induced tree keeps one product at each
+    all products of all partitions of its region, a product being one unit of each part; its weights are one softmax
+    over them all, as in the SPVAE paper (Tan and Peharz 2019). An induced tree keeps one product at each
     sum it reaches and so ends in leaves whose regions are disjoint and cover the variables. With :math:`w_T` the
     product of a tree's weights,
 
@@ -44,11 +45,12 @@ class Circuit(Structured):
     Two options make it smaller. With ``tie="shape"`` regions share one set of weights if they are translations of each
     other in the array of variables, taken apart alike ("homogeneous" parameters in PyJuice; Liu et al. 2024, "Scaling
     tractable probabilistic circuits"): on a Poon-Domingos grid, all rectangles of one shape. With ``weights="cp"`` the
-    weight that a sum gives the pair of unit i and unit j of the parts of partition p is :math:`m_p a_{pi} b_{pj}`, one
-    softmax over the partitions and one over the units of each part ("CP" layers; Loconte et al. 2025, "What is the
-    relationship between tensor factorizations and circuits"). A partition then takes ``2 K + 1`` weights of each sum
-    where it took ``K^2``, which is fewer from 3 units on, and no pair of units is ever computed in :meth:`log_prob`.
-    The root has K such sums and mixes them: a single one would make the two parts of a partition independent.
+    weight that a sum gives the units i, j, .. of the parts of partition p is :math:`m_p a_{pi} b_{pj} ..`, one softmax
+    over the partitions, where a region has several, and one over the units of each part ("CP" layers; Loconte et al.
+    2025, "What is the relationship between tensor factorizations and circuits"). A partition of n parts then takes
+    ``n K`` weights of each sum (and one) where it took ``K^n``, and no tuple of units is ever computed in
+    :meth:`log_prob`. The root has K such sums and mixes them: a single one would make the parts of a partition
+    independent. Partitions of more than two parts need this form.
 
     :param RegionGraph regions: the structure.
     :param int units: sum nodes of an inner region, ``K``.
@@ -116,9 +118,18 @@ class Circuit(Structured):
         """Normalised log-weights (nats) of the sums, one tensor ``[region, sum, product]`` for each group of regions,
         written out whether tied, products or neither.
 
-        The group ``layers[k]`` holds the regions numbered ``layers[k].regions``; the last group is the root.
+        The tensors are those of :meth:`groups`; the last one is the root's.
+
+        :raises ValueError: if a region has more than a million products.
         """
-        return [layer.log_weights() for layer in self._layers]
+        return [weights for layer in self._layers for weights in layer.log_weights()]
+
+    def groups(self) -> list[Group]:
+        """The regions that each of :meth:`log_weights` is of, and the nodes that its products multiply.
+
+        :raises ValueError: if a region has more than a million products.
+        """
+        return [group for layer in self._layers for group in layer.groups()]
 
     def forward(self, leaf: Tensor, mask: Tensor | None = None) -> Tensor:
         """The same as :meth:`log_prob`."""
@@ -187,17 +198,17 @@ class Circuit(Structured):
         :raises ValueError: if there is a mask without leaf log-densities.
         """
         rows, batch = None, torch.Size()
-        weights = self.log_weights()
+        factors = [layer.log_factors() for layer in self._layers]
         if leaf is not None:
             values = self._prepare(leaf, mask)
-            weights = [weight.to(values.dtype) for weight in weights]
-            rows, _ = upward(values.reshape(-1, self.num_leaves), self._layers, self._factors(values))
+            factors = self._factors(values)
+            rows, _ = upward(values.reshape(-1, self.num_leaves), self._layers, factors)
             batch = values.shape[:-1]
         elif mask is not None:
             raise ValueError("mask is given without leaf, but only leaf log-densities can be missing.")
         shape = (*sample_shape, *batch)
         number, device = math.prod(shape), self.reference.device
-        trees = select_trees(self._layers, weights, self.num_leaves, number, rows, noise=True, device=device)
+        trees = select_trees(self._layers, factors, self.num_leaves, number, rows, noise=True, device=device)
         return trees.reshape(*shape, self.num_leaves)
 
     @torch.no_grad()
@@ -210,10 +221,10 @@ class Circuit(Structured):
             Several trees may select the same leaves; the value is that of the one best tree.
         """
         values = self._prepare(leaf, mask)
-        weights = [weight.to(values.dtype) for weight in self.log_weights()]
-        rows = upward_max(values.reshape(-1, self.num_leaves), self._layers, weights)
+        factors = self._factors(values)
+        rows = upward_max(values.reshape(-1, self.num_leaves), self._layers, factors)
         number = rows.shape[1]
-        trees = select_trees(self._layers, weights, self.num_leaves, number, rows, noise=False, device=rows.device)
+        trees = select_trees(self._layers, factors, self.num_leaves, number, rows, noise=False, device=rows.device)
         return trees.reshape(values.shape), rows[-1].reshape(values.shape[:-1])
 
     def num_trees(self) -> int:
@@ -222,7 +233,7 @@ class Circuit(Structured):
         units = [self.leaves] * self.num_leaf_regions
         for partitions in self.regions.region_partitions[self.num_leaf_regions :]:
             # children have smaller numbers, so theirs are known
-            trees.append(sum(math.prod(units[part] * trees[part] for part in own[1:]) for own in partitions))
+            trees.append(sum(math.prod(units[part] * trees[part] for part in own.parts) for own in partitions))
             units.append(self.units)
         if not self.regions.partitions:
             return self.leaves
@@ -242,11 +253,14 @@ class Circuit(Structured):
         below = [set(bits[cell * self.leaves : (cell + 1) * self.leaves]) for cell in range(self.num_leaf_regions)]
         for partitions in self.regions.region_partitions[self.num_leaf_regions :]:
             sets: set[int] = set()
-            for _, left, right in partitions:
+            for partition in partitions:
                 # distinct sets of the parts give distinct unions, and none gets lost on the way to the root
-                if len(below[left]) * len(below[right]) > limit:
+                if math.prod(len(below[part]) for part in partition.parts) > limit:
                     raise ValueError(refusal)
-                sets.update(one | other for one in below[left] for other in below[right])
+                unions = {0}
+                for part in partition.parts:
+                    unions = {one | other for one in unions for other in below[part]}
+                sets |= unions
             if len(sets) > limit:
                 raise ValueError(refusal)
             below.append(sets)
@@ -256,8 +270,8 @@ class Circuit(Structured):
         return torch.tensor(rows, dtype=torch.bool, device=self.reference.device)
 
     @property
-    def _layers(self) -> list[SumLayer]:
-        return cast("list[SumLayer]", list(self.layers))
+    def _layers(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
 
     def _factors(self, values: Tensor) -> list[list[Tensor]]:
         """What each layer is evaluated from, in the type of the values."""

@@ -11,31 +11,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ._structure import Structure, canonical_structure, check_integer, check_shape
 
 
-class Partition(NamedTuple):
-    """One way to take a region apart: ``region`` is the disjoint union of ``left`` and ``right`` (region numbers)."""
+class Partition(tuple[int, ...]):
+    """One way to take a region apart, ``(region, *parts)``: it is the disjoint union of two parts or more, which are
+    regions too."""
 
-    region: int
-    left: int
-    right: int
+    __slots__ = ()
+
+    @property
+    def region(self) -> int:
+        """Number of the region."""
+        return self[0]
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        """Numbers of its parts."""
+        return self[1:]
 
 
 @dataclass(frozen=True, repr=False)
 class RegionGraph:
-    r"""A region graph: sets of variables and their binary partitions (Poon and Domingos 2011, Dennis and Ventura 2012).
+    r"""A region graph: sets of variables and their partitions (Poon and Domingos 2011, Dennis and Ventura 2012).
 
     The variables are the entries of an array of ``shape``, numbered row-major. A *region* is a non-empty set of
     variables, its *scope*. A *leaf region* ("cell") has no partition; any other region has one or more, each into two
-    regions with disjoint scopes whose union is its own. Leaf regions may overlap when they belong to different
+    regions or more with disjoint scopes whose union is its own. Leaf regions may overlap when they belong to different
     partitions.
 
     Regions are numbered: first the leaf regions, ordered by their sorted scopes (row-major for a grid), then the inner
-    ones by level and scope, so that children come before parents and the root is last. The left part of
-    a partition is the one that holds the region's first variable. Any numbering may be given, as long as
+    ones by level and scope, so that children come before parents and the root is last. The first part of
+    a partition is the one that holds the region's first variable, and so on. Any numbering may be given, as long as
     the leaf regions take the numbers of their places in ``leaf_scopes`` and inner regions take larger ones; two graphs
     of equal content are equal and hash alike, whatever order they were written in.
 
@@ -47,10 +56,10 @@ class RegionGraph:
 
     :param shape: sizes of the array of variables; one axis or more.
     :param leaf_scopes: the variables of each leaf region.
-    :param partitions: triples ``(region, left, right)`` of region numbers.
-    :raises ValueError: naming the region or partition that is at fault, if a partition is not one of two disjoint
-        regions that cover its region, if there is a cycle, if more than one region (or none) belongs to no
-        partition, if the root lacks variables, or if two regions have one scope.
+    :param partitions: tuples ``(region, *parts)`` of region numbers.
+    :raises ValueError: naming the region or partition that is at fault, if a partition is not one of disjoint
+        regions, two or more, that cover its region, if there is a cycle, if more than one region (or none) belongs to
+        no partition, if the root lacks variables, or if two regions have one scope.
     """
 
     shape: tuple[int, ...]
@@ -68,7 +77,7 @@ class RegionGraph:
         # object.__setattr__ because the class is frozen
         object.__setattr__(self, "shape", sizes)
         object.__setattr__(self, "leaf_scopes", structure.leaf_scopes)
-        object.__setattr__(self, "partitions", tuple(Partition(*triple) for triple in structure.partitions))
+        object.__setattr__(self, "partitions", tuple(map(Partition, structure.partitions)))
         object.__setattr__(self, "_structure", structure)
 
     if TYPE_CHECKING:
@@ -135,9 +144,9 @@ class RegionGraph:
     def counts(self, units: int, leaves: int | None = None) -> dict[str, int]:
         """The size of a circuit over this graph with one sum node at the root and ``units`` at any other inner region.
 
-        A partition has one product for each pair of units of its parts, and each sum of a region has one weight for
-        each product of the region. A root that is a leaf region itself has one sum over its leaves if it has several,
-        and no sum otherwise.
+        A partition has one product for each choice of a unit of each of its parts, and each sum of a region has one
+        weight for each product of the region. A root that is a leaf region itself has one sum over its leaves if it has
+        several, and no sum otherwise.
 
         :param int units: sum nodes of an inner region.
         :param int leaves: leaf distributions of a leaf region, as many as ``units`` by default.
@@ -153,7 +162,7 @@ class RegionGraph:
         for region, partitions in enumerate(self.region_partitions):
             own_sums = 1 if region == self.root else units
             own_products = sum(
-                math.prod(leaves if self.is_leaf(part) else units for part in (partition.left, partition.right))
+                math.prod(leaves if self.is_leaf(part) else units for part in partition.parts)
                 for partition in partitions
             )
             sums += own_sums if partitions else 0

@@ -31,9 +31,10 @@ def shape_classes(regions: RegionGraph) -> list[int]:
     for region, partitions in enumerate(regions.region_partitions):
         key: Hashable
         if partitions:
-            _, left, right = partitions[0]
-            corner = tuple(map(min, corners[left], corners[right]))
-            key = tuple((classes[part], _minus(corners[part], corner)) for own in partitions for part in own[1:])
+            corner = tuple(map(min, *(corners[part] for part in partitions[0].parts)))
+            key = tuple(
+                tuple((classes[part], _minus(corners[part], corner)) for part in own.parts) for own in partitions
+            )
         else:
             points = [_coordinates(variable, regions.shape) for variable in regions.scope(region)]
             corner = tuple(map(min, *points)) if len(points) > 1 else points[0]

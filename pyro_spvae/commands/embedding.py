@@ -165,6 +165,6 @@ def _structure(spvae: SPVAE, sums: bool) -> Arrays:
         "leaf_region": np.arange(circuit.num_leaf_regions).repeat(circuit.leaves),
         "leaf_scope": np.array([[*scope, *[-1] * (longest - len(scope))] for scope in scopes]),
     }
-    for i, layer in enumerate(circuit.layers if sums else ()):
-        arrays[f"sum_regions_{i}"] = np.array(layer.regions)
+    for i, group in enumerate(circuit.groups() if sums else ()):
+        arrays[f"sum_regions_{i}"] = np.array(group.regions)
     return arrays

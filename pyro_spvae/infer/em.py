@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_spvae.circuits import Circuit
 from pyro_spvae.circuits.evaluation import evaluate
-from pyro_spvae.circuits.layer import FactoredLayer, SumLayer
+from pyro_spvae.circuits.layer import Layer
 from pyro_spvae.distributions.simplex import away_from_zero
 
 _LEAST = 1e-12  # sum weight that an M-step writes
@@ -140,9 +140,9 @@ class ExpectedStatistics:
             raise ValueError("there are no data to learn from; add(...) some first")
         sums = iter(self.sums)
         for layer in _layers(self.circuit):
-            for logits, axis, further in _free_weights(layer):
-                counts = _of_classes(layer, next(sums))
-                logits.copy_(_log_shares(counts, logits, axis, further.to(counts) * smoothing))
+            free = layer.free_weights()
+            for (logits, axis, even), counts in zip(free, layer.of_classes([next(sums) for _ in free]), strict=True):
+                logits.copy_(_log_shares(counts, logits, axis, even.to(counts) * smoothing))
         count, statistics, *everything = sums
         prior = self.likelihood.uniform_statistics()
         if prior is None:
@@ -161,7 +161,7 @@ def _log_shares(counts: Tensor, logits: Tensor, axis: int, further: Tensor) -> T
     """
     Logarithms of the shares of each count along an axis, or the old logits where nothing was counted.
 
-    :param Tensor further: what is added to each count, ``[count]``.
+    :param Tensor further: what is added to each count, broadcast to the counts with that axis moved to the end.
     """
     counts = counts.movedim(axis, -1) + further
     total = counts.sum(-1, keepdim=True)
@@ -171,30 +171,5 @@ def _log_shares(counts: Tensor, logits: Tensor, axis: int, further: Tensor) -> T
     return torch.where(reached, shares.log().to(logits.dtype), logits.movedim(axis, -1)).movedim(-1, axis)
 
 
-def _free_weights(layer: SumLayer) -> list[tuple[Tensor, int, Tensor]]:
-    """
-    The parameters behind each of a layer's factors, ``[class, ..]``; the axis that each is a softmax over; and the part
-    of further data, evenly spread over the products of a sum, that reaches each of its entries.
-    """
-    even = 1 / layer.num_products
-    if not isinstance(layer, FactoredLayer):
-        return [(layer.logits, -1, torch.full((layer.num_products,), even, device=layer.reference.device))]
-    partitions, units, device = [], [], layer.reference.device
-    for block in layer.blocks:
-        partitions += [block.left * block.right * even] * block.partitions
-        sizes = (block.left, block.right), (block.right, block.left)
-        units += [torch.full((own,), other * even, device=device) for own, other in sizes]
-    pairs = zip(layer.unit_logits, units, strict=True)
-    of_partitions = (layer.partition_logits, 1, torch.tensor(partitions, device=device))
-    return [of_partitions, *((logits, -1, unit) for logits, unit in pairs)]
-
-
-def _of_classes(layer: SumLayer, counts: Tensor) -> Tensor:
-    """The counts ``[class, ..]`` of regions that share their weights, from those of each region."""
-    if layer.classes is None:
-        return counts
-    return counts.new_zeros(layer.num_classes, *counts.shape[1:]).index_add_(0, layer.classes, counts)
-
-
-def _layers(circuit: Circuit) -> list[SumLayer]:
-    return cast("list[SumLayer]", list(circuit.layers))
+def _layers(circuit: Circuit) -> list[Layer]:
+    return cast("list[Layer]", list(circuit.layers))

@@ -86,13 +86,13 @@ def _draw_graph(graph: RegionGraph, ax: Axes) -> None:
         _draw_region(graph, region, ax, x, y, aspect)
         ax.text(x + 0.54, y, str(region), fontsize=8, ha="left", va="center", color=EDGE_COLOR)
     for partitions in graph.region_partitions:
-        for place, (region, left, right) in enumerate(partitions):
-            x, y = centre[region]
+        for place, partition in enumerate(partitions):
+            x, y = centre[partition.region]
             bottom = y - aspect / 2
             dot = (x + 0.26 * (place - (len(partitions) - 1) / 2), bottom - 0.22)
             color = f"C{place % 10}"
             ax.plot([x, dot[0]], [bottom, dot[1]], color=color, lw=1.0, zorder=1)
-            for part in (left, right):
+            for part in partition.parts:
                 end = centre[part]
                 ax.plot([dot[0], end[0]], [dot[1], end[1] + aspect / 2], color=color, lw=1.0, alpha=0.75, zorder=1)
             ax.plot(*dot, "o", color=color, ms=4.5, zorder=3)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 
 import numpy as np
@@ -25,6 +26,14 @@ ORDERS = RegionGraph(
     [[0], [1], [2], [3], [4], [5]],
     [(6, 0, 1), (7, 1, 2), (8, 6, 2), (8, 0, 7), (10, 4, 5), (11, 3, 4), (9, 10, 3), (9, 5, 11), (12, 9, 8)],
 )
+# partitions of three and four parts, beside one of two; leaf regions at several levels; 0 1 and 5 6 are alike
+MANY_PARTS = RegionGraph(
+    (7,),
+    [[0], [1], [2], [3], [4], [5], [6], [0, 1, 2]],
+    [(8, 0, 1), (9, 5, 6), (10, 8, 2, 3, 4), (10, 7, 3, 4), (11, 10, 9)],
+)
+# a tree of variables: each node with the nodes below it
+HIDDEN_TREE = RegionGraph((6,), [[0], [1], [2], [3], [4], [5]], [(6, 1, 3, 4), (7, 2, 5), (8, 0, 6, 7)])
 # the region graph, the number of units (above four the log-sum-exp is not exact), and that of leaves
 CIRCUITS: dict[str, tuple[RegionGraph, int, int | None]] = {
     "grid": (poon_domingos((2, 2), 1), 2, None),
@@ -34,6 +43,8 @@ CIRCUITS: dict[str, tuple[RegionGraph, int, int | None]] = {
     "overlapping trees": (random_binary_tree(5, 2, 3, seed=4), 2, None),
     "uneven": (UNEVEN, 2, 3),
     "uneven, many units": (UNEVEN, 5, 2),
+    "many parts": (MANY_PARTS, 2, None),
+    "hidden tree": (HIDDEN_TREE, 2, 3),
     "mixture": (whole((3, 3)), 1, 7),
     "leaf": (whole(3), 1, None),
     "grid, many units": (poon_domingos((2, 2), 1), 6, None),
@@ -43,8 +54,10 @@ CIRCUITS: dict[str, tuple[RegionGraph, int, int | None]] = {
     "two deltas": (poon_domingos((4, 4), [2, 1]), 3, None),
     "overlapping trees, many units": (random_binary_tree((3, 3), 2, 4, seed=1), 6, 5),
     "orders": (ORDERS, 2, None),
+    "many parts, many units": (MANY_PARTS, 6, 5),
+    "hidden tree, many units": (HIDDEN_TREE, 7, None),
 }
-ENUMERABLE = list(CIRCUITS)[:9]  # few enough induced trees to list them
+ENUMERABLE = list(CIRCUITS)[:11]  # few enough induced trees to list them
 
 
 def relative(regions: RegionGraph, region: int, origin: int) -> frozenset[tuple[int, ...]]:
@@ -71,7 +84,10 @@ def options_of(regions: RegionGraph) -> dict[str, dict[str, str]]:
     inner = range(regions.num_leaf_regions, regions.num_regions)
     without = set() if len({content(regions, region) for region in inner}) < len(inner) else {"tie"}
     without |= set() if inner else {"weights"}
-    return {name: options for name, options in OPTIONS.items() if without.isdisjoint(options)}
+    taken = {name: options for name, options in OPTIONS.items() if without.isdisjoint(options)}
+    if any(len(partition.parts) > 2 for partition in regions.partitions):  # only weights that are products take these
+        return {name: options for name, options in taken.items() if "weights" in options}
+    return taken
 
 
 def under_every_option(names: Iterable[str]) -> list:
@@ -93,8 +109,9 @@ def expected_num_weights(regions: RegionGraph, units: int, leaves: int, tie: str
         if alike in seen:
             continue
         seen.add(alike)
-        for _, *parts in regions.region_partitions[region]:
-            left, right = (leaves if regions.is_leaf(part) else units for part in parts)
-            one_sum = 1 + left + right if weights == "cp" else left * right
+        partitions = regions.region_partitions[region]
+        for _, *parts in partitions:
+            sizes = [leaves if regions.is_leaf(part) else units for part in parts]
+            one_sum = sum(sizes) + (len(partitions) > 1) if weights == "cp" else math.prod(sizes)
             total += one_sum if region == regions.root and weights == "full" else units * one_sum
     return total + units * (weights == "cp" and units > 1)

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import functools
 from itertools import compress
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from pyro_spvae.circuits import Circuit
-from pyro_spvae.circuits.layer import SumLayer
 
 # log-weights and children of the products of a sum; a node is (region, unit)
 Node = tuple[int, int]
@@ -31,19 +30,66 @@ def sum_nodes(circuit: Circuit) -> dict[Node, Products]:
     """Each sum node's products, read off the circuit's layers."""
     nodes: list[Node] = [(cell, i) for cell in range(circuit.num_leaf_regions) for i in range(circuit.leaves)]
     sums: dict[Node, Products] = {}
-    layers = [cast(SumLayer, layer) for layer in circuit.layers]
-    for layer, log_weights in zip(layers, circuit.log_weights(), strict=True):
-        left = layer.left.view(layer.num_regions, -1).tolist()
-        right = None if layer.right is None else layer.right.view(layer.num_regions, -1).tolist()
-        for place, region in enumerate(layer.regions):
-            rows = [left[place]] if right is None else [left[place], right[place]]
-            children = [tuple(nodes[row] for row in chosen) for chosen in zip(*rows, strict=True)]
-            for unit in range(layer.num_sums):
+    for group, log_weights in zip(circuit.groups(), circuit.log_weights(), strict=True):
+        assert group.start == len(nodes)
+        for place, region in enumerate(group.regions):
+            rows = group.children[place].tolist()
+            children = [tuple(nodes[row] for row in chosen if row >= 0) for chosen in rows]
+            for unit in range(group.sums):
                 # the root that mixes its own leaves or sums is unit -1
-                node = (region, -1) if right is None else (region, unit)
+                node = (region, -1) if len(rows[0]) == 1 else (region, unit)
                 sums[node] = log_weights[place, unit], children
                 nodes.append(node)
     return sums
+
+
+class Used(NamedTuple):
+    """Which weights a product of a circuit with ``weights="cp"`` is made of: for each of the layer's factors, by its
+    number, the place without the axis of sums."""
+
+    factors: list[tuple[int, tuple[int, ...]]]
+    group: int
+    place: int
+    product: int
+
+
+def factors_of_products(circuit: Circuit) -> list[Used]:
+    """For each product of each region the edges' weights that it multiplies, and that of its partition."""
+    layer = cast(Any, circuit.layers[0])
+    edges = [
+        (kind, number)
+        for kind, logits in enumerate(layer.unit_logits)
+        for number in range(len(getattr(layer, f"edge_first_{kind}")))
+    ]
+    first_rows = [
+        row for kind in range(len(layer.unit_logits)) for row in getattr(layer, f"edge_first_{kind}").tolist()
+    ]
+    by_partitions: dict[int, list[int]] = {}  # of inner regions, those of equally many partitions
+    for number, region in enumerate(layer.inner):
+        by_partitions.setdefault(len(circuit.regions.region_partitions[region]), []).append(number)
+    kinds = sorted(count for count in by_partitions if count > 1)
+    found = []
+    for number, group in enumerate(circuit.groups()[: -1 if circuit.units > 1 else None]):
+        for place, region in enumerate(group.regions):
+            inner = layer.inner.index(region)
+            own = [[slot for slot in slots if slot >= 0] for slots in layer.slots[inner].tolist()]
+            own = own[: len(circuit.regions.region_partitions[region])]
+            for product, children in enumerate(group.children[place].tolist()):
+                rows = [row for row in children if row >= 0]
+                for partition, slots in enumerate(own):  # noqa: B007
+                    units = [row - first_rows[slot] for row, slot in zip(rows, slots, strict=False)]
+                    sizes = [layer.edge_units[edges[slot][0]] for slot in slots]
+                    fits = all(0 <= unit < size for unit, size in zip(units, sizes, strict=False))
+                    if len(rows) == len(slots) and fits:
+                        break
+                else:
+                    raise AssertionError(f"product {product} of region {region} is of no partition")
+                used = [(edges[slot][0], (edges[slot][1], unit)) for slot, unit in zip(slots, units, strict=True)]
+                if len(own) > 1:
+                    table = by_partitions[len(own)]
+                    used.append((len(layer.unit_logits) + kinds.index(len(own)), (table.index(inner), partition)))
+                found.append(Used(used, number, place, product))
+    return found
 
 
 def recursive_log_prob(circuit: Circuit, leaf: Tensor) -> Tensor:
@@ -58,8 +104,8 @@ def recursive_log_prob(circuit: Circuit, leaf: Tensor) -> Tensor:
     def value(node: Node) -> Tensor:
         if node not in known:
             log_weights, children = sums[node]
-            factors = [torch.stack([value(child) for child in part], -1) for part in zip(*children, strict=True)]
-            known[node] = torch.logsumexp(log_weights + sum(factors), -1)
+            products = torch.stack([torch.stack(list(map(value, own))).sum(0) for own in children], -1)
+            known[node] = torch.logsumexp(log_weights + products, -1)
         return known[node]
 
     return value(root_node(circuit))
@@ -111,7 +157,8 @@ def enumerate_induced_trees(circuit: Circuit) -> list[tuple[Tensor, frozenset[in
 
 def root_node(circuit: Circuit) -> Node:
     """The node whose value is the circuit's."""
-    return (circuit.regions.root, -1 if circuit.layers and cast(SumLayer, circuit.layers[-1]).right is None else 0)
+    last = circuit.groups()[-1:]
+    return (circuit.regions.root, -1 if last and last[0].children.shape[-1] == 1 else 0)
 
 
 def selection_log_probs(trees: Trees, leaf: Tensor | None = None) -> tuple[Tensor, Tensor]:

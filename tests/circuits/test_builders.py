@@ -69,7 +69,7 @@ def test_poon_domingos_deltas_go_from_coarse_to_fine():
 def test_quad_tree_makes_quadrants():
     graph = quad_tree((4, 4), 2)
     assert graph.leaf_scopes == ((0, 1, 4, 5), (2, 3, 6, 7), (8, 9, 12, 13), (10, 11, 14, 15))
-    assert len(graph.partitions) == 3 and graph.regions[graph.partitions[-1].left] == tuple(range(8))
+    assert len(graph.partitions) == 3 and graph.regions[graph.partitions[-1].parts[0]] == tuple(range(8))
     # the axes take turns: the quadrants of a larger image are regions too, and no strip is thinner than a quadrant
     graph = quad_tree((8, 8))
     quadrant = tuple(8 * y + x for y in range(4) for x in range(4))
@@ -80,7 +80,7 @@ def test_quad_tree_makes_quadrants():
     sides = [(len({v // 9 for v in scope}), len({v % 9 for v in scope})) for scope in graph.leaf_scopes]
     assert max(max(side) for side in sides) == 3
     # 7 is cut at 3 (a multiple of 3 and nearest to 3.5)
-    assert graph.scope(graph.partitions[-1].left) == tuple(range(27))
+    assert graph.scope(graph.partitions[-1].parts[0]) == tuple(range(27))
 
 
 @pytest.mark.parametrize("shape", [(13,), (24,), (40,), (7, 9), (13, 4), (12, 20), (5, 6, 7)])

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -69,10 +70,9 @@ class TestEveryCircuit:
                 expected = {frozenset([(region, i)]) for i in range(units(region))}
             else:
                 expected = {
-                    frozenset([(left, i), (right, j)])
-                    for _, left, right in circuit.regions.region_partitions[region]
-                    for i in range(units(left))
-                    for j in range(units(right))
+                    frozenset(zip(partition.parts, chosen, strict=True))
+                    for partition in circuit.regions.region_partitions[region]
+                    for chosen in itertools.product(*(range(units(part)) for part in partition.parts))
                 }
             assert set(map(frozenset, children)) == expected
             assert len(children) == len(weights) == len(expected)

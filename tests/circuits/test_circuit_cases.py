@@ -128,7 +128,7 @@ def test_repr_gives_the_sizes():
         "units=2, leaves=2, sums=167, products=800, weights=1576)"
     )
     text = repr(Circuit(poon_domingos((28, 28), 7), units=2, tie="shape", weights="cp"))
-    assert text.endswith("leaves=2, tie='shape', weights='cp', sums=169, products=800, num_weights=482)")
+    assert text.endswith("leaves=2, tie='shape', weights='cp', sums=169, products=800, num_weights=478)")
 
 
 REFUSED = [

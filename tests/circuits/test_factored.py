@@ -9,12 +9,22 @@ import math
 import pytest
 import torch
 
-from pyro_spvae.circuits import Circuit, poon_domingos, random_binary_tree, whole
+from pyro_spvae.circuits import Circuit, RegionGraph, poon_domingos, random_binary_tree, whole
 
 from .options import CIRCUITS, UNEVEN, under_every_option
-from .oracle import recursive_log_prob
+from .oracle import factors_of_products, recursive_log_prob
 
-CASES = ["grid", "more units than leaves", "uneven", "uneven, many units", "overlapping trees", "orders"]
+CASES = [
+    "many parts",
+    "hidden tree",
+    "many parts, many units",
+    "grid",
+    "more units than leaves",
+    "uneven",
+    "uneven, many units",
+    "overlapping trees",
+    "orders",
+]
 FACTORED = [case for case in under_every_option(CASES) if "weights" in case.values[0][1]]
 
 
@@ -26,26 +36,30 @@ class TestAgainstFullWeights:
 
     def test_weights_are_the_products_of_the_factors(self, cp):
         """Each log-weight, looked up by its partition and units."""
-        *layers, root = cp.layers
-        assert not root.factored and root.left.tolist() == list(range(root.start - cp.units, root.start))
-        for layer, log_weights in zip(layers, cp.log_weights()[:-1], strict=True):
-            partition, *units = (factor.exp() for factor in layer.log_factors())
-            torch.testing.assert_close(partition.sum(1), torch.ones(layer.num_regions, layer.num_sums))
-            for factor in units:
-                torch.testing.assert_close(factor.sum(-1), torch.ones(factor.shape[:-1]))
-            weights, rows, first = [], [], 0
-            for place, block in enumerate(layer.blocks):
-                own, first = partition[:, first : first + block.partitions], first + block.partitions
-                weights.append(torch.einsum("rpo,rpoi,rpoj->ropij", own, *units[2 * place : 2 * place + 2]).flatten(2))
-                shape = (layer.num_regions, block.partitions, block.left, block.right)
-                left, right = (one.view(*shape[:2], -1) for one in layer.block_rows(place))
-                pairs = (left.unsqueeze(-1).expand(shape), right.unsqueeze(-2).expand(shape))
-                rows.append(torch.stack(pairs, -1).flatten(1, 3))
-            torch.testing.assert_close(log_weights.exp(), torch.cat(weights, -1))
-            given = torch.stack([layer.left, layer.right], -1).view(layer.num_regions, -1, 2)  # [R, C, 2]
-            assert torch.equal(given, torch.cat(rows, 1))
+        layer, root = cp.layers
+        assert root.left.tolist() == list(range(root.start - cp.units, root.start))
+        factors = layer.log_factors()
+        for number, factor in enumerate(factors):
+            axis = -1 if number < len(layer.unit_logits) else 1
+            torch.testing.assert_close(factor.exp().sum(axis), torch.ones_like(factor.sum(axis)))
+        weights = cp.log_weights()
+        seen = set()
+        for used in factors_of_products(cp):
+            own = [factors[number] for number, _ in used.factors]
+            # of units [edge, sum, unit], of partitions [region, partition, sum]
+            expected = sum(
+                factor[place[0], :, place[1]] if number < len(layer.unit_logits) else factor[place]
+                for factor, (number, place) in zip(own, used.factors, strict=True)
+            )
+            torch.testing.assert_close(weights[used.group][used.place, :, used.product], expected)
+            seen.add((used.group, used.place, used.product))
+        assert len(seen) == sum(one.shape[0] * one.shape[2] for one in weights[:-1])
+        for own in weights:
+            torch.testing.assert_close(own.exp().sum(-1), torch.ones(own.shape[:2]))
 
     def test_posterior_of_impossible_data(self, cp):
+        if any(len(partition.parts) > 2 for partition in cp.regions.partitions):
+            pytest.skip("free weights take partitions of two parts")
         full = Circuit(cp.regions, cp.units, cp.leaves)
         with torch.no_grad():
             *below, sums, mixture = cp.log_weights()
@@ -64,7 +78,7 @@ def test_partitions_far_apart(units):
     circuit = Circuit(UNEVEN, units, weights="cp")
     assert UNEVEN.region_partitions[UNEVEN.root] == ((5, 0, 2), (5, 4, 3))
     with torch.no_grad():
-        circuit.layers[-2].partition_logits[:, 0] = -1e4
+        circuit.layers[-2].partition_logits[0][:, 0] = -1e4
     leaf = torch.randn(3, circuit.num_leaves)
     for impossible, low, high in ((3, -1.1e4, -0.9e4), (2, -100, 100)):
         values = leaf.unflatten(-1, (-1, units)).clone()
@@ -120,3 +134,40 @@ def test_halves_of_the_data_may_depend_on_each_other():
     same = 0.99**2 + 0.01**2  # the leaves are wrong in one of a hundred cases
     wanted = math.log(2) + same * math.log(same) + (1 - same) * math.log(1 - same)
     assert all(abs(value - wanted) < 2e-3 for value in found.values())
+
+
+def test_many_parts_are_the_same_parts_joined_by_two():
+    """A region of four parts has the sums of one of two parts, of which one is the other two, where the weights within
+    it pass its units on one by one."""
+    joined = RegionGraph((4,), [[0], [1], [2], [3]], [(4, 0, 1), (5, 4, 2), (6, 5, 3)])
+    flat = RegionGraph((4,), [[0], [1], [2], [3]], [(4, 0, 1, 2, 3)])
+    for units in (3, 6):
+        one, other = (Circuit(graph, units, weights="cp").double() for graph in (flat, joined))
+        passed_on = torch.where(torch.eye(units, dtype=torch.bool), 0.0, -1e4).double()
+        with torch.no_grad():
+            other.layers[0].unit_logits[0].copy_(one.layers[0].unit_logits[0])
+            other.layers[0].unit_logits[1].copy_(passed_on.expand(2, -1, -1))
+            other.layers[1].logits.copy_(one.layers[1].logits)
+        leaf = 3 * torch.randn(20, one.num_leaves).double()
+        torch.testing.assert_close(one(leaf), other(leaf), rtol=1e-12, atol=1e-12)
+
+
+def test_what_is_too_much_to_write_out_is_refused():
+    """A region of eight parts of ten units; everything but lists of its products works."""
+    graph = RegionGraph((8,), [[part] for part in range(8)], [(8, *range(8))])
+    circuit = Circuit(graph, 10, weights="cp")
+    leaf = torch.randn(3, circuit.num_leaves)
+    assert circuit(leaf).isfinite().all() and circuit.num_trees() == 10 * 10**8
+    assert (circuit.sample((5,), leaf).sum(-1) == 8).all() and (circuit.mpe(leaf)[0].sum(-1) == 8).all()
+    torch.testing.assert_close(circuit.posterior(leaf).sum(-1), torch.full((3,), 8.0))
+    for ask in (circuit.log_weights, circuit.groups, lambda: circuit.sum_posterior(leaf)):
+        with pytest.raises(ValueError, match="a region of this circuit has 100,000,000 products, more than the"):
+            ask()
+
+
+def test_free_weights_take_two_parts():
+    graph = RegionGraph((3,), [[0], [1], [2]], [(3, 0, 1, 2)])
+    with pytest.raises(
+        ValueError, match="weights must be 'cp' for regions with a partition of 3 parts, such as region"
+    ):
+        Circuit(graph, 2)

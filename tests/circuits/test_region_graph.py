@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import pickle
@@ -14,7 +15,7 @@ import random
 import pytest
 
 from pyro_spvae.circuits import RegionGraph, poon_domingos, quad_tree, random_binary_tree, whole
-from tests.circuits.options import UNEVEN
+from tests.circuits.options import HIDDEN_TREE, MANY_PARTS, UNEVEN
 
 
 def renumbered(graph: RegionGraph, seed: int) -> RegionGraph:
@@ -28,8 +29,8 @@ def renumbered(graph: RegionGraph, seed: int) -> RegionGraph:
     number = {region: place for place, region in enumerate(leaves)}
     number |= {region: len(leaves) + 3 * place for place, region in enumerate(inner)}
     partitions = []
-    for region, left, right in graph.partitions:
-        parts = [number[left], number[right]]
+    for region, *own in graph.partitions:
+        parts = [number[part] for part in own]
         generator.shuffle(parts)
         partitions.append((number[region], *parts))
     generator.shuffle(partitions)
@@ -49,10 +50,10 @@ class RegionGraphTests:
 
     def test_partitions_are_disjoint_and_covering(self, graph):
         assert len(graph.partitions) == len(set(graph.partitions))
-        for region, left, right in graph.partitions:
-            assert set(graph.scope(left)).isdisjoint(graph.scope(right))
-            assert set(graph.scope(left)) | set(graph.scope(right)) == set(graph.scope(region))
-            assert graph.scope(left)[0] == graph.scope(region)[0]
+        for region, *parts in graph.partitions:
+            scopes = [graph.scope(part) for part in parts]
+            assert sorted(itertools.chain(*scopes)) == list(graph.scope(region)) and scopes == sorted(scopes)
+            assert len(parts) > 1
 
     def test_one_root_holds_all_variables(self, graph):
         assert graph.scope(graph.root) == tuple(range(graph.num_variables))
@@ -109,10 +110,9 @@ class RegionGraphTests:
         sums = [(region, unit) for region, own in enumerate(graph.region_partitions) if own for unit in range(units)]
         sums = [node for node in sums if node[0] != graph.root or node[1] == 0]
         products = [
-            (partition, i, j)
+            (partition, *chosen)
             for partition in graph.partitions
-            for i in range(size(partition.left))
-            for j in range(size(partition.right))
+            for chosen in itertools.product(*(range(size(part)) for part in partition.parts))
         ]
         weights = [(node, product) for node in sums for product in products if product[0].region == node[0]]
         mixture = graph.num_regions == 1 and leaves > 1
@@ -161,7 +161,7 @@ class TestWhole(RegionGraphTests):
 
 
 class TestByHand(RegionGraphTests):
-    graphs = [UNEVEN]
+    graphs = [UNEVEN, MANY_PARTS, HIDDEN_TREE]
 
 
 GOOD = {"shape": [3], "leaf_scopes": [[0], [1], [2]], "partitions": [[3, 0, 1], [4, 3, 2]]}
@@ -179,8 +179,9 @@ REFUSED = [  # a changed graph, or its JSON
     ({"leaf_scopes": [[0], ["x"], [2]]}, "leaf region 1 must hold integers"),
     ({"leaf_scopes": [[0], [0], [2]]}, r"partition \(3, 0, 1\) is not disjoint"),
     ({"shape": [4]}, "the root, region 4, must hold all 4 variables, but lacks variable 3"),
-    ({"partitions": [[3, 0, 1, 2]]}, "has 3 parts, but must have exactly two"),
-    ({"partitions": [[3, 0]]}, "has 1 parts, but must have exactly two"),
+    ({"partitions": [[3, 0]]}, "has 1 parts, but must have at least two"),
+    ({"partitions": [[3, 0, 1, 1]]}, "is not disjoint: two parts hold variable 1"),
+    ({"partitions": [[3, 0, 1, 2], [3, 0, 2, 1]]}, r"partition \(3, 0, 2, 1\) is given twice"),
     ({"partitions": [[3, 0, "1"]]}, "must be integers"),
     ({"partitions": [[3, 0, 1]]}, r"but regions \[2, 3\] do not"),
     ({"partitions": [[3, 0, 1], [4, 3, 2], [2, 0, 1]]}, "region 2 is a leaf region, but partition"),

@@ -68,7 +68,8 @@ class TestClasses:
         classes = shape_classes(graph)
         leaf = torch.randn(len(set(classes)), units)[classes[: graph.num_leaf_regions]].reshape(1, -1)
         rows, _ = upward(leaf, circuit.layers, [layer.log_factors() for layer in circuit.layers])
-        regions = [*range(graph.num_leaf_regions), *(region for layer in circuit.layers for region in layer.regions)]
+        inner = [region for group in circuit.groups() for region in group.regions]
+        regions = [*range(graph.num_leaf_regions), *inner]
         first = {region: place * units for place, region in enumerate(regions)}  # the root, of one sum, is last
         values = {region: rows[start : start + units, 0] for region, start in first.items()}
         representative = {number: region for region, number in enumerate(classes)}
@@ -83,14 +84,15 @@ class TestClasses:
 def test_rectangles_of_a_grid(weights):
     """By hand: 15 shapes of more than one cell; h x w has h + w - 2 partitions, two sums of four products each."""
     circuit = Circuit(poon_domingos((4, 4), 1), units=2, tie="shape", weights=weights)
-    one_partition = 4 if weights == "full" else 1 + 2 + 2
     shapes = [(h, w) for h in range(1, 5) for w in range(1, 5) if (h, w) != (1, 1)]
-    mixture = weights == "cp"  # the root mixes its two sums
-    assert len(shapes) == 15 and sum(layer.num_classes for layer in circuit.layers) == 15 + mixture
-    number = sum((h + w - 2) * one_partition * (1 if (h, w) == (4, 4) and not mixture else 2) for h, w in shapes)
-    number += 2 * mixture
+    if weights == "full":
+        assert len(shapes) == 15 and sum(layer.num_classes for layer in circuit.layers) == 15
+        number = sum((h + w - 2) * 4 * (1 if (h, w) == (4, 4) else 2) for h, w in shapes)
+    else:  # two weights for the units of each part, and one for each of several partitions; then those of the mixture
+        partitions = [h + w - 2 for h, w in shapes]
+        number = sum(2 * (4 * count + (count if count > 1 else 0)) for count in partitions) + 2
     assert sum(parameter.numel() for parameter in circuit.parameters()) == circuit.num_weights == number
-    assert number == {"full": 360, "cp": 482}[weights]
+    assert number == {"full": 360, "cp": 478}[weights]
 
 
 @pytest.mark.parametrize(

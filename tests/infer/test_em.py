@@ -16,7 +16,7 @@ from pyro_spvae.infer import ExpectedStatistics, expected_counts
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
 from pyro_spvae.models import SPN
 from tests.circuits.options import UNEVEN
-from tests.circuits.oracle import list_trees
+from tests.circuits.oracle import factors_of_products, list_trees
 from tests.models import own_parts
 from tests.spn_cases import LEVELS, LIKELIHOODS, make_spn, values
 
@@ -52,23 +52,26 @@ def brute_force(circuit, leaf):
     trees = list_trees(circuit)
     joint = trees.log_weight.detach() + leaf @ trees.leaves.to(leaf.dtype).T
     posterior = joint.softmax(-1)  # [data, tree]
-    sizes = [(layer.num_regions, layer.num_sums, layer.num_products) for layer in circuit.layers]
+    sizes = [weights.shape for weights in circuit.log_weights()]
     counts = (posterior @ trees.products.to(leaf.dtype)).sum(0).split([math.prod(size) for size in sizes])
     counts = [count.reshape(size) for count, size in zip(counts, sizes, strict=True)]
     return joint.logsumexp(-1), posterior @ trees.leaves.to(leaf.dtype), counts
 
 
-def by_factors(layer, count):
-    """The counts of products, added up to those of the layer's factors."""
-    if not layer.factored:
-        return [count]
-    partitions, units, first = [], [], 0
-    for block in layer.blocks:
-        own = count[..., first : first + block.products].unflatten(-1, tuple(block)).transpose(1, 2)  # [R, P, O, l, r]
-        partitions.append(own.sum((-1, -2)))
-        units += [own.sum(-1), own.sum(-2)]
-        first += block.products
-    return [torch.cat(partitions, 1), *units]
+def by_factors(circuit, counts):
+    """The counts of products, added up to those of the factors of each layer."""
+    if circuit.weights == "full" or not circuit.regions.partitions:
+        return [[count] for count in counts]
+    layer, *mixture = circuit.layers
+    found = [torch.zeros_like(factor) for factor in layer.log_factors()]
+    for used in factors_of_products(circuit):
+        count = counts[used.group][used.place, :, used.product]
+        for number, place in used.factors:
+            if number < len(layer.unit_logits):
+                found[number][place[0], :, place[1]] += count
+            else:
+                found[number][place] += count
+    return [found, *([counts[-1]] for _ in mixture)]
 
 
 class TestExpectedCounts:
@@ -82,9 +85,9 @@ class TestExpectedCounts:
         assert_close(log_prob, wanted_log_prob)
         assert_close(responsibility, wanted_responsibility)
         assert len(counts) == len(circuit.layers)
-        for layer, count, wanted in zip(circuit.layers, counts, wanted_counts, strict=True):
+        for layer, count, wanted in zip(circuit.layers, counts, by_factors(circuit, wanted_counts), strict=True):
             assert [one.shape for one in count] == [factor.shape for factor in layer.log_factors()]
-            for one, other in zip(count, by_factors(layer, wanted), strict=True):
+            for one, other in zip(count, wanted, strict=True):
                 assert_close(one, other)
 
     @pytest.mark.parametrize("smoothing", [0.0, 1.5])
@@ -101,21 +104,22 @@ class TestExpectedCounts:
         leaf = spn.leaf.pixels(mask=spn.view.mask).log_prob(spn.view(x)).detach()
         counts = brute_force(circuit, leaf)[2]
         spn.em_step(x, smoothing=smoothing)
+        # as if smoothing further data had come, evenly over the products of each sum; once for all that share weights
+        further = [torch.full_like(count, smoothing / count.shape[-1]) for count in counts]
         shared = 0
-        for layer, count in zip(circuit.layers, counts, strict=True):
-            alike = range(layer.num_regions) if layer.classes is None else layer.classes.tolist()
-            for i, own_class in enumerate(alike):
-                own = sum(count[j : j + 1] for j, other in enumerate(alike) if other == own_class)
-                shared += sum(other == own_class for other in alike) - 1
-                own = own + smoothing / own.shape[-1]
-                if not layer.factored:
-                    assert_close(layer.log_weights()[i].exp(), (own / own.sum(-1, keepdim=True))[0])
-                    continue
-                partition, *units = by_factors(layer, own)
-                found_partition, *found_units = [factor[i].exp() for factor in layer.log_factors()]
-                assert_close(found_partition, (partition / partition.sum(1, keepdim=True))[0])
-                for found, unit in zip(found_units, units, strict=True):
-                    assert_close(found, (unit / unit.sum(-1, keepdim=True))[0])
+        for layer, own, more in zip(
+            circuit.layers, by_factors(circuit, counts), by_factors(circuit, further), strict=True
+        ):
+            for number, (count, even, found) in enumerate(zip(own, more, layer.log_factors(), strict=True)):
+                axis = 1 if number >= len(getattr(layer, "unit_logits", own)) else -1
+                classes = layer.classes if hasattr(layer, "classes") else layer._classes[number]
+                if classes is None:
+                    count = count + even
+                else:
+                    alike = classes.unsqueeze(0) == classes.unsqueeze(1)
+                    shared += int(alike.sum()) - len(alike)
+                    count = torch.einsum("ij,j...->i...", alike.to(count.dtype), count) + even
+                assert_close(found.exp(), count / count.sum(axis, keepdim=True))
         assert (shared > 0) == (tie == "shape" and regions is not UNEVEN)
 
     def test_leave_no_gradients_behind(self):
@@ -289,7 +293,7 @@ class TestByHand:
         spn.em_step(values("bernoulli", 20, 1, 2, 2), smoothing=0)
         changed = (left.logits != before).any(-1)  # [region, sum]
         assert int(changed.sum()) == 2 and not changed[:, 1].any()
-        assert float(root.log_weights().detach().min()) == pytest.approx(math.log(1e-12), rel=1e-6)
+        assert float(root.log_factors()[0].detach().min()) == pytest.approx(math.log(1e-12), rel=1e-6)
 
 
 class TestBatches:

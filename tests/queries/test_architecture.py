@@ -65,7 +65,7 @@ class TestArchitecture:
         architecture = SPVAE(Circuit(GRID, 2, tie="shape", weights="cp")).architecture()
         assert list(architecture)[-3:] == ["dtype", "tie", "weights"]
         circuit = SPVAE.from_architecture(architecture).circuit
-        assert (circuit.tie, circuit.weights, circuit.num_weights) == ("shape", "cp", 2 * 2 * 5 + 2 * 2 * 5 + 2)
+        assert (circuit.tie, circuit.weights, circuit.num_weights) == ("shape", "cp", 2 * 2 * 4 + 2 * 2 * 5 + 2)
         assert "weights" not in SPVAE(Circuit(GRID, 2, tie="shape")).architecture()
 
     @pytest.mark.parametrize(("change", "message"), CHANGES)
