@@ -77,8 +77,8 @@ def scaled_downward(
 ) -> tuple[Tensor, Tensor | None]:
     """The same, from what :meth:`Mixtures.scaled` kept."""
     units = chosen(units, child)  # [E, K, B]
-    # to divide by; what reaches a mixture of value 0 is 0 and stays 0
-    ratio = above / sums.masked_fill(sums == 0, 1.0)
+    # what reaches a mixture of value 0 is 0 and stays 0; others are not below the floor of weights
+    ratio = above / sums.clamp(min=torch.finfo(sums.dtype).tiny)
     below = torch.bmm(weight.transpose(1, 2), ratio).mul_(units)
     return below, torch.bmm(ratio, units.transpose(1, 2)).mul_(weight) if weights else None
 

@@ -207,31 +207,29 @@ class FactoredLayer(Layer):
         weights = of_units if self.exact else [floored(own).exp() for own in of_units]
         products = rows.new_zeros(self.num_partitions, self.num_sums, rows.shape[1])
         kept = [products]
-        for level in self.levels:
+        make = factored.Mixtures.exact if self.exact else factored.Mixtures.scaled
+        for level, child, partition, weight in self._edges(weights):
             if level.choices:
                 rows[level.start : level.stop] = self._from_partitions(level, products, of_partitions)
-            if level.edges[0] < level.edges[1]:
-                child, partition, weight = self._edges_of(level, weights)
-                make = factored.Mixtures.exact if self.exact else factored.Mixtures.scaled
-                mixtures = make(_units(rows, level), child, weight)
-                products.index_add_(0, partition, mixtures.value)
-                if mixtures.units is not None and mixtures.sums is not None:
-                    kept += [mixtures.units, mixtures.sums]
+            mixtures = make(_units(rows, level), child, weight)
+            products.index_add_(0, partition, mixtures.value)
+            if mixtures.units is not None and mixtures.sums is not None:
+                kept += [mixtures.units, mixtures.sums]
+        last = self.levels[-1]
+        rows[last.start : last.stop] = self._from_partitions(last, products, of_partitions)
         return kept
 
     def values(self, rows: Tensor, factors: Sequence[Tensor]) -> Tensor:
         of_units, of_partitions = self._split(factors)
         products = torch.zeros_like(rows[:1]).expand(self.num_partitions, self.num_sums, -1)
         found = []
-        for level in self.levels:
+        for level, child, partition, weight in self._edges(of_units):
             own = rows[: level.stop]
             if level.choices:
                 found.append(own := self._from_partitions(level, products, of_partitions))
-            if level.edges[0] < level.edges[1]:
-                child, partition, weight = self._edges_of(level, of_units)
-                mixtures = factored.Mixtures.exact(own.view(level.regions, level.units, -1), child, weight)
-                products = products.index_add(0, partition, mixtures.value)
-        return torch.cat(found)
+            mixtures = factored.Mixtures.exact(own.view(level.regions, level.units, -1), child, weight)
+            products = products.index_add(0, partition, mixtures.value)
+        return torch.cat([*found, self._from_partitions(self.levels[-1], products, of_partitions)])
 
     def downward(
         self, flow: Tensor, rows: Tensor, saved: Sequence[Tensor], factors: Sequence[Tensor], weights: bool
@@ -264,22 +262,25 @@ class FactoredLayer(Layer):
     def upward_max(self, rows: Tensor, factors: Sequence[Tensor]) -> None:
         of_units, of_partitions = self._split(factors)
         products = rows.new_zeros(self.num_partitions, self.num_sums, rows.shape[1])
-        for level in self.levels:
+        for level, child, partition, weight in self._edges(of_units):
             if level.choices:
                 rows[level.start : level.stop] = self._from_partitions(level, products, of_partitions, maximum=True)
-            if level.edges[0] < level.edges[1]:
-                child, partition, weight = self._edges_of(level, of_units)
-                products.index_add_(0, partition, factored.best(_units(rows, level), child, weight))
+            products.index_add_(0, partition, factored.best(_units(rows, level), child, weight))
+        last = self.levels[-1]
+        rows[last.start : last.stop] = self._from_partitions(last, products, of_partitions, maximum=True)
 
     def _split(self, factors: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         return factors[: len(self.unit_logits)], factors[len(self.unit_logits) :]
 
-    def _edges_of(self, level: Level, weights: Sequence[Tensor]) -> tuple[Tensor | None, Tensor, Tensor]:
-        """Of the edges from the regions of a level: their regions, unless it is each in turn, partitions, and
-        weights."""
-        own = slice(*level.edges)
-        child = None if level.in_turn else self._all("edge_child")[level.kind][own]
-        return child, self._all("edge_partition")[level.kind][own], weights[level.kind][own]
+    def _edges(self, weights: Sequence[Tensor]) -> list[tuple[Level, Tensor | None, Tensor, Tensor]]:
+        """For each level but the last the regions that edges come from, unless it is each in turn, their partitions,
+        and weights."""
+        children, partitions, found = self._all("edge_child"), self._all("edge_partition"), []
+        for level in self.levels[:-1]:
+            own, kind = slice(*level.edges), level.kind
+            child = None if level.in_turn else children[kind][own]
+            found.append((level, child, partitions[kind][own], weights[kind][own]))
+        return found
 
     def _from_partitions(
         self, level: Level, products: Tensor, weights: Sequence[Tensor], maximum: bool = False
@@ -303,53 +304,56 @@ class FactoredLayer(Layer):
         grads: list[Tensor | None] = [torch.empty_like(own) if weights else None for own in factors]
         products, *kept = saved
         into = torch.empty_like(products)
-        for level in reversed(self.levels):
-            if level.edges[0] < level.edges[1]:
-                child, partition, weight = self._edges_of(level, unit_weights)
-                above = into.index_select(0, partition)
-                if self.exact:
-                    below, grad = factored.exact_downward(above, _units(rows, level), child, weight, weights)
-                else:
-                    units, sums = kept[-2:]
-                    del kept[-2:]
-                    below, grad = factored.scaled_downward(above, units, sums, child, weight, weights)
-                own = _units(flow, level)
-                own += below if child is None else torch.zeros_like(own).index_add_(0, child, below)
-                if grad is not None:
-                    grads[level.kind][slice(*level.edges)] = grad  # type: ignore[index]
-            for choice in level.choices:
-                reached = self._of_choice(flow, level, choice)
-                if level is self.levels[-1]:  # others are not reached where they are impossible
-                    reached = reached.masked_fill(factored.impossible(self._of_choice(rows, level, choice)), 0.0)
-                self._to_partitions(choice, reached, products, into, of_partitions, grads[len(of_units) :])
+        self._divide(self.levels[-1], flow, rows, products, into, of_partitions, grads)
+        for level, child, partition, weight in reversed(self._edges(unit_weights)):
+            above = into.index_select(0, partition)
+            if self.exact:
+                below, grad = factored.exact_downward(above, _units(rows, level), child, weight, weights)
+            else:
+                units, sums = kept[-2:]
+                del kept[-2:]
+                below, grad = factored.scaled_downward(above, units, sums, child, weight, weights)
+            own = _units(flow, level)
+            if child is None:
+                own += below
+            else:
+                own.index_add_(0, child, below)
+            if grad is not None:
+                grads[level.kind][slice(*level.edges)] = grad  # type: ignore[index]
+            self._divide(level, flow, rows, products, into, of_partitions, grads)
         return grads, into
 
-    def _of_choice(self, table: Tensor, level: Level, choice: Choice) -> Tensor:
-        """The rows of some of a level's regions, ``[R, O, B]``."""
-        first = choice.region - level.choices[0].region
-        return _units(table, level)[first : first + choice.regions]
-
-    def _to_partitions(
+    def _divide(
         self,
-        choice: Choice,
-        reached: Tensor,
+        level: Level,
+        flow: Tensor,
+        rows: Tensor,
         products: Tensor,
         into: Tensor,
         weights: Sequence[Tensor],
         grads: Sequence[Tensor | None],
     ) -> None:
-        """Divides what reaches regions among their partitions."""
-        own = slice(choice.first, choice.first + choice.regions * choice.partitions)
-        if choice.weights is None:
-            into[own] = reached
-            return
-        shares = factored.softmax(factored.partition_terms(products[own], _weights(choice, weights)), dim=1)
-        shares *= reached.unsqueeze(1)  # [R, P, O, B]
-        into[own] = shares.flatten(0, 1)
-        kind, first = choice.weights
-        grad = grads[kind]
-        if grad is not None:
-            grad[first : first + choice.regions] = shares.sum(dim=-1)
+        """Divides what reaches the regions of a level among their partitions."""
+        for choice in level.choices:
+            reached = self._of_choice(flow, level, choice)
+            if level is self.levels[-1]:  # others are not reached where they are impossible
+                reached = reached.masked_fill(factored.impossible(self._of_choice(rows, level, choice)), 0.0)
+            own = slice(choice.first, choice.first + choice.regions * choice.partitions)
+            if choice.weights is None:
+                into[own] = reached
+                continue
+            shares = factored.softmax(factored.partition_terms(products[own], _weights(choice, weights)), dim=1)
+            shares *= reached.unsqueeze(1)  # [R, P, O, B]
+            into[own] = shares.flatten(0, 1)
+            kind, first = choice.weights
+            grad = grads[len(self.unit_logits) + kind]
+            if grad is not None:
+                grad[first : first + choice.regions] = shares.sum(dim=-1)
+
+    def _of_choice(self, table: Tensor, level: Level, choice: Choice) -> Tensor:
+        """The rows of some of a level's regions, ``[R, O, B]``."""
+        first = choice.region - level.choices[0].region
+        return _units(table, level)[first : first + choice.regions]
 
     # ---------------------------------------------------------------- induced trees
 
