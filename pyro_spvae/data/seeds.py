@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from operator import index
 
+import torch
+
 _MASK = 0xFFFFFFFF
 
 
@@ -23,6 +25,20 @@ def noise_seed(seed: int, counter: int, stream: int) -> int:
     seed, counter, stream = index(seed), index(counter), index(stream)  # arithmetic of NumPy's integers overflows
     start = _mix(_mix(_mix(seed & _MASK) ^ (seed >> 32)) + 0x9E3779B9 * (stream + 1))
     return _mix(start + counter)
+
+
+def start_noise(seed: int, device: torch.device) -> None:
+    """
+    ``torch.manual_seed`` for draws on the CPU and on one device, which every step of training can pay for: that of all
+    devices formats the stack for those that are not in use.
+
+    :param int seed: what the generators start at.
+    :param device: where draws are made.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _mix(h: int) -> int:

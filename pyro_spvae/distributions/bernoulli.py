@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import logsigmoid, softplus
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
+from pyro_spvae.circuits.numerics import by_hand
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, summed_to
 
 _BOOLEAN_VECTOR = constraints.independent(constraints.boolean, 1)
 
@@ -72,7 +75,10 @@ class LeafBernoulli(LeafDistribution):
             return torch.bernoulli(self.probs.expand(self._extended_shape(sample_shape))).to(self._dtype)
 
     def by_pixel(self, value: Tensor) -> Tensor:
-        return logsigmoid((2.0 * value.to(self.logits.dtype) - 1.0) * self.logits)
+        value = value.to(self.logits.dtype)
+        if value.numel() > self.logits.numel() and not value.requires_grad and by_hand(self.logits, value):
+            return _LookedUp.apply(self.logits, value)
+        return logsigmoid((2.0 * value - 1.0) * self.logits)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         return self._sum_event(self.by_pixel(self._fill(value)))
@@ -82,3 +88,17 @@ class LeafBernoulli(LeafDistribution):
         probs = self.probs
         entropy = probs * softplus(-self.logits) + (1.0 - probs) * softplus(self.logits)
         return self._sum_event(entropy).expand(self.batch_shape)
+
+
+class _LookedUp(torch.autograd.Function):
+    """The log-probabilities of 0 and 1 are computed once for each logit, and taken for each of its many values."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(logits, value)
+        return torch.where(value > 0.5, logsigmoid(logits), logsigmoid(-logits))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        logits, value = ctx.saved_tensors
+        return summed_to(grad * value, logits) - summed_to(grad, logits) * logits.sigmoid(), None

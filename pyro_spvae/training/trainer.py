@@ -20,7 +20,7 @@ from pyro_spvae.blocks import in_mode
 from pyro_spvae.blocks.life_cycle import process_buffers
 from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
-from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.data.seeds import noise_seed, start_noise
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import Estimator
 from pyro_spvae.locking import alone
@@ -192,7 +192,8 @@ class Trainer:
         self._set_beta()
         x, observed = self.batches(self.epoch, self.batch)
         size = len(self.batches.index(self.epoch, self.batch))
-        torch.manual_seed(noise_seed(self.config.seed, self.step * distributed.world() + distributed.rank(), stream=4))
+        number = self.step * distributed.world() + distributed.rank()
+        start_noise(noise_seed(self.config.seed, number, stream=4), self.device)
         with torch.no_grad():
             self.spvae.advance(min(1.0, self.step / self.steps))
         bound, stop = self._step(objective, x, observed, asked, size, last=self.batch + 1 == len(self.batches))
