@@ -61,26 +61,34 @@ class Mixtures:
 
 
 def exact_downward(
-    above: Tensor, values: Tensor, child: Tensor | None, log_weight: Tensor, weights: bool
-) -> tuple[Tensor, Tensor | None]:
+    above: Tensor, values: Tensor, child: Tensor | None, log_weight: Tensor, weight_grad: Tensor | None
+) -> Tensor:
     """Divides what reaches mixtures among their units.
 
     :param Tensor above: what reaches them, ``[E, O, B]``.
-    :return: what reaches the units of each edge, ``[E, K, B]``, and if wanted the derivatives in the log-weights.
+    :param Tensor weight_grad: where the derivatives in the log-weights are written, ``[E, O, K]``, if wanted.
+    :return: what reaches the units of each edge, ``[E, K, B]``.
     """
     shares = softmax(_terms(values, child, log_weight), dim=2).mul_(above.unsqueeze(2))  # [E, O, K, B]
-    return shares.sum(dim=1), shares.sum(dim=-1) if weights else None
+    if weight_grad is not None:
+        torch.sum(shares, dim=-1, out=weight_grad)
+    return shares.sum(dim=1)
 
 
 def scaled_downward(
-    above: Tensor, units: Tensor, sums: Tensor, child: Tensor | None, weight: Tensor, weights: bool
-) -> tuple[Tensor, Tensor | None]:
-    """The same, from what :meth:`Mixtures.scaled` kept."""
+    above: Tensor, units: Tensor, sums: Tensor, child: Tensor | None, weight: Tensor, weight_grad: Tensor | None
+) -> Tensor:
+    """The same, from what :meth:`Mixtures.scaled` kept.
+
+    :param Tensor weight_grad: where the derivatives in the weights are written, which are those in the log-weights but
+        for a factor of the weight.
+    """
     units = chosen(units, child)  # [E, K, B]
     # what reaches a mixture of value 0 is 0 and stays 0; others are not below the floor of weights
-    ratio = above / sums.clamp(min=torch.finfo(sums.dtype).tiny)
-    below = torch.bmm(weight.transpose(1, 2), ratio).mul_(units)
-    return below, torch.bmm(ratio, units.transpose(1, 2)).mul_(weight) if weights else None
+    ratio = above.div_(sums.clamp(min=torch.finfo(sums.dtype).tiny))
+    if weight_grad is not None:
+        torch.bmm(ratio, units.transpose(1, 2), out=weight_grad)
+    return torch.bmm(weight.transpose(1, 2), ratio).mul_(units)
 
 
 def best(values: Tensor, child: Tensor | None, log_weight: Tensor) -> Tensor:

@@ -307,20 +307,24 @@ class FactoredLayer(Layer):
         self._divide(self.levels[-1], flow, rows, products, into, of_partitions, grads)
         for level, child, partition, weight in reversed(self._edges(unit_weights)):
             above = into.index_select(0, partition)
+            of_kind = grads[level.kind]
+            grad = None if of_kind is None else of_kind[slice(*level.edges)]
             if self.exact:
-                below, grad = factored.exact_downward(above, _units(rows, level), child, weight, weights)
+                below = factored.exact_downward(above, _units(rows, level), child, weight, grad)
             else:
                 units, sums = kept[-2:]
                 del kept[-2:]
-                below, grad = factored.scaled_downward(above, units, sums, child, weight, weights)
+                below = factored.scaled_downward(above, units, sums, child, weight, grad)
             own = _units(flow, level)
             if child is None:
                 own += below
             else:
                 own.index_add_(0, child, below)
-            if grad is not None:
-                grads[level.kind][slice(*level.edges)] = grad  # type: ignore[index]
             self._divide(level, flow, rows, products, into, of_partitions, grads)
+        if weights and not self.exact:
+            for of_kind, weight in zip(grads, unit_weights, strict=False):
+                assert of_kind is not None
+                of_kind.mul_(weight)
         return grads, into
 
     def _divide(
