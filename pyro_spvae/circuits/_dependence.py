@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from ._ties import ordered
+
 _DEGREES = 3  # polynomials of a rank: monotone, U-shaped and S-shaped dependence
 _FALSE = 0.05  # pairs of independent variables, of all pairs together, that may be taken for dependent by chance
 _COLUMNS = 256  # ranked together, which bounds memory
@@ -70,7 +72,7 @@ def _features(x: Tensor) -> tuple[Tensor, Tensor]:
     features = x.new_empty(_DEGREES, rows, columns, dtype=torch.float64)
     seen = x.new_empty(rows, columns, dtype=torch.float64)
     for start in range(0, columns, _COLUMNS):
-        part = x[:, start : start + _COLUMNS].to(torch.float64)
+        part = x[:, start : start + _COLUMNS]
         mask = part.isnan().logical_not().to(torch.float64)
         seen[:, start : start + _COLUMNS] = mask
         features[:, :, start : start + _COLUMNS] = _orthonormal(_ranks(part, mask), mask)
@@ -79,16 +81,8 @@ def _features(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ranks(x: Tensor, seen: Tensor) -> Tensor:
     """Average ranks of the seen entries of each column, scaled to ``[-1, 1]``; ``[N, D]``."""
-    rows = len(x)
-    ordered, order = x.sort(dim=0)  # NaN last
-    place = torch.arange(rows, dtype=torch.float64, device=x.device).unsqueeze(-1).expand_as(x)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    first = torch.where(new, place, 0.0).cummax(0).values
-    last = torch.ones_like(new)
-    last[:-1] = new[1:]
-    end = torch.where(last, place, float(rows)).flip(0).cummin(0).values.flip(0)
-    ranks = torch.empty_like(x).scatter_(0, order, (first + end + 1) / 2)  # in 1/2 .. n - 1/2
+    order = ordered(x)
+    ranks = order.to_rows((order.first + order.end) / 2).T  # in 1/2 .. n - 1/2
     return 2 * ranks / seen.sum(0).clamp(min=1) - 1
 
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from ._columns import columns_of
 from ._dependence import dependence
-from ._structure import check_integer, check_shape
+from ._structure import check_integer
 from .builders import _from_splits
 from .region_graph import RegionGraph
 
@@ -92,7 +93,7 @@ def learn_regions(
         >>> learn_regions(x, leaf_size=2).leaf_scopes
         ((0, 2), (1, 3))
     """
-    values, sizes = _columns(x, shape)
+    values, sizes = columns_of(x, shape)
     rows, _, variables = values.shape
     if leaf_size is None:
         leaf_size = default_leaf_size(variables)
@@ -123,29 +124,6 @@ def default_leaf_size(variables: int) -> int:
     :param int variables: number of all variables.
     """
     return min(variables, max(_SMALL, variables // _CELLS))
-
-
-def _columns(x: Tensor, shape: int | Iterable[int] | None) -> tuple[Tensor, tuple[int, ...]]:
-    """The data as ``[N, C, D]`` on the CPU, and the shape of the region graph."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor, but is a {type(x).__name__}.")
-    if x.is_complex():
-        raise ValueError(f"x must be real, but is {x.dtype}.")
-    given = tuple(x.shape)
-    if shape is not None:
-        sizes = check_shape(shape)
-        if given[1:] != sizes and given[2:] != sizes:
-            raise ValueError(f"x must be [N, *shape] or [N, C, *shape] with shape {sizes}, but has shape {given}.")
-    elif len(given) in (2, 3, 4):
-        sizes = given[2:] if len(given) == 4 else given[1:]
-    else:
-        raise ValueError(f"x must be [N, D], [N, H, W] or [N, C, H, W] where no shape is given, but has shape {given}.")
-    if len(x) < 2:
-        raise ValueError(f"x must have at least 2 rows, but has {len(x)}.")
-    if not x.numel():
-        raise ValueError(f"x must have at least one column, but has shape {given}.")
-    channels = 1 if given[1:] == sizes else given[1]
-    return x.detach().cpu().reshape(len(x), channels, -1), sizes
 
 
 def _grow(
