@@ -46,6 +46,14 @@ def dependence(x: Tensor) -> Tensor:
         the dependence of two variables is the sum over all pairs of their channels.
     :returns: ``float64 [D, D]``, symmetric, nonnegative, zero on the diagonal.
     """
+    return contingency(x).fill_diagonal_(0)
+
+
+def contingency(x: Tensor) -> Tensor:
+    """
+    :func:`dependence` with what each variable shows of itself on the diagonal: about its number of polynomials, which
+    is one of binary columns.
+    """
     rows, channels, variables = x.shape
     flat = x.reshape(rows, channels * variables)
     features, seen = _features(flat)  # [K, N, C * D], [N, C * D]
@@ -63,7 +71,7 @@ def dependence(x: Tensor) -> Tensor:
             excess = (r.square() - 1 / counts).clamp(min=0) * (counts * r.square() > 2 * level * reach)
             total += excess if k == m else excess + excess.T
     summed = total.reshape(channels, variables, channels, variables).sum((0, 2))
-    return ((summed + summed.T) / 2).fill_diagonal_(0)
+    return (summed + summed.T) / 2
 
 
 def _features(x: Tensor) -> tuple[Tensor, Tensor]:

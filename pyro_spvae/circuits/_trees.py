@@ -89,7 +89,7 @@ def centres(tree: Neighbours, sizes: Sequence[int], start: int = 0) -> list[int]
 
 def _farthest(tree: Neighbours, start: int) -> int:
     """The node most edges away, the first of these."""
-    far = {}
+    far: dict[int, int] = {}
     for node, parent in rooted(tree, start).items():
         far[node] = 0 if node == parent else far[parent] + 1
     return min(far, key=lambda node: (-far[node], node))
@@ -138,7 +138,7 @@ def merged(groups: list[list[int]], tree: Neighbours, size: int) -> tuple[list[l
     """
     into = list(range(len(groups)))
     room = [size - len(group) for group in groups]
-    for hub, around in enumerate(tree):
+    for around in tree:
         ends = sorted(
             (node for node in around if len(tree[node]) == 1 and len(around) > 1),
             key=lambda node: (-len(groups[node]), min(groups[node])),

@@ -174,11 +174,11 @@ class TestCuts:
                 crossing = weights[part][:, ~part].sum()
                 cuts[size] = (crossing / weights[part].sum() + crossing / weights[~part].sum()).item(), part
             _, best = min(cuts.values(), key=lambda pair: pair[0])
-            assert torch.equal(_normalised_cut(weights, direction), best)
+            assert torch.equal(_normalised_cut(weights, direction, torch.arange(11)), best)
 
     def test_equal_cuts_are_balanced(self):
         everything = torch.ones(9, 9).fill_diagonal_(0)  # all cuts of a complete graph cost the same
-        assert int(_normalised_cut(everything, torch.arange(9.0)).sum()) in (4, 5)
+        assert int(_normalised_cut(everything, torch.arange(9.0), torch.arange(9)).sum()) in (4, 5)
 
     def test_variables_without_dependence_are_halved(self):
         graph = learn_regions(torch.arange(8).repeat(2, 1), leaf_size=2, repetitions=3)
