@@ -45,9 +45,7 @@ class _Coded(NamedTuple):
     binned: Tensor  # bool [D], whether values of a column share codes
 
 
-def mutual_information(
-    x: Tensor, categorical: Sequence[bool] | None = None, bins: int | None = None
-) -> Pairwise:
+def mutual_information(x: Tensor, categorical: Sequence[bool] | None = None, bins: int | None = None) -> Pairwise:
     r"""
     Estimates of the mutual information of each two variables, in nats.
 

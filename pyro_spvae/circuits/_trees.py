@@ -60,11 +60,12 @@ def rooted(tree: Neighbours, root: int) -> dict[int, int]:
     return parents
 
 
-def centres(tree: Neighbours, sizes: Sequence[int], start: int = 0) -> list[int]:
+def centres(tree: Neighbours, sizes: Sequence[int], strengths: Sequence[float], start: int = 0) -> list[int]:
     """
-    The one or two middle nodes of a longest path of a tree, and those whose branches are all at most half of it.
+    The one or two middle nodes of a longest path of a tree, then those whose branches are all at most half of it.
 
     :param sizes: variables of each node.
+    :param strengths: of each node; the stronger of two comes first.
     :param int start: any node of the tree; others need not be in it.
     """
     end = _farthest(tree, start)
@@ -84,7 +85,11 @@ def centres(tree: Neighbours, sizes: Sequence[int], start: int = 0) -> list[int]
         for node, parent in parents.items()
         if 2 * max([total - below[node], *(below[child] for child in tree[node] if child != parent)]) <= total
     }
-    return sorted(middle) + sorted(balanced - middle)
+
+    def order(node: int) -> tuple[float, int]:
+        return -strengths[node], node
+
+    return sorted(middle, key=order) + sorted(balanced - middle, key=order)
 
 
 def _farthest(tree: Neighbours, start: int) -> int:

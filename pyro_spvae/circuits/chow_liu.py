@@ -8,6 +8,7 @@ import heapq
 import itertools
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -23,8 +24,16 @@ _LEAST = 2  # rows of which anything can be said
 _DIGITS = 1e9  # differences below 1e-9 nats are rounding, which depends on the machine, and decide nothing
 
 Scope = tuple[int, ...]
-_Region = tuple[int, int, Scope]  # levels, number of variables, and these
 Splits = dict[Scope, set[tuple[Scope, ...]]]
+
+
+class _Region(NamedTuple):
+    """A region below another, in the order in which such are joined."""
+
+    levels: int
+    size: int  # number of variables
+    weakness: float  # minus what it has in common with the node it hangs from
+    scope: Scope
 
 
 def chow_liu(
@@ -48,18 +57,21 @@ def chow_liu(
     these form the tree. It wants CP weights, ``Circuit(chow_liu(x), 16, weights="cp")``, which then are its transition
     probabilities.
 
-    The root is a centre or centroid of the tree, whichever gives the fewest levels, and parts beyond ``arity`` are
-    joined, those of fewest levels first and of these the smallest (Golumbic 1976, "Combinatorial merging").
+    The root is a centre or centroid of the tree, whichever gives the fewest levels. More parts than ``arity`` are
+    joined to regions of their own, those of fewest levels first, and of these the smallest, which gives the fewest
+    levels that there can be (Golumbic 1976, "Combinatorial merging").
 
     With ``block`` above 1 connected pieces of the tree with at most so many variables are leaf regions, for leaves that
     have dependence to learn, such as VAEs: as few as possible (each variable, from the leaves up, keeps what hangs
     below it, and gives up the largest pieces first where this is too much; Kundu and Misra 1977, "A linear tree
     partitioning algorithm"). Pieces with one neighbour, the same one, are put together where they fit.
 
-    How mutual information is estimated is told by :func:`~pyro_spvae.circuits.learning.mutual_information`: exactly
-    from counts for binary and categorical columns and those of few values, by bins and by normal scores for others,
-    with what chance adds taken off. No increasing map of a column of numbers changes the tree. Ties fall to the order
-    of the columns, and the graph follows from the data alone.
+    Mutual information is that of the rows in which both columns are seen: exactly from counts for binary and
+    categorical columns and those of few values; for others the larger of two lower bounds, of bins and of the
+    correlation of normal scores. What chance adds on average is taken off, so that columns of many categories do not
+    attract all others. No increasing map of a column of numbers changes the tree. Ties fall to the order of the
+    columns, and the graph follows from the data alone. It takes a second for 10,000 rows of 200 columns, and
+    ``O(N D^2)`` in general.
 
     A constant column depends on nothing. It becomes a child of the root, and in tables a warning names it.
 
@@ -116,12 +128,27 @@ def chow_liu(
     weights = (pairs.information * _DIGITS).round()
     edges = spanning_tree(weights, (~pairs.constant).nonzero().flatten().tolist())
     tree = linked(variables, edges)
-    root = centres(tree, [1] * variables, edges[0][0])[0] if edges else 0
+    of_each = _strengths([(place,) for place in range(variables)], tree, weights)
+    root = centres(tree, [1] * variables, of_each, edges[0][0])[0] if edges else 0
     tree = linked(variables, [*edges, *((root, node) for node in constant if node != root)])
     groups, tree = merged(*pieces(tree, root, weights, block), block)
     scopes = [tuple(sorted(group)) for group in groups]
-    found = [_split(scopes, tree, root, arity) for root in centres(tree, [len(scope) for scope in scopes])]
+    roots = centres(tree, [len(scope) for scope in scopes], _strengths(scopes, tree, weights))
+    found = [_split(scopes, tree, root, arity, weights) for root in roots]
     return _from_splits(sizes, min(found, key=lambda pair: pair[0])[1])
+
+
+def _between(one: Scope, other: Scope, weights: Tensor) -> float:
+    """Weight of the edge between two pieces of a tree of most weight: it is the largest between any two variables."""
+    return float(weights[list(one)][:, list(other)].max())
+
+
+def _strengths(scopes: list[Scope], tree: Neighbours, weights: Tensor) -> list[float]:
+    """Sums of the weights of the edges of each node."""
+    return [
+        sum(_between(scopes[node], scopes[other], weights) for other in sorted(around))
+        for node, around in enumerate(tree)
+    ]
 
 
 def _check_seen(rows: Tensor, names: Sequence[str]) -> None:
@@ -134,16 +161,17 @@ def _check_seen(rows: Tensor, names: Sequence[str]) -> None:
         )
 
 
-def _split(scopes: list[Scope], tree: Neighbours, root: int, arity: int) -> tuple[int, Splits]:
+def _split(scopes: list[Scope], tree: Neighbours, root: int, arity: int, weights: Tensor) -> tuple[int, Splits]:
     """Levels of the region graph of a tree of groups of variables, and how its regions are taken apart."""
     splits: Splits = {scope: set() for scope in scopes}
     regions: dict[int, _Region] = {}
     parents = rooted(tree, root)
-    for node in reversed(parents):
-        parts = [(0, len(scopes[node]), scopes[node])]
-        parts += [regions.pop(child) for child in tree[node] if child != parents[node]]
-        regions[node] = _joined(parts, arity, splits)
-    return regions[root][0], splits
+    for node, parent in reversed(parents.items()):
+        parts = [_Region(0, len(scopes[node]), 0.0, scopes[node])]
+        parts += [regions.pop(child) for child in tree[node] if child != parent]
+        levels, size, _, scope = _joined(parts, arity, splits)
+        regions[node] = _Region(levels, size, -_between(scopes[node], scopes[parent], weights), scope)
+    return regions[root].levels, splits
 
 
 def _joined(parts: list[_Region], arity: int, splits: Splits) -> _Region:
@@ -152,8 +180,8 @@ def _joined(parts: list[_Region], arity: int, splits: Splits) -> _Region:
     number = 2 + (len(parts) - 2) % (arity - 1)  # so that all further joins are of as many as there may be
     while len(parts) > 1:
         own = [heapq.heappop(parts) for _ in range(number)]
-        scope = tuple(sorted(itertools.chain.from_iterable(part for _, _, part in own)))
-        splits[scope] = {tuple(sorted(part for _, _, part in own))}
-        heapq.heappush(parts, (own[-1][0] + 1, len(scope), scope))
+        scope = tuple(sorted(itertools.chain.from_iterable(part.scope for part in own)))
+        splits[scope] = {tuple(sorted(part.scope for part in own))}
+        heapq.heappush(parts, _Region(own[-1].levels + 1, len(scope), own[0].weakness, scope))
         number = arity
     return parts[0]
