@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pyro_spvae.circuits import (
         Circuit,
         RegionGraph,
+        chow_liu,
         learn_regions,
         poon_domingos,
         quad_tree,
@@ -90,6 +91,7 @@ __all__ = [
     "VAE",
     "VampPrior",
     "__version__",
+    "chow_liu",
     "collapse_tree",
     "learn_regions",
     "log_likelihood",
@@ -104,6 +106,7 @@ _HOME = {
     "Latent": "blocks",
     "Circuit": "circuits",
     "RegionGraph": "circuits",
+    "chow_liu": "circuits",
     "learn_regions": "circuits",
     "poon_domingos": "circuits",
     "quad_tree": "circuits",

@@ -16,7 +16,16 @@ import torch
 from pyro.infer import Predictive, TraceEnum_ELBO
 from torch import Tensor
 
-from pyro_spvae import Circuit, CircuitELBO, learn_regions, poon_domingos, quad_tree, random_binary_tree, whole
+from pyro_spvae import (
+    Circuit,
+    CircuitELBO,
+    chow_liu,
+    learn_regions,
+    poon_domingos,
+    quad_tree,
+    random_binary_tree,
+    whole,
+)
 from pyro_spvae.commands.observed import parse_observed
 from pyro_spvae.data import DataSet, Rows, Values, dequantize, load_data
 from pyro_spvae.data.preprocessing import PREPROCESSING
@@ -124,6 +133,8 @@ STRUCTURES = {
     "learned": (lambda: (dependent(),), lambda x: learn_regions(x, 2, repetitions=3, max_rows=50).to_json()),
     "learned of independent variables": (lambda: (torch.randn(40, 8),), lambda x: learn_regions(x, 2).to_json()),
     "learned of one block": (lambda: (dependent()[:, ::2],), lambda x: learn_regions(x, 1, repetitions=3).to_json()),
+    "Chow-Liu tree": (lambda: (dependent(),), lambda x: chow_liu(x, 2).to_json()),
+    "Chow-Liu tree of names": (lambda: (dependent() > 0,), lambda x: chow_liu(x, categorical=[True] * 8).to_json()),
     "sizes": (tuple, lambda: list(size_table("mnist"))),
 }
 

@@ -11,7 +11,7 @@ import pyro
 import pytest
 import torch
 
-from pyro_spvae import CircuitELBO, checks, learn_regions, poon_domingos, quad_tree, random_binary_tree, whole
+from pyro_spvae import CircuitELBO, checks, chow_liu, learn_regions, poon_domingos, quad_tree, random_binary_tree, whole
 from pyro_spvae.blocks import Latent
 from pyro_spvae.circuits import Circuit
 from pyro_spvae.data import Values, load_data
@@ -86,6 +86,7 @@ MEANT = {
             quad_tree(i(4), i(2)),
             random_binary_tree(i(8), i(2), i(3), i(4)),
             learn_regions(torch.arange(24.0).reshape(6, 4), i(2), repetitions=i(2), max_rows=i(4), seed=i(3)),
+            chow_liu(torch.arange(24.0).reshape(6, 4), i(2), arity=i(2), bins=i(3)),
         )
     ],
     "latent": lambda i, f, _: [Latent(i(3)).event_shape, Latent((i(3), i(2))).event_shape],

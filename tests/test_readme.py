@@ -103,7 +103,9 @@ def test_other_circuits_and_leaves(scope):
     assert torch.equal(scope["spn"].mpe(x[:4], left).x[..., :4], x[:4][..., :4])
     for name in ("mixed", "conv"):
         assert scope[name].log_likelihood(x[:4], num_samples=5).isfinite().all()
-    assert scope["learned"].log_likelihood(scope["table"][:4], num_samples=5).isfinite().all()
+    for name in ("learned", "tree", "blocks"):
+        assert scope[name].log_likelihood(scope["table"][:4], num_samples=5).isfinite().all()
+    assert max(map(len, scope["blocks"].circuit.regions.leaf_scopes)) <= 4
 
 
 @shows("VampPrior(50)")

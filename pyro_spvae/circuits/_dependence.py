@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from ._ties import ordered
+
 _DEGREES = 3  # polynomials of a rank: monotone, U-shaped and S-shaped dependence
 _FALSE = 0.05  # pairs of independent variables, of all pairs together, that may be taken for dependent by chance
 _COLUMNS = 256  # ranked together, which bounds memory
@@ -44,6 +46,14 @@ def dependence(x: Tensor) -> Tensor:
         the dependence of two variables is the sum over all pairs of their channels.
     :returns: ``float64 [D, D]``, symmetric, nonnegative, zero on the diagonal.
     """
+    return contingency(x).fill_diagonal_(0)
+
+
+def contingency(x: Tensor) -> Tensor:
+    """
+    :func:`dependence` with what each variable shows of itself on the diagonal: about its number of polynomials, which
+    is one of binary columns.
+    """
     rows, channels, variables = x.shape
     flat = x.reshape(rows, channels * variables)
     features, seen = _features(flat)  # [K, N, C * D], [N, C * D]
@@ -61,7 +71,7 @@ def dependence(x: Tensor) -> Tensor:
             excess = (r.square() - 1 / counts).clamp(min=0) * (counts * r.square() > 2 * level * reach)
             total += excess if k == m else excess + excess.T
     summed = total.reshape(channels, variables, channels, variables).sum((0, 2))
-    return ((summed + summed.T) / 2).fill_diagonal_(0)
+    return (summed + summed.T) / 2
 
 
 def _features(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,7 +80,7 @@ def _features(x: Tensor) -> tuple[Tensor, Tensor]:
     features = x.new_empty(_DEGREES, rows, columns, dtype=torch.float64)
     seen = x.new_empty(rows, columns, dtype=torch.float64)
     for start in range(0, columns, _COLUMNS):
-        part = x[:, start : start + _COLUMNS].to(torch.float64)
+        part = x[:, start : start + _COLUMNS]
         mask = part.isnan().logical_not().to(torch.float64)
         seen[:, start : start + _COLUMNS] = mask
         features[:, :, start : start + _COLUMNS] = _orthonormal(_ranks(part, mask), mask)
@@ -79,16 +89,8 @@ def _features(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _ranks(x: Tensor, seen: Tensor) -> Tensor:
     """Average ranks of the seen entries of each column, scaled to ``[-1, 1]``; ``[N, D]``."""
-    rows = len(x)
-    ordered, order = x.sort(dim=0)  # NaN last
-    place = torch.arange(rows, dtype=torch.float64, device=x.device).unsqueeze(-1).expand_as(x)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[1:] = ordered[1:] != ordered[:-1]
-    first = torch.where(new, place, 0.0).cummax(0).values
-    last = torch.ones_like(new)
-    last[:-1] = new[1:]
-    end = torch.where(last, place, float(rows)).flip(0).cummin(0).values.flip(0)
-    ranks = torch.empty_like(x).scatter_(0, order, (first + end + 1) / 2)  # in 1/2 .. n - 1/2
+    order = ordered(x)
+    ranks = order.to_rows((order.first + order.end) / 2).T  # in 1/2 .. n - 1/2
     return 2 * ranks / seen.sum(0).clamp(min=1) - 1
 
 

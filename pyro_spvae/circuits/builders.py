@@ -135,7 +135,7 @@ def _from_splits(
     leaf_scopes = sorted(scope for scope, pairs in splits.items() if not pairs)
     inner = sorted(scope for scope, pairs in splits.items() if pairs)
     number = {scope: place for place, scope in enumerate(leaf_scopes + inner)}
-    partitions = [(number[scope], number[left], number[right]) for scope in inner for left, right in splits[scope]]
+    partitions = [(number[scope], *(number[part] for part in parts)) for scope in inner for parts in splits[scope]]
     return RegionGraph(sizes, leaf_scopes, partitions)
 
 

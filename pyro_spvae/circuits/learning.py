@@ -10,8 +10,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ._dependence import dependence
-from ._structure import check_integer, check_shape
+from ._columns import columns_of
+from ._dependence import contingency
+from ._structure import check_integer
 from .builders import _from_splits
 from .region_graph import RegionGraph
 
@@ -19,6 +20,7 @@ _SMALL = 4  # variables: a leaf of fewer has little dependence to learn
 _CELLS = 16  # leaf regions of an image in the SPVAE paper's region graph, 4 x 4
 _SHARE = 0.2  # of the variables of a region that each part has at least, so that trees are not deep
 _MODES = 3  # eigenvectors that cuts of further trees are mixed from
+_TOGETHER = 0.5  # of what a variable shows of itself: two that show as much of each other are not cut apart
 _DIGITS = 1e9  # differences below 1e-9 are rounding, which depends on the machine, and decide nothing
 
 Scope = tuple[int, ...]
@@ -49,6 +51,10 @@ def learn_regions(
 
       .. math:: \mathrm{Ncut}(A, B) = \frac{w(A, B)}{w(A, A \cup B)} + \frac{w(A, B)}{w(B, A \cup B)}, \qquad
           w(A, B) = \sum_{i \in A, j \in B} w_{ij}
+
+    Cuts do not part *close* variables, which show of each other at least half of what they show of themselves: binary
+    columns of a correlation of 0.7, normal ones of 0.8. These end up in one leaf region where ``leaf_size`` has room:
+    kept together are groups linked by dependence above any bar from there up, of at most so many variables.
 
     ``w`` is the part of Pearson's mean square contingency that three polynomials of each variable's ranks show, less
     what is expected by chance, and 0 where it may be chance altogether (in at least 19 of 20 data sets of independent
@@ -92,7 +98,7 @@ def learn_regions(
         >>> learn_regions(x, leaf_size=2).leaf_scopes
         ((0, 2), (1, 3))
     """
-    values, sizes = _columns(x, shape)
+    values, sizes = columns_of(x, shape)
     rows, _, variables = values.shape
     if leaf_size is None:
         leaf_size = default_leaf_size(variables)
@@ -109,10 +115,10 @@ def learn_regions(
     splits: dict[Scope, set[tuple[Scope, ...]]] = {}
     for repetition in range(repetitions):
         if repetition == 0:
-            _grow(dependence(values), leaf_size, None, splits)
+            used, cuts = values, None
         else:
-            half = sorted(generator.sample(range(rows), max(2, rows // 2)))
-            _grow(dependence(values[half]), leaf_size, generator, splits)
+            used, cuts = values[sorted(generator.sample(range(rows), max(2, rows // 2)))], generator
+        _grow(contingency(used), leaf_size, cuts, splits)
     return _from_splits(sizes, splits)
 
 
@@ -125,38 +131,21 @@ def default_leaf_size(variables: int) -> int:
     return min(variables, max(_SMALL, variables // _CELLS))
 
 
-def _columns(x: Tensor, shape: int | Iterable[int] | None) -> tuple[Tensor, tuple[int, ...]]:
-    """The data as ``[N, C, D]`` on the CPU, and the shape of the region graph."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x must be a tensor, but is a {type(x).__name__}.")
-    if x.is_complex():
-        raise ValueError(f"x must be real, but is {x.dtype}.")
-    given = tuple(x.shape)
-    if shape is not None:
-        sizes = check_shape(shape)
-        if given[1:] != sizes and given[2:] != sizes:
-            raise ValueError(f"x must be [N, *shape] or [N, C, *shape] with shape {sizes}, but has shape {given}.")
-    elif len(given) in (2, 3, 4):
-        sizes = given[2:] if len(given) == 4 else given[1:]
-    else:
-        raise ValueError(f"x must be [N, D], [N, H, W] or [N, C, H, W] where no shape is given, but has shape {given}.")
-    if len(x) < 2:
-        raise ValueError(f"x must have at least 2 rows, but has {len(x)}.")
-    if not x.numel():
-        raise ValueError(f"x must have at least one column, but has shape {given}.")
-    channels = 1 if given[1:] == sizes else given[1]
-    return x.detach().cpu().reshape(len(x), channels, -1), sizes
-
-
 def _grow(
     weights: Tensor, leaf_size: int, generator: random.Random | None, splits: dict[Scope, set[tuple[Scope, ...]]]
 ) -> None:
-    """Adds the regions of one tree, and how it cuts them, to ``splits``."""
+    """
+    Adds the regions of one tree, and how it cuts them, to ``splits``.
+
+    :param Tensor weights: ``[D, D]``, dependence of the variables, with that on themselves.
+    """
+    groups = _close_groups(weights, leaf_size)
+    weights = weights.clone().fill_diagonal_(0)
     waiting = [tuple(range(len(weights)))]
     while waiting:
         scope = waiting.pop()
         index = torch.tensor(scope, device=weights.device)
-        part = _cut(weights[index][:, index], leaf_size, generator)
+        part = _cut(weights[index][:, index], groups[index], leaf_size, generator)
         splits.setdefault(scope, set())
         if part is not None:
             pair = sorted(tuple(index[side].tolist()) for side in (part, ~part))
@@ -164,11 +153,36 @@ def _grow(
             waiting += pair
 
 
-def _cut(weights: Tensor, leaf_size: int, generator: random.Random | None) -> Tensor | None:
+def _close_groups(weights: Tensor, most: int) -> Tensor:
+    """
+    Close variables that no cut parts: the largest groups of single linkage with at most so many of them.
+
+    :param Tensor weights: ``[D, D]``, dependence of the variables, with that on themselves.
+    :returns: of each variable the first one of its group, ``[D]``.
+    """
+    own = weights.diagonal()
+    shares = _rounded(weights / own.sqrt().outer(own.sqrt()).clamp(min=1 / _DIGITS)).triu(1)
+    pairs = (shares >= _TOGETHER * _DIGITS).nonzero()
+    strongest_first = shares[pairs[:, 0], pairs[:, 1]].argsort(descending=True, stable=True)
+    linked = [{variable} for variable in range(len(weights))]
+    groups = [{variable} for variable in range(len(weights))]
+    for one, other in pairs[strongest_first].tolist():
+        if linked[one] is linked[other]:
+            continue
+        both = linked[one] | linked[other]
+        for variable in both:
+            linked[variable] = both
+            if len(both) <= most:
+                groups[variable] = both
+    return torch.tensor([min(group) for group in groups], device=weights.device)
+
+
+def _cut(weights: Tensor, groups: Tensor, leaf_size: int, generator: random.Random | None) -> Tensor | None:
     """
     One part of a region as a mask over its variables, or ``None`` for a leaf region.
 
     :param Tensor weights: ``[n, n]``, dependence of the region's variables.
+    :param Tensor groups: ``[n]``, numbers of their close groups.
     """
     blocks = _blocks(weights)
     size = len(weights)
@@ -178,7 +192,7 @@ def _cut(weights: Tensor, leaf_size: int, generator: random.Random | None) -> Te
         return None
     if not bool((weights > 0).any()):
         return torch.arange(size, device=weights.device) < size // 2
-    return _normalised_cut(weights, _direction(weights, generator))
+    return _normalised_cut(weights, _direction(weights, generator), groups)
 
 
 def _blocks(weights: Tensor) -> list[Tensor]:
@@ -228,10 +242,17 @@ def _direction(weights: Tensor, generator: random.Random | None) -> Tensor:
     return modes @ (spread * weights.new_tensor([generator.gauss(0, 1) for _ in spread]))
 
 
-def _normalised_cut(weights: Tensor, direction: Tensor) -> Tensor:
-    """The part below the threshold of smallest normalised cut; the most balanced one if several are smallest."""
+def _normalised_cut(weights: Tensor, direction: Tensor, groups: Tensor) -> Tensor:
+    """
+    The part below the threshold of smallest normalised cut; the most balanced one if several are smallest.
+
+    Variables of one group take the mean of their places and are not parted, even where sides are small without it.
+    """
     size = len(weights)
-    order = _rounded(direction / direction.abs().max()).argsort(stable=True)
+    members = (groups.unsqueeze(1) == groups).to(weights.dtype)
+    direction = members @ direction / members.sum(1)
+    order = groups.argsort(stable=True)
+    order = order[_rounded(direction / direction.abs().max())[order].argsort(stable=True)]
     ordered = weights[order][:, order]
     within = 2 * ordered.tril().sum(1).cumsum(0)[:-1]  # w(A, A), where A is the first 1, 2, .. n - 1 variables
     volume = ordered.sum(1).cumsum(0)
@@ -240,7 +261,9 @@ def _normalised_cut(weights: Tensor, direction: Tensor) -> Tensor:
     cut = _rounded(crossing / volume + crossing / (everything - volume))
     least = max(1, int(size * _SHARE))
     first = torch.arange(1, size, device=weights.device)  # variables of A
-    allowed = (first >= least) & (first <= size - least)
+    between = groups[order][1:] != groups[order][:-1]
+    allowed = between & (first >= least) & (first <= size - least)
+    allowed = allowed if bool(allowed.any()) else between
     best = cut[allowed].min()
     number = min(first[allowed & (cut == best)].tolist(), key=lambda count: abs(2 * count - size))
     part = weights.new_zeros(size, dtype=torch.bool)

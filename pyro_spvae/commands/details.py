@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _CATEGORIES = 6  # that are named of a column
 _UNUSUAL: dict[str, dict[str, Any]] = {  # said behind what they belong to, unless they are these
-    "structure": {"delta": None, "depth": None, "repetitions": None, "leaf_size": None},
+    "structure": {"delta": None, "depth": None, "repetitions": None, "leaf_size": None, "block": None},
     "leaf": {"latent_dim": None, "networks": "separate"},
     "objective": {
         "particles": None,

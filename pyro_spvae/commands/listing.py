@@ -197,7 +197,7 @@ def _model(config: dict[str, Any]) -> str | None:
         f", {config[name]}" for name, usual in _USUAL.items() if config.get(name) not in (None, "auto", usual)
     )
     parts += "".join(
-        f", {config[name]} {name}" for name, usual in _NAMED.items() if config.get(name) not in (None, usual)
+        f", {config[name]} {name}" for name, usual in _NAMED.items() if config.get(name) not in (None, "auto", usual)
     )
     if config.get("guide") == "none":  # leaves without latent variables, and so without networks
         return f"{structure}{delta} {units}x{leaves}, {config.get('leaf')}"

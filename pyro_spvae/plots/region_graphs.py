@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from pyro_spvae.circuits import RegionGraph
+from pyro_spvae.plots.region_trees import draw_tree, size_of_tree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +30,7 @@ INNER_COLOR, LEAF_COLOR, OUTSIDE_COLOR, EDGE_COLOR = "#4477aa", "#ee8866", "#e4e
 CELL_COLORS = ["#77aadd", "#ee8866", "#eedd88", "#ffaabb", "#99ddff", "#44bb99", "#bbcc33", "#dddddd"]
 
 
-def region_graph(graph: RegionGraph, ax: Axes | None = None) -> Axes:
+def region_graph(graph: RegionGraph, ax: Axes | None = None, names: Sequence[str] | None = None) -> Axes:
     """
     Draws a region graph.
 
@@ -38,16 +40,26 @@ def region_graph(graph: RegionGraph, ax: Axes | None = None) -> Axes:
     thumbnail each. A table is drawn as one row; an array of more than two axes as its last two, once for each entry of
     the others, side by side.
 
+    A table's graph that is a tree, such as a hidden Chow-Liu tree, is drawn as a dendrogram with its variables if their
+    names are given, or if it is not small: the root at the left, a dot for each inner region.
+
     :param RegionGraph graph: the graph.
     :param ax: matplotlib axes to draw into; a new figure by default.
+    :param names: of the variables of a table, such as ``[column.name for column in columns]``; seen of trees.
     :return: the axes.
+    :raises ValueError: if there are more or fewer names than variables.
     """
     import matplotlib.pyplot as plt
 
+    if names is not None and len(names) != graph.num_variables:
+        raise ValueError(f"names must be one for each of {graph.num_variables} variables, but there are {len(names)}.")
     disjoint = sum(len(scope) for scope in graph.leaf_scopes) == graph.num_variables
     small = graph.num_regions <= MAX_DRAWN_REGIONS and len(graph.partitions) <= MAX_DRAWN_PARTITIONS
     compact = all(_is_box(graph.shape, scope) for scope in graph.leaf_scopes)
-    if small and graph.partitions:
+    tree = size_of_tree(graph, names) if len(graph.shape) == 1 and (names is not None or not small) else None
+    if tree is not None:
+        width, height = tree
+    elif small and graph.partitions:
         rows = [range(graph.num_leaf_regions), *graph.levels]
         width, height = 1.1 * max(len(row) for row in rows), 1.5 * len(rows)
     elif len(graph.shape) == 1 and disjoint:
@@ -56,7 +68,9 @@ def region_graph(graph: RegionGraph, ax: Axes | None = None) -> Axes:
         width, height = 6.0, 6.0
     if ax is None:
         _, ax = plt.subplots(figsize=(max(width, 5.0), height), layout="constrained")
-    if small and graph.partitions:
+    if tree is not None:
+        draw_tree(graph, ax, names)
+    elif small and graph.partitions:
         _draw_graph(graph, ax)
     elif disjoint and (compact or graph.num_variables <= MAX_LABELLED_VARIABLES):
         _draw_cells(graph, ax, compact)
@@ -68,7 +82,7 @@ def region_graph(graph: RegionGraph, ax: Axes | None = None) -> Axes:
     )
     ax.set_axis_off()
     # the one row of a table may be as high as the figure
-    ax.set_aspect("auto" if len(graph.shape) == 1 and not small else "equal")
+    ax.set_aspect("auto" if tree is not None or (len(graph.shape) == 1 and not small) else "equal")
     return ax
 
 

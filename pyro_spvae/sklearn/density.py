@@ -49,7 +49,7 @@ class SPVAEDensity(DensityMixin, SPVAEEstimator):
     :param kinds: kinds of columns, or families of distributions, by name, such as ``{"age": "count"}``; the others are
         chosen from the data. Columns of an array are called x0, x1 and so on. Categories that the fit has not seen are
         refused: give ``kinds`` to cross-validation, and columns of pandas' ``Categorical`` type, which state theirs.
-    :param structure: region graph: ``auto``, ``random-binary-tree``, ``learned`` or ``whole``.
+    :param structure: region graph: ``auto``, ``random-binary-tree``, ``learned``, ``chow-liu`` or ``whole``.
     :param units: sum nodes of every inner region.
     :param latent_dim: latent size of a leaf.
     :param hidden: hidden layers of the leaf networks.

@@ -13,7 +13,16 @@ from typing import Any
 
 import torch
 
-from pyro_spvae.circuits import Circuit, RegionGraph, learn_regions, poon_domingos, quad_tree, random_binary_tree, whole
+from pyro_spvae.circuits import (
+    Circuit,
+    RegionGraph,
+    chow_liu,
+    learn_regions,
+    poon_domingos,
+    quad_tree,
+    random_binary_tree,
+    whole,
+)
 from pyro_spvae.circuits.learning import default_leaf_size
 from pyro_spvae.data import DATA_SETS, Column, DataSet, Values, load_data
 from pyro_spvae.data.column import have_names
@@ -45,6 +54,8 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
+    - block: single columns or pixels are the leaf regions of a Chow-Liu tree;
+    - weights: products of factors for a Chow-Liu tree, which they make a hidden tree, else free;
     - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal, or
       where there are more than 32 of them and none is given; everything else is left as it is;
     - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; Binomial for
@@ -67,6 +78,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         ("depth", depth, ("random-binary-tree",)),
         ("repetitions", repetitions, ("random-binary-tree", "learned")),
         ("leaf_size", leaf_size, ("learned",)),
+        ("block", config.block, ("chow-liu",)),
     ):
         if value is not None and structure not in described:
             raise ValueError(
@@ -91,6 +103,8 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         depth=depth,
         repetitions=repetitions,
         leaf_size=leaf_size,
+        block=1 if structure == "chow-liu" and config.block is None else config.block,
+        weights=("cp" if structure == "chow-liu" else "full") if config.weights == "auto" else config.weights,
         leaves=config.units if config.leaves is None else config.leaves,
         missing=missing,
         preprocess=preprocess,
@@ -239,6 +253,16 @@ def build_regions(config: TrainConfig, data: DataSet) -> RegionGraph:
         assert config.repetitions is not None
         x = data.train[_learning_rows(len(data.train), config.seed)]
         return learn_regions(x, config.leaf_size, repetitions=config.repetitions, seed=config.seed, shape=shape)
+    if config.structure == "chow-liu":
+        assert config.block is not None
+        x = data.train[_learning_rows(len(data.train), config.seed)]
+        of_columns: dict[str, Any] = {}
+        if data.columns is not None:
+            of_columns = {
+                "categorical": [column.is_coded for column in data.columns],
+                "names": [column.name for column in data.columns],
+            }
+        return chow_liu(x, config.block, shape=shape, **of_columns)
     return whole(shape)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar, get_type_hints
 
 from pyro_spvae.checks import closed_sites, typed
 
-Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "whole"]
+Structure = Literal["auto", "poon-domingos", "quad-tree", "random-binary-tree", "learned", "chow-liu", "whole"]
 Preprocessing = Literal[
     "auto", "none", "integers", "dequantize", "binarize", "binarize-static", "paper", "paper-discrete"
 ]
@@ -38,7 +38,7 @@ Networks = Literal["separate", "shared"]
 Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh", "gated"]
 Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad", "em"]
 Schedule = Literal["plateau", "constant", "cosine", "linear"]
-Weights = Literal["full", "cp"]
+Weights = Literal["auto", "full", "cp"]
 Tie = Literal["none", "shape"]
 Precision = Literal["float32", "float64"]
 
@@ -269,7 +269,7 @@ class TrainConfig(FitConfig):
         "auto",
         "Model",
         "Region graph; poon-domingos for images, random-binary-tree for tables. learned puts columns or pixels "
-        "together that depend on each other in the training rows.",
+        "together that depend on each other in the training rows; chow-liu is the hidden Chow-Liu tree of these.",
     )
     delta: int | tuple[int, ...] | None = _option(
         None,
@@ -283,10 +283,18 @@ class TrainConfig(FitConfig):
     leaf_size: int | None = _option(
         None, "Model", "Most variables of a learned leaf region; a sixteenth of all by default, at least 4.", least=1
     )
+    block: int | None = _option(
+        None,
+        "Model",
+        "Most variables of a leaf region of a Chow-Liu tree, 1 by default; more where leaves have dependence to learn.",
+        least=1,
+    )
     units: int = _option(4, "Model", "Sum nodes of every inner region.", least=1)
     leaves: int | None = _option(None, "Model", "VAEs of every leaf region; as many as units by default.", least=1)
     weights: Weights = _option(
-        "full", "Model", "Sum weights: free, or products of a factor for each part (cp), which are fewer."
+        "auto",
+        "Model",
+        "Sum weights: free (full), or products of a factor for each part (cp), which are fewer; cp for Chow-Liu trees.",
     )
     tie: Tie = _option("none", "Model", "Whether regions of equal shape share their sum weights (shape).")
     leaf: str = _option(

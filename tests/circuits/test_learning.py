@@ -8,10 +8,11 @@ import random
 
 import pytest
 import torch
+from scipy.cluster.hierarchy import linkage
 
 from pyro_spvae import learn_regions, whole
 from pyro_spvae.circuits._dependence import dependence
-from pyro_spvae.circuits.learning import _direction, _normalised_cut, default_leaf_size
+from pyro_spvae.circuits.learning import _close_groups, _direction, _normalised_cut, default_leaf_size
 from tests.circuits.planted import KINDS, field, normals, planted
 from tests.circuits.test_region_graph import RegionGraphTests
 
@@ -86,6 +87,58 @@ class TestPlantedBlocks:
         x[0, 13] = torch.nan
         assert learn_regions(x, 5).leaf_scopes == tuple(sorted([*blocks, (12, 13, 14)]))
         assert not dependence(x.unsqueeze(1))[12:].any()
+
+
+class TestCloseVariables:
+    """Those that are nearly the same are in one leaf region by default, wherever the tree is cut."""
+
+    @pytest.mark.parametrize("common", [0.0, 0.5, 2.0])
+    @pytest.mark.parametrize(("pairs", "others", "rows"), [(3, 4, 300), (6, 10, 500), (20, 20, 1000)])
+    def test_stay_together(self, pairs, others, rows, common):
+        for seed in range(2):
+            base = normals(rows, pairs + others, seed=seed) + common * normals(rows, 1, seed=seed + 50)
+            base /= (1 + common**2) ** 0.5
+            x = torch.cat(
+                [base, 0.95 * base[:, :pairs] + (1 - 0.95**2) ** 0.5 * normals(rows, pairs, seed=seed + 99)], 1
+            )
+            graph = learn_regions(x, repetitions=4)
+            for pair in ({one, one + pairs + others} for one in range(pairs)):
+                assert all(len(pair & set(scope)) != 1 for scope in graph.leaf_scopes)
+
+    def test_of_binary_columns_stay_together(self):
+        x = torch.rand(1000, 15, generator=torch.Generator().manual_seed(0)) < 0.5
+        x[:, 1:] ^= x[:, :1] & (torch.rand(1000, 14, generator=torch.Generator().manual_seed(1)) < 0.6)
+        twins = x ^ (torch.rand(1000, 15, generator=torch.Generator().manual_seed(2)) < 0.02)
+        graph = learn_regions(torch.cat([x, twins], 1), 5, repetitions=4)
+        for scope in graph.leaf_scopes:
+            assert len({column % 15 for column in scope}) * 2 == len(scope)
+
+    def test_are_groups_of_single_linkage_that_fit(self):
+        """Against scipy's dendrogram: of its nodes at or above the bar the largest with no more than so many."""
+        for seed in range(10):
+            generator = torch.Generator().manual_seed(seed)
+            own = 1 + torch.rand(12, generator=generator, dtype=torch.float64)
+            shares = torch.rand(12, 12, generator=generator, dtype=torch.float64)
+            shares = shares.triu(1) + shares.triu(1).T
+            shares = 0.7 * shares**3 + 0.3 * shares  # many are below the bar
+            weights = (shares * own.sqrt().outer(own.sqrt())).fill_diagonal_(0) + own.diag()
+            for most in (1, 2, 3, 5):
+                merges = linkage((1 - shares)[tuple(torch.triu_indices(12, 12, 1))].numpy(), "single")
+                nodes = [{place} for place in range(12)]
+                for one, other, distance, _ in merges:
+                    nodes.append(nodes[int(one)] | nodes[int(other)] if distance <= 0.5 else set(range(12)))
+                fit = sorted((node for node in nodes if len(node) <= most), key=len)
+                expected = [min(next(node for node in reversed(fit) if place in node)) for place in range(12)]
+                assert _close_groups(weights, most).tolist() == expected
+
+    def test_are_not_parted_by_a_threshold(self):
+        weights = torch.ones(6, 6).fill_diagonal_(0)
+        groups = torch.tensor([0, 1, 1, 1, 1, 1])
+        assert _normalised_cut(weights, torch.arange(6.0), groups).sum() in (1, 5), "though a side is then small"
+        # groups are ordered by the mean of their members
+        groups = torch.tensor([0, 1, 2, 0, 1, 2])
+        part = _normalised_cut(weights, torch.tensor([0.0, 4.0, 3.0, 6.0, 4.0, 1.0]), groups)
+        assert part.nonzero().flatten().tolist() in ([2, 5], [0, 2, 3, 5])
 
 
 class TestImages:
@@ -174,11 +227,11 @@ class TestCuts:
                 crossing = weights[part][:, ~part].sum()
                 cuts[size] = (crossing / weights[part].sum() + crossing / weights[~part].sum()).item(), part
             _, best = min(cuts.values(), key=lambda pair: pair[0])
-            assert torch.equal(_normalised_cut(weights, direction), best)
+            assert torch.equal(_normalised_cut(weights, direction, torch.arange(11)), best)
 
     def test_equal_cuts_are_balanced(self):
         everything = torch.ones(9, 9).fill_diagonal_(0)  # all cuts of a complete graph cost the same
-        assert int(_normalised_cut(everything, torch.arange(9.0)).sum()) in (4, 5)
+        assert int(_normalised_cut(everything, torch.arange(9.0), torch.arange(9)).sum()) in (4, 5)
 
     def test_variables_without_dependence_are_halved(self):
         graph = learn_regions(torch.arange(8).repeat(2, 1), leaf_size=2, repetitions=3)

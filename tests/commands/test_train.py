@@ -168,6 +168,18 @@ class TestTrain:
         content = path.read_bytes()
         assert all(name in content for name in (b"val_elbo", b"images_per_second", b"samples", b"reconstructions"))
 
+    def test_a_chow_liu_tree_of_a_table(self, files, tmp_path):
+        arguments = ("--structure", "chow-liu", "--block", 2, "--epochs", 1)
+        train(files / "mixed.csv", "--out", tmp_path / "run", *QUICK, *arguments)
+        config, _, results = read(tmp_path / "run")
+        assert (config["structure"], config["block"], config["weights"]) == ("chow-liu", 2, "cp")
+        assert likelihood_again(tmp_path / "run") == results["log_likelihood"]
+        told = invoke("info", tmp_path / "run").output
+        assert re.search(r"^structure +chow-liu, block 2$", told, flags=re.MULTILINE)
+        assert re.search(r"^weights +cp$", told, flags=re.MULTILINE)
+        told = refused("train", files / "mixed.csv", "--out", tmp_path / "other", *QUICK, *arguments[:2], "--block", 0)
+        assert "block" in told and not (tmp_path / "other").exists()
+
     def test_overwriting_is_asked_for(self, files, tmp_path):
         arguments = (files / "table.npy", "--out", tmp_path / "run", *QUICK)
         train(*arguments, "--epochs", 1)

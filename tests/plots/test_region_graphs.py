@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
 import pytest
 
@@ -63,3 +65,49 @@ def test_of_overlapping_leaf_regions_the_first_have_thumbnails():
     axes = plots.region_graph(graph)
     assert graph.num_leaf_regions == 96 and len(axes.images) == 64
     assert axes.texts[-1].get_text() == "the first 64 of 96 leaf regions"
+
+
+class TestTreesOfTables:
+    names = [f"column {letter}" for letter in "abcdefgh"]
+
+    def test_are_dendrograms_with_their_columns(self):
+        scopes = [[0, 4], [1], [2, 3], [5], [6, 7]]
+        graph = RegionGraph((8,), scopes, [(5, 0, 3), (6, 1, 2), (7, 5, 6), (8, 7, 4)])
+        axes = plots.region_graph(graph, names=self.names)
+        own = [", ".join(self.names[variable] for variable in scope) for scope in scopes]
+        assert sorted(text.get_text() for text in axes.texts) == sorted(own)
+        assert axes.get_title() == "9 regions (5 leaf), 4 partitions"
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert sorted(dot.get_xdata()[0] for dot in dots) == [-3, -2, -1, -1], "inner regions at their levels"
+        heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
+        ends = {(heights[own[0]], heights[own[3]]), (heights[own[1]], heights[own[2]])}
+        bars = {
+            tuple(sorted(line.get_ydata())) for line in axes.lines if line.get_xdata()[0] == line.get_xdata()[-1] == -1
+        }
+        assert {tuple(sorted(pair)) for pair in ends} <= bars, "a bar joins the parts of a region"
+
+    def test_of_long_names_take_several_lines_that_do_not_meet(self):
+        names = [8 * name for name in self.names]
+        graph = RegionGraph((8,), [range(4), range(4, 8)], [(2, 0, 1)])
+        axes = plots.region_graph(graph, names=names)
+        axes.figure.canvas.draw()
+        boxes = sorted((text.get_window_extent() for text in axes.texts), key=lambda box: box.y0)
+        assert all(lower.y1 <= upper.y0 for lower, upper in itertools.pairwise(boxes))
+        assert max(box.x1 for box in boxes) <= axes.figure.bbox.x1
+
+    def test_are_drawn_without_names_where_they_are_not_small(self):
+        graph = random_binary_tree(64, 5, 1, seed=0)
+        axes = plots.region_graph(graph)
+        assert not axes.images and len(axes.texts) == 32
+        told = itertools.chain.from_iterable(text.get_text().split(", ") for text in axes.texts)
+        assert sorted(map(int, told)) == list(range(64))
+
+    def test_other_graphs_are_drawn_as_ever(self):
+        graph = random_binary_tree(8, 2, 3, seed=0)
+        assert len(plots.region_graph(graph, names=self.names).images) == graph.num_regions
+        assert len(plots.region_graph(quad_tree((2, 4)), names=self.names).images) == 15
+        assert len(plots.region_graph(quad_tree(8)).images) == 15, "a small tree without names"
+
+    def test_names_are_those_of_the_variables(self):
+        with pytest.raises(ValueError, match="^names must be one for each of 4 variables, but there are 8.$"):
+            plots.region_graph(quad_tree(4), names=self.names)

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from pyro_spvae import poon_domingos, random_binary_tree
-from pyro_spvae.data import DataSet, Values
+from pyro_spvae.data import Column, DataSet, Values
 from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf
@@ -115,13 +116,14 @@ def test_cells_of_images_are_a_quarter_of_the_longer_side():
         ("quad-tree", {"delta": 2}),
         ("random-binary-tree", {"depth": 2, "repetitions": 3}),
         ("learned", {"leaf_size": 1, "repetitions": 1}),
+        ("chow-liu", {"block": 16}),
         ("whole", {}),
     ],
 )
 def test_structure_options_reach_the_graph(structure, options):
     config = resolve(dataclasses.replace(TINY, structure=structure, **options), images())
     regions = build_regions(config, images())
-    counts = {"poon-domingos": 4, "quad-tree": 4, "random-binary-tree": 12, "learned": 16, "whole": 1}
+    counts = {"poon-domingos": 4, "quad-tree": 4, "random-binary-tree": 12, "learned": 16, "chow-liu": 1, "whole": 1}
     assert regions.counts(1)["leaf_regions"] == counts[structure]
 
 
@@ -250,12 +252,75 @@ class TestLearnedStructure:
         assert (again.structure, again.leaf_size, again.repetitions) == ("learned", 2, 3)
 
 
-@pytest.mark.parametrize("structure", ["random-binary-tree", "learned"])
+class TestChowLiuStructure:
+    config = dataclasses.replace(TINY, structure="chow-liu")
+
+    def test_what_is_left_open_is_chosen(self):
+        for data in (table(columns=1), table(columns=9), images(side=12)):
+            config = resolve(self.config, data)
+            assert (config.block, config.weights, config.leaf_size, config.delta) == (1, "cp", None, None)
+            assert resolve(config, data) == config
+            circuit = build_model(config, data).circuit
+            assert circuit.weights == "cp" and circuit.regions.shape == region_shape(data)
+            assert circuit.num_leaf_regions == circuit.regions.num_variables
+        assert resolve(dataclasses.replace(self.config, weights="full"), table()).weights == "full"
+        assert (resolve(TINY, table()).block, resolve(TINY, table()).weights) == (None, "full")
+
+    def test_is_that_of_the_training_rows_alone(self):
+        x = torch.from_numpy(grouped_rows(300)).float()
+        values = Values(low=float(x.min()), high=float(x.max()))
+        noise = x.gather(0, torch.rand(x.shape).argsort(0))
+        config = resolve(dataclasses.replace(self.config, block=3), DataSet("grouped", x, x, x, values))
+        found = build_regions(config, DataSet("grouped", x, noise, noise, values))
+        assert found.leaf_scopes == ((0, 2, 4), (1, 3, 5))
+        assert build_regions(config, DataSet("grouped", noise, x, x, values)).leaf_scopes != found.leaf_scopes
+
+    def test_knows_which_columns_hold_names(self, tmp_path):
+        """Names of no order tell each other exactly, which numbers would not; columns are named where rows do not do."""
+        generator = np.random.default_rng(0)
+        place = generator.integers(0, 20, 2000)
+        number = place + generator.normal(scale=6.0, size=2000)
+        one, other = (np.array([f"n{value:02}" for value in generator.permutation(20)])[place] for _ in range(2))
+        lines = [f"{n:.4f},{a},{b}" for n, a, b in zip(number, one, other, strict=True)]
+        (tmp_path / "table.csv").write_text("\n".join(["number,one,other", *lines]) + "\n")
+        config = dataclasses.replace(self.config, data=str(tmp_path / "table.csv"), block=2, epochs=1)
+        train(config, tmp_path / "run")
+        assert SPVAE.load(tmp_path / "run").circuit.regions.leaf_scopes == ((0,), (1, 2))
+        seen = torch.full((9, 2), math.nan)
+        seen[:5, 0], seen[4:, 1] = torch.arange(5.0), torch.arange(5.0)
+        columns = [Column("age", "real"), Column("height", "real")]
+        data = DataSet("holes", seen, seen, seen, Values(low=0, high=4), missing="nan", columns=columns)
+        with pytest.raises(ValueError, match="^x must have at least 2 rows .*, but has 1 of age and height"):
+            build_model(resolve(self.config, data), data)
+
+    def test_is_kept_by_the_run_and_learned_again_when_it_is_resumed(self, tmp_path):
+        np.save(tmp_path / "table.npy", grouped_rows(200))
+        config = dataclasses.replace(self.config, data=str(tmp_path / "table.npy"), block=2, batch_size=32, units=3)
+        whole = train(config, tmp_path / "whole")
+        with stopped_after(5):
+            train(config, tmp_path / "stopped")
+        torch.manual_seed(123)
+        assert resume(tmp_path / "stopped")["log_likelihood"] == whole["log_likelihood"]
+        kept = [RunFolder(tmp_path / name).load("last.pt")["architecture"] for name in ("whole", "stopped")]
+        assert kept[0] == kept[1]
+        circuit = SPVAE.load(tmp_path / "whole").circuit
+        assert circuit.regions.to_json() == kept[0]["regions"] and circuit.weights == "cp"
+        again = TrainConfig.from_dict(RunFolder(tmp_path / "whole").read_json("config.json"))
+        assert (again.structure, again.block, again.weights) == ("chow-liu", 2, "cp")
+
+    @pytest.mark.parametrize("leaf", ["vae", "factorized", "vae+factorized"])
+    def test_of_images_goes_with_leaves_of_every_kind(self, leaf):
+        spvae, data, config = built(images(side=4), structure="chow-liu", leaf=leaf, units=2, latent_dim=None)
+        assert spvae.circuit.num_leaf_regions == 16
+        assert spvae.log_likelihood(data.test[:3], num_samples=2).isfinite().all()
+
+
+@pytest.mark.parametrize("structure", ["random-binary-tree", "learned", "chow-liu"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_are_trained_on_with_leaf_regions_of_unequal_sizes(structure, channels, tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (60, channels, 5, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", np.maximum(x, x[:, :, :1]))  # rows of pixels depend on each other
-    options = {"depth": 2} if structure == "random-binary-tree" else {"leaf_size": 4}
+    options = {"random-binary-tree": {"depth": 2}, "learned": {"leaf_size": 4}, "chow-liu": {"block": 4}}[structure]
     config = dataclasses.replace(TINY, data=str(tmp_path / "images.npy"), structure=structure, units=2, **options)
     results = train(config, tmp_path / "run")
     assert np.isfinite(results["log_likelihood"])
@@ -335,6 +400,7 @@ TREES = "describes random-binary-tree"
         ("bytes", {"depth": 2, "structure": "learned"}, f"depth is 2 and {TREES}, but the structure is learned"),
         ("bytes", {"repetitions": 2}, f"repetitions is 2 and {TREES} and learned, but the structure is poon-domingos"),
         ("table", {"leaf_size": 2}, "leaf_size is 2 and describes learned, but the structure is random-binary-tree"),
+        ("table", {"block": 2}, "block is 2 and describes chow-liu, but the structure is random-binary-tree; leave it"),
         ("table", {"leaf_size": 5, "structure": "learned"}, "leaf_size must be at most the number of .*, 4, but is 5"),
         ("bytes", {"delta": [4, 2], "structure": "quad-tree"}, r"delta is \[4, 2\], .* quad-tree takes one; give one"),
         ("bytes", {"leaf": "vae+factorized", "units": 3}, ".*2 kinds, but leaves .* is 3; a multiple of "),

@@ -56,7 +56,7 @@ def test_delta_is_a_side_or_several(value, kept):
 
 
 _COUNTS = ("units", "particles", "batch_size", "epochs", "patience", "chunk_size")
-_OPTIONAL_COUNTS = ("leaves", "latent_dim", "depth", "repetitions", "leaf_size", "validate_every", "samples")
+_OPTIONAL_COUNTS = ("leaves", "latent_dim", "depth", "repetitions", "leaf_size", "block", "validate_every", "samples")
 _CHOICES = (
     *("structure", "preprocess", "networks", "activation", "weights", "tie", "precision"),
     *("objective", "gradient", "reduce", "optimiser", "schedule"),

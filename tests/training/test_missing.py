@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_spvae import learn_regions, whole
+from pyro_spvae import chow_liu, learn_regions, whole
 from pyro_spvae.data import DataSet, Rows, Values, load_data
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPVAE
@@ -161,6 +161,8 @@ def test_a_structure_is_learned_from_pairs_that_are_both_seen():
     config = resolve(dataclasses.replace(CONFIG, structure="learned", leaf_size=2), data)
     regions = build_regions(config, data)
     assert regions == learn_regions(x, 2, repetitions=2, seed=3) and regions.leaf_scopes == ((0, 2), (1, 3))
+    config = resolve(dataclasses.replace(CONFIG, structure="chow-liu", block=2), data)
+    assert build_regions(config, data) == chow_liu(x, 2) and build_regions(config, data).leaf_scopes == ((0, 2), (1, 3))
 
 
 def test_pseudo_inputs_are_rows_as_the_encoder_sees_them():
