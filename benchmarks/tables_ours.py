@@ -118,9 +118,14 @@ class Clock:
             self._stop()
 
     def _fire(self, number: int, frame: object) -> None:
-        if not self._over:
-            self._fired = True
-            signal.raise_signal(signal.SIGINT)
+        left = self._start[0] + self.budget - time.process_time()  # the timer may go fast by a tick
+        if self._over:
+            return
+        if left > 0:
+            signal.setitimer(signal.ITIMER_PROF, left)
+            return
+        self._fired = True
+        signal.raise_signal(signal.SIGINT)
 
     def _stop(self) -> None:
         if not self._over:
