@@ -62,7 +62,8 @@ def test_what_is_hidden(tmp_path):
     assert abs(mask.sum() / seen.sum() - HIDDEN) < 0.02
     np.testing.assert_array_equal(mask, hidden(split)[1])
     np.testing.assert_array_equal(np.isnan(with_holes(split)), mask | np.isnan(x))
-    assert (hidden(split_of(mixed_table(3000), tmp_path, seed=1))[1] != mask).any()
+    first, second = (hidden(split_of(real_table(2000), tmp_path, seed=seed))[1] for seed in (0, 1))
+    assert (first != second).any(), "other splits have other holes"
 
 
 class Spy:
@@ -121,7 +122,7 @@ def test_the_table():
     lines = table_of([ours, made("x", [0.0, 3.0], squared=[4.0], hits=[1.0], curve=curve)], "t").splitlines()
     assert lines[2].startswith("| ours | 1.500 | - | 1.000 | - | 7 | 1.0 | 2.0 | 1 | - | this |")
     assert lines[3].startswith("| x | 1.500 | +0.000 ± 1.000 | 2.000 | 1.000 | 7 | 1.0 | 2.0 | 1 | 6, theirs 2 |")
-    assert seconds_to(curve, -7.5) == 2.0 and seconds_to(curve, 0.0) is None
+    assert seconds_to(curve, -7.2) == 2.0 and seconds_to(curve, 0.0) is None
 
 
 def test_the_summary_compares_with_the_best():
