@@ -212,7 +212,8 @@ class LeafDistribution(TorchDistribution):
 
     def _sum_event(self, term: Tensor) -> Tensor:
         """:returns: the sum ``[..]`` of finite ``term`` ``[.., pixel]`` over the pixels that count."""
-        return self._weigh(term).sum(-1)
+        term = self._weigh(term)
+        return term.squeeze(-1) if term.size(-1) == 1 else term.sum(-1)
 
     def _support(self, pixel: constraints.Constraint, event: constraints.Constraint) -> constraints.Constraint:
         """:returns: ``event``, or ``pixel`` applied to the pixels that count if there is a mask."""

@@ -244,7 +244,8 @@ class CircuitELBO(ELBO):
             values = [getattr(part, name) for part in parts]
             if values[0] is not None:
                 values = [value.reshape(*[1] * (dims - value.dim()), *value.shape) for value in values]
-                setattr(terms, name, torch.cat(values) if terms.latent else values[0][:1])
+                one = values[0] if terms.latent or len(values[0]) == 1 else values[0][:1]
+                setattr(terms, name, torch.cat(values) if terms.latent and len(values) > 1 else one)
         # a small copy that makes the large gradients flow back leaf first, as the stacked networks lie in memory
         terms.log_weight = terms.log_weight.movedim(-1, 0).contiguous().movedim(0, -1)
         if self.reduce == "leaf" and terms.outside is not None:

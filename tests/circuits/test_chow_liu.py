@@ -69,6 +69,7 @@ class TestChowLiuTrees(RegionGraphTests):
     graphs = [
         chow_liu(bits_of_tree(random_tree(12, seed=0))),
         chow_liu(bits_of_tree(random_tree(30, seed=1)), block=4),
+        chow_liu(bits_of_tree(random_tree(30, seed=2)), arity=2),
         chow_liu(planted("normal", 0)[0]),
         chow_liu(field(200, seed=0, side=4), block=3),
         chow_liu(torch.arange(6).reshape(2, 3)),
@@ -113,7 +114,7 @@ class TestTree:
         """A path of a normal column, its sign of some kind, and so on; cut in the middle."""
         z = normals(4000, 5, seed=0).cumsum(1)
         x = torch.stack([z[:, 0].exp(), z[:, 1] > 0, z[:, 2], (z[:, 3] > 0) * 7.0, z[:, 4].round()], 1)
-        assert {(0, 1), (3, 4)} <= set(chow_liu(x).regions)
+        assert {(0, 1), (3, 4)} <= set(chow_liu(x, arity=2).regions)
 
     @pytest.mark.parametrize("seed", range(4))
     def test_columns_in_another_order_give_the_graph_in_that_order(self, seed):
@@ -156,12 +157,12 @@ class TestTree:
 class TestLevels:
     @pytest.mark.parametrize("number", [3, 4, 9, 17])
     def test_of_a_star_are_those_of_a_balanced_tree(self, number):
-        graph = chow_liu(bits_of_tree([0] * (number - 1)))
+        graph = chow_liu(bits_of_tree([0] * (number - 1)), arity=2)
         assert len(graph.levels) == math.ceil(math.log2(number))
 
     @pytest.mark.parametrize(("number", "levels"), [(3, 2), (4, 2), (5, 3), (9, 5), (10, 5)])
     def test_of_a_path_are_about_half_of_it(self, number, levels):
-        assert len(chow_liu(bits_of_tree(range(number - 1))).levels) == levels
+        assert len(chow_liu(bits_of_tree(range(number - 1)), arity=2).levels) == levels
 
     @pytest.mark.parametrize("arity", [2, 3, 4])
     def test_are_as_few_as_there_can_be(self, arity):
@@ -242,7 +243,7 @@ class TestConstantColumns:
         with pytest.warns(
             UserWarning, match=r"^x is constant in age, sex: what takes one value depends on nothing.*\.$"
         ):
-            graph = chow_liu(with_constant, names=names)
+            graph = chow_liu(with_constant, names=names, arity=2)
         assert graph.leaf_scopes == tuple((place,) for place in range(7))
         assert {(1, 2), (4, 5)} <= set(graph.regions) and len(graph.levels) == 3
         for scope in graph.regions:  # nothing below the root has a constant column
@@ -259,7 +260,7 @@ class TestConstantColumns:
 
     def test_may_be_all(self):
         with pytest.warns(UserWarning, match="x is constant in variable 0, .*, variable 4 and 2 more: "):
-            graph = chow_liu(torch.zeros(5, 7))
+            graph = chow_liu(torch.zeros(5, 7), arity=2)
         assert graph.num_leaf_regions == 7 and len(graph.levels) == 3
 
 

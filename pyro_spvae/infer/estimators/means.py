@@ -24,13 +24,13 @@ def renyi_mean(log_weight: Tensor, alpha: float = 0.0) -> Tensor:
     :param float alpha: order; below 0 the result need not be a lower bound.
     :returns: ``[..]`` in nats.
     """
+    particles = log_weight.size(0)
+    if particles == 1:
+        return log_weight.squeeze(0)
     if alpha == 1.0:
         return log_weight.mean(0)
     if alpha == -math.inf:
         return log_weight.amax(0)
-    particles = log_weight.size(0)
-    if particles == 1:
-        return log_weight[0]
     if alpha == 0.0:
         return log_weight.logsumexp(0) - math.log(particles)
     return ((1 - alpha) * log_weight).logsumexp(0).sub(math.log(particles)) / (1 - alpha)
