@@ -14,8 +14,8 @@ import torch
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from pyro_spvae import chow_liu, whole
-from pyro_spvae.circuits._trees import linked, pieces, rooted, spanning_tree
-from pyro_spvae.circuits.chow_liu import _joined, _Region
+from pyro_spvae.circuits._trees import centres, linked, pieces, rooted, spanning_tree
+from pyro_spvae.circuits.chow_liu import _joined, _Region, _split
 from tests.circuits.planted import field, normals, planted
 from tests.circuits.test_region_graph import RegionGraphTests
 
@@ -132,6 +132,14 @@ class TestTree:
         graph = chow_liu(torch.cat([x, names.unsqueeze(1)], 1), categorical=[False] * 5 + [True])
         assert {(0, 1), (3, 4)} <= {tuple(v for v in scope if v != 5) for scope in graph.regions}
 
+    def test_which_columns_hold_names_is_said(self):
+        """Names of another order tell all of each other; taken for numbers, less than a noisy copy does."""
+        place = torch.arange(2000) % 20
+        other = torch.randperm(20, generator=torch.Generator().manual_seed(1))[place]
+        x = torch.stack([place + 0.5 * normals(2000, seed=0), place, other], 1)
+        assert chow_liu(x, 2, categorical=[False, True, True]).leaf_scopes == ((0,), (1, 2))
+        assert chow_liu(x, 2).leaf_scopes == ((0, 1), (2,))
+
     def test_images_have_the_shape_of_their_pixels(self):
         x = field(500, seed=0, side=4)
         image = chow_liu(x)
@@ -155,6 +163,48 @@ class TestTree:
 
 
 class TestLevels:
+    @pytest.mark.parametrize("seed", range(20))
+    def test_roots_are_centres_and_centroids(self, seed):
+        generator = random.Random(seed)
+        number = generator.randrange(1, 14)
+        tree = linked(number, edges_of(random_tree(number, seed)))
+        sizes = [generator.randrange(1, 4) for _ in range(number)]
+        strengths = [generator.random() for _ in range(number)]
+
+        def depth(root):
+            parents, far = rooted(tree, root), {}
+            for node, parent in parents.items():
+                far[node] = 0 if node == root else far[parent] + 1
+            return max(far.values())
+
+        def largest_branch(root):
+            scopes = (scope for scope in subtrees(tree, root) if root not in scope)
+            return max((sum(sizes[node] for node in scope) for scope in scopes), default=0)
+
+        def least(cost):
+            best = min(map(cost, range(number)))
+            return [node for node in range(number) if cost(node) == best]
+
+        found = centres(tree, sizes, strengths)
+        middle, balanced = least(depth), least(largest_branch)
+        assert set(found) == set(middle) | set(balanced) and len(found) == len(set(found))
+        assert found[: len(middle)] == sorted(middle, key=lambda node: -strengths[node])
+        assert found[len(middle) :] == sorted(set(balanced) - set(middle), key=lambda node: -strengths[node])
+
+    def test_are_those_of_the_best_root(self):
+        several = False
+        for seed in range(12):
+            parents = random_tree(14, seed)
+            weights = torch.zeros(14, 14)
+            tree = linked(14, edges_of(parents))
+            levels = {
+                _split([(v,) for v in range(14)], tree, root, 2, weights)[0]
+                for root in centres(tree, [1] * 14, [0] * 14)
+            }
+            several |= len(levels) > 1
+            assert len(chow_liu(bits_of_tree(parents, seed=seed)).levels) == min(levels)
+        assert several
+
     @pytest.mark.parametrize("number", [3, 4, 9, 17])
     def test_of_a_star_are_those_of_a_balanced_tree(self, number):
         graph = chow_liu(bits_of_tree([0] * (number - 1)), arity=2)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -54,6 +55,14 @@ class TestDiscreteColumns:
         names = torch.randperm(max(shape), generator=torch.Generator().manual_seed(2))[x.long()]
         assert information(3 * names - 7) == pytest.approx(expected, abs=1e-12), "values are names"
 
+    def test_are_those_of_few_whole_numbers_where_nothing_is_said(self):
+        place = torch.arange(96.0)
+        missing = torch.where(place > 90, math.nan, place % 16)
+        x = torch.stack([place % 16, place % 17, place % 16 / 2, missing, place % 4 / 2], 1)
+        assert _coded(x, None, 4).binned.tolist() == [False, True, True, False, False]
+        said = torch.tensor([False, True, True, False, False])
+        assert _coded(x, said, 4).binned.tolist() == [True, False, False, True, False]
+
     def test_may_be_boolean(self):
         joint = torch.tensor([[30, 10], [5, 55]])
         assert information(rows_of(joint).bool()) == pytest.approx(exact(joint) - chance(joint), abs=1e-12)
@@ -87,6 +96,15 @@ class TestContinuousColumns:
     @pytest.mark.parametrize("rho", [0.0, 0.3, -0.8, 0.95])
     def test_of_normal_columns_it_is_that_of_their_correlation(self, rho):
         assert information(normal_pair(rho)) == pytest.approx(-math.log(1 - rho**2) / 2, abs=0.015)
+
+    def test_of_few_rows_it_is_that_of_the_scores_less_what_chance_adds(self):
+        x = torch.tensor([3.0, 1.0, 2.5, 9.0, 4.0, 7.0, 0.0, 5.0, 6.0, 8.0])
+        y = torch.tensor([3.0, 2.0, 1.5, 9.0, 5.0, 6.0, 0.0, 4.0, 8.0, 7.0])
+        ends = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0, 1, 11, dtype=torch.float64)).tolist()
+        score = torch.tensor([truncnorm.mean(*pair) for pair in itertools.pairwise(ends)])
+        r = (score[x.argsort().argsort()] * score[y.argsort().argsort()]).mean().item()
+        found = information(torch.stack([x, y], 1), [False, False])
+        assert found == pytest.approx(-math.log(1 - r**2) / 2 - 1 / 20, abs=1e-9)
 
     def test_no_increasing_map_changes_it(self):
         x = normal_pair(0.6, rows=500)

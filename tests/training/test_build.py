@@ -276,11 +276,13 @@ class TestChowLiuStructure:
         assert build_regions(config, DataSet("grouped", noise, x, x, values)).leaf_scopes != found.leaf_scopes
 
     def test_knows_which_columns_hold_names(self, tmp_path):
-        """Names of no order tell each other exactly, which numbers would not; columns are named where rows do not do."""
+        """Names of no order tell all of each other, as numbers they would not; and messages name columns."""
         generator = np.random.default_rng(0)
         place = generator.integers(0, 20, 2000)
-        number = place + generator.normal(scale=6.0, size=2000)
-        one, other = (np.array([f"n{value:02}" for value in generator.permutation(20)])[place] for _ in range(2))
+        number = place + generator.normal(scale=0.5, size=2000)
+        one, other = (
+            np.array([f"n{value:02}" for value in names])[place] for names in (range(20), generator.permutation(20))
+        )
         lines = [f"{n:.4f},{a},{b}" for n, a, b in zip(number, one, other, strict=True)]
         (tmp_path / "table.csv").write_text("\n".join(["number,one,other", *lines]) + "\n")
         config = dataclasses.replace(self.config, data=str(tmp_path / "table.csv"), block=2, epochs=1)
