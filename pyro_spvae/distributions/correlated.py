@@ -80,7 +80,7 @@ class LeafCorrelatedNormal(LeafDistribution):
         r"""Of a standard Normal distribution of the values that count, :math:`\tfrac{n}{2} \log 2 \pi`."""
         if mask is None:
             return self._event_shape[0] * HALF_LOG_TWO_PI
-        return mask.sum(-1) * HALF_LOG_TWO_PI
+        return mask.sum(-1).to(self.loc.dtype) * HALF_LOG_TWO_PI
 
 
 class Patterns:

@@ -16,7 +16,6 @@ from typing_extensions import Self
 
 from pyro_spvae.distributions.autoregressive import pixel_summaries
 from pyro_spvae.distributions.correlated import LeafCorrelatedNormal
-from pyro_spvae.distributions.kinds import hidden_pixels
 from pyro_spvae.distributions.leaf import LeafDistribution
 
 
@@ -77,7 +76,8 @@ class LeafNormalColumns(LeafDistribution):
 
     :param LeafCorrelatedNormal normal: of coordinates, whose mask counts joint values alone.
     :param Coordinates coordinates: which those are, and how.
-    :param others: the distribution of the others, whose mask counts these alone; ``None`` if there are none.
+    :param LeafDistribution others: of the others, independent of each other, whose mask counts these alone; ``None`` if
+        there are none.
     :param torch.Tensor mask: optional bool tensor broadcastable to ``[.., pixel]``, True = the value counts.
     :param bool validate_args: whether to check values; None follows Pyro's global switch.
     :raises TypeError: if ``mask`` is no bool tensor.
@@ -88,7 +88,7 @@ class LeafNormalColumns(LeafDistribution):
         self,
         normal: LeafCorrelatedNormal,
         coordinates: Coordinates,
-        others: Any = None,
+        others: LeafDistribution | None = None,
         mask: Tensor | None = None,
         *,
         validate_args: bool | None = None,
@@ -147,8 +147,9 @@ class LeafNormalColumns(LeafDistribution):
         known = self.coordinates.inside(seen)
         assert known is not None
         new.normal = self.normal.given_seen(self.coordinates.of(value), known)
-        if self.others is not None:
-            new.others = hidden_pixels(self.others, value, self.coordinates.outside(seen))
+        if self.others is not None:  # which do not depend on each other
+            new.others = self.others.expand(new.batch_shape)
+            new.others.pixel_mask = self.coordinates.outside(new.pixel_mask)
         return new
 
     def rsample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:

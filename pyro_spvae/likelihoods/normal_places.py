@@ -18,7 +18,7 @@ class NormalPlaces(nn.Module):
     """
     Coordinates of the pixels of all leaves; in double precision whatever type the model is moved to.
 
-    :param Tensor location: of values or logarithms, ``[leaf, pixel]``.
+    :param Tensor location: of values or logarithms, ``[leaf, pixel]``; like the others on the CPU.
     :param Tensor scale: likewise.
     :param Tensor logs: of which pixels logarithms are taken, ``bool [leaf, pixel]``.
     :param Tensor joint: which pixels are Normal, ``bool [leaf, pixel]``; padding is none of them.
@@ -39,12 +39,14 @@ class NormalPlaces(nn.Module):
         self.least = least
         self.most = int(joint.sum(-1).max())  # of the leaf that has most
         self.others = others
-        # they follow from the likelihood, so they are not part of the state_dict
-        for name, value in (("location", location), ("scale", scale)):
-            self.register_buffer(name, value.double(), persistent=False)
-        self.register_buffer("logs", logs & joint if bool((logs & joint).any()) else None, persistent=False)
-        self.register_buffer("joint", None if bool(joint.all()) else joint, persistent=False)
-        self.plain = self.logs is None and bool((location == 0).all()) and bool((scale == 1).all())
+        self.plain = not bool((logs & joint).any()) and bool((location == 0).all()) and bool((scale == 1).all())
+        found: dict[str, Tensor | None] = {"location": location.double(), "scale": scale.double()}
+        found["logs"] = logs & joint if bool((logs & joint).any()) else None
+        found["joint"] = None if bool(joint.all()) else joint
+        place = torch.get_default_device()
+        for name, value in found.items():
+            # they follow from the likelihood, so they are not part of the state_dict
+            self.register_buffer(name, None if value is None else value.to(place), persistent=False)
 
     def of(self, like: Tensor) -> Coordinates:
         """In the type of a tensor."""
