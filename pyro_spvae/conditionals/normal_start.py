@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _STEPS = 20  # of k-means
+_RUNS = 5  # of it, of which the best is taken
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,18 +43,8 @@ def clusters(z: Tensor, seen: Tensor, number: int, shrunk: float) -> Clusters:
     variance = ((z - mean).square() * weight).sum(0) / count.clamp(min=1)
     scale = torch.where(variance > 0, variance, 1.0).sqrt()
     u = torch.where(seen, (z - mean) / scale, 0.0)
-    centres = u[torch.randint(len(u), (1,), device=u.device)]
-    for _ in range(number - 1):
-        distance = _distances(u, weight, centres).amin(1)
-        # of rows that are all at centres any may be taken
-        further = torch.multinomial(distance + 1e-12 * (1 + distance.sum()), 1)
-        centres = torch.cat([centres, u[further]])
-    found = torch.zeros(len(u), dtype=torch.long, device=u.device)
-    for _ in range(_STEPS if number > 1 else 1):
-        found = _distances(u, weight, centres).argmin(1)
-        share = torch.nn.functional.one_hot(found, number).to(u.dtype)  # [N, K]
-        seen_by = share.T @ weight
-        centres = torch.where(seen_by > 0, share.T @ (u * weight) / seen_by.clamp(min=1), centres)
+    runs = [_k_means(u, weight, number) for _ in range(_RUNS if number > 1 else 1)]
+    _, found, centres = min(runs, key=lambda run: run[0])
     rest = (u - centres[found]) * weight
     within = rest.T @ rest / (weight.T @ weight).clamp(min=1)
     within = (1 - shrunk) * within + shrunk * within.diagonal().diag()
@@ -62,6 +53,23 @@ def clusters(z: Tensor, seen: Tensor, number: int, shrunk: float) -> Clusters:
     floor = 1e-2 + max(0.0, -2 * lowest)
     within = within + floor * torch.eye(len(within), dtype=u.dtype, device=u.device)
     return Clusters(mean + scale * centres, within * scale.unsqueeze(-1) * scale)
+
+
+def _k_means(u: Tensor, weight: Tensor, number: int) -> tuple[float, Tensor, Tensor]:
+    """Squared distances from centres in all, the number of each row's cluster, and the centres ``[cluster, pixel]``."""
+    centres = u[torch.randint(len(u), (1,), device=u.device)]
+    for _ in range(number - 1):
+        distance = _distances(u, weight, centres).amin(1)
+        # of rows that are all at centres any may be taken
+        further = torch.multinomial(distance + 1e-12 * (1 + distance.sum()), 1)
+        centres = torch.cat([centres, u[further]])
+    for _ in range(_STEPS if number > 1 else 1):
+        found = _distances(u, weight, centres).argmin(1)
+        share = torch.nn.functional.one_hot(found, number).to(u.dtype)  # [N, K]
+        seen_by = share.T @ weight
+        centres = torch.where(seen_by > 0, share.T @ (u * weight) / seen_by.clamp(min=1), centres)
+    distance, found = _distances(u, weight, centres).min(1)
+    return float(distance.sum()), found, centres
 
 
 def _distances(u: Tensor, weight: Tensor, centres: Tensor) -> Tensor:

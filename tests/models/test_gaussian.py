@@ -88,13 +88,13 @@ class TestMixture:
         centre, within = torch.stack(centre), torch.stack(within)
         mean = share @ centre
         cov = torch.einsum("k,kij->ij", share, within + (centre - mean).unsqueeze(-1) * (centre - mean).unsqueeze(-2))
-        drawn = spn.impute(x, num_samples=60_000)[:, 0]
+        drawn = spn.impute(x.expand(30_000, 4))[0]
         assert bool((drawn[:, s] == x[0, s]).all())
         drawn = drawn[:, h]
         assert bool(((drawn.mean(0) - mean).abs() < 5 * (cov.diagonal() / len(drawn)).sqrt()).all())
         products = (drawn - mean).unsqueeze(-1) * (drawn - mean).unsqueeze(-2)
         assert bool(((products.mean(0) - cov).abs() < 5 * products.std(0) / len(drawn) ** 0.5).all())
-        means_only = spn.impute(x, num_samples=4000, means=True)[:, 0, h]  # of a drawn component each
+        means_only = spn.impute(x.expand(4000, 4), means=True)[0][:, h]  # of a drawn component each
         near = (means_only.unsqueeze(1) - centre).abs().amax(-1)
         assert float(near.amin(1).max()) < 1e-9
         taken = torch.nn.functional.one_hot(near.argmin(1), len(share)).double().mean(0)
@@ -186,7 +186,8 @@ class TestCircuits:
         """The same covariances by both parameterisations."""
         low, full = mixture(2), mixture(None)
         _, loc, covariance = components(low)
-        full.leaf.pixels._write(full.leaf.pixels.moments.of(loc, covariance, 1e-3), torch.ones(3, dtype=torch.bool))
+        with torch.no_grad():
+            full.leaf.pixels._write(full.leaf.pixels.moments.of(loc, covariance, 1e-3), torch.tensor([True] * 3))
         full.circuit.load_state_dict(low.circuit.state_dict())
         x, seen = torch.randn(6, 4), torch.rand(6, 4) < 0.5
         assert_close(full.log_prob(x, seen), low.log_prob(x, seen))
@@ -331,7 +332,7 @@ class TestStart:
         assert all(math.isfinite(value) for value in spn.fit_em(torch.ones(4, 2), 3))
 
 
-ROWS = torch.zeros(2, 3)
+ROWS = torch.zeros(2, 3, dtype=torch.float64)
 REFUSED = [
     (lambda: GaussianLeaf(-1), "rank is -1; an integer of at least 0, or None for a full covariance, is needed"),
     (lambda: GaussianLeaf(1.5), "rank is 1.5; an integer"),
