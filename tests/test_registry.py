@@ -35,7 +35,10 @@ from tests.models import own_parts
 
 KINDS = {
     "root": (Root, ("spvae", "spn")),
-    "leaf": (LeafModel, ("vae", "hvae", "discrete-vae", "dvaepp", "dlgmm", "dldpmm", "sbvae", "factorized", "gaussian", "mixed")),
+    "leaf": (
+        LeafModel,
+        ("vae", "hvae", "discrete-vae", "dvaepp", "dlgmm", "dldpmm", "sbvae", "factorized", "gaussian", "mixed"),
+    ),
     "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "discrete", "dvaepp", "mixed", "none")),
     "prior": (
         Prior,

@@ -11,4 +11,14 @@ from pyro_spvae.conditionals.of_latent import conditional
 from pyro_spvae.conditionals.normal_pixels import NormalPixels
 from pyro_spvae.conditionals.pixels import Pixels
 
-__all__ = ["Bits", "Components", "Gaussian", "Kumaraswamy", "LocalGroup", "NormalComponents", "NormalPixels", "Pixels", "conditional"]
+__all__ = [
+    "Bits",
+    "Components",
+    "Gaussian",
+    "Kumaraswamy",
+    "LocalGroup",
+    "NormalComponents",
+    "NormalPixels",
+    "Pixels",
+    "conditional",
+]

@@ -223,7 +223,9 @@ class TestColumns:
         eye = torch.eye(PIXELS)
         root = torch.where(self.joint.unsqueeze(-1) & self.joint, root, eye)
         normal = LeafMultivariateNormal(parameters(None)[0], root, coordinates.inside(mask))
-        others = LeafBernoulli(torch.linspace(-1, 1, LEAVES).unsqueeze(-1).expand(-1, PIXELS), coordinates.outside(mask))
+        others = LeafBernoulli(
+            torch.linspace(-1, 1, LEAVES).unsqueeze(-1).expand(-1, PIXELS), coordinates.outside(mask)
+        )
         return LeafNormalColumns(normal, coordinates, others, mask)
 
     def moments(self):

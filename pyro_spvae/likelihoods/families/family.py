@@ -93,7 +93,7 @@ class ColumnFamily:
         """
         The most likely outputs given means of the statistics.
 
-        :param Tensor means: ``[.., place, statistic]``.
+        :param Tensor means: ``[.., place, statistic]``, of which there may be more behind those of the family.
         :returns: finite tensors ``[.., place]``, as many as :meth:`outputs` says.
         """
         raise NotImplementedError(f"{type(self).__name__} has no closed form")
@@ -128,7 +128,7 @@ def normal_statistics(z: Tensor) -> Tensor:
 
 def normal_outputs_of(means: Tensor) -> tuple[Tensor, ...]:
     """Mean and deviation of standardised values as outputs."""
-    first, second = means.unbind(-1)
+    first, second = means[..., 0], means[..., 1]
     return first, raw_multiple((second - first.square()).clamp(min=0).sqrt())
 
 

@@ -11,7 +11,14 @@ from torch import Tensor
 
 from pyro_spvae.distributions import LeafNormal, LeafStudentT
 from pyro_spvae.distributions.leaf import LeafDistribution
-from pyro_spvae.likelihoods.families.family import LEAST, ColumnFamily, Unit, multiple, normal_outputs_of, normal_statistics
+from pyro_spvae.likelihoods.families.family import (
+    LEAST,
+    ColumnFamily,
+    Unit,
+    multiple,
+    normal_outputs_of,
+    normal_statistics,
+)
 
 _LEAST_DF, _DF = 2.1, 6.0  # degrees of freedom: variances are finite; where outputs are 0
 
