@@ -8,6 +8,7 @@ from pyro_spvae.models.dldpmm import DLDPMM
 from pyro_spvae.models.dlgmm import DLGMM
 from pyro_spvae.models.dvaepp import DVAEpp
 from pyro_spvae.models.factorized import FactorizedLeaf
+from pyro_spvae.models.gaussian import GaussianLeaf
 from pyro_spvae.models.hvae import HVAE
 from pyro_spvae.models.mixed import MixedLeaf
 from pyro_spvae.models.sbvae import SBVAE
@@ -29,6 +30,7 @@ __all__ = [
     "Embedding",
     "Explanation",
     "FactorizedLeaf",
+    "GaussianLeaf",
     "LeafModel",
     "MixedLeaf",
 ]

@@ -4,15 +4,12 @@
 
 from __future__ import annotations
 
-import pyro
-from torch import Tensor
-
 from pyro_spvae.conditionals import Pixels
-from pyro_spvae.leaves import LeafModel
+from pyro_spvae.leaves import TractableLeaf
 from pyro_spvae.likelihoods import Likelihood
 
 
-class FactorizedLeaf(LeafModel):
+class FactorizedLeaf(TractableLeaf):
     r"""
     Fully factorised leaf, :math:`p(x) = \prod_j p(x_j; \theta_j)`: a likelihood whose parameters are free, with no
     decoder and no latent variable (the leaves of Poon and Domingos 2011).
@@ -24,16 +21,7 @@ class FactorizedLeaf(LeafModel):
     """
 
     pixels: Pixels
-    guide_name = "none"
 
     def __init__(self, likelihood: Likelihood) -> None:
         super().__init__()
         self.pixels = Pixels(likelihood)
-
-    def build(self, leaves: int, pixels: int, **shapes: object) -> None:
-        """Binds the likelihood and draws its parameters."""
-        self.pixels.bind(leaves=leaves, pixels=pixels, **shapes)
-
-    def forward(self, x: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """States ``x``."""
-        return pyro.sample("x", self.pixels(mask=mask), obs=x)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import Latent
-from pyro_spvae.distributions.joined import JoinedLeaves
+from pyro_spvae.distributions.joined import JoinedLeaves, SomeLeaves
 from pyro_spvae.infer.some_leaves import SomeLeavesMessenger
 from pyro_spvae.leaves import LeafGuide, LeafModel, LeafSubset
 from pyro_spvae.leaves.leaf_subset import check_counts, leaf_index
@@ -50,6 +50,7 @@ class MixedLeaf(LeafModel):
         # unlike a plain list it hands on Pyro's context to the parts
         modules: Any = PyroModule[nn.ModuleList]
         self.subsets: Any = modules([LeafSubset(part, place) for place, part in enumerate(parts)])
+        self.tractable = all(part.tractable for part in parts)
         latents: dict[str, Latent] = {}
         for subset in self.subsets:
             for name, latent in subset.program.latents.items():
@@ -99,6 +100,35 @@ class MixedLeaf(LeafModel):
                 for handler in some.handlers():
                     stack.enter_context(handler)
             return pyro.sample("x", JoinedLeaves(observations), obs=x)
+
+    def law(self, mask: Tensor | None = None) -> JoinedLeaves:
+        """That of each part's own leaves, if all are tractable."""
+        return JoinedLeaves(
+            [
+                SomeLeaves(subset.program.law(subset.narrow_mask(mask)), subset.index, subset.leaves)
+                for subset in self.subsets
+            ]
+        )
+
+    def check_closed_form(self) -> None:
+        """
+        :raises ValueError: if a part has no closed M-step.
+        """
+        for subset in self.subsets:
+            subset.program.check_closed_form()
+
+    def expected(self, patches: Tensor, weight: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """What EM has to know of data for each part, see :meth:`pyro_spvae.leaves.TractableLeaf.expected`."""
+        found = []
+        for subset in self.subsets:
+            own = weight.index_select(-1, subset.index)
+            found += subset.program.expected(subset.narrow(patches), own, subset.narrow_mask(mask))
+        return found
+
+    def maximise(self, sums: Iterator[Tensor], smoothing: float = 0.0, ridge: float = 0.0) -> None:
+        """The M-step of each part."""
+        for subset in self.subsets:
+            subset.program.maximise(sums, smoothing, ridge)
 
     def count_features(self, pixels: int, scopes: Sequence[Sequence[int | None]] | None = None) -> int:
         """As many as the part has that has most; each part sees leaves of all regions."""

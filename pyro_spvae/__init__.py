@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         Poisson,
         StudentT,
     )
-    from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, LeafModel, MixedLeaf
+    from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, GaussianLeaf, LeafModel, MixedLeaf
     from pyro_spvae.priors import BoltzmannMachine, MixtureOfGaussians, Prior, StandardNormal, VampPrior
 
 __all__ = [
@@ -64,6 +64,7 @@ __all__ = [
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
     "FactorizedLeaf",
+    "GaussianLeaf",
     "Gamma",
     "Gaussian",
     "HVAE",
@@ -142,6 +143,7 @@ _HOME = {
     "SPVAE": "models",
     "VAE": "models",
     "FactorizedLeaf": "models",
+    "GaussianLeaf": "models",
     "LeafModel": "models",
     "MixedLeaf": "models",
     "BoltzmannMachine": "priors",

@@ -124,6 +124,14 @@ class Part(nn.Module):
             ``[rows, leaf, feature]``.
         """
 
+    def start_at(self, patches: Tensor, mask: Tensor | None) -> None:
+        """
+        The same with the training rows themselves and what is missing from them; called behind :meth:`start`.
+
+        :param Tensor patches: values ``[rows, leaf, pixel]``; 0 where not seen.
+        :param Tensor mask: pixels that are seen and no padding, ``bool`` of the same shape, or ``None`` if all are.
+        """
+
     @property
     def waits(self) -> bool:
         """Whether it has no distribution before :meth:`start`; by default as long as it wants rows."""

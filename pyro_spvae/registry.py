@@ -48,6 +48,7 @@ _CLASSES = {
         "dldpmm": "pyro_spvae.models.dldpmm:DLDPMM",
         "sbvae": "pyro_spvae.models.sbvae:SBVAE",
         "factorized": "pyro_spvae.models.factorized:FactorizedLeaf",
+        "gaussian": "pyro_spvae.models.gaussian:GaussianLeaf",
         "mixed": "pyro_spvae.models.mixed:MixedLeaf",
     },
     "guide": {
@@ -101,6 +102,7 @@ _CLASSES = {
         "normal-components": "pyro_spvae.conditionals:NormalComponents",
         "kumaraswamy": "pyro_spvae.conditionals:Kumaraswamy",
         "pixels": "pyro_spvae.conditionals:Pixels",
+        "normal-pixels": "pyro_spvae.conditionals:NormalPixels",
         "bits": "pyro_spvae.conditionals:Bits",
     },
     "estimator": {

@@ -40,7 +40,7 @@ from pyro_spvae.likelihoods import (
     DiscretizedLogisticMixture,
     Normal,
 )
-from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, GaussianLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, GatedConv, MultiScale, PixelCNN
 from pyro_spvae.plots import region_graph
 from pyro_spvae.plots.latent_planes import component_grid, principal_components, prior_grid
@@ -193,6 +193,8 @@ MODELS = {
         guide=NormalGuide(encoder=GatedConv(((2, 3, 1, 1),))),
     ),
     "spn": lambda: SPN(GRID, units=2, likelihood=Bernoulli()),
+    "gaussian": lambda: SPN(GRID, units=2, leaf=GaussianLeaf()),
+    "gaussian of low rank": lambda: SPN(GRID, units=2, leaf=GaussianLeaf(2)),
     "cp": lambda: SPVAE(Circuit(GRID, 5, tie="shape", weights="cp"), **SIZES),
     "single leaf": lambda: SPVAE(whole((4, 4)), 1, **SIZES, likelihood=Bernoulli()),
 }

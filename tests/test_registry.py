@@ -35,7 +35,10 @@ from tests.models import own_parts
 
 KINDS = {
     "root": (Root, ("spvae", "spn")),
-    "leaf": (LeafModel, ("vae", "hvae", "discrete-vae", "dvaepp", "dlgmm", "dldpmm", "sbvae", "factorized", "mixed")),
+    "leaf": (
+        LeafModel,
+        ("vae", "hvae", "discrete-vae", "dvaepp", "dlgmm", "dldpmm", "sbvae", "factorized", "gaussian", "mixed"),
+    ),
     "guide": (LeafGuide, ("normal", "hierarchical", "mixture", "sticks", "discrete", "dvaepp", "mixed", "none")),
     "prior": (
         Prior,
@@ -56,7 +59,7 @@ KINDS = {
         ),
     ),
     "network": (Network, ("mlp", "joint", "conv", "gated-conv", "pixelcnn", "multi-scale", "se-resnet")),
-    "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "bits")),
+    "block": (Block, ("gaussian", "components", "normal-components", "kumaraswamy", "pixels", "normal-pixels", "bits")),
     "estimator": (
         Estimator,
         ("vimco", "reinforce", "nvil", "muprop", "rebar", "straight-through", "concrete"),

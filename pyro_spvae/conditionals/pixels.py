@@ -20,6 +20,7 @@ from pyro_spvae.distributions.autoregressive import check_whole
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.nn.network import Network
 
+_NOTHING = 1e-12  # expected count below which there is nothing to learn from
 _READ = ContextVar("_READ", default=True)
 
 
@@ -163,6 +164,60 @@ class Pixels(Block):
         self.likelihood.check(x, mask)
         if self.decoder is not None and self.decoder.autoregressive:
             check_whole(mask)
+
+    def check_closed_form(self) -> None:
+        """
+        :raises ValueError: if the likelihood has no sufficient statistics, without which there is no closed M-step.
+        """
+        sizes = self.likelihood.sizes
+        empty = self.outputs[0].new_zeros(0, sizes["leaves"], sizes["pixels"])
+        self.likelihood.statistics(empty, empty)
+
+    def expected(self, patches: Tensor, weight: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """
+        What EM has to know of data: of every leaf and pixel how many there are, in parts by the weights, and the sums
+        of the likelihood's sufficient statistics; the same of all data where smoothing needs it.
+
+        :param Tensor patches: values ``[data, leaf, pixel]``, in the support also where not seen.
+        :param Tensor weight: how much of a datum is of each leaf, ``[data, leaf]``.
+        :param Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``; all by default.
+        :returns: tensors that may be added up over data.
+        """
+        likelihood = self.likelihood
+        weights = weight.unsqueeze(-1).expand(patches.shape)  # [B, L, P]
+        weights = weights if mask is None else weights * mask
+        sums = [weights.sum(0), likelihood.statistics(patches, weights)]
+        uniform = likelihood.uniform_statistics()
+        if uniform is None or bool(uniform.isnan().any()):
+            weights = torch.ones_like(weights) if mask is None else mask.expand(patches.shape).to(weights.dtype)
+            sums += [weights.sum(0), likelihood.statistics(patches, weights)]
+        return sums
+
+    @torch.no_grad()
+    def maximise(self, sums: Iterator[Tensor], smoothing: float = 0.0, ridge: float = 0.0) -> None:
+        """
+        The M-step: the most likely free parameters, as if ``smoothing`` further data had come: evenly over all values,
+        or where they cannot be distributed like all data at the pixel. Those of pixels without data stay.
+
+        :param sums: those of :meth:`expected`, of which as many are taken.
+        :param float smoothing: number of further data, at least 0.
+        :param float ridge: is for leaves of correlated pixels.
+        """
+        count, statistics = next(sums), next(sums)
+        prior = self.likelihood.uniform_statistics()
+        of_all = None
+        if prior is None or bool(prior.isnan().any()):
+            of_all, everything = next(sums), next(sums)
+            means = everything / of_all.clamp(min=_NOTHING).unsqueeze(-1)
+            prior = means if prior is None else torch.where(prior.isnan().to(means.device), means, prior.to(means))
+        count = count.unsqueeze(-1) + smoothing  # [L, P, 1]
+        learnt = count > _NOTHING
+        if of_all is not None:
+            learnt = learnt & (of_all.unsqueeze(-1) > 0)
+        means = (statistics + smoothing * prior.to(statistics)) / torch.where(learnt, count, 1.0)
+        every = self.likelihood.by_output(learnt.squeeze(-1))
+        for output, new, own in zip(self.outputs, self.likelihood.outputs_of(means), every, strict=True):
+            output.copy_(torch.where(own, new.to(output.dtype), output))
 
     def draws(self, context: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """

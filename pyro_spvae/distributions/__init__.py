@@ -20,7 +20,10 @@ from pyro_spvae.distributions.gaussian_mixture import LeafGaussianMixture
 from pyro_spvae.distributions.hierarchy import BinaryHierarchy, SmoothedHierarchy, groups
 from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.kumaraswamy import Kumaraswamy
+from pyro_spvae.distributions.low_rank_normal import LeafLowRankNormal
+from pyro_spvae.distributions.multivariate_normal import LeafMultivariateNormal
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
+from pyro_spvae.distributions.normal_columns import Coordinates, LeafNormalColumns
 from pyro_spvae.distributions.normal_mixture import LeafNormalMixture
 from pyro_spvae.distributions.ordinal import ordinal_log_probs
 from pyro_spvae.distributions.positive import LeafGamma, LeafLogNormal
@@ -49,6 +52,7 @@ from pyro_spvae.distributions.student_t import LeafStudentT
 __all__ = [
     "Beta",
     "BinaryHierarchy",
+    "Coordinates",
     "FactorialBernoulli",
     "Boltzmann",
     "InducedTree",
@@ -67,8 +71,11 @@ __all__ = [
     "LeafGamma",
     "LeafGaussianMixture",
     "LeafLogNormal",
+    "LeafLowRankNormal",
+    "LeafMultivariateNormal",
     "LeafNegativeBinomial",
     "LeafNormal",
+    "LeafNormalColumns",
     "LeafNormalMixture",
     "LeafPoisson",
     "LeafStandardNormal",

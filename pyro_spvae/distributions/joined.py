@@ -172,6 +172,11 @@ class JoinedLeaves(TorchDistribution):
         """Mean, ``[.., leaf] + event_shape``."""
         return self._added([part.mean for part in self.parts])
 
+    @property
+    def mode(self) -> Tensor:
+        """Mode, ``[.., leaf] + event_shape``."""
+        return self._added([part.mode for part in self.parts])
+
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them."""
         return self._added([part.conditional_mean(value) for part in self.parts])

@@ -23,6 +23,7 @@ from pyro_spvae.infer.kl_balance import KLBalance
 from pyro_spvae.infer.latent_terms import LatentTerms
 from pyro_spvae.infer.log_likelihood import log_likelihood
 from pyro_spvae.infer.objective_module import ObjectiveModule
+from pyro_spvae.infer.online_em import RunningStatistics
 from pyro_spvae.infer.single_leaf import SingleLeafELBO
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "MuProp",
     "ObjectiveModule",
     "Reinforce",
+    "RunningStatistics",
     "SingleLeafELBO",
     "StraightThrough",
     "anneal",

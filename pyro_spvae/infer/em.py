@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -19,14 +19,12 @@ _LEAST = 1e-12  # sum weight that an M-step writes
 _NOTHING = 1e-12  # expected count below which there is nothing to learn from
 
 
-class ExponentialFamily(Protocol):
-    """What EM needs to know of a likelihood, see :class:`pyro_spvae.likelihoods.Likelihood`."""
+class ClosedFormLeaf(Protocol):
+    """What EM needs to know of a leaf program, see :class:`pyro_spvae.leaves.TractableLeaf`."""
 
-    def statistics(self, x: Tensor, weight: Tensor) -> Tensor: ...
+    def expected(self, patches: Tensor, weight: Tensor, mask: Tensor | None = None) -> list[Tensor]: ...
 
-    def uniform_statistics(self) -> Tensor | None: ...
-
-    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]: ...
+    def maximise(self, sums: Iterator[Tensor], smoothing: float = 0.0, ridge: float = 0.0) -> None: ...
 
 
 @runtime_checkable
@@ -34,7 +32,7 @@ class ClosedForm(Protocol):
     """A model with a closed M-step, see :class:`pyro_spvae.models.SPN`."""
 
     def check_closed_form(self) -> None:
-        """Raises a ValueError if its likelihood has no sufficient statistics."""
+        """Raises a ValueError if a leaf has no closed M-step."""
 
     def expected_statistics(self) -> ExpectedStatistics:
         """Statistics of no data yet."""
@@ -42,7 +40,7 @@ class ClosedForm(Protocol):
     def expect(self, expected: ExpectedStatistics, x: Tensor, observed: Tensor | None = None) -> None:
         """Adds what is expected of data."""
 
-    def maximise(self, expected: ExpectedStatistics, smoothing: float = 0.1) -> None:
+    def maximise(self, expected: ExpectedStatistics, smoothing: float = 0.1, ridge: float = 1e-3) -> None:
         """The M-step."""
 
 
@@ -79,18 +77,18 @@ class ExpectedStatistics:
     (single on devices without it).
 
     :param Circuit circuit: over the leaves.
-    :param likelihood: of the leaves' pixels; an exponential family.
+    :param leaf: the leaf program, which says what it has to know of data.
     :ivar int rows: data so far.
     :ivar float log_likelihood: the sum of their log-likelihoods, in nats.
     :ivar list sums: the statistics; those of several parts of the data may be added up.
     """
 
-    def __init__(self, circuit: Circuit, likelihood: ExponentialFamily) -> None:
+    def __init__(self, circuit: Circuit, leaf: ClosedFormLeaf) -> None:
         self.circuit = circuit
-        self.likelihood = likelihood
+        self.leaf = leaf
         self.rows = 0
         self.log_likelihood = 0.0
-        self.sums: list[Tensor] = []  # weights' counts, pixels' counts and statistics, and for some those of all data
+        self.sums: list[Tensor] = []  # the weights' counts, and what the leaf has to know
 
     def add(self, leaf: Tensor, patches: Tensor, mask: Tensor | None = None) -> None:
         """
@@ -102,14 +100,8 @@ class ExpectedStatistics:
         """
         log_prob, responsibility, counts = expected_counts(self.circuit, leaf)
         dtype = torch.float32 if leaf.device.type == "mps" else torch.float64
-        weight = responsibility.to(dtype).unsqueeze(-1).expand(patches.shape)  # [B, L, P]
-        if mask is not None:
-            weight = weight * mask
         sums = [count.to(dtype) for own in counts for count in own]
-        sums += [weight.sum(0), self.likelihood.statistics(patches, weight)]
-        if self.likelihood.uniform_statistics() is None:
-            weight = torch.ones_like(weight) if mask is None else mask.expand(patches.shape).to(dtype)
-            sums += [weight.sum(0), self.likelihood.statistics(patches, weight)]
+        sums += self.leaf.expected(patches, responsibility.to(dtype), mask)
         self.sums = (
             [total.to(own.device) + own for total, own in zip(self.sums, sums, strict=True)] if self.sums else sums
         )
@@ -126,14 +118,14 @@ class ExpectedStatistics:
         self.sums = list(state["sums"])
 
     @torch.no_grad()
-    def maximise(self, outputs: Sequence[Tensor], smoothing: float = 0.0) -> None:
+    def maximise(self, smoothing: float = 0.0, ridge: float = 0.0) -> None:
         """
         The M-step: sum weights in proportion to the counts, and the most likely leaf parameters, each as if
         ``smoothing`` further data had come, see :meth:`pyro_spvae.models.SPN.fit_em`. Sums and pixels without any data
         stay as they are.
 
-        :param outputs: the parameters of the leaves, a tensor ``[leaf, head]`` for each head, written in place.
         :param float smoothing: number of further data, at least 0.
+        :param float ridge: of covariances, in variances of the data, at least 0.
         :raises ValueError: if there are no data.
         """
         if not self.sums:
@@ -143,18 +135,7 @@ class ExpectedStatistics:
             free = layer.free_weights()
             for (logits, axis, even), counts in zip(free, layer.of_classes([next(sums) for _ in free]), strict=True):
                 logits.copy_(_log_shares(counts, logits, axis, even.to(counts) * smoothing))
-        count, statistics, *everything = sums
-        prior = self.likelihood.uniform_statistics()
-        if prior is None:
-            prior = everything[1] / everything[0].clamp(min=_NOTHING).unsqueeze(-1)  # of all data at the pixel
-        count = count.unsqueeze(-1) + smoothing  # [L, P, 1]
-        learnt = count > _NOTHING
-        if everything:
-            learnt &= everything[0].unsqueeze(-1) > 0
-        means = (statistics + smoothing * prior.to(statistics)) / torch.where(learnt, count, 1.0)
-        for output, new in zip(outputs, self.likelihood.outputs_of(means), strict=True):
-            heads = output.shape[-1] // learnt.shape[-2]  # of a pixel
-            output.copy_(torch.where(learnt.squeeze(-1).repeat_interleave(heads, -1), new.to(output.dtype), output))
+        self.leaf.maximise(sums, smoothing, ridge)
 
 
 def _log_shares(counts: Tensor, logits: Tensor, axis: int, further: Tensor) -> Tensor:

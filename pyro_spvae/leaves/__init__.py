@@ -5,5 +5,6 @@
 from pyro_spvae.leaves.leaf_guide import LeafGuide
 from pyro_spvae.leaves.leaf_model import LeafModel
 from pyro_spvae.leaves.leaf_subset import LeafSubset
+from pyro_spvae.leaves.tractable_leaf import TractableLeaf
 
-__all__ = ["LeafGuide", "LeafModel", "LeafSubset"]
+__all__ = ["LeafGuide", "LeafModel", "LeafSubset", "TractableLeaf"]

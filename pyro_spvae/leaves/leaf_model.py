@@ -67,9 +67,20 @@ class LeafModel(Part, Program):
     #: unless they name some
     has_own_networks: bool = False
 
+    #: whether there are no latent variables and :meth:`law` says what the distribution of patches is
+    tractable: bool = False
+
     def __init__(self) -> None:
         super().__init__()
         self.pixels = None
+
+    def law(self, mask: Tensor | None = None) -> Any:
+        """
+        The distribution of patches, batch ``[.., leaf]`` and event ``[pixel]``, of a leaf that is :attr:`tractable`.
+
+        :param Tensor mask: ``bool``, broadcastable to ``[.., leaf, pixel]``: pixels that count. ``None``: all do.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no distribution of its pixels in closed form")
 
     @property
     def default_guide(self) -> str:

@@ -19,7 +19,10 @@ from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributions import LeafColumns
 from pyro_spvae.distributions.columns import ColumnGroup
 from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.likelihoods.families import ColumnFamily, Unit
+from pyro_spvae.likelihoods.families.family import LEAST
 from pyro_spvae.likelihoods.likelihood import Likelihood
+from pyro_spvae.likelihoods.normal_places import NormalPlaces
 from pyro_spvae.likelihoods.places import Layout, Scopes, Units, family_of, outputs, width
 
 
@@ -166,6 +169,93 @@ class Columns(Likelihood):
             law = places.family.law(own.unbind(-2), places.units.of(head))
             groups.append(ColumnGroup(law, places.index, places.leaf))
         return LeafColumns(groups, leaves, pixels, mask)
+
+    def normal_places(self) -> NormalPlaces | None:
+        """The columns that are Normal or log-normal, and a likelihood of the others."""
+        families = [family_of(column).normal for column in self.columns]
+        normal = {number for number, kind in enumerate(families) if kind is not None}
+        if not normal:
+            return None
+        rest = [number for number in range(len(self.columns)) if number not in normal]
+        at = {number: place for place, number in enumerate(rest)}
+        others = None
+        if rest:
+            scopes = tuple(tuple(at.get(-1 if v is None else v) for v in scope) for scope in self.scopes)
+            others = Columns([self.columns[number] for number in rest]), scopes
+        column = [[self.columns[0 if v is None else v] for v in scope] for scope in self.scopes]
+        options: dict[str, Any] = {"device": "cpu"}
+        return NormalPlaces(
+            torch.tensor([[own.location for own in scope] for scope in column], dtype=torch.float64, **options),
+            torch.tensor([[own.scale for own in scope] for scope in column], dtype=torch.float64, **options),
+            torch.tensor([[v is not None and families[v] == "logarithms" for v in s] for s in self.scopes], **options),
+            torch.tensor([[v in normal for v in scope] for scope in self.scopes], **options),
+            LEAST,
+            others,
+        )
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        """
+        Those of each column's family, and 0 where another column has more.
+
+        :raises ValueError: if a column's family has no closed form, naming both.
+        """
+        x = x.to(weight)
+        if self.units is not None:
+            own = self._statistics(self.family, x, self.units.of(weight))
+            found = torch.einsum("blp,blps->lps", weight, own)
+            return nn.functional.pad(found, (0, self._most_statistics - own.size(-1)))
+        flat, weights = x.flatten(1), weight.flatten(1)
+        found = weight.new_zeros(weights.size(1), self._most_statistics)
+        for places in self.groups:
+            own = self._statistics(places.family, flat.index_select(-1, places.index), places.units.of(weight))
+            own = torch.einsum("bp,bps->ps", weights.index_select(-1, places.index), own)
+            found = found.index_copy(0, places.index, nn.functional.pad(own, (0, found.size(-1) - own.size(-1))))
+        return found.unflatten(0, weight.shape[1:])
+
+    def _statistics(self, family: ColumnFamily, x: Tensor, unit: Unit) -> Tensor:
+        try:
+            return family.statistics(x, unit)
+        except NotImplementedError:
+            name, of = next((own.name, own.family) for own in self.columns if family_of(own) is family)
+            raise ValueError(
+                f"the column {name!r} is of the family {of}, whose most likely parameters have no closed form, which "
+                "EM needs; train by gradient, or give the column another kind"
+            ) from None
+
+    @property
+    def _most_statistics(self) -> int:
+        return max(2, *(len(column.categories) for column in self.columns))
+
+    def uniform_statistics(self) -> Tensor:
+        """Of categories; NaN for other columns."""
+        found = torch.full((len(self.scopes), self.sizes["pixels"], self._most_statistics), torch.nan, device="cpu")
+        for leaf, scope in enumerate(self.scopes):
+            for pixel, variable in enumerate(scope):
+                number = 0 if variable is None else len(self.columns[variable].categories)
+                if number:
+                    found[leaf, pixel] = 0.0
+                    found[leaf, pixel, :number] = 1 / number
+        return found
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        if self.units is not None:
+            return (torch.cat(self.family.outputs_of(means, self.units.of(means)), -1),)
+        flat, head = means.flatten(0, 1), means.new_zeros(means.size(0) * self.head)
+        for places in self.groups:
+            unit = places.units.of(means)
+            own = flat.index_select(0, places.index)
+            own = own[:, : unit.frequencies.size(-1)] if unit.frequencies.size(-1) else own
+            head = head.index_copy(0, places.heads, torch.cat(places.family.outputs_of(own, unit)))
+        return (head.unflatten(0, (means.size(0), -1)),)
+
+    def by_output(self, values: Tensor) -> tuple[Tensor, ...]:
+        if self.units is not None:
+            return (values.repeat(1, self.head // values.size(-1)),)
+        flat, head = values.flatten(), values.new_zeros(values.size(0) * self.head)
+        for places in self.groups:
+            own = flat.index_select(0, places.index)
+            head = head.index_copy(0, places.heads, own.repeat(len(places.heads) // len(own)))
+        return (head.unflatten(0, (values.size(0), -1)),)
 
     def count_features(self, pixels: int, scopes: Scopes | None = None) -> int:
         """As many as the columns of the leaf have that has most."""

@@ -16,6 +16,7 @@ from typing_extensions import Self
 
 from pyro_spvae.blocks import Block
 from pyro_spvae.data import Column
+from pyro_spvae.likelihoods.normal_places import NormalPlaces
 
 LEAST = 1e-6  # probability that an M-step writes, so that logits stay within 14 of each other
 
@@ -122,6 +123,13 @@ class Likelihood(Block):
         """
         return tuple(torch.randn(leaves, size) for size in self.heads)
 
+    def normal_places(self) -> NormalPlaces | None:
+        """
+        Which pixels are Normal, or Normal up to a change of variables, so that they may be jointly Normal, see
+        :class:`pyro_spvae.models.GaussianLeaf`; once it is bound. ``None``, the default: none are.
+        """
+        return None
+
     def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
         """
         Sufficient statistics of an exponential family, added up over the data, for the E-step of EM.
@@ -137,7 +145,10 @@ class Likelihood(Block):
         )
 
     def uniform_statistics(self) -> Tensor | None:
-        """Means of the statistics ``[statistic]`` where all values are equally likely; ``None`` if they cannot be."""
+        """
+        Means of the statistics, broadcastable to ``[leaf, pixel, statistic]``, where all values are equally likely; NaN
+        for pixels whose values cannot be, ``None`` if those of none can.
+        """
         return None
 
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
@@ -148,6 +159,13 @@ class Likelihood(Block):
         :returns: a finite tensor ``[leaf, head]`` for each of :attr:`heads`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define outputs_of(self, means)")
+
+    def by_output(self, values: Tensor) -> tuple[Tensor, ...]:
+        """
+        What is known of pixels, ``[leaf, pixel]``, of each output: a tensor ``[leaf, head]`` for each of :attr:`heads`.
+        By default the outputs of a head are equally many for every pixel, those of a pixel side by side.
+        """
+        return tuple(values.repeat_interleave(head // values.size(-1), -1) for head in self.heads)
 
     def outputs_at(self, mean: Tensor) -> tuple[Tensor, ...] | None:
         """

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
 from pyro_spvae.distributions import LeafNormal
 from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
+from pyro_spvae.likelihoods.normal_places import NormalPlaces
 
 
 class Normal(Likelihood):
@@ -55,6 +56,12 @@ class Normal(Likelihood):
         loc, raw = super().initial_outputs(leaves)
         deviation = torch.full_like(raw, 0.3 if self.mean == "sigmoid" else 0.7)
         return loc, raw_scale(deviation, self.scale, self.min_scale)
+
+    def normal_places(self) -> NormalPlaces:
+        """All, as they are."""
+        places = torch.zeros(self.sizes["leaves"], self.sizes["pixels"], dtype=torch.float64, device="cpu")
+        none = torch.zeros_like(places, dtype=torch.bool)
+        return NormalPlaces(places, torch.ones_like(places), none, ~none, self.min_scale)
 
     def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
         """Sums of values and of their squares."""

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.likelihoods.families import ColumnFamily, Unit
+from pyro_spvae.likelihoods.families.family import LEAST
 from pyro_spvae.likelihoods.likelihood import Likelihood
+from pyro_spvae.likelihoods.normal_places import NormalPlaces
 
 
 class OfFamily(Likelihood):
@@ -41,6 +44,27 @@ class OfFamily(Likelihood):
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         return self.family.law(outputs, self._unit(outputs[0]), mask)
+
+    def normal_places(self) -> NormalPlaces | None:
+        """All, if the family is Normal of values or of logarithms."""
+        if self.family.normal is None:
+            return None
+        shape = (self.sizes["leaves"], self.sizes["pixels"])
+        location, scale = (
+            torch.full(shape, value, dtype=torch.float64, device="cpu") for value in (self.location, self.scale)
+        )
+        logs = torch.full(shape, self.family.normal == "logarithms", device="cpu")
+        return NormalPlaces(location, scale, logs, torch.ones_like(logs), LEAST)
+
+    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
+        try:
+            own = self.family.statistics(x.to(weight), self._unit(weight))
+        except NotImplementedError:
+            return super().statistics(x, weight)
+        return (own * weight.unsqueeze(-1)).sum(0)
+
+    def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
+        return self.family.outputs_of(means, self._unit(means))
 
     def features(self, x: Tensor) -> Tensor:
         """In units of ``scale``, or logarithms."""

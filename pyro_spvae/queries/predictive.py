@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_spvae.distributions.kinds import hidden_pixels
 from pyro_spvae.infer import collapse_tree
 from pyro_spvae.queries.generation import Generation
 from pyro_spvae.queries.posterior import TreePosterior
@@ -29,9 +30,10 @@ class Predictive:
     :math:`P(l \mid s)` the circuit's posterior of a leaf, the density of one entry is Rao-Blackwellised over tree and
     particles,
 
-    .. math:: p(x_j \mid s) = \sum_{l \ni j} P(l \mid s) \sum_k \hat w_{kl}\, p(x_{lj} \mid z_{kl}),
+    .. math:: p(x_j \mid s) = \sum_{l \ni j} P(l \mid s) \sum_k \hat w_{kl}\, p(x_{lj} \mid z_{kl}, s_l),
 
-    since an induced tree has one leaf that sees the entry. That of several together multiplies every leaf's value by
+    since an induced tree has one leaf that sees the entry; what else that leaf sees matters where pixels depend on each
+    other given its latent variables. That of several together multiplies every leaf's value by
     :math:`\sum_k \hat w_{kl}\, p(x_{l,\mathrm{hidden}} \mid z_{kl})` and takes the ratio of the circuit's roots: both
     terms of :math:`\log p(h, s) - \log p(s)` see the same particles, whose noise cancels. Exact where nothing is
     latent.
@@ -99,12 +101,13 @@ class Predictive:
         self, values: Sequence[Tensor], masks: Tensor, given: Tensor | None = None
     ) -> tuple[list[Tensor], Tensor]:
         r"""
-        Of each leaf :math:`\log \sum_k \hat w_{kl}\, p(x_{l} \mid z_{kl})` of the entries of a mask.
+        Of each leaf :math:`\log \sum_k \hat w_{kl}\, p(x_{l} \mid z_{kl}, s_l)` of the entries of a mask, none of which
+        are seen unless some are ``given``.
 
         :param values: data ``[data, *event_shape]``, only read where a mask is set.
         :param Tensor masks: ``bool [mask, data, *event_shape]``.
-        :param Tensor given: ``bool [data, *event_shape]``, of entries in the mask that the others are given, which
-            matters where pixels of a leaf depend on each other.
+        :param Tensor given: ``bool [data, *event_shape]``, of entries in the mask that the others are given; by default
+            all that are seen.
         :returns: for each of the values ``[mask, data, leaf]``, float64; and which leaves see any entry of a mask.
         """
         root, padding = self.root, self.root.view.mask
@@ -118,6 +121,8 @@ class Predictive:
             model = particles(poutine.condition(collapse_tree(root.model), data=latents), len(self.log_share))
             trace: Any = poutine.trace(model).get_trace(batch)
             law = trace.nodes["x"]["fn"]
+            if given is None and self.batch.mask is not None:  # which matters where pixels depend on each other
+                law = hidden_pixels(law, self.batch.patches, self.batch.mask)
             found = []
             for patch in patches:
                 log = law.log_prob(patch).double()  # [M, K, B, L]

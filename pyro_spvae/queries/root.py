@@ -206,9 +206,11 @@ class Root(PreparesBatches, Program):
         :param Tensor observed: as in :meth:`model`; entries that are not seen become 0.
         :raises ValueError: if there are fewer.
         """
-        features = self.prepare(x, observed).features
+        batch = self.prepare(x, observed)
+        mask = None if batch.mask is None else batch.mask.expand(batch.patches.shape)
         for part, narrow in (*leaf_parts(self.leaf), *leaf_parts(self.leaf_guide)):
-            part.start(narrow(features))
+            part.start(narrow(batch.features))
+            part.start_at(narrow(batch.patches), None if mask is None else narrow(mask))
 
     @property
     def looks_at_data(self) -> bool:

@@ -29,7 +29,7 @@ from pyro_spvae.data.column import have_names
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.guides import LeafGuide, MixedGuide
 from pyro_spvae.likelihoods import Likelihood
-from pyro_spvae.models import SPN, SPVAE, FactorizedLeaf, LeafModel, MixedLeaf
+from pyro_spvae.models import SPN, SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.config import Preprocessing, TrainConfig, parse_drop, parse_kinds
@@ -299,7 +299,7 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
 
     with torch.device("cpu"), _default_dtype(getattr(torch, config.precision)):
         leaf, guide = _programs(config, data)
-        kind = SPN if isinstance(leaf, FactorizedLeaf) else SPVAE
+        kind = SPN if leaf.tractable else SPVAE
         return kind(
             Circuit(build_regions(config, data), config.units, config.leaves, config.tie, config.weights),
             leaf=leaf,

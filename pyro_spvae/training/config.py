@@ -36,7 +36,7 @@ Gradient = Literal["iwae", "dreg"]
 Reduce = Literal["leaf", "root"]
 Networks = Literal["separate", "shared"]
 Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh", "gated"]
-Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad", "em"]
+Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad", "em", "online-em"]
 Schedule = Literal["plateau", "constant", "cosine", "linear"]
 Weights = Literal["auto", "full", "cp"]
 Tie = Literal["none", "shape"]
@@ -45,6 +45,7 @@ Precision = Literal["float32", "float64"]
 _NO_CLIP = {
     "adam-normgrad": "'adam-normgrad' divides gradients by their norms",
     "em": "'em' takes no gradients",
+    "online-em": "'online-em' takes no gradients",
 }
 
 _KIND = re.compile(r"(?P<name>.+?)=(?P<kind>[\w-]+)\s*(,(?P<rest>.*))?$", re.DOTALL)
@@ -116,8 +117,9 @@ class FitConfig:
         "adam",
         "Training",
         "adam, adamax or adamw of torch.optim; adam-normgrad, which divides the gradient of each parameter (of each "
-        "leaf) by its norm first; or em, for vanilla SPNs: an epoch is one step of expectation maximisation on all "
-        "rows, without learning rate and schedule.",
+        "leaf) by its norm first; or, for vanilla SPNs, em: an epoch is one step of expectation maximisation on all "
+        "rows, without learning rate and schedule; or online-em, a step after every batch, whose step size follows the "
+        "schedule.",
     )
     lr: float = _option(0.005, "Training", "Learning rate.", above=0)
     schedule: Schedule = _option(
@@ -131,8 +133,21 @@ class FitConfig:
     smoothing: float = _option(
         0.1,
         "Training",
-        "Of em, and not of bits: each sum and each pixel of a leaf learns as if so many more rows had come.",
+        "Of em and online-em, and not of bits: each sum and each pixel of a leaf learns as if so many more rows had "
+        "come.",
         least=0,
+    )
+    ridge: float = _option(
+        1e-3,
+        "Training",
+        "Of em and online-em: added to the diagonal of the covariances of gaussian leaves, in variances of each column.",
+        least=0,
+    )
+    step_size: float = _option(
+        0.1,
+        "Training",
+        "Of online-em: by how much of the way expected statistics move to those of a batch, at most 1.",
+        above=0,
     )
     clip: float | None = _option(
         None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
@@ -155,6 +170,8 @@ class FitConfig:
             limits = {name: field.metadata[name] for name in ("least", "above")}
             value = typed(field.name, getattr(self, field.name), types[field.name], **limits)
             object.__setattr__(self, field.name, value)
+        if self.step_size > 1:
+            raise ValueError(f"step_size is {self.step_size!r}; a number above 0 and at most 1 is needed")
         if self.seed >= 2**63:
             raise ValueError(f"seed is {self.seed!r}; an integer from 0 to 2^63 - 1 is needed")
         if self.objective == "renyi" and self.alpha is None:
@@ -300,8 +317,8 @@ class TrainConfig(FitConfig):
     leaf: str = _option(
         "vae",
         "Model",
-        "Generative program of a leaf: a vae, or factorized, which has no latent variables; or several by turns, as in "
-        "vae+factorized. The bits of a discrete-vae are smoothed in training, as in discrete-vae(smoothing="
+        "Generative program of a leaf: a vae; or without latent variables factorized, or gaussian for real columns together, as "
+        "in gaussian(rank=4); or several by turns, as in vae+factorized. The bits of a discrete-vae are smoothed in training, as in discrete-vae(smoothing="
         "exponential(beta=8)), or logistic, power, spike-and-exponential, none.",
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")

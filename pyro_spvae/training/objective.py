@@ -146,8 +146,8 @@ def check_objective(
         the objective does not take; if ``kl`` names a site that is not latent; if EM is asked for of a model that has
         no closed M-step.
     """
-    if config.optimiser == "em":
-        check_em(model)
+    if config.optimiser in ("em", "online-em"):
+        check_em(model, config.optimiser)
     named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
     objective = build_objective(config) if objective is None else objective
     if isinstance(objective, CircuitELBO):
@@ -195,17 +195,18 @@ def _cause(error: BaseException) -> BaseException:
     return error
 
 
-def check_em(model: Queries) -> ClosedForm:
+def check_em(model: Queries, optimiser: str = "em") -> ClosedForm:
     """
     The model as one that EM can train.
 
+    :param str optimiser: its name.
     :raises ValueError: if it is no vanilla SPN, or its likelihood has no sufficient statistics.
     """
     if not isinstance(model, ClosedForm):
         named, kind = type(model).__name__, type(model.leaf).__name__
         raise ValueError(
-            "optimiser is 'em', which trains vanilla SPNs (models.SPN, --leaf factorized); the model is "
-            f"{named} of {kind}"
+            f"optimiser is {optimiser!r}, which trains vanilla SPNs (models.SPN, --leaf gaussian or --leaf factorized); "
+            f"the model is {named} of {kind}"
         )
     model.check_closed_form()
     return model

@@ -120,7 +120,7 @@ class Trainer:
         self.parameters = dict(spvae.named_parameters())
         self.steps = config.epochs * len(self.batches)
         self.estimator: Estimator | None = getattr(self.objective, "estimator", None)
-        self.update = build_update(config, spvae, self.steps, optimiser, self.estimator)
+        self.update = build_update(config, spvae, self.steps, self.rows, optimiser, self.estimator)
         parameter = next(iter(self.parameters.values()))
         self.device, self.dtype = parameter.device, parameter.dtype
         # where training stands; all of it is in a checkpoint

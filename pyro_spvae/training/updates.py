@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""What a batch does to the parameters: a step along the gradient, or its share of a step of EM."""
+"""What a batch does to the parameters: a step along the gradient, its share of a step of EM, or one of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_spvae import distributed
-from pyro_spvae.infer import Estimator
+from pyro_spvae.infer import Estimator, RunningStatistics
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
@@ -117,19 +117,19 @@ def _counting() -> AbstractContextManager[Any]:
 
 class EMUpdate:
     """
-    Expectation maximisation of a vanilla SPN: expected statistics of every batch, and an M-step after each epoch, see
+    Expectation maximisation of an SPN: expected statistics of every batch, and an M-step after each epoch, see
     :meth:`pyro_spvae.models.SPN.fit_em`. The parameters of every epoch's M-step do not depend on the batch size, nor on
     the number of processes.
 
-    :param FitConfig config: has the smoothing.
+    :param FitConfig config: has smoothing and ridge.
     :param ClosedForm spn: the model.
     """
 
-    lr = None
+    lr: float | None = None
 
     def __init__(self, config: FitConfig, spn: ClosedForm) -> None:
         self.spn = spn
-        self.smoothing = config.smoothing
+        self.smoothing, self.ridge = config.smoothing, config.ridge
         self.expected = spn.expected_statistics()
 
     def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
@@ -140,11 +140,15 @@ class EMUpdate:
     def move(self, last: bool) -> None:
         if not last:
             return
+        self._add_up()
+        self.spn.maximise(self.expected, self.smoothing, self.ridge)
+        self.expected = self.spn.expected_statistics()
+
+    def _add_up(self) -> None:
+        """The statistics of all processes."""
         for total in self.expected.sums:
             place = distributed.message_device() if distributed.world() > 1 else total.device
             total.copy_(distributed.total(total.to(place)))
-        self.spn.maximise(self.expected, self.smoothing)
-        self.expected = self.spn.expected_statistics()
 
     def after_validation(self, bound: float) -> None:
         pass
@@ -156,17 +160,79 @@ class EMUpdate:
         self.expected.load_state_dict(state["expected"])
 
 
+class OnlineEMUpdate(EMUpdate):
+    """
+    Expectation maximisation by batches: a step after each of them, see
+    :class:`~pyro_spvae.infer.RunningStatistics`. The step size follows the schedule, as a learning rate does.
+
+    :param FitConfig config: also has the step size, and names the schedule.
+    :param ClosedForm spn: the model.
+    :param int rows: number of training rows.
+    :param int steps: steps of the whole run.
+    """
+
+    def __init__(self, config: FitConfig, spn: ClosedForm, rows: int, steps: int) -> None:
+        super().__init__(config, spn)
+        self.running = RunningStatistics(rows)
+        # of a parameter that is none: what a schedule sets the rate of
+        self.rate = torch.optim.SGD([torch.zeros((), requires_grad=True, device="cpu")], lr=config.step_size)
+        self.schedule = Schedule(config, self.rate, steps)
+
+    @property
+    def lr(self) -> float:  # type: ignore[override]
+        """The step size."""
+        return float(self.rate.param_groups[0]["lr"])
+
+    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
+        found = super().look(objective, x, observed, size)
+        self.expected.rows = size  # of all processes, whose statistics are added up
+        return found
+
+    def move(self, last: bool) -> None:
+        self._add_up()
+        self.running.take(self.expected, self.lr)
+        if self.running.ready:
+            self.spn.maximise(self.running.into(self.expected), self.smoothing, self.ridge)
+        self.expected = self.spn.expected_statistics()
+        with _counting():
+            self.rate.step()  # of nothing; schedules ask that it comes before theirs
+        self.schedule.after_step()
+
+    def after_validation(self, bound: float) -> None:
+        self.schedule.after_validation(bound)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "running": self.running.state_dict(),
+            "optimiser": self.rate.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.running.load_state_dict(state["running"])
+        self.rate.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+
+
 def build_update(
-    config: FitConfig, spvae: Queries, steps: int, optimiser: Any = None, estimator: Estimator | None = None
+    config: FitConfig,
+    spvae: Queries,
+    steps: int,
+    rows: int,
+    optimiser: Any = None,
+    estimator: Estimator | None = None,
 ) -> Update:
     """
     The update of a configuration.
 
     :param int steps: steps of the whole run.
+    :param int rows: number of training rows.
     :param optimiser: a user's own, see :class:`GradientUpdate`.
     :param Estimator estimator: of the objective, likewise.
     :raises ValueError: if EM is asked for of a model with no closed M-step.
     """
-    if config.optimiser != "em":
-        return GradientUpdate(config, spvae, steps, optimiser, estimator)
-    return EMUpdate(config, check_em(spvae))
+    if config.optimiser == "em":
+        return EMUpdate(config, check_em(spvae, config.optimiser))
+    if config.optimiser == "online-em":
+        return OnlineEMUpdate(config, check_em(spvae, config.optimiser), rows, steps)
+    return GradientUpdate(config, spvae, steps, optimiser, estimator)

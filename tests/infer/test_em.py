@@ -313,7 +313,7 @@ class TestBatches:
 
     def test_statistics_add_up(self):
         spn = make_spn()
-        expected = ExpectedStatistics(spn.circuit, spn.leaf.pixels.likelihood)
+        expected = ExpectedStatistics(spn.circuit, spn.leaf)
         for _ in range(3):
             expected.add(torch.zeros(5, 8), torch.zeros(5, 8, 1))
         assert expected.rows == 15 and expected.log_likelihood == pytest.approx(0, abs=1e-12)
@@ -368,7 +368,7 @@ class TestOptions:
             spn.em_step(torch.randn(3, 1, 2, 2))
         spn = make_spn()
         with pytest.raises(ValueError, match="^there are no data to learn from; add"):
-            ExpectedStatistics(spn.circuit, spn.leaf.pixels.likelihood).maximise(tuple(spn.leaf.pixels.outputs))
+            ExpectedStatistics(spn.circuit, spn.leaf).maximise()
 
 
 def test_a_likelihood_of_ones_own():

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import re
 
@@ -17,7 +18,7 @@ from pyro_spvae import SPN, SPVAE, Circuit, CircuitELBO, poon_domingos, random_b
 from pyro_spvae.data import Column
 from pyro_spvae.guides import DiscreteGuide, HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Columns, Normal
-from pyro_spvae.models import HVAE, VAE, DiscreteVAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.models import HVAE, VAE, DiscreteVAE, FactorizedLeaf, GaussianLeaf, MixedLeaf
 from pyro_spvae.nn import PixelCNN
 from pyro_spvae.priors import VampPrior
 from pyro_spvae.testing import LeafPairTests
@@ -65,6 +66,30 @@ class TestDiscreteVAE(OfColumns):
 class TestFactorized(OfColumns):
     def make(self):
         return FactorizedLeaf(Columns(EIGHT)), LeafGuide()
+
+
+class TestGaussian(OfColumns):
+    """Two real columns and two positive ones, on either side of the image; others between them."""
+
+    columns = (EIGHT[0], EIGHT[1], BY_FAMILY["log-normal"], EIGHT[3], EIGHT[4], EIGHT[7])
+    columns = (*columns, dataclasses.replace(EIGHT[0], name="b"), dataclasses.replace(columns[2], name="c"))
+
+    def data(self, rows):
+        return table(self.columns, rows).reshape(rows, 1, 2, 4)
+
+    def make(self):
+        return GaussianLeaf(likelihood=Columns(self.columns)), LeafGuide()
+
+
+class TestGaussianOfLowRank(TestGaussian):
+    def make(self):
+        return GaussianLeaf(1, Columns(self.columns)), LeafGuide()
+
+
+class TestGaussianBesideVAE(TestGaussian):
+    def make(self):
+        leaf = MixedLeaf([VAE(Columns(self.columns), 2, (4,)), GaussianLeaf(likelihood=Columns(self.columns))])
+        return leaf, MixedGuide([NormalGuide((4,)), LeafGuide()])
 
 
 class TestMixed(OfColumns):

@@ -24,7 +24,7 @@ from pyro_spvae.likelihoods import (
     DiscretizedLogisticMixture,
     Normal,
 )
-from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, DiscreteVAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, DiscreteVAE, FactorizedLeaf, GaussianLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, GatedConv, Joint, MultiScale, PixelCNN, SEResNet
 from pyro_spvae.priors import BitChain, BoltzmannMachine, MixtureOfGaussians, VampPrior
 from pyro_spvae.testing import LeafPairTests
@@ -136,6 +136,21 @@ class TestHVAEBottomUp(LeafPairTests):
 class TestFactorized(LeafPairTests):
     def make(self):
         return FactorizedLeaf(Normal(mean="sigmoid", scale="precision")), LeafGuide()
+
+
+class TestGaussian(LeafPairTests):
+    def make(self):
+        return GaussianLeaf(), LeafGuide()
+
+
+class TestGaussianOfLowRank(LeafPairTests):
+    def make(self):
+        return GaussianLeaf(2), LeafGuide()
+
+
+class TestMixedOfGaussian(LeafPairTests):
+    def make(self):
+        return MixedLeaf([VAE(Normal(), 2, (4,)), GaussianLeaf()]), MixedGuide([NormalGuide((4,)), LeafGuide()])
 
 
 class TestMixed(LeafPairTests):

@@ -273,7 +273,10 @@ class Modeless(Bernoulli):
 
 
 REFUSED = [
-    (lambda: SPN(GRID, leaf=VAE(Normal())), "leaf is a VAE; an instance of FactorizedLeaf is needed"),
+    (
+        lambda: SPN(GRID, leaf=VAE(Normal())),
+        "leaf is a VAE; one without latent variables whose density is known in closed form is needed",
+    ),
     (
         lambda: SPN(GRID, leaf=FactorizedLeaf(Normal()), likelihood=Normal()),
         "leaf is given, so leave out the likelihood of the default leaf",
@@ -311,7 +314,10 @@ class TestStorage:
 
     def test_a_saved_spvae_is_no_spn_but_for_its_leaf(self, tmp_path):
         SPVAE(GRID).save(tmp_path)
-        with pytest.raises(ValueError, match="leaf is a VAE; an instance of FactorizedLeaf is needed"):
+        with pytest.raises(
+            ValueError,
+            match="leaf is a VAE; one without latent variables whose density is known in closed form is needed",
+        ):
             SPN.load(tmp_path)
         spvae, x = SPVAE(GRID, 2, leaf=FactorizedLeaf(Normal())), torch.randn(3, 1, 2, 2)
         spvae.save(tmp_path)

@@ -12,9 +12,10 @@ from pyro_spvae import random_binary_tree, whole
 from pyro_spvae.data import Column
 from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Columns, DiscretizedLogisticMixture, Likelihood, Normal
-from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf, GaussianLeaf, MixedLeaf
 from pyro_spvae.queries import predictive
 from pyro_spvae.queries.predictive import Predictive
+from pyro_spvae.testing.block_tests import moved_from_start
 from tests.linear_gaussian import LinearGaussian
 
 COLUMNS = (
@@ -49,9 +50,23 @@ def mixed_leaf():
     return SPVAE(random_binary_tree(5, 1), 2, leaf=leaf, guide=MixedGuide([NormalGuide((3,)), LeafGuide()]))
 
 
+POSITIVE = (COLUMNS[2], Column("price", "positive", location=1.0, scale=0.5), *COLUMNS[3:], COLUMNS[1])
+
+
+def of_gaussians(leaf):
+    """Ragged regions of correlated columns, away from where they start."""
+    spn = SPN(random_binary_tree(5, 1), 2, leaf=leaf)
+    moved_from_start(spn)
+    return spn
+
+
 EXACT = {
     "columns": lambda: SPN(random_binary_tree(5, 2, 2), 2, likelihood=Columns(COLUMNS)),
     "normal, ragged": lambda: SPN(random_binary_tree(5, 1), 3, likelihood=Normal()),
+    "gaussian": lambda: of_gaussians(GaussianLeaf()),
+    "gaussian of low rank": lambda: of_gaussians(GaussianLeaf(1)),
+    "gaussian of columns": lambda: of_gaussians(GaussianLeaf(likelihood=Columns(POSITIVE))),
+    "gaussian beside factorized": lambda: of_gaussians(MixedLeaf([GaussianLeaf(), FactorizedLeaf(Normal())])),
     "stock distributions": lambda: SPN(random_binary_tree(5, 1), 2, likelihood=Laplace()),
 }
 

@@ -9,7 +9,14 @@ from torch import Tensor
 
 from pyro_spvae.distributions import LeafNegativeBinomial, LeafPoisson
 from pyro_spvae.distributions.leaf import LeafDistribution
-from pyro_spvae.likelihoods.families.family import ColumnFamily, Unit, mean_above_zero, multiple, positive_location
+from pyro_spvae.likelihoods.families.family import (
+    ColumnFamily,
+    Unit,
+    mean_above_zero,
+    multiple,
+    positive_location,
+    raw_mean_above_zero,
+)
 from pyro_spvae.likelihoods.families.positive import log_standardised
 
 _LEAST_DISPERSION = 1e-3  # at outputs of 0, of rows that vary no more than Poisson variables
@@ -34,6 +41,13 @@ class PoissonFamily(_CountFamily):
 
     def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
         return LeafPoisson(mean_above_zero(outputs[0], unit), mask)
+
+    def statistics(self, x: Tensor, unit: Unit) -> Tensor:
+        """The values themselves."""
+        return x.unsqueeze(-1)
+
+    def outputs_of(self, means: Tensor, unit: Unit) -> tuple[Tensor, ...]:
+        return (raw_mean_above_zero(means[..., 0], unit),)
 
 
 class NegativeBinomialFamily(_CountFamily):

@@ -18,6 +18,8 @@ from pyro_spvae.distributions.leaf import LeafDistribution
 LEAST = 1e-3  # smallest spread, in units of the training rows'
 
 _LOG_TWO = math.log(2.0)
+_LEAST_MEAN = 1e-6  # of values that are not negative, in units of the training rows'
+_NEAREST = 1e-6  # to the smallest factor, where outputs are infinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,10 @@ class ColumnFamily:
 
     takes: str
 
+    #: what is Normal of a value, if anything, so that it may be jointly Normal with other columns: "values" or
+    #: "logarithms", standardised by the unit
+    normal: str | None = None
+
     def outputs(self, categories: int) -> int:
         """How many outputs a column of so many categories (0: none) needs."""
         raise NotImplementedError(f"{type(self).__name__} must define outputs")
@@ -69,6 +75,28 @@ class ColumnFamily:
         :returns: batch ``[..]``, event ``[place]``, values in the unit of the table.
         """
         raise NotImplementedError(f"{type(self).__name__} must define law")
+
+    def statistics(self, x: Tensor, unit: Unit) -> Tensor:
+        """
+        Sufficient statistics of values ``[.., place]``, whose means :meth:`outputs_of` takes, for EM.
+
+        :returns: ``[.., place, statistic]``.
+        :raises NotImplementedError: if there are none, or no closed form for what follows from them.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no closed form")
+
+    def uniform_statistics(self, categories: int) -> Tensor | None:
+        """Means of the statistics ``[statistic]`` where all values are equally likely; ``None`` if they cannot be."""
+        return None
+
+    def outputs_of(self, means: Tensor, unit: Unit) -> tuple[Tensor, ...]:
+        """
+        The most likely outputs given means of the statistics.
+
+        :param Tensor means: ``[.., place, statistic]``, of which there may be more behind those of the family.
+        :returns: finite tensors ``[.., place]``, as many as :meth:`outputs` says.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
     def features(self, x: Tensor, unit: Unit) -> Tensor:
         """What networks see of values ``[.., place]``: ``[.., place, width]``."""
@@ -87,6 +115,23 @@ def multiple(raw: Tensor, least: float = LEAST) -> Tensor:
     return F.softplus(raw, beta=_LOG_TWO) * (1 - least) + least
 
 
+def raw_multiple(factor: Tensor, least: float = LEAST) -> Tensor:
+    """The outputs of which :func:`multiple` makes such factors; from nearly the smallest on, and finite."""
+    above = ((factor - least) / (1 - least)).clamp(min=_NEAREST) * _LOG_TWO
+    return (above + torch.log(-torch.expm1(-above))) / _LOG_TWO
+
+
+def normal_statistics(z: Tensor) -> Tensor:
+    """Standardised values and their squares."""
+    return torch.stack([z, z.square()], -1)
+
+
+def normal_outputs_of(means: Tensor) -> tuple[Tensor, ...]:
+    """Mean and deviation of standardised values as outputs."""
+    first, second = means[..., 0], means[..., 1]
+    return first, raw_multiple((second - first.square()).clamp(min=0).sqrt())
+
+
 def positive_location(unit: Unit) -> Tensor:
     """The mean of values that are not negative; a hundredth of their deviation at least, so that it is above 0."""
     return torch.maximum(unit.location, 0.01 * unit.scale)
@@ -95,4 +140,10 @@ def positive_location(unit: Unit) -> Tensor:
 def mean_above_zero(raw: Tensor, unit: Unit) -> Tensor:
     """A mean of values that are not negative, which at outputs of 0 grows by a deviation for each 1 of the output."""
     location = positive_location(unit)
-    return location * multiple(2 * raw * unit.scale / location, 1e-6)
+    return location * multiple(2 * raw * unit.scale / location, _LEAST_MEAN)
+
+
+def raw_mean_above_zero(mean: Tensor, unit: Unit) -> Tensor:
+    """The outputs of which :func:`mean_above_zero` makes such means."""
+    location = positive_location(unit)
+    return raw_multiple(mean / location, _LEAST_MEAN) * location / (2 * unit.scale)

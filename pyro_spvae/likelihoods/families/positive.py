@@ -9,7 +9,15 @@ from torch import Tensor
 
 from pyro_spvae.distributions import LeafGamma, LeafLogNormal
 from pyro_spvae.distributions.leaf import LeafDistribution
-from pyro_spvae.likelihoods.families.family import ColumnFamily, Unit, mean_above_zero, multiple, positive_location
+from pyro_spvae.likelihoods.families.family import (
+    ColumnFamily,
+    Unit,
+    mean_above_zero,
+    multiple,
+    normal_outputs_of,
+    normal_statistics,
+    positive_location,
+)
 
 _LEAST_SPREAD = 1e-4  # of a Gamma variable, over its mean
 
@@ -26,6 +34,15 @@ class _PositiveFamily(ColumnFamily):
 
 class LogNormalFamily(_PositiveFamily):
     r""":math:`\log x \sim N(m + s\,o_1,\; (s\,g(o_2))^2)`; location and scale are those of logarithms."""
+
+    normal = "logarithms"
+
+    def statistics(self, x: Tensor, unit: Unit) -> Tensor:
+        """Standardised logarithms and their squares."""
+        return normal_statistics((_log(x) - unit.location) / unit.scale)
+
+    def outputs_of(self, means: Tensor, unit: Unit) -> tuple[Tensor, ...]:
+        return normal_outputs_of(means)
 
     def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
         loc, raw = outputs

@@ -1,0 +1,43 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The Gaussian leaf: a multivariate Normal distribution of the columns of a region, without latent variables."""
+
+from __future__ import annotations
+
+from pyro_spvae.conditionals import NormalPixels
+from pyro_spvae.leaves import TractableLeaf
+from pyro_spvae.likelihoods import Likelihood, Normal
+
+
+class GaussianLeaf(TractableLeaf):
+    r"""
+    Multivariate Normal leaf, :math:`p(x) = N(x; \mu, \Sigma)` over the columns of its region, with a full covariance or
+    one of low rank plus diagonal, a factor analyser whose latent variable is integrated out. Over
+    :func:`~pyro_spvae.circuits.whole` regions a circuit of such leaves is a mixture of Gaussians.
+
+    In a table of columns of several kinds (:class:`~pyro_spvae.likelihoods.Columns`) the real columns and the
+    logarithms of the positive ones, those whose family is Normal or log-normal, are jointly Normal in units of their
+    own deviations, and each other column is independent of them and of each other, of its own family; densities are
+    those of the values in the table.
+
+    Site: observed ``"x"`` with event ``[pixel]``. Exact with missing entries: marginals, conditional draws and means.
+    Trained by gradient or by EM (:meth:`pyro_spvae.models.SPN.fit_em`), from clusters of the training rows.
+
+    :param int rank: of the covariance up to a diagonal, smaller than the number of columns; ``None``, the default, for
+        a full covariance, 0 for independent columns.
+    :param Likelihood likelihood: of the columns, ``Normal()`` by default, which has a Normal or log-normal one.
+    :raises ValueError: for a rank that is none.
+
+    Example::
+
+        mixture = SPN(whole((13,)), units=1, leaves=3, leaf=GaussianLeaf())
+        mixture.fit_em(x, epochs=100, ridge=1e-2)
+        mixture.log_prob(x, seen)  # of the seen entries, exact
+        mixture.impute(x, seen)  # draws of the others given them
+    """
+
+    pixels: NormalPixels
+
+    def __init__(self, rank: int | None = None, likelihood: Likelihood | None = None) -> None:
+        super().__init__()
+        self.pixels = NormalPixels(Normal() if likelihood is None else likelihood, rank)

@@ -1,0 +1,278 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""EM of Gaussian leaves and of tables: scikit-learn's step, factor analysis by hand, holes, and what never falls."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_iris, load_wine
+from sklearn.mixture import GaussianMixture
+from torch.testing import assert_close
+
+from pyro_spvae import SPN, random_binary_tree, whole
+from pyro_spvae.conditionals.normal_moments import regressions
+from pyro_spvae.data import Column
+from pyro_spvae.likelihoods import Columns, LogNormal, Normal, Poisson
+from pyro_spvae.models import FactorizedLeaf, GaussianLeaf, MixedLeaf
+from pyro_spvae.testing.block_tests import moved_from_start
+from tests.likelihoods.column_cases import BY_FAMILY, table
+
+RANKS = [None, 0, 2]
+CLOSED = tuple(BY_FAMILY[n] for n in ("normal", "log-normal", "bernoulli", "categorical", "ordinal", "poisson"))
+
+
+def standardised(load):
+    x = load().data
+    return torch.tensor((x - x.mean(0)) / x.std(0))
+
+
+def mixture(columns, leaves=3, rank=None):
+    torch.manual_seed(0)
+    return SPN(whole((columns,)), 1, leaves, leaf=GaussianLeaf(rank))
+
+
+def covariances(spn):
+    law = spn.leaf.law()
+    if spn.leaf.pixels.rank is None:
+        return law.covariance.detach()
+    return (law.factor @ law.factor.mT + law.scale.square().diag_embed()).detach()
+
+
+@pytest.mark.parametrize("ridge", [0.0, 1e-2])
+@pytest.mark.parametrize("load", [load_iris, load_wine])
+def test_a_step_is_scikit_learns(load, ridge):
+    """From one start; with a ridge in the data's variances, which are 1."""
+    x = standardised(load)
+    spn = mixture(x.shape[1])
+    spn.start(x)
+    with torch.no_grad():
+        spn.circuit.layers[0].logits.copy_(torch.tensor([0.2, -0.3, 0.5]).reshape(spn.circuit.layers[0].logits.shape))
+        spn.leaf.pixels.below.add_(0.05 * torch.randn_like(spn.leaf.pixels.below))
+    other = GaussianMixture(
+        3,
+        reg_covar=ridge,
+        max_iter=1,
+        weights_init=torch.tensor([0.2, -0.3, 0.5]).softmax(0).double().numpy(),
+        means_init=spn.leaf.pixels.loc.detach().numpy(),
+        precisions_init=np.linalg.inv(covariances(spn).numpy()),
+    )
+    with pytest.warns(match="did not converge"):
+        other.fit(x.numpy())
+    spn.em_step(x, smoothing=0, ridge=ridge)
+    assert_close(spn.circuit.log_weights()[0].detach().exp().flatten(), torch.tensor(other.weights_))
+    assert_close(spn.leaf.pixels.loc.detach(), torch.tensor(other.means_))
+    assert_close(covariances(spn), torch.tensor(other.covariances_), rtol=1e-6, atol=1e-7)
+    assert_close(spn.log_prob(x).detach(), torch.tensor(other.score_samples(x.numpy())), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_a_step_of_factor_analysis(rank):
+    """Rubin and Thayer's, with the mean, of one leaf: with (y, 1) as regressors."""
+    x = standardised(load_iris)
+    spn = mixture(4, leaves=1, rank=rank)
+    moved_from_start(spn)
+    spn.leaf.pixels._begun = True
+    law = spn.leaf.law()
+    f, loc, psi = law.factor[0].detach(), law.loc[0].detach(), law.scale[0].detach().square()
+    beta = f.T @ torch.linalg.inv(f @ f.T + psi.diag())
+    y = (x - loc) @ beta.T
+    y1 = torch.cat([y, torch.ones(len(x), 1)], 1)
+    second = y1.T @ y1
+    second[:rank, :rank] += len(x) * (torch.eye(rank) - beta @ f)
+    weights = x.T @ y1 @ torch.linalg.inv(second)
+    rest = (x.square().sum(0) - (weights * (x.T @ y1)).sum(1)) / len(x)
+    spn.em_step(x, smoothing=0, ridge=0)
+    law = spn.leaf.law()
+    assert_close(law.factor[0].detach(), weights[:, :rank])
+    assert_close(law.loc[0].detach(), weights[:, rank])
+    assert_close(law.scale[0].detach().square(), rest)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("rank", RANKS)
+def test_no_step_lowers_the_likelihood(rank, holes):
+    x = standardised(load_wine)[:, :6]
+    if holes:
+        x = torch.where(torch.rand(x.shape) < 0.3, torch.nan, x)
+        x[0] = torch.nan
+    for spn in (
+        mixture(6, 3, rank),
+        SPN(random_binary_tree(6, 1, 2), 2, leaf=GaussianLeaf(min(rank or 0, 1) if rank is not None else None)),
+    ):
+        history = torch.tensor(spn.fit_em(x, 25, smoothing=0, ridge=0, tolerance=-1))
+        assert float(history.diff().min()) > -1e-9 and float(history[-1] - history[0]) > 0.05
+
+
+def test_a_step_with_holes():
+    """One leaf: conditional means and covariances of what is missing, by the textbook (Little and Rubin)."""
+    x = standardised(load_iris)
+    seen = torch.rand(x.shape) < 0.6
+    seen[0], seen[1] = False, True
+    spn = mixture(4, 1)
+    moved_from_start(spn)
+    spn.leaf.pixels._begun = True
+    loc, sigma = spn.leaf.pixels.loc[0].detach().clone(), covariances(spn)[0]
+    first, second, count = torch.zeros(4), torch.zeros(4, 4), 0
+    for row, own in zip(x, seen, strict=True):
+        if not own.any():
+            continue  # says nothing
+        s, h = own, ~own
+        z, cov = row.clone(), torch.zeros(4, 4)
+        gain = sigma[h][:, s] @ torch.linalg.inv(sigma[s][:, s])
+        z[h] = loc[h] + gain @ (row[s] - loc[s])
+        cov[h.unsqueeze(1) & h] = (sigma[h][:, h] - gain @ sigma[s][:, h]).flatten()
+        first, second, count = first + z, second + torch.outer(z, z) + cov, count + 1
+    spn.em_step(torch.where(seen, x, torch.nan), smoothing=0, ridge=0)
+    mean = first / count
+    assert_close(spn.leaf.pixels.loc[0].detach(), mean)
+    assert_close(covariances(spn)[0], second / count - torch.outer(mean, mean))
+
+
+@pytest.mark.parametrize("rank", [None, 0])
+def test_smoothing_is_further_data_without_correlations(rank):
+    """Half as many as there are: of one leaf means and variances stay, and covariances are those of a part."""
+    x = standardised(load_iris) * torch.tensor([1.0, 5.0, 0.1, 2.0]) + 3
+    spn = mixture(4, 1, rank)
+    spn.fit_em(x, 1, smoothing=len(x) / 2, ridge=0)
+    assert_close(spn.leaf.pixels.loc[0].detach(), x.mean(0))
+    if rank is None:
+        wanted = torch.cov(x.T, correction=0) * 2 / 3
+        wanted = wanted + wanted.diagonal().diag() / 2
+        assert_close(covariances(spn)[0], wanted)
+    else:
+        assert_close(covariances(spn)[0].diagonal(), x.var(0, correction=0))
+
+
+def test_independent_columns_are_a_factorized_leaf():
+    """The same step by either, with smoothing and holes."""
+    x = standardised(load_iris)
+    x = torch.where(torch.rand(x.shape) < 0.2, torch.nan, x)
+    gaussian = mixture(4, 2, 0)
+    gaussian.start(x.nan_to_num())
+    factorized = SPN(whole((4,)), 1, 2, likelihood=Normal())
+    with torch.no_grad():
+        factorized.circuit.load_state_dict(gaussian.circuit.state_dict())
+        for output, value in zip(
+            factorized.leaf.pixels.outputs, (gaussian.leaf.pixels.loc, gaussian.leaf.pixels.scale), strict=True
+        ):
+            output.copy_(value)
+    for spn in (gaussian, factorized):
+        spn.em_step(x, smoothing=1.5, ridge=0)
+    assert_close(gaussian.log_prob(x), factorized.log_prob(x))
+
+
+def test_the_ridge_keeps_determinants_from_collapsing():
+    """Rows in a plane, and clusters of one row each: deviations are at least the root of the ridge."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 2) @ torch.randn(2, 5) * torch.tensor([1.0, 10.0, 0.1, 3.0, 1.0])
+    spn = mixture(5, 8)
+    history = spn.fit_em(x, 50, smoothing=0, ridge=1e-2)
+    assert all(math.isfinite(value) for value in history)
+    least = torch.linalg.eigvalsh(covariances(spn) / torch.outer(x.std(0, correction=0), x.std(0, correction=0)))
+    assert float(least.min()) > 0.99e-2
+    without = mixture(5, 8).fit_em(x, 50, smoothing=0, ridge=0)
+    assert math.isfinite(without[-1]) and without[-1] > history[-1] + 5
+
+
+def test_regressions():
+    torch.manual_seed(0)
+    a = torch.randn(3, 5, 5)
+    covariance = a @ a.mT
+    unit, variances = regressions(covariance)
+    assert_close(unit @ covariance @ unit.mT, variances.diag_embed(), rtol=1e-9, atol=1e-9)
+    assert_close(unit, unit.tril())
+    assert_close(unit.diagonal(dim1=-2, dim2=-1), torch.ones(3, 5))
+    flat = a[:, :, :2] @ a[:, :, :2].mT  # of rank 2
+    unit, variances = regressions(flat)
+    assert bool(unit.isfinite().all()) and not bool(variances[:, 2:].any()) and bool((variances[:, :2] > 0).all())
+    assert_close(unit @ flat @ unit.mT, variances.diag_embed(), rtol=1e-8, atol=1e-8)
+
+
+class TestTables:
+    def test_no_step_lowers_the_likelihood(self):
+        x = table(CLOSED, 120)
+        holes = torch.where(torch.rand(x.shape) < 0.2, torch.nan, x)
+        for regions in (whole((6,)), random_binary_tree(6, 1, 2)):
+            for leaf in (
+                FactorizedLeaf(Columns(CLOSED)),
+                GaussianLeaf(likelihood=Columns(CLOSED)),
+                GaussianLeaf(0, Columns(CLOSED)),
+                MixedLeaf([FactorizedLeaf(Columns(CLOSED)), GaussianLeaf(likelihood=Columns(CLOSED))]),
+            ):
+                spn = SPN(regions, 2, leaf=leaf)
+                history = torch.tensor(spn.fit_em(holes, 20, smoothing=0, ridge=0, tolerance=-1))
+                assert float(history.diff().min()) > -1e-8 and float(history[-1] - history[0]) > 0.05
+                spn.check(spn.sample(20))
+
+    @pytest.mark.parametrize("column", CLOSED, ids=lambda column: column.family)
+    @pytest.mark.parametrize("smoothing", [0.0, 3.0])
+    def test_one_leaf_has_the_moments_of_its_column(self, column, smoothing):
+        """Alone, and beside a column of another kind, where outputs lie elsewhere."""
+        for columns in (
+            (column,),
+            (BY_FAMILY["categorical"], column) if column.name != "town" else (CLOSED[0], column),
+        ):
+            torch.manual_seed(0)
+            x = table(columns, 50)
+            spn = SPN(whole((len(columns),)), 1, 1, likelihood=Columns(columns))
+            spn.em_step(x, smoothing=smoothing)
+            values = x[:, -1]
+            if column.is_coded:
+                number = len(column.categories)
+                counts = torch.bincount(values.long(), minlength=number) + smoothing / number
+                every = torch.zeros(number, len(columns))
+                every[:, -1] = torch.arange(number)
+                seen = torch.arange(len(columns)) == len(columns) - 1
+                found = spn.log_prob(every, seen).detach().exp()
+                assert_close(found, counts / counts.sum(), rtol=1e-5, atol=1e-5)
+                continue
+            values = values.log() if column.kind == "positive" else values
+            law = spn.leaf.law()
+            if column.family == "poisson":
+                assert law.mean[0, -1].item() == pytest.approx(float(values.mean()), rel=1e-6)
+                continue
+            mean, variance = values.mean(), values.var(correction=0)
+            if column.kind == "positive":
+                mean, variance = (mean + variance / 2).exp(), variance.expm1() * (2 * mean + variance).exp()
+            assert_close(law.mean[0, -1].detach(), mean)
+            assert_close(law.variance[0, -1].detach(), variance)
+
+    @pytest.mark.parametrize("likelihood", [LogNormal(0.5, 2.0), Poisson(3.0)], ids=["log-normal", "poisson"])
+    def test_likelihoods_of_one_family(self, likelihood):
+        x = torch.poisson(torch.full((40, 2), 3.0)) + 1
+        spn = SPN(whole((2,)), 1, 2, likelihood=likelihood)
+        history = torch.tensor(spn.fit_em(x, 10, smoothing=0, tolerance=-1))
+        assert float(history.diff().min()) > -1e-9
+
+    def test_the_first_step_of_a_gaussian_leaf_is_that_of_its_parts(self):
+        """Real columns as by a mixture of them alone, if the others say nothing of the component."""
+        columns = (CLOSED[0], CLOSED[1])
+        x = table(columns, 60)
+        spn = SPN(whole((2,)), 1, 1, leaf=GaussianLeaf(likelihood=Columns(columns)))
+        spn.em_step(x, smoothing=0, ridge=0)
+        z = torch.stack([x[:, 0], x[:, 1].log()])
+        unit = torch.tensor([[columns[0].scale], [columns[1].scale]])
+        place = torch.tensor([[columns[0].location], [columns[1].location]])
+        z = (z - place) / unit
+        normal = spn.leaf.law().normal
+        assert_close(normal.loc[0].detach(), z.mean(1))
+        assert_close(normal.covariance[0].detach(), torch.cov(z, correction=0))
+
+    @pytest.mark.parametrize(
+        ("name", "family"), [("gamma", "gamma"), ("student-t", "student-t"), ("negative-binomial", "negative-binomial")]
+    )
+    def test_refused(self, name, family):
+        columns = (Column("age", "real"), BY_FAMILY[name])
+        message = (
+            f"^the column '{columns[1].name}' is of the family {family}, whose most likely parameters have no closed"
+        )
+        for leaf in (FactorizedLeaf(Columns(columns)), GaussianLeaf(likelihood=Columns(columns))):
+            spn = SPN(whole((2,)), 1, 2, leaf=leaf)
+            with pytest.raises(ValueError, match=message):
+                spn.fit_em(table(columns, 9))
+            with pytest.raises(ValueError, match=message):
+                spn.fit(table(columns, 9), optimiser="em")
