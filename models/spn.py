@@ -26,7 +26,6 @@ from pyro_spvae.queries import LeafBatch
 from pyro_spvae.queries.batch import check_shapes
 from pyro_spvae.queries.queries import batches
 
-
 _LEAST_STEP = 0.01  # part of a step size that it falls to
 
 
@@ -254,7 +253,7 @@ class SPN(SPVAE):
         """
         :raises ValueError: if a likelihood has no sufficient statistics, without which there is no closed M-step.
         """
-        self.leaf.check_closed_form()  # type: ignore[operator]
+        self.leaf.check_closed_form()
 
     def expected_statistics(self) -> ExpectedStatistics:
         """Statistics of no data yet, for an E-step of one's own: :meth:`expect` adds to them."""

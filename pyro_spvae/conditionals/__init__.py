@@ -7,8 +7,8 @@ from pyro_spvae.conditionals.components import Components, NormalComponents
 from pyro_spvae.conditionals.gaussian import Gaussian
 from pyro_spvae.conditionals.kumaraswamy import Kumaraswamy
 from pyro_spvae.conditionals.local_group import LocalGroup
-from pyro_spvae.conditionals.of_latent import conditional
 from pyro_spvae.conditionals.normal_pixels import NormalPixels
+from pyro_spvae.conditionals.of_latent import conditional
 from pyro_spvae.conditionals.pixels import Pixels
 
 __all__ = [

@@ -46,6 +46,9 @@ class NormalPixels(Block):
     """
 
     begun: Tensor
+    tril: Tensor
+    has_feature: Tensor | None
+    others: Pixels | None
     waits = False
 
     def __init__(self, likelihood: Likelihood, rank: int | None = None) -> None:
@@ -84,8 +87,8 @@ class NormalPixels(Block):
         places = self.likelihood.normal_places()
         if places is None:
             raise ValueError(
-                f"the likelihood {name} says of no pixel that it is Normal, which leaves of jointly Normal pixels need; "
-                "give Normal, LogNormal, or Columns with a real or positive column"
+                f"the likelihood {name} says of no pixel that it is Normal, which leaves of jointly Normal pixels "
+                "need; give Normal, LogNormal, or Columns with a real or positive column"
             )
         if self.rank and self.rank >= places.most:
             raise ValueError(

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Self
 
+from pyro_spvae.circuits.numerics import is_recorded
 from pyro_spvae.distributions.leaf import LeafDistribution, at_least_single
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
@@ -99,7 +100,7 @@ class Patterns:
         flat = mask.expand(*shape, mask.size(-1)).reshape(len(number), -1)
         self._shape, self._pair = shape, None
         # what occurs is known by looking at values, which a tracer may not, and of the meta device there are none
-        if len(number) > batch_shape.numel() and not (mask.is_meta or torch.jit.is_tracing()):
+        if len(number) > batch_shape.numel() and not (mask.is_meta or is_recorded()):
             bits = torch.cat([number.unsqueeze(-1), flat.long()], -1)
             pairs, self._pair = bits.unique(dim=0, return_inverse=True)
             number, flat = pairs[:, 0], pairs[:, 1:].bool()

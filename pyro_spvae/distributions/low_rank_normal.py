@@ -1,8 +1,10 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The multivariate Normal leaf distribution of low rank plus diagonal: a factor analyser without its latent variable."""
+"""The multivariate Normal leaf distribution of low rank plus diagonal: a factor analyser, its factors summed out."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from pyro.distributions.util import broadcast_shape
@@ -80,7 +82,7 @@ class LeafLowRankNormal(LeafCorrelatedNormal):
         :returns: ``sample_shape + batch_shape + event_shape``.
         """
         shape = self._extended_shape(sample_shape)
-        options = {"dtype": self.loc.dtype, "device": self.loc.device}
+        options: Any = {"dtype": self.loc.dtype, "device": self.loc.device}
         y = torch.randn((*shape[:-1], self.factor.size(-1)), **options)
         drawn = self.loc + torch.einsum("...pr,...r->...p", self.factor, y)
         return torch.addcmul(drawn, self.scale, torch.randn(shape, **options)).to(self._dtype)

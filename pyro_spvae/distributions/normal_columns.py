@@ -225,4 +225,5 @@ class NormalColumnsConstraint(constraints.Constraint):
         logs, inside = self.law.coordinates.logs, self.law.coordinates.inside(self.law.pixel_mask)
         fine = value.isfinite() if logs is None else value.isfinite() & ((value > 0) | ~logs)
         fine = (fine if inside is None else fine | ~inside).all(-1)
-        return fine if self.law.others is None else fine & self.law.others.support.check(value)
+        others: Any = self.law.others
+        return fine if others is None else fine & others.support.check(value)

@@ -19,8 +19,8 @@ class RunningStatistics:
     .. math:: s_t = (1 - \gamma_t)\, s_{t-1} + \gamma_t\, \hat s_t
 
     with :math:`\hat s_t` the mean over batch t under the parameters of before, and the parameters are those of the
-    M-step from :math:`s_t`. In the beginning :math:`\gamma_t` is at least :math:`1 / t`, so that the first batches weigh
-    alike; before so many have come that this is no more than the step size, or all data have been seen,
+    M-step from :math:`s_t`. In the beginning :math:`\gamma_t` is at least :math:`1 / t`, so that the first batches
+    weigh alike; before so many have come that this is no more than the step size, or all data have been seen,
     :attr:`ready` is False, and parameters stay as they are.
 
     :param int rows: number of all data, which smoothing is in proportion to.

@@ -140,7 +140,7 @@ class FitConfig:
     ridge: float = _option(
         1e-3,
         "Training",
-        "Of em and online-em: added to the diagonal of the covariances of gaussian leaves, in variances of each column.",
+        "Of em and online-em: added to the diagonal of the covariances of gaussian leaves, in each column's variance.",
         least=0,
     )
     step_size: float = _option(
@@ -317,8 +317,9 @@ class TrainConfig(FitConfig):
     leaf: str = _option(
         "vae",
         "Model",
-        "Generative program of a leaf: a vae; or without latent variables factorized, or gaussian for real columns together, as "
-        "in gaussian(rank=4); or several by turns, as in vae+factorized. The bits of a discrete-vae are smoothed in training, as in discrete-vae(smoothing="
+        "Generative program of a leaf: a vae; or without latent variables factorized, or gaussian for real columns "
+        "together, as in gaussian(rank=4); or several by turns, as in vae+factorized. The bits of a discrete-vae are "
+        "smoothed in training, as in discrete-vae(smoothing="
         "exponential(beta=8)), or logistic, power, spike-and-exponential, none.",
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")

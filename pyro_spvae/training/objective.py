@@ -205,8 +205,8 @@ def check_em(model: Queries, optimiser: str = "em") -> ClosedForm:
     if not isinstance(model, ClosedForm):
         named, kind = type(model).__name__, type(model.leaf).__name__
         raise ValueError(
-            f"optimiser is {optimiser!r}, which trains vanilla SPNs (models.SPN, --leaf gaussian or --leaf factorized); "
-            f"the model is {named} of {kind}"
+            f"optimiser is {optimiser!r}, which trains vanilla SPNs (models.SPN, --leaf gaussian or --leaf "
+            f"factorized); the model is {named} of {kind}"
         )
     model.check_closed_form()
     return model

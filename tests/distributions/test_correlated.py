@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Multivariate Normal leaf distributions against scipy's, submatrices, and the formulas of conditional distributions."""
+"""Multivariate Normal leaf distributions against scipy's, submatrices, and formulas of conditional distributions."""
 
 from __future__ import annotations
 

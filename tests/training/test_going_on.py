@@ -57,6 +57,7 @@ KINDS = {
     "drawn anew": {"bits": True, "preprocess": "binarize"},
     "validations across epochs": {"validate_every": 3},
     "em": {"bits": True, "leaf": "factorized", "latent_dim": None, "optimiser": "em", "units": 2},
+    "online em": {"leaf": "gaussian", "latent_dim": None, "optimiser": "online-em", "step_size": 0.4},
     "persistent chains": DISCRETE | {"leaf": MACHINE},
     "an estimator with parameters": DISCRETE | {"leaf": BITS, "estimator": "nvil(hidden_dims=(4,))"},
     "another estimator": DISCRETE | {"leaf": BITS, "estimator": "rebar"},

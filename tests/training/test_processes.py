@@ -48,6 +48,7 @@ def test_one_process_acts_and_all_are_told(two):
 def test_replicas_stay_identical(two):
     assert two[0]["world"] == 2 and two[0]["elbo"] == two[1]["elbo"]
     assert same(two[0]["parameters"], two[1]["parameters"]) and same(two[0]["em"], two[1]["em"])
+    assert same(two[0]["online"], two[1]["online"])
 
 
 def test_processes_have_noise_of_their_own(two):
@@ -58,12 +59,13 @@ def test_processes_have_noise_of_their_own(two):
     assert alone[0]["elbo"] == pytest.approx(two[0]["elbo"][0], rel=0.05)
 
 
-def test_em_is_that_of_one_process(two):
-    trainer, _ = worker.make(**worker.EM)
+@pytest.mark.parametrize("name", ["em", "online"])
+def test_em_is_that_of_one_process(two, name):
+    trainer, _ = worker.make(**{"em": worker.EM, "online": worker.ONLINE}[name])
     before = {key: value.clone() for key, value in trainer.spvae.state_dict().items()}
     trainer.run()
     for key, value in trainer.spvae.state_dict().items():
-        torch.testing.assert_close(two[0]["em"][key], value, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(two[0][name][key], value, rtol=1e-9, atol=1e-12)
     assert any((value - before[key]).abs().max() > 0.1 for key, value in trainer.spvae.state_dict().items())
 
 

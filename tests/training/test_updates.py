@@ -13,7 +13,7 @@ import torch
 
 from pyro_spvae import poon_domingos
 from pyro_spvae.likelihoods import Bernoulli, Likelihood, Normal
-from pyro_spvae.models import SPN, SPVAE
+from pyro_spvae.models import SPN, SPVAE, GaussianLeaf
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume
@@ -73,6 +73,62 @@ def test_goes_on_from_the_middle_of_an_epoch(tmp_path):
     whole, first, second = (trainer(make_spn(), name) for name in ("whole", "first", "second"))
     whole.run()
     first.run(max_steps=5)  # one epoch and two batches of the next
+    first.folder.save("last.pt", first.state())
+    second.load_state(first.folder.load("last.pt"), [])
+    second.run()
+    assert same(whole.spvae.state_dict(), second.spvae.state_dict())
+
+
+@pytest.mark.parametrize("make", [make_spn, lambda: SPN(poon_domingos((2, 2), delta=1), 2, leaf=GaussianLeaf(0))])
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_online_steps_of_one_batch_of_all_rows_are_those_of_em(make, schedule):
+    x = binary()
+    torch.manual_seed(3)
+    ours = make().double()
+    theirs = copy.deepcopy(ours)
+    options = {"epochs": 3, "seed": 4, "patience": 99, "smoothing": 0.5}
+    lines = ours.fit(x, x, optimiser="online-em", step_size=1.0, batch_size=60, schedule=schedule, **options)
+    theirs.fit(x, x, optimiser="em", **options)
+    assert_same(ours, theirs)
+    assert [line["lr"] for line in lines] == [1.0] * 3
+
+
+def test_online_steps_by_hand():
+    """Batches in the order of the run, a step size that falls as a half cosine, statistics of all rows."""
+    x = binary()
+    ours = make_spn()
+    theirs = copy.deepcopy(ours)
+    config = FitConfig(optimiser="online-em", step_size=0.5, schedule="cosine", epochs=2, batch_size=20, smoothing=0.2)
+    trainer = Trainer(ours, x, x, config)
+    order = [trainer.batches(epoch, batch)[0] for epoch in range(2) for batch in range(3)]
+    trainer.run()
+    sums: list[torch.Tensor] = []
+    for step, rows in enumerate(order):
+        expected = theirs.expected_statistics()
+        theirs.expect(expected, rows)
+        gamma = max(0.5 * (1 + np.cos(np.pi * step / 6)) / 2, 1 / (step + 1))
+        new = [3 * total for total in expected.sums]
+        sums = [(1 - gamma) * old + gamma * own for old, own in zip(sums, new, strict=True)] if sums else new
+        if step >= 2:  # the step size is a third by then, or all rows have been seen
+            expected.sums = sums
+            theirs.maximise(expected, 0.2)
+    best = max(trainer.metrics, key=lambda line: line["val_elbo"])
+    assert best["epoch"] == 2
+    assert_same(ours, theirs)
+
+
+def test_online_goes_on_bit_for_bit(tmp_path):
+    x = binary() + 0.1 * torch.randn(60, 1, 2, 2)
+    config = FitConfig(optimiser="online-em", epochs=3, batch_size=20, schedule="cosine")
+
+    def trainer(name: str) -> Trainer:
+        torch.manual_seed(3)
+        spn = SPN(poon_domingos((2, 2), delta=[2, 1]), units=2, leaf=GaussianLeaf()).double()
+        return Trainer(spn, x, x, config, RunFolder.create(tmp_path / name, config.to_dict(), {}))
+
+    whole, first, second = map(trainer, ("whole", "first", "second"))
+    whole.run()
+    first.run(max_steps=5)
     first.folder.save("last.pt", first.state())
     second.load_state(first.folder.load("last.pt"), [])
     second.run()

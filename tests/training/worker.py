@@ -14,6 +14,7 @@ from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
 from tests.training.cases import built, images, trainer_of
 
 EM = {"leaf": "factorized", "latent_dim": None, "optimiser": "em", "epochs": 3}
+ONLINE = EM | {"optimiser": "online-em", "step_size": 0.6, "batch_size": 13}
 NORM = {"structure": "whole", "decoder": "pixelcnn(filters=2, layers=1)", "epochs": 1}
 
 
@@ -74,9 +75,12 @@ def main(folder):
         results["told"] = distributed.on_main(act)
         em, _ = make(**EM)
         em.run()
+        online, _ = make(**ONLINE)
+        online.run()
         results |= {
             "statistics": statistics(),
             "em": em.spvae.state_dict(),
+            "online": online.spvae.state_dict(),
             "ran": ran,
             "world": distributed.world(),
             "seeds": seeds,

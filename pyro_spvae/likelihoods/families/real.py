@@ -27,7 +27,7 @@ class NormalFamily(ColumnFamily):
     r""":math:`N(m + s\,o_1,\; (s\,g(o_2))^2)` with the factor :math:`g` of :func:`multiple`."""
 
     takes = "a real column takes finite numbers"
-    normal = "values"
+    normal: str | None = "values"
 
     def outputs(self, categories: int) -> int:
         return 2
