@@ -32,7 +32,8 @@ from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
-from pyro_spvae.training.config import Preprocessing, TrainConfig, parse_drop, parse_kinds
+from pyro_spvae.training.candidates import is_open, tree_units
+from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_drop, parse_kinds
 
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
@@ -42,6 +43,7 @@ CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
+_UNITS = 4
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
@@ -50,7 +52,11 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     """
     Fills in what a configuration leaves to the data.
 
-    - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
+    - structure: Poon-Domingos for images, one region for a single column. Of tables where nothing is said of the
+      model a hidden Chow-Liu tree, the first of :func:`~pyro_spvae.training.candidates.candidates`, else random binary
+      trees;
+    - leaf: factorized for single columns of a Chow-Liu tree, else VAEs;
+    - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.candidates.tree_units`;
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
@@ -69,7 +75,14 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     shape = region_shape(data)
     structure = config.structure
     if structure == "auto":
-        structure = "poon-domingos" if data.is_image else "random-binary-tree" if shape[0] > 1 else "whole"
+        of_table: Structure = "chow-liu" if is_open(config, data) else "random-binary-tree" if shape[0] > 1 else "whole"
+        structure = "poon-domingos" if data.is_image else of_table
+    single = structure == "chow-liu" and (config.block or 1) == 1
+    leaf = ("factorized" if single else "vae") if config.leaf == "auto" else config.leaf
+    units = config.units
+    if units is None:
+        units = tree_units(len(data.train)) if single and leaf == "factorized" else _UNITS
+    config = dataclasses.replace(config, leaf=leaf, units=units)
     delta, depth, repetitions, leaf_size = config.delta, config.depth, config.repetitions, config.leaf_size
     on_grid = structure in ("poon-domingos", "quad-tree")
     if not on_grid and delta is not None:
@@ -105,7 +118,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         leaf_size=leaf_size,
         block=1 if structure == "chow-liu" and config.block is None else config.block,
         weights=("cp" if structure == "chow-liu" else "full") if config.weights == "auto" else config.weights,
-        leaves=config.units if config.leaves is None else config.leaves,
+        leaves=units if config.leaves is None else config.leaves,
         missing=missing,
         preprocess=preprocess,
         likelihood=likelihood if _taken(config.leaf, "likelihood") else config.likelihood,
@@ -300,6 +313,7 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
     with torch.device("cpu"), _default_dtype(getattr(torch, config.precision)):
         leaf, guide = _programs(config, data)
         kind = SPN if leaf.tractable else SPVAE
+        assert config.units is not None
         return kind(
             Circuit(build_regions(config, data), config.units, config.leaves, config.tie, config.weights),
             leaf=leaf,
@@ -332,6 +346,7 @@ def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]
     if len(kinds) == 1:
         return leaves[0], guides[0]
     per_region = config.units if config.leaves is None else config.leaves
+    assert per_region is not None
     if per_region % len(kinds):
         raise ValueError(
             f"leaf is {config.leaf!r}, {len(kinds)} kinds, but leaves (by default units) is {per_region}; a "

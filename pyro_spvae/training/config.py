@@ -38,6 +38,7 @@ Networks = Literal["separate", "shared"]
 Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh", "gated"]
 Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad", "em", "online-em"]
 Schedule = Literal["plateau", "constant", "cosine", "linear"]
+Race = Literal["auto", "none"]
 Weights = Literal["auto", "full", "cp"]
 Tie = Literal["none", "shape"]
 Precision = Literal["float32", "float64"]
@@ -121,7 +122,9 @@ class FitConfig:
         "rows, without learning rate and schedule; or online-em, a step after every batch, whose step size follows the "
         "schedule.",
     )
-    lr: float = _option(0.005, "Training", "Learning rate.", above=0)
+    lr: float | None = _option(
+        None, "Training", "Learning rate; 0.005 by default, of models without latent variables 0.03.", above=0
+    )
     schedule: Schedule = _option(
         "plateau",
         "Training",
@@ -306,7 +309,12 @@ class TrainConfig(FitConfig):
         "Most variables of a leaf region of a Chow-Liu tree, 1 by default; more where leaves have dependence to learn.",
         least=1,
     )
-    units: int = _option(4, "Model", "Sum nodes of every inner region.", least=1)
+    units: int | None = _option(
+        None,
+        "Model",
+        "Sum nodes of every inner region; 4 by default, of a Chow-Liu tree of single columns as many as rows allow.",
+        least=1,
+    )
     leaves: int | None = _option(None, "Model", "VAEs of every leaf region; as many as units by default.", least=1)
     weights: Weights = _option(
         "auto",
@@ -314,13 +322,19 @@ class TrainConfig(FitConfig):
         "Sum weights: free (full), or products of a factor for each part (cp), which are fewer; cp for Chow-Liu trees.",
     )
     tie: Tie = _option("none", "Model", "Whether regions of equal shape share their sum weights (shape).")
-    leaf: str = _option(
-        "vae",
+    race: Race = _option(
+        "auto",
         "Model",
-        "Generative program of a leaf: a vae; or without latent variables factorized, or gaussian for real columns "
-        "together, as in gaussian(rank=4); or several by turns, as in vae+factorized. The bits of a discrete-vae are "
-        "smoothed in training, as in discrete-vae(smoothing="
-        "exponential(beta=8)), or logistic, power, spike-and-exponential, none.",
+        "Where structure, leaves and sizes of a table are left open, several are trained a little, and the best by "
+        "validation rows is trained (auto); or the first of them is (none).",
+    )
+    leaf: str = _option(
+        "auto",
+        "Model",
+        "Generative program of a leaf; auto: factorized for single columns of a Chow-Liu tree, else a vae. A vae; or "
+        "without latent variables factorized, or gaussian for real columns together, as in gaussian(rank=4); or "
+        "several by turns, as in vae+factorized. The bits of a discrete-vae are smoothed in training, as in "
+        "discrete-vae(smoothing=exponential(beta=8)), or logistic, power, spike-and-exponential, none.",
     )
     guide: str = _option("auto", "Model", "Inference program of a leaf; auto: the one that the leaf asks for.")
     prior: str = _option(

@@ -21,9 +21,11 @@ from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
+from pyro_spvae.training.candidates import is_open
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
+from pyro_spvae.training.race import race
 
 _LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
 
@@ -57,7 +59,13 @@ class Job:
         return {"architecture": self.spvae.architecture(), "config": self.config.to_dict(), "data": self.record}
 
 
-def set_up(config: TrainConfig, device: torch.device, download: bool, objective: ELBO | None = None) -> Job:
+def set_up(
+    config: TrainConfig,
+    device: torch.device,
+    download: bool,
+    objective: ELBO | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Job:
     """
     Reads the data and makes a new model.
 
@@ -65,6 +73,8 @@ def set_up(config: TrainConfig, device: torch.device, download: bool, objective:
     :param device: where the model goes.
     :param bool download: whether the first process may fetch missing files.
     :param ELBO objective: in the place of the one that the configuration names.
+    :param callable report: takes lines about a race of candidates, which is held if it is given and the configuration
+        leaves the model open.
     :raises ValueError: if the configuration does not fit the data.
     """
     if config.data not in DATA_SETS and Path(config.data).expanduser().exists():  # a run can be opened from anywhere
@@ -77,6 +87,9 @@ def set_up(config: TrainConfig, device: torch.device, download: bool, objective:
     if download:  # by one process
         distributed.on_main(lambda: recorded(config, download=True) and None)
     raw = recorded(config)
+    raced: list[dict[str, Any]] = []
+    if report is not None and config.race == "auto" and objective is None and is_open(config, raw):
+        config, raced = race(config, raw, device, report)
     config = resolve(config, raw)
     data = modelled(config, raw).cached(CACHE)
     pyro.set_rng_seed(config.seed)
@@ -97,6 +110,7 @@ def set_up(config: TrainConfig, device: torch.device, download: bool, objective:
         "values": data.values.to_dict(),
         **({} if data.columns is None else {"columns": [column.to_dict() for column in data.columns]}),
         "fingerprint": raw.fingerprint(),
+        **({"race": raced} if raced else {}),
         **OwnObjects(objective).described(),
     }
     return Job(config, raw, data, spvae.to(device), record, objective)
@@ -127,3 +141,6 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
     leaf = ("leaf VAE", "leaf VAEs") if job.spvae.latents else ("leaf", "leaves")
     without = "" if job.spvae.latents else " without latent variables"
     report(f"model       {number} {leaf[number > 1]}{without}, {job.parameters:,} parameters")
+    entries = len(job.data.train) * job.data.event_shape.numel()
+    if not job.data.is_image and job.parameters > entries:
+        report(f"note        the model has more parameters than the training rows have entries, {entries:,}")

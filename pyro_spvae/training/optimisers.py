@@ -19,15 +19,25 @@ from pyro_spvae.training.config import FitConfig
 
 _BESIDE = "of_estimator"  # says of a group of parameters that they are not the model's
 
+_RATE, _RATE_WITHOUT_LATENTS = 0.005, 0.03  # of networks; of weights and leaf parameters themselves
+
+
+def rate_of(model: Any, config: FitConfig) -> float:
+    """The learning rate: the one that is given, else by whether the model has latent variables."""
+    if config.lr is not None:
+        return config.lr
+    return _RATE if model.latents else _RATE_WITHOUT_LATENTS
+
+
 #: by the names that configurations have for them, functions from model and configuration to an optimiser of all
 #: parameters; fused where torch has that: one pass over all parameters instead of ten
-OPTIMISERS: dict[str, Callable[[nn.Module, FitConfig], torch.optim.Optimizer]] = {
-    "adam": lambda model, config: torch.optim.Adam(model.parameters(), lr=config.lr, fused=True),
-    "adamax": lambda model, config: torch.optim.Adamax(model.parameters(), lr=config.lr),
+OPTIMISERS: dict[str, Callable[[Any, FitConfig], torch.optim.Optimizer]] = {
+    "adam": lambda model, config: torch.optim.Adam(model.parameters(), lr=rate_of(model, config), fused=True),
+    "adamax": lambda model, config: torch.optim.Adamax(model.parameters(), lr=rate_of(model, config)),
     "adamw": lambda model, config: torch.optim.AdamW(
-        model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        model.parameters(), lr=rate_of(model, config), weight_decay=config.weight_decay, fused=True
     ),
-    "adam-normgrad": lambda model, config: adam_normgrad(model, config.lr),
+    "adam-normgrad": lambda model, config: adam_normgrad(model, rate_of(model, config)),
 }
 
 

@@ -73,7 +73,7 @@ def train(
     """
     with _processes(config, report) as (device, report):
         distributed.on_main(lambda: RunFolder(out).check_free(overwrite))
-        job = set_up(config, device, download, objective)
+        job = set_up(config, device, download, objective, report)
         folder = RunFolder(out)
         distributed.on_main(lambda: _create(folder, job, overwrite))
         return _run(job, folder, None, progress, report)

@@ -32,6 +32,7 @@ from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepa
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.logger import Logger
 from pyro_spvae.training.objective import annealed_programs, as_bound, build_loss, build_objective, kl_weight
+from pyro_spvae.training.optimisers import rate_of
 from pyro_spvae.training.pace import Pace, minutes
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.updates import build_update
@@ -335,7 +336,7 @@ class Trainer:
             kept = f"the last good parameters are in {self.folder.path / 'last.pt'}"
         raise ValueError(
             f"the {name} became {value} at step {self.step + (name == 'bound')}{where}; {kept}; try a smaller lr than "
-            f"{self.update.lr or self.config.lr:g}, or data scaled to about [0, 1]"
+            f"{self.update.lr or rate_of(self.spvae, self.config):g}, or data scaled to about [0, 1]"
         )
 
     def _remaining(self) -> str:
