@@ -23,7 +23,7 @@ from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, FactorizedLeaf, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
-from pyro_spvae.training.config import Preprocessing, TrainConfig, parse_drop, parse_kinds
+from pyro_spvae.training.config import Preprocessing, TrainConfig, parse_kinds, parse_names
 
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
@@ -398,7 +398,12 @@ def recorded(
     name = config.data if name is None else name
     of_files: dict[str, Any] = {}
     if own or name not in DATA_SETS:
-        of_files = {"drop": parse_drop(config.drop), "shape": config.shape, "columns": columns}
+        of_files = {
+            "drop": parse_names("drop", config.drop),
+            "na": parse_names("na", config.na),
+            "shape": config.shape,
+            "columns": columns,
+        }
     if own:
         of_files |= {"validation": config.validation_data, "test": config.test_data}
         of_files |= {"kinds": parse_kinds(config.kinds) or None} if columns is None else {}
@@ -409,6 +414,7 @@ def recorded(
         download=download,
         missing=config.missing if missing is None else missing,
         undivided=undivided,
+        report=lambda note: None,  # the table of columns says it
         **of_files,
     )
     return data.in_grey() if config.grey else data

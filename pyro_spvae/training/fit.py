@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_spvae import distributed
 from pyro_spvae.checks import NotFinite
 from pyro_spvae.data import DataSet, Rows, Values
+from pyro_spvae.data.column import own_names
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.queries import Queries
@@ -196,7 +197,8 @@ def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None
             spvae.check(x.to(parameter.device, parameter.dtype), seen, as_trained=False)
     if broken.row is not None:
         raise ValueError(
-            f"x holds {broken}; finite values are needed (a DataSet(.., missing='nan') takes NaN as missing)"
+            f"x holds {broken.text(names=own_names(spvae.columns))}; finite values are needed (a DataSet(.., "
+            "missing='nan') takes NaN as missing)"
         )
 
 
