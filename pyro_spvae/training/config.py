@@ -141,6 +141,13 @@ class FitConfig:
         None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
     )
     batch_size: int = _option(128, "Training", "Rows of a step, over all processes.", least=1)
+    hide: float = _option(
+        0.0,
+        "Training",
+        "Part of the entries of each batch that is hidden, drawn anew at random, so that guides learn to infer from "
+        "rows with holes; the bound is that of what is left. Validation hides nothing.",
+        least=0,
+    )
     epochs: int = _option(
         400, "Training", "Most epochs. A finished run is trained on by --resume RUN and more than it had.", least=1
     )
@@ -187,6 +194,10 @@ class FitConfig:
             )
         if self.balance and not self.warmup:
             raise ValueError("balance is given, but warmup is 0; it weighs latent sites during a warm-up, so give one")
+        if self.hide >= 1:
+            raise ValueError(f"hide is {self.hide!r}; a number of at least 0 and below 1 is needed")
+        if self.hide and self.optimiser == "em":
+            raise ValueError(f"hide is {self.hide!r}, but the optimiser 'em' takes all that is seen; leave it out")
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
         if self.clip is not None and self.optimiser in _NO_CLIP:
