@@ -7,8 +7,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then know
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
+_NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
@@ -348,13 +350,40 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Any]:
     networks = {}
     for parameter in constructor_parameters(cls):
         name = parameter.name
-        if name in given or name not in ("encoder", "decoder", "second", "conditional"):
+        if name in given or name not in _NETWORKS:
             continue
         text = texts.get(name, dense)
         if name in cls.joint_networks and parse("network", text)[0] == "mlp":
             text = _as_joint(text)
         networks[name] = make("network", text, **options)
     return networks
+
+
+def check_described(config: TrainConfig, given: Collection[str]) -> None:
+    """
+    Refuses options of networks, where they are given, for leaves and guides that have no such networks.
+
+    :param given: names of the options that are given.
+    :raises ValueError: if one of them has no effect.
+    """
+    guide = _default_guide(config.leaf) if config.guide == "auto" else config.guide
+    found = [("leaf", kind) for kind in _kinds(config.leaf)] + [("guide", guide)]
+    if guide == "auto" or any(map(partial(_takes_networks, config), *zip(*found, strict=True))):
+        return
+    for option in ("hidden", "activation", "networks"):
+        if option in given:
+            raise ValueError(
+                f"{option} is given, but the leaf {config.leaf!r} and the guide {guide!r} have no networks that it "
+                "describes; leave one of them out"
+            )
+
+
+def _takes_networks(config: TrainConfig, kind: str, text: str) -> bool:
+    """Whether a kind of leaf or guide has networks that the configuration describes, unless its brackets do."""
+    cls: Any = find(kind, parse(kind, text)[0])
+    if cls.has_own_networks and config.network == "mlp" and config.decoder is None:
+        return False
+    return cls.makes_networks or any(parameter.name in _NETWORKS for parameter in constructor_parameters(cls))
 
 
 def _as_joint(text: str) -> str:
