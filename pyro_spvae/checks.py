@@ -179,14 +179,16 @@ class NotFinite:
         self.count += found
         return self
 
-    def text(self, numbered: str = "") -> str:
+    def text(self, numbered: str = "", names: Sequence[str] | None = None) -> str:
         """
         The text.
 
         :param str numbered: what the row is called elsewhere.
+        :param names: of the columns of a table.
         """
         what = "1 NaN or infinite value," if self.count == 1 else f"{self.count} NaN or infinite values, the first"
-        return f"{what} in row {self.row}{numbered and f' ({numbered})'} at {self.place}"
+        place = f" at {self.place}" if names is None else f", column {names[self.place[0]]!r}"
+        return f"{what} in row {self.row}{numbered and f' ({numbered})'}{place}"
 
     def __str__(self) -> str:
         return self.text()

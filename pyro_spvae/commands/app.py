@@ -7,14 +7,16 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
 
 _UsageError = cast(type[Exception], typer.BadParameter.__base__)  # not exported; its home depends on typer's version
 INTERRUPTED = 130
+_WRAPPED = "Value error, "  # what typer puts before the words that an option knows
 
 
 class _Commands(TyperGroup):
@@ -42,7 +44,7 @@ class _Commands(TyperGroup):
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except _UsageError as error:
             message = error.format_message() if hasattr(error, "format_message") else str(error)
-            _say(f"Error: {' '.join(message.split())}")
+            _say(f"Error: {' '.join(message.replace(_WRAPPED, '').split())}")
             sys.exit(2)
         except (typer.Abort, KeyboardInterrupt):
             sys.exit(INTERRUPTED)
@@ -112,6 +114,18 @@ def refuse(error: Exception) -> NoReturn:
     raise typer.Exit(2)
 
 
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Shows a warning as what it says."""
+    _say(f"note        {' '.join(str(message).split())}")
+
+
 def say(line: str) -> None:
     """Prints a line, in the first of several processes."""
     if os.environ.get("RANK", "0") == "0":
@@ -128,4 +142,5 @@ def main() -> None:
     # Read when torch is loaded: threads that wait without spinning cost a little on an idle machine and save a busy one
     # from being ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    warnings.showwarning = _note
     app()

@@ -30,8 +30,8 @@ _UNUSUAL: dict[str, dict[str, Any]] = {  # said behind what they belong to, unle
         "warmup": 0,
         "balance": False,
     },
-    "optimiser": {"lr": None, "schedule": None, "weight_decay": 0.0, "clip": None, "batch_size": None},
-    "data": {"preprocess": "none", "missing": "none", "grey": False, "fraction": 1.0},
+    "optimiser": {"lr": None, "schedule": None, "weight_decay": 0.0, "clip": None, "batch_size": None, "hide": 0.0},
+    "data": {"preprocess": "none", "missing": "none", "na": None, "grey": False, "fraction": 1.0},
 }
 
 

@@ -85,6 +85,9 @@ def train(
         return
     values = {} if config is None else read_config(config).to_dict()
     chosen = TrainConfig.from_dict(values | flags, "")
+    from pyro_spvae.training.build import check_described
+
+    check_described(chosen, flags)
     if dry_run:
         from pyro_spvae.training.train import plan
 

@@ -53,6 +53,11 @@ def have_names(columns: Sequence[Column]) -> bool:
     return any(column.name != numbered(place) for place, column in enumerate(columns))
 
 
+def own_names(columns: Sequence[Column] | None) -> list[str] | None:
+    """The names of the columns of a table by which its values are told of; ``None`` where none has one."""
+    return [column.name for column in columns] if columns is not None and have_names(columns) else None
+
+
 @dataclass(frozen=True)
 class Column:
     r"""
@@ -72,6 +77,9 @@ class Column:
         and of proportions their mean. 0 for those of ``categories``.
     :ivar float scale: :math:`s`, their standard deviation, likewise. Above 0.
     :ivar tuple frequencies: of each of the categories among the training rows, adding up to 1; empty for the others.
+    :ivar float low: the smallest of the values of the training rows; ``None`` for those of ``categories``, and where it
+        is not known.
+    :ivar float high: the largest, likewise.
     :raises ValueError: if these contradict each other.
     """
 
@@ -82,6 +90,8 @@ class Column:
     location: float = 0.0
     scale: float = 1.0
     frequencies: tuple[float, ...] = ()
+    low: float | None = None
+    high: float | None = None
 
     def __post_init__(self) -> None:
         for part in fields(self):
@@ -104,6 +114,11 @@ class Column:
             raise ValueError(
                 f"location and scale of the column {self.name!r} are {self.location} and {self.scale}; a finite number "
                 "and one above 0 are needed"
+            )
+        if (self.low is None) != (self.high is None) or not (self.low or 0) <= (self.high or 0):
+            raise ValueError(
+                f"low and high of the column {self.name!r} are {self.low} and {self.high}; both in order, or neither, "
+                "are needed"
             )
         if self.frequencies and (
             len(self.frequencies) != number

@@ -5,32 +5,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+
+from torch import Tensor
 
 from pyro_spvae.data.column import Column
 from pyro_spvae.data.column_summary import ColumnSummary
 from pyro_spvae.data.dataset import SPLITS, DataSet
 from pyro_spvae.data.kinds import notes
+from pyro_spvae.data.mixed_texts import text_notes
 
 _HEADINGS = ("columns", "kind", "family", "seen", "range or categories")
 _MOST = 100  # lines
 _WIDE = 60  # letters of categories
 
 
-def columns_table(data: DataSet) -> list[str]:
+def blocks_of(data: DataSet) -> Iterator[tuple[Tensor, ...]]:
+    """All rows of a table, once each, a part at a time, as columns."""
+    splits = {id(getattr(data, split)): split for split in SPLITS}  # of an undivided one they are the same
+    for split in splits.values():
+        for block in getattr(data, split).scan(f"describing {split}"):
+            yield block.unbind(1)
+
+
+def columns_table(data: DataSet, given: Container[str] = ()) -> list[str]:
     """
-    A line for each column of a table, and sentences about those whose densities can grow without limit.
+    A line for each column of a table, and sentences about those whose densities can grow without limit, and those of
+    categories that may be numbers.
 
     :param DataSet data: one that has columns.
+    :param given: names of columns whose kinds were not chosen.
     """
     assert data.columns is not None
     found = [ColumnSummary() for _ in data.columns]
-    for split in SPLITS:
-        rows = getattr(data, split)
-        for block in rows.scan(f"describing {split}"):
-            for summary, column in zip(found, block.unbind(1), strict=True):
-                summary.look(column)
-    return table(data.columns, found) + [f"note        {note}" for note in notes(data.columns, found)]
+    for block in blocks_of(data):
+        for summary, column in zip(found, block, strict=True):
+            summary.look(column)
+    told = [*notes(data.columns, found), *text_notes(data.columns, blocks_of(data), given)]
+    return table(data.columns, found) + [f"note        {note}" for note in told]
 
 
 def table(columns: Sequence[Column], found: Sequence[ColumnSummary]) -> list[str]:

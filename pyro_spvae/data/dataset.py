@@ -8,14 +8,14 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from pyro_spvae.checks import NotFinite, instances, one_of
-from pyro_spvae.data.column import Column
+from pyro_spvae.data.column import Column, own_names
 from pyro_spvae.data.preprocessing import preprocessing
 from pyro_spvae.data.rows import Rows, together
 from pyro_spvae.data.seeds import noise_seed
@@ -73,7 +73,6 @@ class DataSet:
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "missing", missing)
-        object.__setattr__(self, "columns", None)
         for stream, (split, x) in enumerate(zip(SPLITS, (train, validation, test), strict=True)):
             if x.dim() not in (2, 4) if isinstance(x, Tensor) else len(x.shape) not in (2, 4):
                 raise ValueError(
@@ -88,12 +87,14 @@ class DataSet:
                     f"{split} of the data set {name!r} has rows of shape {list(rows.event_shape)}, but those of train "
                     f"have {list(self.train.event_shape)}."
                 )
+        # what columns are is known before values are looked at, which are told of by the names
+        object.__setattr__(self, "columns", None if columns is None else self._checked_columns(columns))
+        for split in SPLITS:
+            rows = getattr(self, split)
             if rows.preprocessing is None and not checked:
                 holes = self._check_values(split, rows)
                 if holes != rows.missing:
                     object.__setattr__(self, split, rows.changed(missing=holes))
-        if columns is not None:
-            object.__setattr__(self, "columns", self.described(columns).columns)
 
     def _check_values(self, split: str, rows: Rows) -> bool:
         """Whether entries are missing."""
@@ -109,22 +110,45 @@ class DataSet:
                 whole = whole and (values.levels is None or is_grey_levels(x, values.levels))
                 low, high = min(low, float(x.min())), max(high, float(x.max()))
         if broken.row is not None:
-            numbered = "" if rows.index is None else f"row {int(rows.index[broken.row])} of the array"
             hint = " (give --missing nan to take NaN as missing, missing='nan' in Python)"
             if not self.is_image:
                 hint = " (leave out --missing none to take NaN as missing, missing='none' in Python)"
             hint = hint if holes and self.missing == "none" else ""
-            raise ValueError(f"{where} holds {broken.text(numbered)}, but all must be finite{hint}.")
+            text = broken.text(self._numbered(rows, broken.row), own_names(self.columns))
+            raise ValueError(f"{where} holds {text}, but all must be finite{hint}.")
         if holes == math.prod(rows.shape):
             raise ValueError(f"{where} holds nothing but NaN, so that all entries are missing; some must be seen.")
         if values.levels is not None and not whole:
-            raise ValueError(f"{where} holds values other than its grey levels 0 to {values.levels - 1}.")
+            levels = values.levels
+            first = self._first(rows, lambda x: ~((x >= 0) & (x < levels) & (x == x.floor())) & ~x.isnan())
+            raise ValueError(f"{where} holds values other than its {self.described_values()}{first}.")
         if low < values.low or high > values.high:
             raise ValueError(
                 f"{where} runs from {low:g} to {high:g}, but its values are stated to lie between {values.low:g} and "
-                f"{values.high:g}."
+                f"{values.high:g}{self._first(rows, lambda x: (x < values.low) | (x > values.high))}."
             )
         return holes > 0
+
+    def _first(self, rows: Rows, wrong: Callable[[Tensor], Tensor]) -> str:
+        """Of a table, which value is the first that is wrong, as the end of a sentence."""
+        start = 0
+        if self.columns is None:
+            return ""
+        for x in rows.scan("looking for it"):
+            found = wrong(x).nonzero()
+            if len(found):
+                row, place = found[0].tolist()
+                numbered = self._numbered(rows, start + row)
+                name = self.columns[place].name
+                return f", as {x[row, place]:g} in row {start + row}{numbered and f' ({numbered})'}, column {name!r}"
+            start += len(x)
+        return ""
+
+    def _numbered(self, rows: Rows, row: int) -> str:
+        """What a row is called in what the rows are some of."""
+        if rows.index is None:
+            return ""
+        return f"row {int(rows.index[row])} of the {'array' if own_names(self.columns) is None else 'table'}"
 
     @property
     def event_shape(self) -> torch.Size:
@@ -140,6 +164,10 @@ class DataSet:
     def has_holes(self) -> bool:
         """Whether entries of any split are missing."""
         return any(getattr(self, split).missing for split in SPLITS)
+
+    def described_values(self) -> str:
+        """The kind of the values in words."""
+        return self.values.described(self.is_image, self.columns)
 
     def bits_per_dim(self, log_likelihood: Nats) -> Nats | None:
         """A log-likelihood in bits for each dimension, see :meth:`Values.bits_per_dim`."""
@@ -203,13 +231,19 @@ class DataSet:
 
     def described(self, columns: Sequence[Column]) -> DataSet:
         """The same table with descriptions of its columns."""
+        return self._with(columns=self._checked_columns(columns))
+
+    def _checked_columns(self, columns: Sequence[Column]) -> tuple[Column, ...]:
+        """
+        :raises ValueError: unless there is one for each column of a table.
+        """
         instances("columns", columns, Column)
         if self.is_image or len(columns) != self.event_shape[0]:
             raise ValueError(
                 f"columns are {len(columns)}, but rows of the data set {self.name!r} have the shape "
                 f"{list(self.event_shape)}; one for each column of a table is needed"
             )
-        return self._with(columns=tuple(columns))
+        return tuple(columns)
 
     def stated_as(self, values: Values) -> DataSet:
         """The same rows with another kind of values, which they are known to be of."""
@@ -283,4 +317,6 @@ class DataSet:
     def __repr__(self) -> str:
         rows = ", ".join(f"{split}={len(getattr(self, split))}" for split in SPLITS)
         holes = f", missing={self.missing!r}" if self.has_holes else ""
-        return f"DataSet({self.name!r}, {rows}, event_shape={tuple(self.event_shape)}, {self.values}{holes})"
+        return (
+            f"DataSet({self.name!r}, {rows}, event_shape={tuple(self.event_shape)}, {self.described_values()}{holes})"
+        )

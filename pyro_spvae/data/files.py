@@ -43,6 +43,7 @@ def load_file(
     test: Path | None = None,
     kinds: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
+    na: Sequence[str] = (),
     shape: Sequence[int] | None = None,
     columns: Sequence[Column] | None = None,
     undivided: bool = False,
@@ -87,6 +88,7 @@ def load_file(
     :param test: likewise of those to test by.
     :param kinds: kinds of columns of a table by name, or families of distributions; the others are chosen.
     :param drop: names of columns to leave out.
+    :param na: texts of a table that mean that an entry is missing, beside those that always do.
     :param shape: height and width of flat images, or channels, height and width.
     :param columns: what the columns are, if that is known: those of a file are found by their names.
     :param bool undivided: draw no splits; each is all rows, in the order of the file.
@@ -100,10 +102,12 @@ def load_file(
         if (not isinstance(own, Path) or is_table_file(own)) != of_table:
             raise ValueError(f"the splits are in {name} and {own.name}, but files of one kind are needed")
     known, labels = columns, dict[str, Tensor]()
+    if na and not of_table:
+        raise ValueError(f"na is {list(na)}, texts of a table, but {name} holds no texts; leave it out")
     if of_table and shape is None:
-        return _table_set(read_tables(paths, kinds, drop, known), path, name, seed, missing, known, undivided)
+        return _table_set(read_tables(paths, kinds, drop, known, na), path, name, seed, missing, known, undivided)
     elif of_table:
-        found = read_numbers(paths, drop)
+        found = read_numbers(paths, drop, na)
     else:
         found, labels = _arrays(paths)
     if shape is not None:
@@ -116,15 +120,14 @@ def load_file(
         found, names = _without(found, drop, None if known is None else len(known))
     rows = _all_rows(found, labels) if undivided else _split_rows(path, found, labels, seed)
     values = _kind_of_values(dtype, list(rows.values()))
-    data = DataSet(name, rows["train"], rows["validation"], rows["test"], values, missing)
-    if not flat:
+    number = rows["train"].shape[1]
+    if flat and known is not None and len(known) != number:
+        raise ValueError(f"the {_called(path)} has {number} columns, but {len(known)} are needed")
+    columns = ([Column(own, "real") for own in names] if known is None else known) if flat else None  # for messages
+    data = DataSet(name, rows["train"], rows["validation"], rows["test"], values, missing, columns)
+    if known is not None or not flat:
         return data
-    if known is not None and len(known) != data.event_shape[0]:
-        raise ValueError(f"the {_called(path)} has {data.event_shape[0]} columns, but {len(known)} are needed")
-    if known is not None:
-        return data.described(known)
-    columns = named_columns(list(found.values()), names, kinds, f"the {_called(path)}")
-    return data.described(learned_of(columns, data.train))
+    return data.described(learned_of(named_columns(found, names, kinds, f"the {_called(path)}"), data.train))
 
 
 def _table_set(
@@ -146,12 +149,12 @@ def _table_set(
     values = _kind(torch.int64 if whole else torch.float32, low, high, whole and low >= 0 and high <= 1)
     finite = math.isfinite(low) and math.isfinite(high) and all(own.seen == own.entries for own in summary)
     train, validation, test = (rows[split] for split in SPLITS)
-    data = DataSet(name, train, validation, test, values, missing, checked=finite)
+    data = DataSet(name, train, validation, test, values, missing, columns, checked=finite)
     if known is None:
         index = None if train.index is None else torch.from_numpy(np.sort(train.index.numpy()))  # as memory is
         seen = (column if index is None else column.index_select(0, index) for column in exact["train"])
-        columns = tuple(map(learned, columns, seen))
-    return data.described(columns)
+        data = data.described(list(map(learned, columns, seen)))
+    return data
 
 
 def _called(path: Any) -> str:

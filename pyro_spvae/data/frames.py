@@ -16,6 +16,7 @@ from torch import Tensor
 from pyro_spvae.data.column import Column
 from pyro_spvae.data.column_summary import MANY, ColumnSummary
 from pyro_spvae.data.kinds import few_numbers, kind_and_family, listed
+from pyro_spvae.data.mixed_texts import how_to_say, is_number, odd_texts
 
 _SPAN = 10_000  # of numbers that are looked up in a table
 _FEW_TEXTS = 10  # up to which nobody takes texts for names of rows
@@ -43,6 +44,9 @@ def coded(
         of_categories = kind in ("binary", "categorical", "ordinal")
         values, texts, ordered = _numbers_or_texts(frame[name], name)
         if texts:
+            if kind is not None and not of_categories:
+                text = _text(values, texts, True)
+                raise ValueError(f"the column {name!r} is said to be {kind}, but holds text, such as {text}")
             _check_texts(name, texts, int(np.isfinite(values).sum()), not of_categories)
             categories[name] = texts
             if ordered:
@@ -168,11 +172,31 @@ def _numbers_or_texts(series: Any, name: str) -> tuple[NDArray[np.float64], tupl
     return series.to_numpy(dtype=np.float64, na_value=np.nan), (), False
 
 
+def _text(values: NDArray[np.float64], texts: Sequence[str], new: bool) -> str:
+    """The first text that is no number, and where it is, and what to do about it in a table that is new, or not."""
+    odd = [code for code, text in enumerate(texts) if not is_number(text)] or range(len(texts))
+    rows = np.flatnonzero(np.isin(values, odd))
+    text = texts[int(values[rows[0]])] if len(rows) else texts[odd[0]]
+    where = f" in row {rows[0]}" if len(rows) else ""
+    few = odd_texts(texts)
+    how = f"say so by {how_to_say(few)}" if new else "leave its cell empty"
+    hint = f"; if that means that an entry is missing, {how}" if text in few else ""
+    return f"{text!r}{where}{hint}"
+
+
 def _check_texts(name: str, texts: Sequence[str], seen: int, differ: bool) -> None:
     number = len(texts)
     rare = differ and number > _FEW_TEXTS and 2 * number > seen
     if number > MANY or rare:
         many = f"more than {MANY}" if number > MANY else f"nearly as many as its {seen:,} entries"
+        odd = odd_texts(texts)
+        if odd:
+            called = ", ".join(map(repr, odd))
+            raise ValueError(
+                f"the column {name!r} holds {number - len(odd):,} different numbers, and the text{'s'[: len(odd) - 1]} "
+                f"{called}; if {'they mean' if len(odd) > 1 else 'that means'} that an entry is missing, say so by "
+                f"{how_to_say(odd)}"
+            )
         raise ValueError(
             f"the column {name!r} holds {number:,} different texts, such as {texts[0]!r}, {many}; leave it out by "
             f"--drop {name!r}, drop=[{name!r}] in Python"
@@ -189,7 +213,8 @@ def _encoded(series: Any, column: Column, what: str) -> NDArray[np.float64]:
     seen = np.isfinite(values)
     if not column.is_coded:
         if texts:
-            raise ValueError(f"the {column.kind} column {column.name!r} of {what} holds the text {texts[0]!r}")
+            text = _text(values, texts, False)
+            raise ValueError(f"the {column.kind} column {column.name!r} of {what} holds the text {text}")
         return values
     distinct = np.unique(values[seen])
     if not texts:
@@ -199,9 +224,10 @@ def _encoded(series: Any, column: Column, what: str) -> NDArray[np.float64]:
     code = {text: number for number, text in enumerate(column.categories)}
     for number in distinct.astype(int):  # pandas' own categories need not occur
         if texts[number] not in code:
+            row = int((values == number).argmax())
             raise ValueError(
-                f"the {column.kind} column {column.name!r} of {what} holds {texts[number]!r}; its categories are "
-                f"{listed(column.categories)}"
+                f"the {column.kind} column {column.name!r} of {what} holds {texts[number]!r} in row {row}; its "
+                f"categories are {listed(column.categories)}"
             )
     if not len(distinct):
         return values

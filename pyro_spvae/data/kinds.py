@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, get_args
 
+import torch
 from torch import Tensor
 
 from pyro_spvae.data.column import KIND_OF, Column, Family, Kind
@@ -20,6 +23,10 @@ _TIMES = 5  # that each of them then occurs, in the mean
 _COVERED = 0.5  # of (0, 1) by proportions
 _SKEWED = 1.0  # skewness from which values are looked at on a logarithmic scale
 _LOST = 1e-3  # of a standard deviation, which 32-bit floats may lose
+
+#: where the first value of a column is that is wrong, by the column's place and a function of its values: a text such
+#: as "-1 in row 3"
+Find = Callable[[int, Callable[[Tensor], Tensor]], str]
 
 _NEEDED: dict[Kind, str] = {
     "positive": "numbers above 0",
@@ -65,7 +72,8 @@ def describe_columns(
     :raises ValueError: if names or kinds are unknown, a column is all missing, or its values contradict its kind.
     """
     found = summaries(values)
-    columns = learned_from(chosen_columns(found, names, kinds, categories), values)
+    find = first_in([("", values.unbind(1))])
+    columns = learned_from(chosen_columns(found, names, kinds, categories, find), values)
     for note in notes(columns, found):
         warnings.warn(note, stacklevel=2)
     return columns
@@ -76,8 +84,13 @@ def chosen_columns(
     names: Sequence[str],
     kinds: Mapping[str, str] | None = None,
     categories: Mapping[str, Sequence[str]] | None = None,
+    find: Find = lambda place, wrong: "",
 ) -> tuple[Column, ...]:
-    """The columns of :func:`describe_columns` from summaries; nothing is learned yet."""
+    """
+    The columns of :func:`describe_columns` from summaries; nothing is learned yet.
+
+    :param callable find: finds values that are refused, see :func:`first_in`.
+    """
     kinds, categories = kinds or {}, categories or {}
     if len(names) != len(found):
         raise ValueError(f"names has {len(names)} names, but the table has {len(found)} columns")
@@ -87,9 +100,27 @@ def chosen_columns(
             if name not in names:
                 raise ValueError(f"{what} names the column {name!r}, but the columns are {listed(names)}")
     return tuple(
-        _column(summary, name, kinds.get(name), tuple(categories.get(name, ())))
-        for summary, name in zip(found, names, strict=True)
+        _column(summary, name, kinds.get(name), tuple(categories.get(name, ())), partial(find, place))
+        for place, (summary, name) in enumerate(zip(found, names, strict=True))
     )
+
+
+def first_in(tables: Iterable[tuple[str, Sequence[Tensor]]]) -> Find:
+    """
+    What finds a value in tables, and says where it is.
+
+    :param tables: what each is called in a message, and its columns ``[N]``.
+    """
+
+    def find(place: int, wrong: Callable[[Tensor], Tensor]) -> str:
+        for called, columns in tables:
+            rows = wrong(columns[place]).nonzero()
+            if len(rows):
+                row = int(rows[0])
+                return f"{float(columns[place][row]):g} in row {row}{called and f' of {called}'}"
+        return ""
+
+    return find
 
 
 class ColumnNames(ValueError):
@@ -140,24 +171,33 @@ def few_numbers(summary: ColumnSummary) -> bool:
     return 1 < number <= FEW and number * _TIMES <= summary.seen and distinct[-1] - distinct[0] == number - 1
 
 
-def _column(summary: ColumnSummary, name: str, given: str | None, categories: tuple[str, ...]) -> Column:
+_Own = Callable[[Callable[[Tensor], Tensor]], str]
+
+
+def _column(summary: ColumnSummary, name: str, given: str | None, categories: tuple[str, ...], find: _Own) -> Column:
     if summary.infinite:
-        raise ValueError(f"the column {name!r} holds {summary.infinite:,} infinite values; all must be finite")
+        where = _first(find, torch.isinf)
+        raise ValueError(f"the column {name!r} holds {summary.infinite:,} infinite values{where}; all must be finite")
     if not summary.seen:
         raise ValueError(f"all {summary.entries:,} entries of the column {name!r} are missing; drop it")
     kind, family = (_chosen(summary, categories), None) if given is None else kind_and_family(name, given)
     column: dict[str, Any] = {"name": name, "kind": kind, "family": family}
     if kind in ("binary", "categorical", "ordinal"):
-        return Column(**column, categories=_categories(summary, name, kind, categories))
+        return Column(**column, categories=_categories(summary, name, kind, categories, find))
     if categories and given is not None:
         raise ValueError(f"the column {name!r} is said to be {kind}, but holds text, such as {categories[0]!r}")
     low, high, whole = summary.low, summary.high, summary.whole
     fits = {"positive": low > 0, "proportion": low > 0 and high < 1, "count": low >= 0 and whole}.get(kind, True)
     if not fits:
+        outside: dict[Kind, Callable[[Tensor], Tensor]] = {
+            "positive": lambda x: x <= 0,
+            "proportion": lambda x: (x <= 0) | (x >= 1),
+            "count": lambda x: (x < 0) | (x != x.floor()) & ~x.isnan(),
+        }
         raise ValueError(
             f"the column {name!r} is said to be {kind}, but holds "
             + (f"values from {low:g} to {high:g}" if kind != "count" or low < 0 else "other numbers than whole ones")
-            + f"; {_NEEDED[kind]} are needed"
+            + f"{_first(find, outside[kind])}; {_NEEDED[kind]} are needed"
         )
     deviation = summary.moments.deviation
     if summary.loss > _LOST * deviation and len(summary.distinct or "many") > 1:
@@ -188,7 +228,15 @@ def _chosen(summary: ColumnSummary, categories: tuple[str, ...]) -> Kind:
     return "real"
 
 
-def _categories(summary: ColumnSummary, name: str, kind: Kind, categories: tuple[str, ...]) -> tuple[str, ...]:
+def _first(find: _Own, wrong: Callable[[Tensor], Tensor]) -> str:
+    """The first value that is wrong, as part of a sentence."""
+    text = find(wrong)
+    return text and f", as {text}"
+
+
+def _categories(
+    summary: ColumnSummary, name: str, kind: Kind, categories: tuple[str, ...], find: _Own
+) -> tuple[str, ...]:
     """Names of the codes that occur, which are those numbers themselves unless there are others."""
     if kind == "binary" and len(categories) > 2:
         raise ValueError(
@@ -198,10 +246,12 @@ def _categories(summary: ColumnSummary, name: str, kind: Kind, categories: tuple
     codes = summary.whole and summary.low >= 0
     number = len(categories) or max(int(summary.high) + 1 if codes else 0, 2)
     if not codes or summary.high >= number or (kind == "binary" and number > 2):
+        top = 2 if kind == "binary" else number if codes else math.inf
+        where = _first(find, lambda x: ((x < 0) | (x != x.floor()) | (x >= top)) & ~x.isnan())
         wanted = "0 and 1" if kind == "binary" else f"the numbers 0 to {number - 1} of categories"
         raise ValueError(
-            f"the column {name!r} is said to be {kind}, but holds values from {summary.low:g} to {summary.high:g}; "
-            f"{wanted if codes else 'the numbers 0, 1, .. of categories'} are needed"
+            f"the column {name!r} is said to be {kind}, but holds values from {summary.low:g} to {summary.high:g}"
+            f"{where}; {wanted if codes else 'the numbers 0, 1, .. of categories'} are needed"
         )
     if number > MANY:
         raise ValueError(f"the {kind} column {name!r} has {number} categories; at most {MANY} are accepted")

@@ -17,7 +17,8 @@ _CONSTANT = 1e-9  # deviation of values that are one, in units of their size, wh
 
 def learned(column: Column, values: Tensor) -> Column:
     """
-    The column with ``location``, ``scale`` and ``frequencies`` of values that are seen in training rows.
+    The column with ``location``, ``scale``, ``frequencies``, ``low`` and ``high`` of values that are seen in training
+    rows.
 
     The scale of a column whose values are all the same is 1.
 
@@ -40,6 +41,7 @@ def learned(column: Column, values: Tensor) -> Column:
             )
         counts = torch.bincount(seen.long(), minlength=number).double()
         return replace(column, location=0.0, scale=1.0, frequencies=tuple((counts / len(seen)).tolist()))
+    low, high = (float(end) for end in seen.aminmax())
     if column.family == "log-normal":
         if bool((seen <= 0).any()):
             raise ValueError(f"the log-normal column {column.name!r} holds {float(seen.min()):g}; above 0 is needed")
@@ -51,7 +53,8 @@ def learned(column: Column, values: Tensor) -> Column:
         raise ValueError(
             f"the {column.kind} column {column.name!r} holds values that are not finite, or not of its kind"
         )
-    return replace(column, location=location, scale=scale if scale > _CONSTANT * max(abs(location), 1e-300) else 1.0)
+    scale = scale if scale > _CONSTANT * max(abs(location), 1e-300) else 1.0
+    return replace(column, location=location, scale=scale, low=low, high=high)
 
 
 def learned_from(columns: tuple[Column, ...], values: Tensor) -> tuple[Column, ...]:

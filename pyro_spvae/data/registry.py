@@ -6,15 +6,18 @@ from __future__ import annotations
 
 import difflib
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pyro_spvae.checks import one_of
 from pyro_spvae.data.column import Column
+from pyro_spvae.data.columns_table import blocks_of
 from pyro_spvae.data.dataset import MISSING, DataSet
 from pyro_spvae.data.digits import load_digits
 from pyro_spvae.data.files import FILE_SUFFIXES, load_file
+from pyro_spvae.data.mixed_texts import text_notes
 from pyro_spvae.data.published_sets import (
     load_caltech101_silhouettes,
     load_frey_faces,
@@ -60,9 +63,11 @@ def load_data(
     test: str | os.PathLike[str] | None = None,
     kinds: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
+    na: Sequence[str] = (),
     shape: Sequence[int] | None = None,
     columns: Sequence[Column] | None = None,
     undivided: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> DataSet:
     """Load a data set.
 
@@ -85,25 +90,30 @@ def load_data(
     :param kinds: kinds of columns of a table by name, such as ``{"age": "count"}``, or families of distributions, such
         as ``gamma``; the others are chosen, see :func:`~pyro_spvae.data.kinds.describe_columns`.
     :param drop: names of columns to leave out.
+    :param na: texts that mean that an entry of a table is missing, such as ``["n/a", "NULL", "?"]``, beside those of
+        empty cells, ``NA`` and ``NaN``.
     :param shape: rows of a table are flat images of this height and width, or channels, height and width.
     :param columns: what the columns are, if that is known, as from the data set that a model was trained on; columns of
         a file are found by their names.
     :param bool undivided: draw no splits; each is all rows, in the order of the file.
+    :param callable report: takes sentences about columns that may not be what they were taken for, such as those of
+        numbers with a few texts among them; by default they are warnings.
     :raises ValueError: if there is no such data set or file, a file it needs is missing, or its content is unfit.
     """
     one_of("missing", missing, MISSING)
-    drop = check_options(kinds, drop)
-    options: dict[str, Any] = {"seed": seed, "missing": missing, "kinds": kinds, "drop": drop, "shape": shape}
+    drop, na = check_options(kinds, drop, na)
+    options: dict[str, Any] = {"seed": seed, "missing": missing, "kinds": kinds, "drop": drop, "na": na, "shape": shape}
     options |= {"columns": columns, "undivided": undivided}
     of_files: dict[str, Any] = {"validation": validation, "test": test}
     if is_frame(name_or_path) or any(is_frame(rows) for rows in of_files.values()):
         for split, rows in {"train": name_or_path, **of_files}.items():
             if rows is not None and not is_frame(rows):
                 raise ValueError(f"the rows of the split {split} are {rows!r}, but others are a DataFrame; give one")
-        return load_file(name_or_path, **options, **of_files)
+        found = load_file(name_or_path, **options, **of_files)
+        return found if columns is not None else _told(found, kinds, report)
     name = os.fspath(name_or_path)
     if name in DATA_SETS:
-        given = {"kinds": kinds, "drop": drop, "shape": shape, **of_files}
+        given = {"kinds": kinds, "drop": drop, "na": na, "shape": shape, **of_files}
         for option, value in given.items():
             if value:
                 raise ValueError(f"{option} is given, but {name} is no file of one's own; leave it out")
@@ -115,7 +125,8 @@ def load_data(
             others: dict[str, Any] = {
                 split: None if own is None else Path(own).expanduser() for split, own in of_files.items()
             }
-            return load_file(path, **options, **others)
+            found = load_file(path, **options, **others)
+            return found if columns is not None else _told(found, kinds, report)
         exists = bool(name) and path.exists()
     except OSError as error:  # a name that is no path, a folder that may not be read
         raise ValueError(f"the data {name!r} cannot be read: {error.strerror or error}.") from None
@@ -132,10 +143,21 @@ def load_data(
     )
 
 
-def check_options(kinds: Any, drop: Any) -> tuple[str, ...]:
+def _told(data: DataSet, kinds: Mapping[str, str] | None, report: Callable[[str], None] | None) -> DataSet:
+    """Tells of columns that were chosen to be of categories for a few texts among numbers."""
+    for note in () if data.columns is None else text_notes(data.columns, blocks_of(data), kinds or ()):
+        if report is None:
+            warnings.warn(note, stacklevel=3)
+        else:
+            report(note)
+    return data
+
+
+def check_options(kinds: Any, drop: Any, na: Any = ()) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
-    :returns: the names of the columns that are to be dropped.
-    :raises ValueError: if ``kinds`` is no dict of texts, or ``drop`` is no name, or list of names, of columns.
+    :returns: the names of the columns that are to be dropped, and the texts that mean missing.
+    :raises ValueError: if ``kinds`` is no dict of texts, ``drop`` is no name, or list of names, of columns, or ``na``
+        is no text, or list of texts.
     """
     if kinds is not None and not (
         isinstance(kinds, Mapping) and all(isinstance(text, str) for pair in kinds.items() for text in pair)
@@ -143,7 +165,8 @@ def check_options(kinds: Any, drop: Any) -> tuple[str, ...]:
         raise ValueError(
             f"kinds is {kinds!r}; a dict from names of columns to kinds is needed, as in {{'age': 'count'}}"
         )
-    names = (drop,) if isinstance(drop, str) else drop
-    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"drop is {drop!r}; a list of names of columns is needed")
-    return tuple(names)
+    names, texts = ((given,) if isinstance(given, str) else given for given in (drop, na))
+    for option, given, listed, what in (("drop", drop, names, "names of columns"), ("na", na, texts, "texts")):
+        if not isinstance(listed, Sequence) or not all(isinstance(name, str) for name in listed):
+            raise ValueError(f"{option} is {given!r}; a list of {what} is needed")
+    return tuple(names), tuple(texts)

@@ -14,6 +14,7 @@ from typing import IO, Any, cast
 
 from pyro_spvae.data.column import numbered
 from pyro_spvae.data.kinds import ColumnNames, check_names, listed
+from pyro_spvae.data.mixed_texts import is_number
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".data", ".parquet")
 
@@ -28,7 +29,7 @@ def is_table_file(path: Path) -> bool:
     return path.name.lower().endswith(TABLE_SUFFIXES)
 
 
-def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | None = ()) -> Any:
+def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | None = (), na: Sequence[str] = ()) -> Any:
     """
     The table of a file as a DataFrame whose columns have names, each one name.
 
@@ -42,6 +43,7 @@ def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | No
     :param drop: names of columns to leave out.
     :param texts: names of columns that are read as texts even if they hold numbers; ``None`` for all. Parquet files
         know what theirs are.
+    :param na: further texts that stand where an entry is missing, in any column.
     :raises ValueError: in one sentence, if the file cannot be read, is empty, its rows have different lengths, two of
         its columns have one name, or a column that is to be dropped is none of them.
     """
@@ -50,14 +52,16 @@ def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | No
         raise ValueError(f"there is no data file {path}.")
     with _readable(path):
         if name.endswith(".parquet"):
-            return named_frame(_parquet(path), drop)
+            return named_frame(_parquet(path), drop, na)
         separator = "\t" if ".tsv" in name[-7:] else ","
-        return _text(path, separator, not name.endswith(".data"), drop, texts)
+        return _text(path, separator, not name.endswith(".data"), drop, texts, na)
 
 
-def named_frame(frame: Any, drop: Sequence[str] = ()) -> Any:
+def named_frame(frame: Any, drop: Sequence[str] = (), na: Sequence[str] = ()) -> Any:
     """
     A DataFrame whose columns are called by texts, without those that are to be dropped.
+
+    :param na: texts, and texts of numbers, that stand where an entry is missing, in any column.
 
     :raises ValueError: if it is empty, two columns have one name, or one that is to be dropped is none of them.
     """
@@ -65,7 +69,25 @@ def named_frame(frame: Any, drop: Sequence[str] = ()) -> Any:
         raise _Refused(f"the table holds no values: {frame.shape[0]} rows of {frame.shape[1]} columns.")
     names = [str(name) if str(name).strip() else numbered(i) for i, name in enumerate(frame.columns)]
     check_names(names)
-    return frame.set_axis(names, axis=1).drop(columns=list(_dropped(names, drop)))
+    frame = frame.set_axis(names, axis=1).drop(columns=list(_dropped(names, drop)))
+    return frame.apply(_without, args=(na,)) if na else frame
+
+
+def _without(series: Any, na: Sequence[str]) -> Any:
+    """A column in which what means missing is; if only numbers are left beside it, one of numbers."""
+    import pandas
+
+    types = pandas.api.types
+    if types.is_numeric_dtype(series.dtype) and not types.is_bool_dtype(series.dtype):
+        return series.mask(series.isin([float(text) for text in na if is_number(text)]))
+    missing = series.astype(str).isin(na) & series.notna()
+    if not missing.any():
+        return series
+    if isinstance(series.dtype, pandas.CategoricalDtype):
+        return series.cat.remove_categories([value for value in series.cat.categories if str(value) in na])
+    rest = series.mask(missing)
+    numbers = pandas.to_numeric(rest, errors="coerce")
+    return numbers if (numbers.isna() == rest.isna()).all() else rest
 
 
 class _Refused(ValueError):
@@ -100,7 +122,14 @@ def _parquet(path: Path) -> Any:
     return pandas.read_parquet(path, engine="pyarrow")
 
 
-def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str], texts: Collection[str] | None) -> Any:
+def _text(
+    path: Path,
+    separator: str,
+    may_have_header: bool,
+    drop: Sequence[str],
+    texts: Collection[str] | None,
+    na: Sequence[str],
+) -> Any:
     import pandas
 
     first = next(_lines(path, separator), None)
@@ -112,7 +141,8 @@ def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str]
             f"the first line of the data file {path} is one field, and {len(by_semicolons)} if semicolons separate "
             "them; save it with commas, or give the DataFrame of pandas.read_csv(.., sep=';', decimal=',') in Python."
         )
-    has_header = may_have_header and not _are_numbers(fields)
+    missing = [*MISSING_TEXTS, *na]
+    has_header = may_have_header and not _are_numbers(fields, missing)
     names = [name.strip() if has_header and name.strip() else numbered(i) for i, name in enumerate(fields)]
     check_names(names)
     dropped = _dropped(names, drop)
@@ -124,7 +154,7 @@ def _text(path: Path, separator: str, may_have_header: bool, drop: Sequence[str]
         "usecols": [name for name in names if name not in dropped] if dropped else None,
         "dtype": dict.fromkeys((name for name in names if texts is None or name in texts), str) or None,
         "keep_default_na": False,
-        "na_values": list(MISSING_TEXTS),
+        "na_values": missing,
         "skipinitialspace": _has_spaces(path, separator),  # a fifth of the time
         "encoding": "utf-8",
     }
@@ -180,9 +210,9 @@ def _opened(path: Path) -> IO[str]:
     return cast("IO[str]", (gzip.open if packed else open)(path, "rt", encoding="utf-8-sig", newline=""))
 
 
-def _are_numbers(fields: Sequence[str]) -> bool:
+def _are_numbers(fields: Sequence[str], missing: Sequence[str]) -> bool:
     """Whether a line holds numbers, and perhaps missing entries, and nothing else."""
-    known = [field.strip() for field in fields if field.strip() not in MISSING_TEXTS]
+    known = [field.strip() for field in fields if field.strip() not in missing]
     try:
         return bool([float(field) for field in known])
     except ValueError:

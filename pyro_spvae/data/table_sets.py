@@ -16,7 +16,7 @@ from torch import Tensor
 from pyro_spvae.data.column import Column
 from pyro_spvae.data.column_summary import ColumnSummary
 from pyro_spvae.data.frames import coded, encoded, texts_of
-from pyro_spvae.data.kinds import chosen_columns, listed
+from pyro_spvae.data.kinds import chosen_columns, first_in, listed
 from pyro_spvae.data.learned import learned
 from pyro_spvae.data.rows import Rows
 from pyro_spvae.data.table_files import named_frame, read_frame
@@ -31,6 +31,7 @@ def read_tables(
     kinds: Mapping[str, str] | None = None,
     drop: Sequence[str] = (),
     columns: Sequence[Column] | None = None,
+    na: Sequence[str] = (),
 ) -> tuple[dict[str, list[Tensor]], tuple[Column, ...], list[ColumnSummary]]:
     """
     The tables of files that share their columns, in any order.
@@ -40,12 +41,13 @@ def read_tables(
     :param drop: columns to leave out.
     :param columns: what the columns are, if that is known; then nothing is chosen, and columns that are to be dropped
         need not be there.
+    :param na: further texts that mean that an entry is missing.
     :returns: by split columns ``[N]``, float64, NaN = missing, not to be written to; what the columns are,
         with nothing learned yet; and what they hold.
     :raises ValueError: if a file cannot be read, or columns do not fit.
     """
     if columns is not None:
-        frames = {split: _frame(path, (), texts_of(columns)) for split, path in paths.items()}
+        frames = {split: _frame(path, (), texts_of(columns), na) for split, path in paths.items()}
         tables = {
             split: list(encoded(frame, columns, _called(paths[split]), known=drop).unbind(1))
             for split, frame in frames.items()
@@ -55,21 +57,22 @@ def read_tables(
             for summary, column in zip(found, table, strict=True):
                 summary.look(column)
         return tables, tuple(columns), found
-    frame, lengths = _together(paths, drop)
+    frame, lengths = _together(paths, drop, na)
     values, found, categories, kinds = coded(frame, kinds)
-    chosen = chosen_columns(found, list(frame.columns), kinds, categories)
-    check_seen(found, _called(next(iter(paths.values()))))
     parts = [column.split(lengths) for column in values]
+    find = first_in((_called(path), [own[place] for own in parts]) for place, path in enumerate(paths.values()))
+    chosen = chosen_columns(found, list(frame.columns), kinds, categories, find)
+    check_seen(found, _called(next(iter(paths.values()))))
     return {split: [own[place] for own in parts] for place, split in enumerate(paths)}, chosen, found
 
 
-def read_numbers(paths: Mapping[str, Any], drop: Sequence[str] = ()) -> dict[str, Tensor]:
+def read_numbers(paths: Mapping[str, Any], drop: Sequence[str] = (), na: Sequence[str] = ()) -> dict[str, Tensor]:
     """
     Tables of numbers alone, in an integer type if all of them are whole and none is missing: bytes if they fit.
 
     :raises ValueError: if a file cannot be read, or a column holds something else.
     """
-    frame, lengths = _together(paths, drop)
+    frame, lengths = _together(paths, drop, na)
     for name, kind in frame.dtypes.items():
         if kind.kind not in "iufb":
             raise ValueError(f"the column {name!r} of {_called(paths['train'])} holds other things than numbers")
@@ -79,11 +82,11 @@ def read_numbers(paths: Mapping[str, Any], drop: Sequence[str] = ()) -> dict[str
     return dict(zip(paths, values.split(lengths), strict=True))
 
 
-def _together(paths: Mapping[str, Any], drop: Sequence[str]) -> tuple[Any, list[int]]:
+def _together(paths: Mapping[str, Any], drop: Sequence[str], na: Sequence[str]) -> tuple[Any, list[int]]:
     """The rows of all files in one frame, and how many each has."""
     import pandas
 
-    frames = [_frame(path, drop) for path in paths.values()]
+    frames = [_frame(path, drop, (), na) for path in paths.values()]
     names = list(frames[0].columns)
     for frame, path in zip(frames[1:], list(paths.values())[1:], strict=True):
         if sorted(frame.columns) != sorted(names):
@@ -94,8 +97,8 @@ def _together(paths: Mapping[str, Any], drop: Sequence[str]) -> tuple[Any, list[
     return whole, [len(frame) for frame in frames]
 
 
-def _frame(path: Any, drop: Sequence[str], texts: Collection[str] = ()) -> Any:
-    return read_frame(path, drop, texts) if isinstance(path, Path) else named_frame(path, drop)
+def _frame(path: Any, drop: Sequence[str], texts: Collection[str], na: Sequence[str]) -> Any:
+    return read_frame(path, drop, texts, na) if isinstance(path, Path) else named_frame(path, drop, na)
 
 
 def _called(path: Any) -> str:
@@ -103,22 +106,25 @@ def _called(path: Any) -> str:
 
 
 def named_columns(
-    sources: Sequence[Tensor], names: Sequence[str], kinds: Mapping[str, str] | None, what: str
+    sources: Mapping[str, Tensor], names: Sequence[str], kinds: Mapping[str, str] | None, what: str
 ) -> tuple[Column, ...]:
     """
     The columns of arrays ``[N, D]``, with nothing learned yet; read a part at a time.
 
+    :param sources: by split.
     :param str what: what they are called in messages.
     :raises ValueError: if a column does not fit.
     """
     found = [ColumnSummary() for _ in names]
-    for source in sources:
+    for source in sources.values():
         size = max(1, _BLOCK // len(names))
         for start in range(0, len(source), size):
             block = source[start : start + size].to(torch.float64)
             for summary, column in zip(found, block.unbind(1), strict=True):
                 summary.look(column)
-    chosen = chosen_columns(found, names, kinds)
+    called = {split: what if len(sources) == 1 else f"{split} of {what}" for split in sources}
+    find = first_in((called[split], source.unbind(1)) for split, source in sources.items())
+    chosen = chosen_columns(found, names, kinds, find=find)
     check_seen(found, what)
     return chosen
 

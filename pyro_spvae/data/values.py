@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.checks import plain
+from pyro_spvae.data.column import Column
 
 Nats = TypeVar("Nats", float, Tensor)
 
@@ -106,10 +107,22 @@ class Values:
         return asdict(self)
 
     def __str__(self) -> str:
-        kind = f"grey levels 0 to {self.high:g}" if self.levels else f"values from {self.low:.4g} to {self.high:.4g}"
+        return self.described()
+
+    def described(self, is_image: bool = True, columns: Sequence[Column] | None = None) -> str:
+        """
+        In words, such as "grey levels 0 to 16".
+
+        :param bool is_image: whether a row is an image; else it is one of a table, which has no grey levels.
+        :param columns: what its columns are: each has a range of its own then, where no limits are known.
+        """
+        levels = "grey levels" if is_image else "whole numbers"
+        if columns is not None and self.levels is None and not self.bounded:
+            return f"{len(columns)} column{'' if len(columns) == 1 else 's'}"
+        kind = f"{levels} 0 to {self.high:g}" if self.levels else f"values from {self.low:.4g} to {self.high:.4g}"
         if self.raw is not None:
-            return f"{kind}, made of {self.raw} by {self.preprocess!r}"
-        return kind if self.scaled_from is None else f"{kind}, scaled from {self.scaled_from} grey levels"
+            return f"{kind}, made of {self.raw.described(is_image)} by {self.preprocess!r}"
+        return kind if self.scaled_from is None else f"{kind}, scaled from {self.scaled_from} {levels}"
 
     def fault(self, x: Tensor, observed: Tensor | None = None) -> str | None:
         """
@@ -138,12 +151,14 @@ class Values:
         fault = self.fault(x, observed)
         if fault is None:
             return
-        sentence = f"x {fault}, but the model is a density of {self}"
+        is_image = x.dim() == 4
+        sentence = f"x {fault}, but the model is a density of {self.described(is_image)}"
         if not self.bounded:
             warnings.warn(f"{sentence}, those that it was trained on; check the unit of x", stacklevel=4)
             return
-        raw = f"; make them of {self.raw} by spvae.preprocess(x)" if self.raw is not None else "; give such values"
-        raise ValueError(sentence + raw)
+        if self.raw is None:
+            raise ValueError(f"{sentence}; give such values")
+        raise ValueError(f"{sentence}; make them of {self.raw.described(is_image)} by spvae.preprocess(x)")
 
     def bits_per_dim(self, log_likelihood: Nats, event_shape: Sequence[int]) -> Nats | None:
         r"""A log-likelihood in bits for each dimension (lower is better), the unit in which codes compare.

@@ -152,6 +152,13 @@ def own_leaves(law: Any) -> Tensor | None:
     return own.new_zeros(law.leaves).index_copy(0, law.index, own)
 
 
+def as_given(law: Any) -> Any:
+    """The distribution that a program of some of the leaves has stated; any other itself."""
+    while isinstance(law, SomeLeaves):
+        law = law.base
+    return law
+
+
 class JoinedLeaves(TorchDistribution):
     """
     Distributions of disjoint sets of leaves that are all leaves together, as one.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.distributions import divergence
+from pyro_spvae.distributions.joined import as_given
 
 
 class ClosedSites:
@@ -61,8 +62,8 @@ class ClosedSites:
         found = divergence(guide, model, value)
         if found is None and name in self.named:
             raise ValueError(
-                f"kl names the site {name!r}, but no divergence of a {type(guide).__name__} from a "
-                f"{type(model).__name__} is known; leave it out, and it is sampled"
+                f"kl names the site {name!r}, but no divergence of a {type(as_given(guide)).__name__} from a "
+                f"{type(as_given(model)).__name__} is known; leave it out, and it is sampled"
             )
         return found
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from pyro_spvae.data.column import Column, numbered
 from pyro_spvae.data.kinds import describe_columns
 from pyro_spvae.data.learned import learned_from
+from pyro_spvae.data.mixed_texts import text_notes
 from pyro_spvae.data.table_sets import read_tables
 from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributions import LeafColumns
@@ -91,6 +93,8 @@ class Columns(Likelihood):
             if names is not None:
                 raise ValueError(f"names is {list(names)}, but a DataFrame has names of its own; leave them out")
             tables, columns, _ = read_tables({"train": x}, kinds)
+            for note in text_notes(columns, [tables["train"]], kinds or ()):
+                warnings.warn(note, stacklevel=2)
             return cls(learned_from(columns, torch.stack(list(tables["train"]), 1)))
         values = torch.as_tensor(x).double()
         if values.dim() != 2 or not values.numel():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyro_spvae.plots.figures import new_figure
+from pyro_spvae.plots.figures import new_figure, short_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,7 +52,7 @@ def calibration(pit: NDArray[Any] | Tensor, of: NDArray[Any] | Tensor, names: Se
             axes.barh(height, 2 * error, left=level - error, height=0.7, color=colour, alpha=0.2)
             axes.axvline(level, color=colour, linewidth=0.8)
             axes.plot(share, height, "o", color=colour, markersize=3.5, label=f"{level:.0%} interval")
-        axes.set_yticks(range(len(shown)), [_short(names[number]) for number in shown], fontsize=7)
+        axes.set_yticks(range(len(shown)), [short_name(names[number]) for number in shown], fontsize=7)
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 1.02)
         axes.set_xlabel("share that holds the truth")
@@ -96,7 +96,3 @@ def _distance(pit: NDArray[Any]) -> float:
     """How far a column is from calibrated, in standard errors."""
     shares = [((np.abs(pit - 0.5) <= level / 2).mean(), level) for level, _ in _LEVELS]
     return float(max(abs(share - level) / (level * (1 - level) / len(pit)) ** 0.5 for share, level in shares))
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"

@@ -28,6 +28,11 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def short_name(name: str, most: int = 24) -> str:
+    """The name of a column, its beginning if it is long."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """
     Writes a figure as PNG, at one go.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_spvae.circuits import RegionGraph
 from pyro_spvae.data import Values
+from pyro_spvae.data.column import own_names
 from pyro_spvae.distributions import LeafStandardNormal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.plots.figures import new_figure
@@ -26,12 +27,14 @@ from pyro_spvae.plots.latent_planes import (
     principal_components,
     prior_grid,
 )
+from pyro_spvae.plots.region_graphs import listed_names
 from pyro_spvae.queries.programs import model_laws
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SCATTERED = 24  # scatter plots of a picture
+_NAMED = 3  # columns of a region in a heading
 
 
 class Tile(NamedTuple):
@@ -132,7 +135,8 @@ def clouds(points: dict[str, tuple[Tensor, Tensor]], columns: int, weight: str, 
     """
     columns = min(columns, len(points))
     rows = math.ceil(len(points) / columns)
-    figure = new_figure(max(4.0, 2.0 * columns), 1.9 * rows + 0.6)
+    lines = max(label.count("\n") for label in points)  # of headings beside the first
+    figure = new_figure(max(4.0, 2.0 * columns), (1.9 + 0.13 * lines) * rows + 0.6)
     grid = []
     for place, (label, (coordinates, weights)) in enumerate(points.items(), start=1):
         axes = figure.add_subplot(rows, columns, place)
@@ -183,8 +187,14 @@ def _scatter(spvae: SPVAE, components: Components, leaf_posterior: Tensor, shown
     """The data in the coordinates of each leaf's components."""
     leaves, scopes = spvae.circuit.leaves, spvae.circuit.regions.leaf_scopes
     drawn = min(len(scopes), max(1, _SCATTERED // len(shown)))
+    names = own_names(spvae.columns)
+
+    def named(cell: int) -> str:
+        text = f"region {cell}"
+        return text if names is None else f"{listed_names(scopes[cell], names, _NAMED)}\n{text}"
+
     points = {
-        f"region {cell}, VAE {i + 1}": (components.scores[:, leaf], leaf_posterior[:, leaf])
+        f"{named(cell)}, VAE {i + 1}": (components.scores[:, leaf], leaf_posterior[:, leaf])
         for cell in range(drawn)
         for i in shown
         for leaf in [cell * leaves + i]

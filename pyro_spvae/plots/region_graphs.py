@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.circuits import RegionGraph
+from pyro_spvae.plots.figures import short_name
 from pyro_spvae.plots.region_trees import draw_tree, size_of_tree
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ MAX_DRAWN_REGIONS = 20
 MAX_DRAWN_PARTITIONS = 24
 # leaf regions shown one by one when they overlap or are scattered
 MAX_DRAWN_LEAF_REGIONS = 64
+_LETTERS = 15  # of a name under a thumbnail
 # variables that are labelled one by one when the leaf regions are scattered
 MAX_LABELLED_VARIABLES = 100
 
@@ -45,14 +47,16 @@ def region_graph(graph: RegionGraph, ax: Axes | None = None, names: Sequence[str
 
     :param RegionGraph graph: the graph.
     :param ax: matplotlib axes to draw into; a new figure by default.
-    :param names: of the variables of a table, such as ``[column.name for column in columns]``; seen of trees.
+    :param names: of the variables, such as the columns of a table, which are written to the leaf regions.
+    :raises ValueError: if there is not one for each variable.
     :return: the axes.
-    :raises ValueError: if there are more or fewer names than variables.
     """
     import matplotlib.pyplot as plt
 
     if names is not None and len(names) != graph.num_variables:
-        raise ValueError(f"names must be one for each of {graph.num_variables} variables, but there are {len(names)}.")
+        raise ValueError(
+            f"names are {len(names)}, but the graph has {graph.num_variables} variables; give one for each"
+        )
     disjoint = sum(len(scope) for scope in graph.leaf_scopes) == graph.num_variables
     small = graph.num_regions <= MAX_DRAWN_REGIONS and len(graph.partitions) <= MAX_DRAWN_PARTITIONS
     compact = all(_is_box(graph.shape, scope) for scope in graph.leaf_scopes)
@@ -63,7 +67,7 @@ def region_graph(graph: RegionGraph, ax: Axes | None = None, names: Sequence[str
         rows = [range(graph.num_leaf_regions), *graph.levels]
         width, height = 1.1 * max(len(row) for row in rows), 1.5 * len(rows)
     elif len(graph.shape) == 1 and disjoint:
-        width, height = min(24.0, 0.3 * graph.num_variables), 1.2
+        width, height = min(24.0, 0.3 * graph.num_variables), 1.2 if names is None else 2.4
     else:
         width, height = 6.0, 6.0
     if ax is None:
@@ -72,10 +76,12 @@ def region_graph(graph: RegionGraph, ax: Axes | None = None, names: Sequence[str
         draw_tree(graph, ax, names)
     elif small and graph.partitions:
         _draw_graph(graph, ax)
+        if names is not None:
+            _name_leaves_below(graph, ax, names)
     elif disjoint and (compact or graph.num_variables <= MAX_LABELLED_VARIABLES):
-        _draw_cells(graph, ax, compact)
+        _draw_cells(graph, ax, compact, names)
     else:
-        _draw_leaf_regions(graph, ax)
+        _draw_leaf_regions(graph, ax, names)
     ax.set_title(
         f"{graph.num_regions} regions ({graph.num_leaf_regions} leaf), {len(graph.partitions)} partitions",
         fontsize=11,
@@ -137,19 +143,41 @@ def _draw_region(graph: RegionGraph, region: int, ax: Axes, x: float, y: float, 
     ax.add_patch(Rectangle((x - 0.5, y - aspect / 2), 1, aspect, fill=False, ec=EDGE_COLOR, lw=0.5, zorder=2.5))
 
 
-def _draw_leaf_regions(graph: RegionGraph, ax: Axes) -> None:
+def listed_names(scope: Sequence[int], names: Sequence[str], most: int = 8, separator: str = "\n") -> str:
+    """
+    The names of the variables of a region, of many the first ones, each shortened.
+
+    :param int most: that are named.
+    """
+    found = [short_name(names[variable], _LETTERS) for variable in scope[:most]]
+    return separator.join(found if len(scope) <= most else [*found, f".. {len(scope)} in all"])
+
+
+def _name_leaves_below(graph: RegionGraph, ax: Axes, names: Sequence[str]) -> None:
+    """Names under the leaf regions, which are the lowest row of a graph that is drawn whole."""
+    low, _ = ax.get_ylim()
+    for place, scope in enumerate(graph.leaf_scopes):
+        x = 1.5 * (place - (graph.num_leaf_regions - 1) / 2)
+        text = listed_names(scope, names)
+        ax.text(x, low, text, fontsize=7, ha="center", va="top", rotation=0 if len(scope) > 1 else 20)
+
+
+def _draw_leaf_regions(graph: RegionGraph, ax: Axes, names: Sequence[str] | None) -> None:
     """A thumbnail for each leaf region, row by row."""
     number = min(graph.num_leaf_regions, MAX_DRAWN_LEAF_REGIONS)
     aspect = _aspect(graph.shape)
-    columns = max(1, round(math.sqrt(number * (aspect + 0.35) / 1.25)))
+    below = 0.35 if names is None else 0.35 + 0.12 * min(10, 1 + max(map(len, graph.leaf_scopes)))  # for texts
+    columns = max(1, round(math.sqrt(number * (aspect + below) / 1.25)))
     for region in range(number):
         row, column = divmod(region, columns)
-        x, y = 1.25 * column, -(aspect + 0.35) * row
+        x, y = 1.25 * column, -(aspect + below) * row
         _draw_region(graph, region, ax, x, y, aspect)
-        ax.text(x, y - aspect / 2 - 0.03, str(region), fontsize=8, ha="center", va="top", color=EDGE_COLOR)
+        text = str(region) if names is None else f"{region}\n{listed_names(graph.scope(region), names)}"
+        size = 8 if names is None else max(4.0, min(8.0, 40.0 / columns))
+        ax.text(x, y - aspect / 2 - 0.03, text, fontsize=size, ha="center", va="top", color=EDGE_COLOR)
     rows = math.ceil(number / columns)
     ax.set_xlim(-0.6, 1.25 * (columns - 1) + 0.6)
-    ax.set_ylim(-(aspect + 0.35) * (rows - 1) - aspect / 2 - 0.4, aspect / 2 + 0.1)
+    ax.set_ylim(-(aspect + below) * (rows - 1) - aspect / 2 - below - 0.05, aspect / 2 + 0.1)
     if number < graph.num_leaf_regions:
         ax.text(
             0.5, 0.0, f"the first {number} of {graph.num_leaf_regions} leaf regions",
@@ -157,7 +185,7 @@ def _draw_leaf_regions(graph: RegionGraph, ax: Axes) -> None:
         )  # fmt: skip
 
 
-def _draw_cells(graph: RegionGraph, ax: Axes, compact: bool) -> None:
+def _draw_cells(graph: RegionGraph, ax: Axes, compact: bool, names: Sequence[str] | None) -> None:
     """The array, coloured and numbered by the leaf regions, which tile it."""
     from matplotlib.colors import ListedColormap
 
@@ -173,6 +201,9 @@ def _draw_cells(graph: RegionGraph, ax: Axes, compact: bool) -> None:
     )  # fmt: skip
     _draw_borders(ax, picture)
     size = max(5.0, min(11.0, 60.0 / math.sqrt(graph.num_leaf_regions)))
+    if names is not None and len(graph.shape) == 1 and width <= MAX_LABELLED_VARIABLES:
+        for place, name in enumerate(names):  # under the one row of a table
+            ax.text(place + 0.5, height + 0.08, short_name(name), fontsize=7, rotation=90, ha="center", va="top")
     sides = (torch.arange(side, device=picture.device) for side in (height, width))
     ys, xs = torch.meshgrid(*sides, indexing="ij")
     for region in range(graph.num_leaf_regions):

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from pyro_spvae.checks import NotFinite
 from pyro_spvae.circuits.leaf_view import LeafView
-from pyro_spvae.data import Values
+from pyro_spvae.data import Column, Values
+from pyro_spvae.data.column import own_names
+from pyro_spvae.data.ranges import check_ranges
 from pyro_spvae.leaves import LeafGuide, LeafModel
 
 
@@ -64,6 +66,7 @@ class LeafBatch:
         observed: Tensor | None,
         check_values: bool,
         values: Values | None = None,
+        columns: Sequence[Column] | None = None,
     ) -> LeafBatch:
         """
         Checks a batch and cuts it into patches.
@@ -75,6 +78,7 @@ class LeafBatch:
         :param Tensor observed: ``bool``, broadcastable to ``x``, True = seen.
         :param bool check_values: whether values are looked at.
         :param Values values: the kind that they must be of then.
+        :param columns: what the columns of a table are, by whose names values are told of.
         """
         check_shapes(view.event_shape, like, x, observed)
         patches = view(x)  # [B, L, P]
@@ -86,9 +90,12 @@ class LeafBatch:
         if check_values:
             counted = torch.ones_like(patches, dtype=torch.bool) if mask is None else mask.expand_as(patches)
             if not bool((torch.isfinite(patches) | ~counted).all()):
-                raise ValueError(_not_finite(x, observed))
+                raise ValueError(_not_finite(x, observed, columns))
             if values is not None:
-                values.check(x, observed)
+                if columns is None or values.bounded:
+                    values.check(x, observed)
+                else:
+                    check_ranges(columns, x, observed)
             leaf.check(patches, counted)
         if mask is not None:
             patches = torch.where(mask, patches, 0.0)
@@ -98,11 +105,12 @@ class LeafBatch:
         return LeafBatch(x, patches, features, mask, seen)
 
 
-def _not_finite(x: Tensor, observed: Tensor | None) -> str:
+def _not_finite(x: Tensor, observed: Tensor | None, columns: Sequence[Column] | None) -> str:
     """How many seen entries are no numbers, and where the first of them is; leaves may share entries."""
     found = NotFinite().look(~x.isfinite() if observed is None else ~x.isfinite() & observed)
     return (
-        f"x holds {found}; finite values are needed (mark missing entries by observed=False, as in observed=~x.isnan())"
+        f"x holds {found.text(names=own_names(columns))}; finite values are needed (mark missing entries by "
+        "observed=False, as in observed=~x.isnan())"
     )
 
 

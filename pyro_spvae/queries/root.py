@@ -115,7 +115,7 @@ class Root(PreparesBatches, Program):
         if not isinstance(batch, LeafBatch):
             look = is_validation_enabled()
             x, observed = self.taken(x, observed, look)
-            batch = LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, look)
+            batch = LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, look, columns=self.columns)
         return batch.kept() if keep else batch
 
     @alone()
@@ -129,7 +129,7 @@ class Root(PreparesBatches, Program):
         """
         values = self.values if as_trained else None
         x, observed = self.taken(x, observed)
-        return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True, values)
+        return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True, values, self.columns)
 
     def trained_on(self, values: Values | None, seen: Callable[[], Iterable[Tensor]], stacklevel: int) -> Values:
         """
@@ -146,8 +146,8 @@ class Root(PreparesBatches, Program):
         self.values = found = Values.occurring(seen()) if values is None else values
         if before is not None and (before, before.preprocess) != (found, found.preprocess):
             warnings.warn(
-                f"the model was a density of {before}, and training makes it one of {found}; if these rows are raw, "
-                "give spvae.preprocess(x)",
+                f"the model was a density of {self._described(before)}, and training makes it one of "
+                f"{self._described(found)}; if these rows are raw, give spvae.preprocess(x)",
                 stacklevel=stacklevel + 1,
             )
         return found
@@ -178,14 +178,18 @@ class Root(PreparesBatches, Program):
         fault = raw.fault(x.to(self._reference(x).dtype), ~x.isnan())
         if fault is not None:
             taken = ", taken as they are" if self.values.raw is None else ""
-            raise ValueError(f"x {fault}; raw values of this model are {raw}{taken}")
+            raise ValueError(f"x {fault}; raw values of this model are {self._described(raw)}{taken}")
         step, holes = preprocessing(self.values.preprocess, raw), bool(x.isnan().any())
         if holes and step is not None and step.whole_rows:
             raise ValueError(f"x holds NaN, but {step.name!r} scales each row by its smallest and largest value")
         return Rows(x.cpu(), None, step, seed, _STREAM, missing=holes)[:].to(self._reference(x))
 
     def extra_repr(self) -> str:
-        return "" if self.values is None else f"density of {self.values}"
+        return "" if self.values is None else f"density of {self._described(self.values)}"
+
+    def _described(self, values: Values) -> str:
+        """Values in words, as those of an image or of a table."""
+        return values.described(len(self.event_shape) == 3, self.columns)
 
     def _reference(self, x: Any = None) -> Any:
         """A tensor of the model's type on its device; without parameters, ``x`` if there is one."""

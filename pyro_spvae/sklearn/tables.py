@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from pyro_spvae.data import Column, DataSet, Rows, Values
 from pyro_spvae.data.frames import encoded
+from pyro_spvae.data.mixed_texts import text_notes
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.data.table_sets import learned_of, named_columns, read_tables
 from pyro_spvae.data.tables import is_frame
@@ -32,9 +34,11 @@ def described(X: Any, kinds: Mapping[str, str] | None) -> tuple[Tensor, tuple[Co
     """
     if is_frame(X):
         found, columns, _ = read_tables({"train": X}, kinds)
+        for note in text_notes(columns, [found["train"]], kinds or ()):
+            warnings.warn(note, stacklevel=2)
         return torch.stack(list(found["train"]), 1), columns
     x = _tensor(X)
-    return x, named_columns([x], [f"x{place}" for place in range(x.shape[1])], kinds, _WHAT)
+    return x, named_columns({"train": x}, [f"x{place}" for place in range(x.shape[1])], kinds, _WHAT)
 
 
 def numbers(X: Any, columns: Sequence[Column]) -> Tensor:

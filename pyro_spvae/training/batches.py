@@ -23,12 +23,16 @@ class Batches:
     :param Tensor observed: ``bool`` for every row, True = seen, or ``None``; entries that are missing from the rows are
         not seen in any case.
     :param int batch_size: rows of a batch over all processes.
-    :param int seed: decides the order and the noise of preprocessing.
+    :param int seed: decides the order, the noise of preprocessing and what is hidden.
+    :param float hide: part of the entries that are hidden in each batch, see :func:`kept_entries`.
     :raises ValueError: if there are fewer rows in a batch than processes.
     """
 
-    def __init__(self, rows: Rows | Tensor, observed: Tensor | None, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, rows: Rows | Tensor, observed: Tensor | None, batch_size: int, seed: int, hide: float = 0.0
+    ) -> None:
         self.rows = rows
+        self.hide = hide
         self.observed = observed
         self.seed = seed
         self.number = math.ceil(len(rows) / batch_size)
@@ -54,10 +58,32 @@ class Batches:
 
     def __call__(self, epoch: int, batch: int) -> tuple[Tensor, Tensor | None]:
         """This process's rows of a batch and their mask, with the noise of that step."""
-        index = self.index(epoch, batch)[distributed.rank() :: distributed.world()]
+        whole = self.index(epoch, batch)
+        share = slice(distributed.rank(), None, distributed.world())
+        index = whole[share]
         if isinstance(self.rows, Tensor):
             x = self.rows[index]
         else:
             step = (epoch * self.number + batch) * distributed.world() + distributed.rank()
             x = self.rows.draw(index, torch.Generator().manual_seed(noise_seed(self.seed, step, stream=2)))
-        return x, seen_entries(self.rows, self.observed, index, x)
+        seen = seen_entries(self.rows, self.observed, index, x)
+        if not self.hide:
+            return x, seen
+        shape = torch.Size((len(whole), *x.shape[1:]))
+        kept = kept_entries(shape, self.hide, self.seed, epoch * self.number + batch)[share].to(x.device)
+        return x, kept if seen is None else seen & kept
+
+
+def kept_entries(shape: torch.Size, hide: float, seed: int, step: int) -> Tensor:
+    """
+    Which entries of a batch are not hidden, ``bool``, True = kept: each entry of a row of a table, and each pixel of an
+    image with all of its channels, is kept with probability ``1 - hide``. A function of the seed and the step, however
+    many processes share the batch.
+
+    :param shape: of the batch over all processes, ``[rows, *event_shape]``.
+    :param float hide: from 0 to 1.
+    """
+    generator = torch.Generator().manual_seed(noise_seed(seed, step, stream=8))
+    drawn = (shape[0], *(shape[1:] if len(shape) == 2 else (1, *shape[2:])))
+    kept = torch.rand(drawn, generator=generator, dtype=torch.float32, device="cpu") >= hide
+    return kept.expand(shape)

@@ -7,8 +7,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ from pyro_spvae.models import SPN, SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.candidates import is_open, tree_units
-from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_drop, parse_kinds
+from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_kinds, parse_names
 
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
@@ -45,6 +46,7 @@ _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
 _UNITS = 4
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
+_NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
@@ -387,13 +389,40 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Any]:
     networks = {}
     for parameter in constructor_parameters(cls):
         name = parameter.name
-        if name in given or name not in ("encoder", "decoder", "second", "conditional"):
+        if name in given or name not in _NETWORKS:
             continue
         text = texts.get(name, dense)
         if name in cls.joint_networks and parse("network", text)[0] == "mlp":
             text = _as_joint(text)
         networks[name] = make("network", text, **options)
     return networks
+
+
+def check_described(config: TrainConfig, given: Collection[str]) -> None:
+    """
+    Refuses options of networks, where they are given, for leaves and guides that have no such networks.
+
+    :param given: names of the options that are given.
+    :raises ValueError: if one of them has no effect.
+    """
+    guide = _default_guide(config.leaf) if config.guide == "auto" else config.guide
+    found = [("leaf", kind) for kind in _kinds(config.leaf)] + [("guide", guide)]
+    if guide == "auto" or any(map(partial(_takes_networks, config), *zip(*found, strict=True))):
+        return
+    for option in ("hidden", "activation", "networks"):
+        if option in given:
+            raise ValueError(
+                f"{option} is given, but the leaf {config.leaf!r} and the guide {guide!r} have no networks that it "
+                "describes; leave one of them out"
+            )
+
+
+def _takes_networks(config: TrainConfig, kind: str, text: str) -> bool:
+    """Whether a kind of leaf or guide has networks that the configuration describes, unless its brackets do."""
+    cls: Any = find(kind, parse(kind, text)[0])
+    if cls.has_own_networks and config.network == "mlp" and config.decoder is None:
+        return False
+    return cls.makes_networks or any(parameter.name in _NETWORKS for parameter in constructor_parameters(cls))
 
 
 def _as_joint(text: str) -> str:
@@ -437,7 +466,12 @@ def recorded(
     name = config.data if name is None else name
     of_files: dict[str, Any] = {}
     if own or name not in DATA_SETS:
-        of_files = {"drop": parse_drop(config.drop), "shape": config.shape, "columns": columns}
+        of_files = {
+            "drop": parse_names("drop", config.drop),
+            "na": parse_names("na", config.na),
+            "shape": config.shape,
+            "columns": columns,
+        }
     if own:
         of_files |= {"validation": config.validation_data, "test": config.test_data}
         of_files |= {"kinds": parse_kinds(config.kinds) or None} if columns is None else {}
@@ -448,6 +482,7 @@ def recorded(
         download=download,
         missing=config.missing if missing is None else missing,
         undivided=undivided,
+        report=lambda note: None,  # the table of columns says it
         **of_files,
     )
     return data.in_grey() if config.grey else data

@@ -49,7 +49,10 @@ _NO_CLIP = {
     "online-em": "'online-em' takes no gradients",
 }
 
-_KIND = re.compile(r"(?P<name>.+?)=(?P<kind>[\w-]+)\s*(,(?P<rest>.*))?$", re.DOTALL)
+_KIND = re.compile(
+    r'\s*(?:"(?P<quoted>(?:[^"]|"")+)"\s*|(?P<name>.+?))=\s*(?P<kind>[\w-]+)\s*(,(?P<rest>.*))?$', re.DOTALL
+)
+_NAMES = {"drop": ("names of columns", "id,name"), "na": ("texts", "n/a,NULL,?")}
 
 PANELS = ("Data", "Model", "Objective", "Training", "Evaluation", "Machine")
 
@@ -156,6 +159,13 @@ class FitConfig:
         None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
     )
     batch_size: int = _option(128, "Training", "Rows of a step, over all processes.", least=1)
+    hide: float = _option(
+        0.0,
+        "Training",
+        "Part of the entries of each batch that is hidden, drawn anew at random, so that guides learn to infer from "
+        "rows with holes; the bound is that of what is left. Validation hides nothing.",
+        least=0,
+    )
     epochs: int = _option(
         400, "Training", "Most epochs. A finished run is trained on by --resume RUN and more than it had.", least=1
     )
@@ -204,6 +214,10 @@ class FitConfig:
             )
         if self.balance and not self.warmup:
             raise ValueError("balance is given, but warmup is 0; it weighs latent sites during a warm-up, so give one")
+        if self.hide >= 1:
+            raise ValueError(f"hide is {self.hide!r}; a number of at least 0 and below 1 is needed")
+        if self.hide and self.optimiser == "em":
+            raise ValueError(f"hide is {self.hide!r}, but the optimiser 'em' takes all that is seen; leave it out")
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
         if self.clip is not None and self.optimiser in _NO_CLIP:
@@ -275,9 +289,19 @@ class TrainConfig(FitConfig):
         None,
         "Data",
         "Kinds of columns of a table, as in age=count,sex=binary: real, positive, proportion, count, binary, "
-        "categorical, ordinal, or a family such as gamma or student-t; the others are chosen from the data.",
+        "categorical, ordinal, or a family such as gamma or student-t; the others are chosen from the data. A name "
+        "with a comma stands in double quotes.",
     )
-    drop: str | None = _option(None, "Data", "Columns of a table that are left out, as in id,name.")
+    drop: str | None = _option(
+        None,
+        "Data",
+        "Columns of a table that are left out, as in id,name. A name with a comma stands in double quotes.",
+    )
+    na: str | None = _option(
+        None,
+        "Data",
+        "Texts in a table that mean that an entry is missing, as in n/a,NULL,?, beside empty cells, NA and NaN.",
+    )
     shape: tuple[int, ...] | None = _option(
         None, "Data", "Rows of a table are flat images of this height and width, as in 28,20.", least=1
     )
@@ -386,7 +410,8 @@ class TrainConfig(FitConfig):
         if isinstance(self.shape, int) or (self.shape is not None and len(self.shape) not in (2, 3)):
             raise ValueError(f"shape is {self.shape!r}; height and width are needed, such as [28, 20]")
         parse_kinds(self.kinds)
-        parse_drop(self.drop)
+        parse_names("drop", self.drop)
+        parse_names("na", self.na)
         kind, _, number = self.device.partition(":")
         if kind not in ("auto", "cpu", "cuda", "mps") or (
             ":" in self.device and not (kind == "cuda" and number.isdigit())
@@ -410,7 +435,8 @@ class TrainConfig(FitConfig):
 
 def parse_kinds(text: str | None) -> dict[str, str]:
     """
-    Kinds by name of column from ``age=count,sex=binary``. A name may hold commas and equals signs.
+    Kinds by name of column from ``age=count,sex=binary``. A name may hold commas and equals signs, and stand in double
+    quotes.
 
     :raises ValueError: if it is written otherwise, or names a column twice.
     """
@@ -418,7 +444,7 @@ def parse_kinds(text: str | None) -> dict[str, str]:
     rest = text
     while rest is not None:
         found = _KIND.match(rest)
-        name = found.group("name").strip() if found else ""
+        name = _name(found) if found else ""
         if found is None or not name or name in kinds:
             why = f", which names the column {name!r} twice" if name in kinds else ""
             raise ValueError(
@@ -428,17 +454,24 @@ def parse_kinds(text: str | None) -> dict[str, str]:
     return kinds
 
 
-def parse_drop(text: str | None) -> tuple[str, ...]:
-    """
-    Names of columns from ``id,name``; one that holds a comma stands in double quotes.
+def _name(found: re.Match[str]) -> str:
+    quoted = found.group("quoted")
+    return found.group("name").strip() if quoted is None else quoted.replace('""', '"').strip()
 
+
+def parse_names(option: str, text: str | None) -> tuple[str, ...]:
+    """
+    Names of columns from ``id,name``, or texts; one that holds a comma stands in double quotes.
+
+    :param str option: what they are given as, ``drop`` or ``na``.
     :raises ValueError: if one is empty.
     """
     if text is None:
         return ()
     names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True), []))
     if not names or not all(names):
-        raise ValueError(f"drop is {text!r}; names of columns are needed, separated by commas, as in id,name")
+        what, example = _NAMES[option]
+        raise ValueError(f"{option} is {text!r}; {what} are needed, separated by commas, as in {example}")
     return names
 
 

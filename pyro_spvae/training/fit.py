@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,13 +15,16 @@ from torch import Tensor
 from pyro_spvae import distributed
 from pyro_spvae.checks import NotFinite
 from pyro_spvae.data import DataSet, Rows, Values
+from pyro_spvae.data.column import own_names
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
+from pyro_spvae.training.status import FINISHED, read_status
 from pyro_spvae.training.trainer import Trainer
 
 _HELD_OUT = 10  # one row in ten is watched
@@ -54,7 +58,9 @@ def fit(
     :param Tensor validation_observed: the same for ``validation``; only together with it.
     :param out: folder to make for checkpoints and metrics, which ``SPVAE.load`` and ``resume`` take.
     :param bool resume: go on from the checkpoint in ``out`` where there is one. The rows and options must be those of
-        the run that was stopped; it then ends with the same parameters, bit for bit, as if it had not been.
+        the run that was stopped; it then ends with the same parameters, bit for bit, as if it had not been. A run that
+        came to its end is trained on by more ``epochs``, or by more ``patience`` where that had stopped it; where these
+        are not given they stay what they were.
     :param bool progress: show a progress bar.
     :param callable report: takes lines of text about what happens.
     :param options: fields of :class:`~pyro_spvae.training.config.FitConfig`, for instance ``epochs=20, lr=1e-2``. The
@@ -94,7 +100,7 @@ def fit(
             _check(spvae, rows, mask)
     own = own.of_model(spvae)
     if out is not None and _goes_on(RunFolder(out), resume):
-        _check_alike(RunFolder.open(out), "config.json", config.to_dict())
+        config = _of_run(RunFolder.open(out), config, options.keys())
     check_objective(config, spvae, x, own.objective, observed=observed, beta=own.beta)
     if isinstance(x, Rows) and x.preprocessing is not None:
         values = x.preprocessing.values
@@ -140,6 +146,8 @@ def fit(
     metrics = trainer.run()
     if folder is not None and distributed.is_main():
         folder.write_json("results.json", _results(trainer))
+        if read_status(folder.path):  # of a run that was trained on
+            folder.write_json("status.json", {"status": FINISHED})
     return metrics
 
 
@@ -196,7 +204,8 @@ def _check(spvae: Queries, rows: Tensor | Rows, observed: Tensor | None) -> None
             spvae.check(x.to(parameter.device, parameter.dtype), seen, as_trained=False)
     if broken.row is not None:
         raise ValueError(
-            f"x holds {broken}; finite values are needed (a DataSet(.., missing='nan') takes NaN as missing)"
+            f"x holds {broken.text(names=own_names(spvae.columns))}; finite values are needed (a DataSet(.., "
+            "missing='nan') takes NaN as missing)"
         )
 
 
@@ -228,16 +237,37 @@ def _goes_on(folder: RunFolder, resume: bool) -> bool:
     return resume and folder.path.exists()
 
 
-def _check_alike(folder: RunFolder, file: str, given: dict[str, Any]) -> None:
+def _check_alike(folder: RunFolder, kept: Any, given: dict[str, Any]) -> None:
     """
+    :param kept: what the run's folder says of it.
     :raises ValueError: if the run was started with anything else than what is given.
     """
-    kept = folder.read_json(file)
     kept = kept if isinstance(kept, dict) else {}
     for key in given | kept:  # objects that were given are named in the record, and others are not
         value, was = given.get(key), kept.get(key)
         if was != value:
             raise ValueError(f"{key} is {value!r}, but the run {folder.path} was started with {was!r}")
+
+
+def _of_run(folder: RunFolder, config: FitConfig, given: Set[str]) -> FitConfig:
+    """
+    The options by which a run goes on: its own, of which those may be changed that a finished one is trained on by.
+
+    :param given: names of the options that are given.
+    :raises ValueError: if others are changed, or there is nothing left to train.
+    """
+    kept = folder.read_json("config.json")
+    kept = FitConfig().to_dict() | (kept if isinstance(kept, dict) else {})
+    config = replace(config, **{name: kept[name] for name in GOES_ON if name not in given})
+    values = config.to_dict()
+    changed = {name for name in GOES_ON if values[name] != kept[name]}
+    state = folder.load("last.pt") if changed and (folder.path / "last.pt").exists() else None
+    before = FitConfig.from_dict({name: value for name, value in kept.items() if name in values}, "config.json")
+    free = changed if state is not None and is_over(before, state) else set()
+    _check_alike(folder, kept, values | {name: kept[name] for name in free})
+    if state is not None and free:
+        check_goes_on(config, free, folder, state)
+    return config
 
 
 def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:
@@ -246,8 +276,7 @@ def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:
         RunFolder.create(folder.path, identity["config"], identity["data"])
         return False
     RunFolder.open(folder.path)
-    for name, file in (("config", "config.json"), ("data", "data.json")):
-        _check_alike(folder, file, identity[name])
+    _check_alike(folder, folder.read_json("data.json"), identity["data"])
     if not (folder.path / "last.pt").exists():
         folder.rewind(0)
         return False
@@ -255,4 +284,6 @@ def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:
     if state.get("architecture") != identity["architecture"]:
         raise ValueError(f"the run {folder.path} was started with a model of another architecture")
     folder.rewind(state["validations"])
+    if any(folder.read_json("config.json").get(name) != identity["config"][name] for name in GOES_ON):
+        folder.reconfigure(identity["config"])
     return True

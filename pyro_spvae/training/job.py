@@ -22,7 +22,7 @@ from pyro_spvae.data.rows import select
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
 from pyro_spvae.training.candidates import is_open
-from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.config import TrainConfig, parse_kinds
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.race import race
@@ -128,14 +128,21 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
         if hint is not None:
             report(f"note        {hint}")
     if job.data.columns is not None and values.levels != 2:
-        for line in columns_table(job.data):
+        for line in columns_table(job.data, parse_kinds(config.kinds)):
             report(line)
-    report(f"likelihood  {of} of values from {values.low:g} to {values.high:g}{changed}")
-    if config.likelihood == "normal" and max(abs(values.low), abs(values.high)) > _LARGE:
-        report(
-            f"note        values run from {values.low:.4g} to {values.high:.4g}; "
-            "scale them to about [-1, 1] for a good fit"
-        )
+    ranges = [
+        (f"the column {own.name!r}", own.low, own.high)
+        for own in job.data.columns or ()
+        if own.low is not None and own.high is not None
+    ]
+    if job.data.columns is None or values.bounded:  # else each column has a range of its own
+        ranges = [("values", values.low, values.high)]
+        of += f" of values from {values.low:g} to {values.high:g}"
+    report(f"likelihood  {of}{changed}")
+    what, low, high = max(ranges, key=lambda own: max(abs(own[1]), abs(own[2])), default=("values", 0.0, 0.0))
+    if config.likelihood == "normal" and max(abs(low), abs(high)) > _LARGE:
+        runs = "run" if what == "values" else "runs"
+        report(f"note        {what} {runs} from {low:.4g} to {high:.4g}; scale to about [-1, 1] for a good fit")
     report(f"structure   {job.spvae.circuit.regions!r}")
     number = job.spvae.num_leaves
     leaf = ("leaf VAE", "leaf VAEs") if job.spvae.latents else ("leaf", "leaves")

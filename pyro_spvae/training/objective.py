@@ -25,6 +25,7 @@ from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.quiet import forked
 from pyro_spvae.registry import make
+from pyro_spvae.training.batches import kept_entries
 from pyro_spvae.training.config import FitConfig
 
 _PLATES = 2  # of data and leaves
@@ -148,6 +149,8 @@ def check_objective(
     """
     if config.optimiser in ("em", "online-em"):
         check_em(model, config.optimiser)
+    if config.hide:
+        _check_hiding(config, model, *select(rows, observed, slice(0, _LOOKED_AT)))
     named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
     objective = build_objective(config) if objective is None else objective
     if isinstance(objective, CircuitELBO):
@@ -178,6 +181,20 @@ def check_objective(
             with torch.no_grad():
                 for buffer, value in kept:
                     buffer.copy_(value)
+
+
+def _check_hiding(config: FitConfig, model: Queries, x: Tensor, seen: Tensor | None) -> None:
+    """
+    :raises ValueError: for a model of which single entries cannot be hidden, such as one with an autoregressive
+        decoder.
+    """
+    parameter = next(model.parameters())
+    kept = kept_entries(x.shape, 0.5, config.seed, 0).to(x.device)
+    kept = kept if seen is None else kept & seen.to(x.device)
+    try:
+        model.check(x.to(parameter), kept.to(parameter.device), as_trained=False)
+    except ValueError as error:
+        raise ValueError(f"hide is {config.hide!r}, which hides single entries, but {error}") from None
 
 
 def _first_gradient(loss: nn.Module, args: tuple[Tensor, ...]) -> None:

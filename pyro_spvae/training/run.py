@@ -143,8 +143,8 @@ class Run:
                 return config, data.stated_as(Values.grey_levels(trained))
         if levels != trained:
             raise ValueError(
-                f"data is {data.name}, with {_kind(levels)}; the model of {self.path} was trained on {_kind(trained)}"
-                + (" (store whole numbers as integers)" if levels is None else "")
+                f"data is {data.name}, with {_kind(levels, data.is_image)}; the model of {self.path} was trained on "
+                f"{_kind(trained, data.is_image)}" + (" (store whole numbers as integers)" if levels is None else "")
             )
         return config, data
 
@@ -169,5 +169,7 @@ def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -
     return run
 
 
-def _kind(levels: int | None) -> str:
-    return "continuous values" if levels is None else f"{levels} grey levels"
+def _kind(levels: int | None, is_image: bool) -> str:
+    if levels is None:
+        return "continuous values"
+    return f"{levels} grey levels" if is_image else f"whole numbers 0 to {levels - 1}"

@@ -19,7 +19,7 @@ def read_status(path: Path) -> dict[str, Any]:
     """
     What ``status.json`` holds: ``status``, which is ``training`` (a run that was finished is trained on), ``trained``
     (its test rows are not evaluated yet) or ``finished``, and what is known by then. Empty where there is none, as
-    until training is over, and in runs that were fitted from Python.
+    until training is over, and in runs that were fitted from Python and not trained on.
 
     :raises ValueError: if the file is damaged.
     """

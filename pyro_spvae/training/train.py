@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from pyro_spvae.training import cost
 from pyro_spvae.training.by_kind import passes
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
+from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
@@ -35,7 +36,6 @@ from pyro_spvae.training.trainer import Trainer
 Report = Callable[[str], None]
 
 _MAY_CHANGE = ("data_dir", "device", "samples")  # what does not alter training: where files lie, what it runs on
-_GOES_ON = ("epochs", "patience")  # what may be changed of a run that came to its end
 _MORE = 1000  # samples of an evaluation that is proposed
 
 
@@ -114,7 +114,7 @@ def resume(
     config = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {folder.path / 'config.json'}")
     state = folder.load("last.pt") if (folder.path / "last.pt").exists() else None
     before, config = config, _changed(config, changes or {}, folder, state)
-    if folder.is_finished and not set(_GOES_ON) & (changes or {}).keys():
+    if folder.is_finished and not set(GOES_ON) & (changes or {}).keys():
         raise ValueError(
             f"the run {folder.path} is finished, there is nothing to resume; train another one from its configuration "
             f"by --config {folder.path / 'config.json'} --out FOLDER, train it on by --epochs, or evaluate it"
@@ -141,7 +141,7 @@ def resume(
         else:
             report(f"resuming    {folder.path} from its start")
         distributed.on_main(lambda: folder.rewind(0 if state is None else state["validations"]) and None)
-        kept = before.to_dict() | {name: getattr(config, name) for name in (*_GOES_ON, "samples")}
+        kept = before.to_dict() | {name: getattr(config, name) for name in (*GOES_ON, "samples")}
         if kept != before.to_dict():
             distributed.on_main(lambda: folder.reconfigure(kept))
         return _run(job, folder, state, progress, report)
@@ -268,11 +268,11 @@ def _changed(
     :param dict state: the run's last checkpoint.
     """
     values = config.to_dict()
-    over = state is not None and _is_over(config, state)
+    over = state is not None and is_over(config, state)
     for name, value in changes.items():
         if (name == "data" and value not in DATA_SETS) or name in ("validation_data", "test_data"):
             value = str(Path(value).expanduser().absolute())
-        free = (*_MAY_CHANGE, *_GOES_ON) if over else _MAY_CHANGE
+        free = (*_MAY_CHANGE, *GOES_ON) if over else _MAY_CHANGE
         if name not in free and value != values[name]:
             raise ValueError(
                 f"{name} is {value!r}, but the run {folder.path} was started with {values[name]!r}; leave it out to "
@@ -280,34 +280,10 @@ def _changed(
             )
         values[name] = value
     changed = TrainConfig.from_dict(values, "")
-    asked = changes.keys() & set(_GOES_ON)
+    asked = changes.keys() & set(GOES_ON)
     if state is not None and asked and (folder.is_finished or any(values[n] != getattr(config, n) for n in asked)):
-        _check_goes_on(changed, asked, folder, state)
+        check_goes_on(changed, asked, folder, state)
     return changed
-
-
-def _is_over(config: TrainConfig, state: dict[str, Any]) -> bool:
-    """Whether a checkpoint is that of the end of training."""
-    return state["waited"] >= config.patience or (state["epoch"] >= config.epochs and state["summed"][1] == 0)
-
-
-def _check_goes_on(config: TrainConfig, asked: Set[str], folder: RunFolder, state: dict[str, Any]) -> None:
-    """
-    :param TrainConfig config: with other epochs or another patience than before.
-    :raises ValueError: if there is nothing left to train with it.
-    """
-    done, waited = state["epoch"], state["waited"]
-    if config.epochs <= done:
-        given = "" if "epochs" in asked else ", and epochs are not given"
-        raise ValueError(
-            f"epochs is {config.epochs}{given}, but the run {folder.path} was trained for {done} already; more are "
-            "needed to train it on"
-        )
-    if waited >= config.patience:
-        raise ValueError(
-            f"patience is {config.patience}, but the run {folder.path} stopped after {waited} validations without a "
-            f"better bound, in epoch {done + (state['batch'] > 0)}; a patience above {waited} is needed to train it on"
-        )
 
 
 def _results(job: Job, trainer: Trainer, progress: bool, report: Report) -> tuple[dict[str, Any], Tensor]:

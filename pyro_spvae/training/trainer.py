@@ -111,7 +111,7 @@ class Trainer:
         _start_from(train, observed, spvae, config.seed)
         objective = build_objective(config) if objective is None else objective
         self.elbo = as_bound(objective)
-        self.batches = Batches(train, observed, config.batch_size, config.seed)
+        self.batches = Batches(train, observed, config.batch_size, config.seed, config.hide)
         self.rows = len(train)
         self._annealed = annealed_programs(config, spvae, beta)
         self._beta = beta

@@ -166,13 +166,66 @@ def test_files_that_do_not_fit(run, few, tmp_path, change, message):
             "the column 'id' holds 80 different texts, such as 'p0', nearly as many as its 80 entries; leave it out by",
         ),
         (("--drop", "id", "--shape", "2"), "shape is 2; height and width are needed"),
-        (("--drop", "id", "--missing", "none"), "leave out --missing none"),
+        (("--drop", "id", "--missing", "none"), "of the table), column 'income', but all must be finite (leave out"),
+        (("--drop", "id", "--na", "?,"), "na is '?,'; texts are needed, separated by commas, as in n/a,NULL,?"),
+        (("--drop", "id", "--kinds", '"age=count'), "kinds names the column '\"age', but the columns are age"),
+        (("--drop", "id", "--missing", "some"), "'some' is not one of 'auto', 'none', 'nan'"),
         (("--drop", "id", "--likelihood", "bernoulli"), "likelihood is 'bernoulli', but"),
     ],
 )
 def test_options_that_are_refused(run, tmp_path, options, message):
     assert message in refused("train", run.parent / "people.csv", "--out", tmp_path / "run", *options)
     assert not list(tmp_path.iterdir())
+
+
+def test_no_range_is_stated_over_all_columns(run):
+    printed = (run.parent / "printed.txt").read_text()
+    assert "4 columns, missing='nan'" in printed and "likelihood  columns\n" in printed
+    assert "values from" not in printed and "grey" not in printed
+    assert "density of 4 columns" in repr(open_run(run).spvae)
+
+
+def test_unnamed_tables_of_bits_have_no_grey_levels(tmp_path):
+    np.save(tmp_path / "bits.npy", np.random.default_rng(0).integers(0, 2, (60, 4)))
+    printed = train(tmp_path / "bits.npy", "--out", tmp_path / "run", *QUICK, "--device", "cpu").output
+    assert "whole numbers 0 to 1" in printed and "bernoulli of values from 0 to 1" in printed and "grey" not in printed
+    assert "grey" not in repr(open_run(tmp_path / "run").spvae)
+    np.save(tmp_path / "more.npy", np.full((3, 4), 5))
+    with pytest.raises(ValueError, match="more.npy, with whole numbers 0 to 5; .* trained on whole numbers 0 to 1"):
+        evaluate(tmp_path / "run", data=str(tmp_path / "more.npy"), out=tmp_path / "out")
+
+
+def test_texts_that_mean_missing_are_those_of_the_run(tmp_path):
+    frame = people()
+    cells = (frame["age"] // 3).astype(str).where(np.arange(N) % 6 != 2, "n/a")
+    frame.assign(age=cells).to_csv(tmp_path / "people.csv", index=False)
+    options = ("--drop", "id", *QUICK, "--device", "cpu")
+    printed = train(tmp_path / "people.csv", "--out", tmp_path / "told", *options).output
+    assert "note        the column 'age' holds 67 numbers and the text 'n/a', so that it is taken for cat" in printed
+    chosen = train(tmp_path / "people.csv", "--kinds", "age=categorical", "--out", tmp_path / "chosen", *options).output
+    assert "the column 'age' holds" not in chosen
+    train(tmp_path / "people.csv", "--na", "n/a,?", "--out", tmp_path / "run", *options)
+    assert open_run(tmp_path / "run").columns[0].kind == "count"
+    new = frame[:20].assign(age=cells[:20].where(np.arange(20) != 5, "?"), town="?")
+    new.to_csv(tmp_path / "new.csv", index=False)
+    arrays = impute(tmp_path / "run", data=str(tmp_path / "new.csv"), completions=1, out=tmp_path / "out")
+    holes = np.arange(20) % 6 == 2
+    assert np.array_equal(arrays["observed"][:, 0], ~holes & (np.arange(20) != 5))
+    assert not arrays["observed"][:, 3].any()
+    filled = pd.read_csv(tmp_path / "out" / "imputed.csv", keep_default_na=False)
+    assert (filled["age"].astype(float) >= 0).all() and set(filled["town"]) <= {"Ulm", "Bonn", "Köln"}
+    assert resume(tmp_path / "run", {"epochs": 3})["rows"] == 8
+
+
+def test_names_with_commas_are_quoted_alike(tmp_path):
+    names = {"age": "age, years", "id": "name, id", "income": 'in "k", net'}
+    people().rename(columns=names).to_csv(tmp_path / "people.csv", index=False)
+    kinds = '"age, years"=poisson,town=categorical,"in ""k"", net"=student-t'
+    options = ("--drop", '"name, id",sex', "--kinds", kinds, *QUICK, "--device", "cpu")
+    train(tmp_path / "people.csv", "--out", tmp_path / "run", *options)
+    assert [(column.name, column.family) for column in open_run(tmp_path / "run").columns] == [
+        ("age, years", "poisson"), ('in "k", net', "student-t"), ("town", "categorical")
+    ]  # fmt: skip
 
 
 def test_columns_that_changed_are_other_data(run, tmp_path):
@@ -258,6 +311,12 @@ def test_rows_are_those_of_the_file_that_holds_the_split(tmp_path):
         assert not filled.isna().any(axis=None) and (filled["income"][held.notna()] == held[held.notna()]).all()
         evaluate(tmp_path / "run", split=split, samples=2, out=tmp_path / split)
         assert pd.read_csv(tmp_path / split / "log_likelihoods.csv")["row"].tolist() == list(range(len(frame)))
+
+
+@pytest.mark.parametrize(("verb", "option"), [("evaluate", "split"), ("impute", "missing"), ("train", "missing")])
+def test_unknown_words_are_refused_in_the_words_of_the_option(run, verb, option):
+    message = refused(verb, run, f"--{option}", "foo")
+    assert message.startswith(f"Invalid value for '--{option}': 'foo' is not one of ")
 
 
 @pytest.mark.parametrize("header", [True, False])

@@ -79,9 +79,9 @@ def test_bits_per_dim_takes_tensors_and_is_undefined_for_other_densities() -> No
         (torch.zeros(4, 5), "rows of shape"),
         (torch.full((4, 4), math.nan), "holds nothing but NaN"),
         (torch.full((4, 4), -math.inf), "16 NaN or infinite values"),
-        (torch.full((4, 4), 2.0), "other than its grey levels 0 to 1"),
-        (torch.full((4, 4), 0.5), "other than its grey levels 0 to 1"),
-        (torch.full((4, 4), -1.0), "other than its grey levels 0 to 1"),
+        (torch.full((4, 4), 2.0), "other than its whole numbers 0 to 1"),
+        (torch.full((4, 4), 0.5), "other than its whole numbers 0 to 1"),
+        (torch.full((4, 4), -1.0), "other than its whole numbers 0 to 1"),
         (
             torch.tensor([[0, 0, 0, 0], [1, math.nan, 0, math.inf]]),
             r"1 NaN or infinite value, in row 1 at \[3\], but all must be finite\.$",
@@ -127,7 +127,7 @@ def test_a_data_set_is_checked_block_by_block(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("pyro_spvae.data.rows._SCANNED", 4)
     x = torch.zeros(5, 4)
     x[4, 3] = 2
-    with pytest.raises(ValueError, match="grey levels 0 to 1"):
+    with pytest.raises(ValueError, match="whole numbers 0 to 1"):
         make(x, Values.grey_levels(2))
 
 

@@ -79,12 +79,24 @@ def test_kinds_and_families_that_are_given(word, kind, family):
 
 REFUSED = [
     ([[math.nan], [math.nan]], {}, "^all 2 entries of the column 'x' are missing; drop it$"),
-    ([[math.inf], [1.0]], {}, "^the column 'x' holds 1 infinite values"),
+    ([[math.inf], [1.0]], {}, "^the column 'x' holds 1 infinite values, as inf in row 0; all"),
     ([[1.0], [0.5]], {"x": "count"}, "^the column 'x' is said to be count, but holds other numbers than whole ones"),
-    ([[-1.0], [3]], {"x": "poisson"}, "said to be count, but holds values from -1 to 3; whole numbers from 0"),
-    ([[0.0], [3]], {"x": "positive"}, "said to be positive, but holds values from 0 to 3; numbers above 0"),
-    ([[0.5], [1]], {"x": "beta"}, "said to be proportion, but holds values from 0.5 to 1; numbers between 0 and 1"),
-    ([[0.0], [2]], {"x": "binary"}, "said to be binary, but holds values from 0 to 2; 0 and 1 are"),
+    (
+        [[-1.0], [3]],
+        {"x": "poisson"},
+        "said to be count, but holds values from -1 to 3, as -1 in row 0; whole numbers from 0",
+    ),
+    (
+        [[0.0], [3]],
+        {"x": "positive"},
+        "said to be positive, but holds values from 0 to 3, as 0 in row 0; numbers above 0",
+    ),
+    (
+        [[0.5], [1]],
+        {"x": "beta"},
+        "said to be proportion, but holds values from 0.5 to 1, as 1 in row 1; numbers between 0 and 1",
+    ),
+    ([[0.0], [2]], {"x": "binary"}, "said to be binary, but holds values from 0 to 2, as 2 in row 1; 0 and 1 are"),
     ([[0.5], [2]], {"x": "binary"}, "said to be binary, but holds values from 0.5 to 2"),
     ([[0.0], [500]], {"x": "categorical"}, "the categorical column 'x' has 501 categories; at most 100"),
     ([[0.0], [2]], {"x": "normals"}, "^the kind of the column 'x' is 'normals'; known are real, .* families normal"),

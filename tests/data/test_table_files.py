@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import sys
 
 import numpy as np
@@ -255,14 +256,43 @@ def test_options_that_are_refused(path, options, message):
         load_data(path, **options)
 
 
+def test_refused_values_are_told_by_row_and_column(path):
+    """Rows are those of the file, whichever splits they came to."""
+    holes = {"age": 3, "income": 5, "town": 4}
+    with pytest.raises(ValueError, match="in row .*, column '") as caught:
+        load_data(path, missing="none")
+    row, name = re.search(r"row (\d+) of the table\), column '(\w+)'", str(caught.value)).groups()
+    assert holes[name] == int(row)
+    frame = mixed().fillna({"town": "Ulm", "age": 1, "income": 1})
+    for column, value, kind, text in (
+        ("income", -2.5, "positive", "-2.5 in row 7"),
+        ("age", 1.5, "count", "1.5 in row 7"),
+        ("income", 0.0, "proportion", "46.045 in row 0"),
+        ("income", math.inf, "real", "inf in row 7"),
+    ):
+        changed = frame.astype({column: float})
+        changed.loc[7, column] = value
+        with refused(f"the column '{column}' .*, as ({text}) of the DataFrame; "):
+            load_data(changed, kinds={column: kind})
+    changed.to_csv(path.parent / "test.csv", index=False)
+    with refused("'income' holds 1 infinite values, as inf in row 7 of the data file .*test.csv; all must be finite"):
+        load_data(path, test=path.parent / "test.csv")
+    columns = load_data(path).columns
+    with refused("^test of .* in row 7, column 'income', but all must be finite"):
+        load_data(path, test=path.parent / "test.csv", columns=columns)
+
+
 def test_other_refusals(path, tmp_path, monkeypatch):
     frame, columns = mixed(), load_data(path).columns
     for changed, message in (
         (frame.drop(columns="age"), "lacks the column 'age'; the columns age, sex, rooms, income, town are needed"),
         (frame.assign(other=1), "has the unknown column 'other'"),
-        (frame.assign(sex="x"), "the binary column 'sex' of .* holds 'x'; its categories are f, m"),
-        (frame.assign(rooms=7), "the ordinal column 'rooms' of .* holds '7'; its categories are 1, 2, 3, 4, 5"),
-        (frame.assign(age="old"), "the count column 'age' of .* holds the text 'old'"),
+        (frame.assign(sex="x"), "the binary column 'sex' of .* holds 'x' in row 0; its categories are f, m"),
+        (
+            frame.assign(rooms=7),
+            "the ordinal column 'rooms' of .* holds '7' in row 0; its categories are 1, 2, 3, 4, 5",
+        ),
+        (frame.assign(age="old"), "the count column 'age' of .* holds the text 'old' in row 0"),
         (frame.assign(age=pd.Timestamp("2020-01-01")), "holds dates or times|holds the text"),
     ):
         changed.to_csv(tmp_path / "other.csv", index=False)

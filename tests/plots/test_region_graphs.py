@@ -109,5 +109,38 @@ class TestTreesOfTables:
         assert len(plots.region_graph(quad_tree(8)).images) == 15, "a small tree without names"
 
     def test_names_are_those_of_the_variables(self):
-        with pytest.raises(ValueError, match="^names must be one for each of 4 variables, but there are 8.$"):
+        with pytest.raises(ValueError, match="^names are 8, but the graph has 4 variables; give one for each$"):
             plots.region_graph(quad_tree(4), names=self.names)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        random_binary_tree(5, 2, 1, seed=3),
+        random_binary_tree(5, 2, 9, seed=3),
+        poon_domingos(5, 2),
+        whole(5),
+        RegionGraph((5,), [[0, 1], [2, 3, 4]], [(2, 0, 1)]),
+    ],
+    ids=repr,
+)
+def test_columns_of_a_table_are_named(graph):
+    """Each leaf region with its columns, one after the other; where regions tile the table, under each column."""
+    names = ["age", "sex", "income in thousands of euros", "town", "x"]
+    short = [*names[:2], "income in thou…", *names[3:]]
+    texts = [text.get_text() for text in plots.region_graph(graph, names=names).texts]
+    wanted = ["\n".join(short[variable] for variable in scope) for scope in graph.leaf_scopes]
+    of_cells = [name if len(name) < 24 else name[:23] + "…" for name in names]
+    assert set(of_cells) <= set(texts) or all(
+        any(text.split("\n", text[:1].isdigit())[-1] == own for text in texts) for own in wanted
+    )
+    with pytest.raises(ValueError, match="^names are 4, but the graph has 5 variables; give one for each$"):
+        plots.region_graph(graph, names=names[:4])
+
+
+def test_of_many_columns_the_first_are_named():
+    text = plots.region_graph(
+        RegionGraph((12,), [list(range(10)), [10, 11]], [(2, 0, 1)]), names=[f"c{i}" for i in range(12)]
+    ).texts
+    found = [own.get_text() for own in text]
+    assert "\n".join([*(f"c{i}" for i in range(8)), ".. 10 in all"]) in found and "c10\nc11" in found

@@ -153,7 +153,9 @@ def test_own_model() -> None:
 def test_categories_that_a_part_of_the_rows_lacks() -> None:
     x = mixed(60)
     part = x[x["kind"] != "middle"]
-    with pytest.raises(ValueError, match="the binary column 'kind' of X holds 'middle'; its categories are large, sma"):
+    with pytest.raises(
+        ValueError, match="the binary column 'kind' of X holds 'middle' in row 1; its categories are large, sma"
+    ):
         SPVAEDensity(**QUICK).fit(part).score(x)
     stated = x.assign(kind=x["kind"].astype("category"))
     assert np.isfinite(SPVAEDensity(**QUICK).fit(stated[stated["kind"] != "middle"]).score(stated))

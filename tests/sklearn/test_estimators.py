@@ -171,7 +171,7 @@ def test_refusals_of_a_question(kind) -> None:
         _answer(kind(), correlated(3))
     fitted = kind(**QUICK).fit(_frame(n=np.arange(12) * 3 % 7))
     for changes, match in (
-        ({"b": "z"}, "the binary column 'b' of X holds 'z'; its categories are x, y"),
+        ({"b": "z"}, "the binary column 'b' of X holds 'z' in row 0; its categories are x, y"),
         ({"a": "q"}, "the real column 'a' of X holds the text 'q'"),
         ({"n": -1}, "x holds the value -1 in row 0 .*column 'n'; a count takes"),
         ({"a": np.inf}, "infinite|finite"),

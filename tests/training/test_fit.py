@@ -152,6 +152,41 @@ def test_resuming_what_is_not_there_starts(tmp_path):
     assert len(RunFolder(tmp_path / "run").read_metrics()) == 6
 
 
+@pytest.mark.parametrize("options", [{}, {"schedule": "plateau", "lr": 0.1}], ids=str)
+def test_a_finished_run_is_trained_on_by_more_epochs(tmp_path, options):
+    """As by ``train``: it ends as one that had all epochs from its start."""
+    options = OPTIONS | {"schedule": "constant", "patience": 20} | options
+    whole_run, run = make(), make()
+    lines = whole_run.fit(rows(), **(options | {"epochs": 6}))
+    run.fit(rows(), out=tmp_path / "run", **(options | {"epochs": 3}))
+    folder = RunFolder(tmp_path / "run")
+    assert folder.is_finished
+    with stopped_after(13):
+        make().fit(rows(), out=tmp_path / "run", resume=True, **(options | {"epochs": 6}))
+    assert not folder.is_finished and folder.read_json("config.json")["epochs"] == 6
+    fresh = make()
+    left_out = {name: value for name, value in options.items() if name != "epochs"}
+    again = fresh.fit(rows(), out=tmp_path / "run", resume=True, **left_out)
+    assert alike(fresh, whole_run) and [line["val_elbo"] for line in again] == [line["val_elbo"] for line in lines]
+    assert folder.is_finished and folder.read_json("results.json")["steps"] == lines[-1]["step"]
+
+
+def test_what_a_finished_run_is_not_trained_on_by(tmp_path):
+    make().fit(rows(), out=tmp_path / "run", **OPTIONS)
+    before = (tmp_path / "run" / "config.json").read_text()
+    for options, message in (
+        ({"epochs": 2}, "epochs is 2, but the run .* was trained for [0-9]+ already; more are needed to train it on"),
+        ({"epochs": 99, "lr": 0.5}, "lr is 0.5, but the run .* was started with 0.02"),
+    ):
+        with pytest.raises(ValueError, match=f"^{message}"):
+            make().fit(rows(), out=tmp_path / "run", resume=True, **(OPTIONS | options))
+    assert (tmp_path / "run" / "config.json").read_text() == before
+    with stopped_after(3):
+        make().fit(rows(), out=tmp_path / "other", **OPTIONS)
+    with pytest.raises(ValueError, match="^epochs is 99, but the run .* was started with"):
+        make().fit(rows(), out=tmp_path / "other", resume=True, **(OPTIONS | {"epochs": 99}))
+
+
 def test_other_runs_are_not_resumed(tmp_path):
     make().fit(rows(), out=tmp_path / "run", **OPTIONS)
     for spvae, x, options, message in (

@@ -86,5 +86,28 @@ def test_evaluation_is_that_of_one_process(two):
     assert two[0]["bounds"] == two[1]["bounds"] == bounds
 
 
+@pytest.mark.parametrize("name", ["exact", "hidden"])
+def test_tables_with_holes_are_trained_as_by_one_process(two, name):
+    """Leaves without latent variables draw nothing, so that rows and what is hidden are shared out alone."""
+    trainer, _ = worker.mixed(**worker.TABLES[name])
+    assert len(trainer.batches.index(0, 0)) % 2 == 1 and trainer.batches.rows.missing
+    before = {key: value.clone() for key, value in trainer.spvae.state_dict().items()}
+    trainer.run()
+    for key, value in trainer.spvae.state_dict().items():
+        torch.testing.assert_close(two[0]["tables"][name]["parameters"][key], value, rtol=1e-9, atol=1e-12)
+    assert any((value - before[key]).abs().max() > 0.01 for key, value in trainer.spvae.state_dict().items())
+
+
+@pytest.mark.parametrize("name", worker.TABLES)
+def test_evaluation_of_tables_with_holes_is_that_of_one_process(two, name):
+    (own, other), (trainer, test) = (result["tables"][name] for result in two), worker.mixed(**worker.TABLES[name])
+    assert same(own["parameters"], other["parameters"])
+    trainer.spvae.load_state_dict(own["parameters"])
+    assert len(test) % 2 == 1 and test.missing
+    alone = log_likelihoods(trainer.spvae, test, samples=20, chunk_size=8, seed=3)
+    assert torch.equal(own["log_likelihoods"], alone) and torch.equal(other["log_likelihoods"], alone)
+    assert own["bounds"] == other["bounds"] == mean_bounds(trainer.spvae, trainer.elbo, test, seed=3)
+
+
 def test_one_process_needs_no_launcher():
     assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)

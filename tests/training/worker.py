@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from pyro_spvae import distributed
+from pyro_spvae.data import load_data
 from pyro_spvae.evaluating import lean
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.evaluation import log_likelihoods, mean_bounds
@@ -15,12 +18,33 @@ from tests.training.cases import built, images, trainer_of
 
 EM = {"leaf": "factorized", "latent_dim": None, "optimiser": "em", "epochs": 3}
 ONLINE = EM | {"optimiser": "online-em", "step_size": 0.6, "batch_size": 13}
+TABLES = {
+    "exact": {"leaf": "factorized", "latent_dim": None, "epochs": 3},
+    "hidden": {"leaf": "factorized", "latent_dim": None, "epochs": 3, "hide": 0.3},
+    "vae": {"epochs": 2},
+}
 NORM = {"structure": "whole", "decoder": "pixelcnn(filters=2, layers=1)", "epochs": 1}
 
 
 def make(**options):
     """The same trainer in every process, in float64, and test rows that do not divide by two."""
     spvae, data, config = built(images(levels=4, rows=52), **options)
+    return trainer_of(spvae.double(), data, config), data.test
+
+
+def mixed(**options):
+    """Likewise on a table with holes whose columns are of several kinds."""
+    random = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {
+            "visits": random.poisson(4, 75).astype(float),
+            "town": random.choice(["Bonn", "Köln", "Ulm"], 75),
+            "income": random.lognormal(2, 1, 75),
+            "change": random.normal(size=75),
+        }
+    )
+    frame = frame.where(random.random(frame.shape) < 0.8)
+    spvae, data, config = built(load_data(frame), likelihood="columns", batch_size=15, **options)
     return trainer_of(spvae.double(), data, config), data.test
 
 
@@ -73,12 +97,22 @@ def main(folder):
             return "told"
 
         results["told"] = distributed.on_main(act)
+        tables = {}
+        for name, options in TABLES.items():
+            table, of_table = mixed(**options)
+            table.run()
+            tables[name] = {
+                "parameters": table.spvae.state_dict(),
+                "bounds": mean_bounds(table.spvae, table.elbo, of_table, seed=3),
+                "log_likelihoods": log_likelihoods(table.spvae, of_table, samples=20, chunk_size=8, seed=3),
+            }
         em, _ = make(**EM)
         em.run()
         online, _ = make(**ONLINE)
         online.run()
         results |= {
             "statistics": statistics(),
+            "tables": tables,
             "em": em.spvae.state_dict(),
             "online": online.spvae.state_dict(),
             "ran": ran,
