@@ -162,7 +162,7 @@ class SPN(SPVAE):
         tolerance: float = 1e-4,
         batch_size: int = 256,
         step_rows: int | None = None,
-        step_size: float = 0.1,
+        step_size: float = 0.3,
         progress: bool = False,
     ) -> list[float]:
         r"""
@@ -181,7 +181,7 @@ class SPN(SPVAE):
         With ``step_rows`` a step is taken after every so many rows, drawn without replacement in each epoch: the
         expected statistics of all data are moved by ``step_size`` towards those of the batch, and the parameters follow
         from them (:class:`~pyro_spvae.infer.RunningStatistics`), by :math:`\gamma_t` that falls from ``step_size`` as a
-        half cosine to a hundredth of it. On many rows that is some ten times as fast. With ``step_rows=len(x)`` and
+        half cosine to a hundredth of it. With ``step_rows=len(x)`` and
         ``step_size=1`` the first step is the one on all data.
 
         Leaves that start from data do so first, unless they have. Another thread that asks a model is answered between

@@ -150,7 +150,7 @@ class FitConfig:
         least=0,
     )
     step_size: float = _option(
-        0.1,
+        0.3,
         "Training",
         "Of online-em: by how much of the way expected statistics move to those of a batch, at most 1.",
         above=0,

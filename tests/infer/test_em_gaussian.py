@@ -165,16 +165,17 @@ def test_independent_columns_are_a_factorized_leaf():
     assert_close(gaussian.log_prob(x), factorized.log_prob(x))
 
 
-def test_the_ridge_keeps_determinants_from_collapsing():
+@pytest.mark.parametrize("rank", [None, 2])
+def test_the_ridge_keeps_determinants_from_collapsing(rank):
     """Rows in a plane, and clusters of one row each: deviations are at least the root of the ridge."""
     torch.manual_seed(0)
     x = torch.randn(40, 2) @ torch.randn(2, 5) * torch.tensor([1.0, 10.0, 0.1, 3.0, 1.0])
-    spn = mixture(5, 8)
+    spn = mixture(5, 8, rank)
     history = spn.fit_em(x, 50, smoothing=0, ridge=1e-2)
     assert all(math.isfinite(value) for value in history)
     least = torch.linalg.eigvalsh(covariances(spn) / torch.outer(x.std(0, correction=0), x.std(0, correction=0)))
     assert float(least.min()) > 0.99e-2
-    without = mixture(5, 8).fit_em(x, 50, smoothing=0, ridge=0)
+    without = mixture(5, 8, rank).fit_em(x, 50, smoothing=0, ridge=0)
     assert math.isfinite(without[-1]) and without[-1] > history[-1] + 5
 
 
