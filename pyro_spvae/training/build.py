@@ -33,7 +33,7 @@ from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
-from pyro_spvae.training.candidates import is_open, tree_units
+from pyro_spvae.training.candidates import is_open, names_networks, tree_units
 from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_kinds, parse_names
 
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
@@ -80,7 +80,8 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         of_table: Structure = "chow-liu" if is_open(config, data) else "random-binary-tree" if shape[0] > 1 else "whole"
         structure = "poon-domingos" if data.is_image else of_table
     single = structure == "chow-liu" and (config.block or 1) == 1
-    leaf = ("factorized" if single else "vae") if config.leaf == "auto" else config.leaf
+    plain = single and not names_networks(config)
+    leaf = ("factorized" if plain else "vae") if config.leaf == "auto" else config.leaf
     units = config.units
     if units is None:
         units = tree_units(len(data.train)) if single and leaf == "factorized" else _UNITS
@@ -277,7 +278,9 @@ def build_regions(config: TrainConfig, data: DataSet) -> RegionGraph:
                 "categorical": [column.is_coded for column in data.columns],
                 "names": [column.name for column in data.columns],
             }
-        return chow_liu(x, config.block, shape=shape, **of_columns)
+        # free weights are one for each tuple of units
+        arity = 2 if config.weights == "full" else None
+        return chow_liu(x, config.block, arity=arity, shape=shape, **of_columns)
     return whole(shape)
 
 
@@ -405,6 +408,8 @@ def check_described(config: TrainConfig, given: Collection[str]) -> None:
     :param given: names of the options that are given.
     :raises ValueError: if one of them has no effect.
     """
+    if config.leaf == "auto":
+        return
     guide = _default_guide(config.leaf) if config.guide == "auto" else config.guide
     found = [("leaf", kind) for kind in _kinds(config.leaf)] + [("guide", guide)]
     if guide == "auto" or any(map(partial(_takes_networks, config), *zip(*found, strict=True))):

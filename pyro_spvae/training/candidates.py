@@ -6,17 +6,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from pyro_spvae.data import DataSet
 from pyro_spvae.training.config import FitConfig, TrainConfig
 
+#: options of leaves with latent variables
+OF_NETWORKS = ("guide", "prior", "network", "decoder", "latent_dim", "hidden", "activation", "networks")
 #: options of which none is given where structure, leaves and sizes are open
 _OPEN = (
     *("structure", "leaf", "units", "leaves", "block", "weights", "tie", "delta", "depth", "repetitions", "leaf_size"),
-    *("guide", "prior", "network", "decoder", "latent_dim", "hidden", "activation", "networks"),
+    *OF_NETWORKS,
     *("objective", "particles", "alpha", "gradient", "reduce", "kl", "estimator", "beta", "warmup", "balance"),
     *("optimiser", "weight_decay", "clip"),
 )
@@ -52,13 +54,18 @@ class Candidate:
 
 def is_open(config: TrainConfig, data: DataSet) -> bool:
     """Whether a table of several columns comes without any word on how it is to be modelled, or by what."""
+    table = not data.is_image and data.event_shape[0] > 1
+    return table and config.likelihood in ("auto", "columns", "normal", "bernoulli") and not _given(config, _OPEN)
+
+
+def names_networks(config: TrainConfig) -> bool:
+    """Whether options are given that belong to leaves with latent variables."""
+    return _given(config, OF_NETWORKS)
+
+
+def _given(config: TrainConfig, names: Iterable[str]) -> bool:
     usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    return (
-        not data.is_image
-        and data.event_shape[0] > 1
-        and config.likelihood in ("auto", "columns", "normal", "bernoulli")
-        and all(getattr(config, name) == usual[name] for name in _OPEN)
-    )
+    return any(getattr(config, name) != usual[name] for name in names)
 
 
 def tree_units(rows: int) -> int:

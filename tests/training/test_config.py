@@ -55,8 +55,18 @@ def test_delta_is_a_side_or_several(value, kept):
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-_COUNTS = ("units", "particles", "batch_size", "epochs", "patience", "chunk_size")
-_OPTIONAL_COUNTS = ("leaves", "latent_dim", "depth", "repetitions", "leaf_size", "block", "validate_every", "samples")
+_COUNTS = ("particles", "batch_size", "epochs", "patience", "chunk_size")
+_OPTIONAL_COUNTS = (
+    "units",
+    "leaves",
+    "latent_dim",
+    "depth",
+    "repetitions",
+    "leaf_size",
+    "block",
+    "validate_every",
+    "samples",
+)
 _CHOICES = (
     *("structure", "preprocess", "networks", "activation", "weights", "tie", "precision"),
     *("objective", "gradient", "reduce", "optimiser", "schedule"),
