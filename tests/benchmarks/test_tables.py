@@ -28,8 +28,9 @@ from pyro_spvae.training.train import train
 from tests.benchmarks.cases import mixed_table, real_table, split_of
 
 
-def made(method, nats, table="t", seed=0, squared=(), hits=(), curve=(), data="d"):
+def made(method, nats, table="t", seed=0, squared=(), hits=(), curve=(), data="d", validation=None):
     own = {"table": table, "seed": seed, "data": data, "method": method, "nats": nats, "squared": list(squared)}
+    own["validation"] = validation
     own |= {"hits": list(hits), "curve": list(curve), "parameters": 7, "cpu": 1.0, "wall": 2.0, "threads": 1}
     return own | {"chosen": "this"}
 
@@ -125,6 +126,18 @@ def test_the_table():
     assert seconds_to(curve, -7.2) == 2.0 and seconds_to(curve, 0.0) is None
 
 
+def test_validation_rows_tell_nothing_of_test_rows():
+    records = [
+        made("ours", [1.0, 2.0], squared=[1.0], hits=[1.0], validation=[5.0, 7.0]),
+        made("x", [9.0, 9.0], squared=[4.0], validation=[4.0, 4.0]),
+    ]
+    lines = table_of(records, "t", "validation").splitlines()
+    assert lines[2].startswith("| ours | 6.000 | - | - | - | 7 |")
+    assert lines[3].startswith("| x | 4.000 | +2.000 ± 1.000 | - | - | 7 |")
+    assert "t: +2.000 ± 1.000 nats to the best other, x" in summary(records, "validation")
+    assert "t: -7.500 ± 0.500 nats to the best other, x" in summary(records)
+
+
 def test_the_summary_compares_with_the_best():
     records = [
         made("ours", [1.0, 2.0, 2.0], "a", squared=[1.0]),
@@ -160,6 +173,7 @@ def test_ours_is_a_run_of_the_package(tmp_path):
     config = TrainConfig(data=str(split.path), seed=3, device="cpu", **options)
     results = train(config, tmp_path / "run")
     assert outcome.nats.mean() == pytest.approx(results["log_likelihood"], abs=1e-5)
+    assert outcome.validation.mean() == pytest.approx(results["val_elbo"], abs=1e-5), "nothing is latent"
     assert outcome.parameters == results["parameters"] and len(outcome.nats) == len(split.test)
     assert len(outcome.curve) == 3 and outcome.curve[-1][0] <= outcome.wall
     assert "leaf=factorized" in outcome.chosen and "structure=whole" in outcome.chosen
