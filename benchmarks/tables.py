@@ -136,7 +136,7 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--rows",
         choices=list(ROWS),
         default="test",
-        help="of which likelihoods are printed; defaults are chosen by validation",
+        help="whose likelihoods are compared",
     )
     add("--threads", type=int, default=1)
     add("--debd", type=Path, help="folder of binary tables, .npz files with the arrays train, validation and test")

@@ -89,7 +89,7 @@ class Ours:
         if not run.results and config.samples is None:
             per_sample = cost.sample_seconds(run.spvae, data.test, config.chunk_size)
             samples = cost.affordable_samples(per_sample, len(data.test), budget)
-        options = {"samples": samples, "chunk_size": config.chunk_size, "seed": config.seed}
+        options: dict[str, Any] = {"samples": samples, "chunk_size": config.chunk_size, "seed": config.seed}
         return [log_likelihoods(run.spvae, rows, **options).double().numpy() for rows in (data.test, data.validation)]
 
 

@@ -45,8 +45,9 @@ def by_method(records: Sequence[Record], table: str) -> dict[str, list[Record]]:
 
 def nats_of(records: Sequence[Record], rows: str = "test") -> list[float] | None:
     """Log-likelihoods of the rows of all seeds; ``None`` where there are none."""
-    found = [own.get(ROWS[rows]) for own in records]
-    return None if None in found else list(chain.from_iterable(found))
+    if any(own.get(ROWS[rows]) is None for own in records):
+        return None
+    return list(chain.from_iterable(own[ROWS[rows]] for own in records))
 
 
 def difference(ours: Sequence[Record], theirs: Sequence[Record], rows: str = "test") -> tuple[float, float] | None:
@@ -56,14 +57,14 @@ def difference(ours: Sequence[Record], theirs: Sequence[Record], rows: str = "te
 
     :raises ValueError: if they are of other data.
     """
-    pairs = nats_of(ours, rows), nats_of(theirs, rows)
-    if pairs[0] is None or pairs[1] is None:
+    own_nats, their_nats = nats_of(ours, rows), nats_of(theirs, rows)
+    if own_nats is None or their_nats is None:
         return None
     if [(own["seed"], own["data"]) for own in ours] != [(own["seed"], own["data"]) for own in theirs]:
         raise ValueError(
             f"records of {ours[0]['table']} by {ours[0]['method']} and {theirs[0]['method']} are of other seeds or data"
         )
-    return paired(*pairs)
+    return paired(own_nats, their_nats)
 
 
 def rmse(records: Sequence[Record]) -> float | None:

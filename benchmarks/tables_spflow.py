@@ -65,8 +65,9 @@ def fit(model: nn.Module, split: Split, budget: float, taken: float = 0.0) -> di
 
     :param Module model: has ``log_likelihood``.
     :param float taken: seconds that were used already.
-    :returns: ``nats`` of the test rows by the parameters that were best in validation, ``[N]``, and ``validation``; CPU and wall seconds,
-        ``steps``, and the ``curve``: CPU seconds of training, validation and test nats.
+    :returns: ``nats`` of the test rows by the parameters that were best in validation, ``[N]``, and those of
+        ``validation`` rows; CPU and wall seconds, ``steps``, and the ``curve``: CPU seconds of training, validation
+        and test nats.
     """
     train, validation, test = (torch.from_numpy(x).float() for x in (split.train, split.validation, split.test))
     optimiser = torch.optim.Adam(model.parameters(), RATE)
