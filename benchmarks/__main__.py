@@ -74,6 +74,7 @@ CPU and wall seconds, choices by validation included, of one thread. It is no pa
 - `--ours`: a further configuration of ours, a row of its own; may be given several times. `--no-default` leaves our
   default out.
 - `--seeds`, `--threads`: splits of a table; threads of all contenders. `--budget`: CPU seconds of one that is trained.
+- `--rows validation`: likelihoods of validation rows, by which defaults are chosen, and nothing of test rows.
 - `--debd`: the folder of plants, baudio, jester and dna, `.npz` files with the arrays train, validation and test.
 - `--out`, `--known`: all records as JSON, and those of an earlier run, which are not made again where the data are the
   same. `--picture`: likelihoods of validation rows against seconds.

@@ -26,7 +26,7 @@ from benchmarks.tables_data import BINARY, TABLES, Split, make_split
 from benchmarks.tables_densities import DENSITIES
 from benchmarks.tables_imputers import IMPUTERS
 from benchmarks.tables_ours import Ours
-from benchmarks.tables_report import Record, picture, summary, table_of
+from benchmarks.tables_report import ROWS, Record, picture, summary, table_of
 from benchmarks.tables_scores import Outcome, record
 from benchmarks.tables_spflow import SPFLOW
 from pyro_spvae.checkpoint import atomic_write
@@ -105,11 +105,11 @@ def write(records: Sequence[Record], path: Path) -> None:
     atomic_write(path, lambda file: file.write(json.dumps(list(records)).encode()))
 
 
-def described(table: str, records: Sequence[Record]) -> str:
+def described(table: str, records: Sequence[Record], rows: str = "test") -> str:
     """A heading and a table."""
     own = [found for found in records if found["table"] == table]
     seeds = len({found["seed"] for found in own})
-    return f"### {table}, {seeds} split{'' if seeds == 1 else 's'}\n\n{table_of(own, table)}"
+    return f"### {table}, {rows} rows of {seeds} split{'' if seeds == 1 else 's'}\n\n{table_of(own, table, rows)}"
 
 
 def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -132,6 +132,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--no-default", action="store_true", help="leave our default out")
     add("--seeds", type=int, default=SEEDS, help="splits of each table")
     add("--budget", type=float, default=BUDGET, help="CPU seconds of a contender that is trained")
+    add(
+        "--rows",
+        choices=list(ROWS),
+        default="test",
+        help="whose likelihoods are compared",
+    )
     add("--threads", type=int, default=1)
     add("--debd", type=Path, help="folder of binary tables, .npz files with the arrays train, validation and test")
     add("--known", type=Path, action="append", default=[], help="a file of --out, whose records are not made again")
@@ -172,14 +178,14 @@ def main(words: Sequence[str] | None = None) -> str:
     for table in tables:
         others = [own for own in known if own["table"] == table]
         records += compare([table], contenders, known=others, **options)
-        print(described(table, records), end="\n\n", flush=True)
+        print(described(table, records, given.rows), end="\n\n", flush=True)
         if given.out is not None:
             write(records, given.out)
-    text = summary(records) if not given.no_default else ""
+    text = summary(records, given.rows) if not given.no_default else ""
     print(text)
     if given.picture is not None:
         picture(records, given.picture)
-    return "\n\n".join([*(described(table, records) for table in tables), text])
+    return "\n\n".join([*(described(table, records, given.rows) for table in tables), text])
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ class Density:
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         return Outcome(
             nats=log_density(fitted, split, split.test),
+            validation=log_density(fitted, split, split.validation),
             parameters=fitted._n_parameters() if isinstance(fitted, GaussianMixture) else None,
             chosen=", ".join(
                 f"{name} {value if isinstance(value, str) else f'{value:.3g}'}" for name, value in chosen.items()

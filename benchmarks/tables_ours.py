@@ -70,24 +70,27 @@ class Ours:
                     f"budget is {budget:g} s, in which {self.name} came to no validation of {split.table}; give more"
                 )
             run = open_run(out)
+            test, validation = self._nats(run, budget)
             return Outcome(
-                nats=self._nats(run, split, budget),
+                nats=test,
+                validation=validation,
                 filled=completed(run.spvae, with_holes(split), split.coded, split.seed),
                 parameters=sum(parameter.numel() for parameter in run.spvae.parameters()),
                 chosen=chosen(run),
                 cpu=clock.cpu,
                 wall=clock.wall,
-                curve=_curve(run),
+                curve=_curve(run, clock.cpu / clock.wall),
             )
 
-    def _nats(self, run: Run, split: Split, budget: float) -> Array:
-        config, rows = run.config, run.data().test
+    def _nats(self, run: Run, budget: float) -> list[Array]:
+        """Log-likelihoods of test rows, and of validation rows."""
+        config, data = run.config, run.data()
         samples = run.samples
         if not run.results and config.samples is None:
-            per_sample = cost.sample_seconds(run.spvae, rows, config.chunk_size)
-            samples = cost.affordable_samples(per_sample, len(rows), budget)
-        found = log_likelihoods(run.spvae, rows, samples=samples, chunk_size=config.chunk_size, seed=config.seed)
-        return found.double().numpy()
+            per_sample = cost.sample_seconds(run.spvae, data.test, config.chunk_size)
+            samples = cost.affordable_samples(per_sample, len(data.test), budget)
+        options: dict[str, Any] = {"samples": samples, "chunk_size": config.chunk_size, "seed": config.seed}
+        return [log_likelihoods(run.spvae, rows, **options).double().numpy() for rows in (data.test, data.validation)]
 
 
 class Clock:
@@ -160,9 +163,14 @@ def chosen(run: Run) -> str:
     return " ".join(f"{name}={values[name]}" for name in _SHOWN)
 
 
-def _curve(run: Run) -> list[tuple[float, float, float]]:
-    """Seconds, and the bound on validation rows, which is their log-likelihood where nothing is latent."""
-    return [(float(row["seconds"]), float(row["val_elbo"]), float("nan")) for row in run.folder.read_metrics()]
+def _curve(run: Run, share: float) -> list[tuple[float, float, float]]:
+    """
+    Seconds, validation included, and the bound on validation rows, which is their log-likelihood where nothing is
+    latent.
+
+    :param float share: CPU seconds of one by the clock, which are those that a run keeps.
+    """
+    return [(share * float(row["seconds"]), float(row["val_elbo"]), float("nan")) for row in run.folder.read_metrics()]
 
 
 @torch.no_grad()

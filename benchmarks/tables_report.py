@@ -16,10 +16,12 @@ from pyro_spvae.plots.figures import new_figure, save
 
 Record = dict[str, Any]
 
+ROWS = {"test": "nats", "validation": "validation"}  # of which likelihoods are compared, and their name in records
+
 _NONE = "-"
 _COLUMNS = (
     "method",
-    "test nats",
+    "nats",
     "ours less it",
     "RMSE",
     "accuracy",
@@ -41,19 +43,28 @@ def by_method(records: Sequence[Record], table: str) -> dict[str, list[Record]]:
     return {method: sorted(own, key=lambda record: record["seed"]) for method, own in found.items()}
 
 
-def difference(ours: Sequence[Record], theirs: Sequence[Record]) -> tuple[float, float] | None:
+def nats_of(records: Sequence[Record], rows: str = "test") -> list[float] | None:
+    """Log-likelihoods of the rows of all seeds; ``None`` where there are none."""
+    if any(own.get(ROWS[rows]) is None for own in records):
+        return None
+    return list(chain.from_iterable(own[ROWS[rows]] for own in records))
+
+
+def difference(ours: Sequence[Record], theirs: Sequence[Record], rows: str = "test") -> tuple[float, float] | None:
     """
-    Nats of ours less theirs, and the standard error, of the test rows of all seeds; ``None`` where one has none.
+    Nats of ours less theirs, and the standard error, over the rows of all seeds; ``None`` where one has none. A row
+    that several seeds have in common counts for each.
 
     :raises ValueError: if they are of other data.
     """
-    if any(own["nats"] is None for own in (*ours, *theirs)):
+    own_nats, their_nats = nats_of(ours, rows), nats_of(theirs, rows)
+    if own_nats is None or their_nats is None:
         return None
     if [(own["seed"], own["data"]) for own in ours] != [(own["seed"], own["data"]) for own in theirs]:
         raise ValueError(
             f"records of {ours[0]['table']} by {ours[0]['method']} and {theirs[0]['method']} are of other seeds or data"
         )
-    return paired(*(list(chain.from_iterable(own["nats"] for own in records)) for records in (ours, theirs)))
+    return paired(own_nats, their_nats)
 
 
 def rmse(records: Sequence[Record]) -> float | None:
@@ -73,20 +84,20 @@ def seconds_to(curve: Sequence[Sequence[float]], nats: float) -> float | None:
     return next((seconds for seconds, validation, _ in curve if validation >= nats), None)
 
 
-def table_of(records: Sequence[Record], table: str) -> str:
-    """Markdown, a row for each method."""
+def table_of(records: Sequence[Record], table: str, rows: str = "test") -> str:
+    """Markdown, a row for each method; of validation rows without what is known of test rows."""
     methods = by_method(records, table)
     lines = [f"| {' | '.join(_COLUMNS)} |", "|---" * len(_COLUMNS) + "|"]
     ours = methods.get(DEFAULT)
     for method, own in methods.items():
-        lines.append(f"| {' | '.join(_row(method, own, ours))} |")
+        lines.append(f"| {' | '.join(_row(method, own, ours, rows))} |")
     return "\n".join(lines)
 
 
-def _row(method: str, own: list[Record], ours: list[Record] | None) -> list[str]:
-    nats = list(chain.from_iterable(record["nats"] or () for record in own))
-    against = None if ours is None or method == DEFAULT else difference(ours, own)
-    error, hits = rmse(own), accuracy(own)
+def _row(method: str, own: list[Record], ours: list[Record] | None, rows: str) -> list[str]:
+    nats = nats_of(own, rows)
+    against = None if ours is None or method == DEFAULT else difference(ours, own, rows)
+    error, hits = (rmse(own), accuracy(own)) if rows == "test" else (None, None)
     return [
         method,
         f"{math.fsum(nats) / len(nats):.3f}" if nats else _NONE,
@@ -118,7 +129,7 @@ def _equal(ours: list[Record], theirs: list[Record]) -> str:
     return f"{reached}, theirs {their_own:.0f}"
 
 
-def summary(records: Sequence[Record]) -> str:
+def summary(records: Sequence[Record], rows: str = "test") -> str:
     """On how many tables ours is at least equal to the best of the others, and ahead of it."""
     tables = list(dict.fromkeys(own["table"] for own in records))
     compared, equal, ahead, clearly = 0, 0, 0, 0
@@ -129,7 +140,7 @@ def summary(records: Sequence[Record]) -> str:
         others = {name: own for name, own in methods.items() if not name.startswith(DEFAULT)}
         if ours is None:
             continue
-        against = [(found, name) for name, own in others.items() if (found := difference(ours, own)) is not None]
+        against = [(found, name) for name, own in others.items() if (found := difference(ours, own, rows)) is not None]
         if against:
             (mean, error), name = min(against)
             compared, equal, ahead = compared + 1, equal + (mean >= -error), ahead + (mean > 0)

@@ -24,6 +24,7 @@ class Outcome:
     What a contender did with a split.
 
     :ivar nats: log-likelihood of every test row, in the table's units, ``[N]``; ``None`` if it has none.
+    :ivar validation: those of the validation rows, by which defaults may be chosen.
     :ivar filled: the rows of :func:`hidden`, completed, ``[n, D]``; ``None`` if it completes none.
     :ivar int parameters: number of free parameters, where that is known.
     :ivar str chosen: what was chosen by validation, or from the data.
@@ -33,6 +34,7 @@ class Outcome:
     """
 
     nats: Array | None = None
+    validation: Array | None = None
     filled: Array | None = None
     parameters: int | None = None
     chosen: str = ""
@@ -83,13 +85,13 @@ def record(split: Split, method: str, outcome: Outcome, threads: int) -> dict[st
     values = asdict(outcome)
     filled = values.pop("filled")
     scores = {"squared": [], "hits": []} if filled is None else imputation(split, filled)
-    nats = values.pop("nats")
+    nats = {name: values.pop(name) for name in ("nats", "validation")}
     return {
         "table": split.table,
         "seed": split.seed,
         "data": split.data.fingerprint(),
         "method": method,
-        "nats": None if nats is None else [round(value, 6) for value in nats.tolist()],
+        **{name: None if own is None else [round(x, 6) for x in own.tolist()] for name, own in nats.items()},
         **{name: [round(value, 6) for value in own] for name, own in scores.items()},
         "threads": threads,
         **values,

@@ -50,6 +50,7 @@ class SPFlow:
         fitted = fit(model, split, budget, taken)
         return Outcome(
             nats=fitted["nats"],
+            validation=fitted["validation"],
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             chosen=f"{STATES} states, Adam {RATE}, batches of {BATCH}, {fitted['steps']} steps",
             cpu=fitted["cpu"],
@@ -64,14 +65,16 @@ def fit(model: nn.Module, split: Split, budget: float, taken: float = 0.0) -> di
 
     :param Module model: has ``log_likelihood``.
     :param float taken: seconds that were used already.
-    :returns: ``nats`` of the test rows by the parameters that were best in validation, ``[N]``; CPU and wall seconds,
-        ``steps``, and the ``curve``: CPU seconds of training, validation and test nats.
+    :returns: ``nats`` of the test rows by the parameters that were best in validation, ``[N]``, and those of
+        ``validation`` rows; CPU and wall seconds, ``steps``, and the ``curve``: CPU seconds of training, validation
+        and test nats.
     """
     train, validation, test = (torch.from_numpy(x).float() for x in (split.train, split.validation, split.test))
     optimiser = torch.optim.Adam(model.parameters(), RATE)
     generator = torch.Generator().manual_seed(split.seed)
     curve: list[tuple[float, float, float]] = []
-    best, nats, waited, steps, cpu, wall = -np.inf, np.zeros(0), 0, 0, taken, 0.0
+    best: tuple[np.ndarray, np.ndarray] | None = None
+    waited, steps, cpu, wall = 0, 0, taken, 0.0
     next_look = budget / _LOOKS
     while cpu < budget and waited < PATIENCE:
         start, start_wall = time.process_time(), time.perf_counter()
@@ -90,9 +93,10 @@ def fit(model: nn.Module, split: Split, budget: float, taken: float = 0.0) -> di
         watched, tested = evaluated(model, validation), evaluated(model, test)
         curve.append((cpu, float(watched.mean()), float(tested.mean())))
         waited += 1
-        if watched.mean() > best:
-            best, nats, waited = float(watched.mean()), tested, 0
-    return {"nats": nats, "cpu": cpu, "wall": wall, "steps": steps, "curve": curve}
+        if best is None or watched.mean() > best[0].mean():
+            best, waited = (watched, tested), 0
+    assert best is not None
+    return {"validation": best[0], "nats": best[1], "cpu": cpu, "wall": wall, "steps": steps, "curve": curve}
 
 
 def log_likelihood(model: nn.Module, x: Tensor) -> Tensor:

@@ -11,14 +11,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from benchmarks import tables, tables_ours
 from benchmarks.tables_data import BINARY, TABLES, make_split
 from benchmarks.tables_imputers import IMPUTERS
-from benchmarks.tables_ours import Clock, Ours, chosen, completed, parsed
-from benchmarks.tables_report import accuracy, by_method, difference, picture, rmse, seconds_to, summary, table_of
-from benchmarks.tables_scores import HIDDEN, MOST_ROWS, Outcome, hidden, imputation, paired, record, with_holes
+from benchmarks.tables_ours import Clock, Ours, completed, parsed
+from benchmarks.tables_scores import HIDDEN, MOST_ROWS, Outcome, hidden, imputation, record, with_holes
 from pyro_spvae import Circuit, whole
 from pyro_spvae.data import load_data
 from pyro_spvae.likelihoods import Columns
@@ -26,30 +24,6 @@ from pyro_spvae.models import SPN, FactorizedLeaf
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.train import train
 from tests.benchmarks.cases import mixed_table, real_table, split_of
-
-
-def made(method, nats, table="t", seed=0, squared=(), hits=(), curve=(), data="d"):
-    own = {"table": table, "seed": seed, "data": data, "method": method, "nats": nats, "squared": list(squared)}
-    own |= {"hits": list(hits), "curve": list(curve), "parameters": 7, "cpu": 1.0, "wall": 2.0, "threads": 1}
-    return own | {"chosen": "this"}
-
-
-def test_paired_standard_errors():
-    random = np.random.default_rng(0)
-    ours, theirs = random.normal(size=40), random.normal(size=40)
-    mean, error = paired(ours, theirs)
-    assert mean == pytest.approx(ours.mean() - theirs.mean(), abs=1e-12)
-    assert mean / error == pytest.approx(stats.ttest_rel(ours, theirs).statistic, abs=1e-10)
-
-
-def test_rows_of_all_seeds_are_pooled():
-    ours = [made("ours", [1.0, 2.0, 4.0], seed=0), made("ours", [0.0, 1.0], seed=1)]
-    theirs = [made("x", [0.5, 2.5, 1.0], seed=0), made("x", [0.0, -1.0], seed=1)]
-    assert difference(ours, theirs) == paired([1.0, 2.0, 4.0, 0.0, 1.0], [0.5, 2.5, 1.0, 0.0, -1.0])
-    assert difference(ours, [made("x", None, seed=seed) for seed in (0, 1)]) is None
-    of_two = [made("x", [], squared=[1.0, 4.0], hits=[1.0]), made("x", [], squared=[4.0], hits=[0.0, 0.0])]
-    assert rmse(of_two) == pytest.approx(3**0.5) and accuracy(of_two) == pytest.approx(1 / 3)
-    assert rmse(ours) is None and accuracy(ours) is None
 
 
 def test_what_is_hidden(tmp_path):
@@ -116,42 +90,6 @@ def test_records_are_json(tmp_path):
     assert json.loads(json.dumps(own)) == own and own["nats"] is None and own["threads"] == 2
 
 
-def test_the_table():
-    curve = [(1.0, -9.0, -9.5), (2.0, -7.0, -7.5), (3.0, -8.0, -8.5)]
-    ours = made("ours", [1.0, 2.0], squared=[1.0], curve=[(4.0, -8.0, 0.0), (6.0, -6.5, 0.0)])
-    lines = table_of([ours, made("x", [0.0, 3.0], squared=[4.0], hits=[1.0], curve=curve)], "t").splitlines()
-    assert lines[2].startswith("| ours | 1.500 | - | 1.000 | - | 7 | 1.0 | 2.0 | 1 | - | this |")
-    assert lines[3].startswith("| x | 1.500 | +0.000 ± 1.000 | 2.000 | 1.000 | 7 | 1.0 | 2.0 | 1 | 6, theirs 2 |")
-    assert seconds_to(curve, -7.2) == 2.0 and seconds_to(curve, 0.0) is None
-
-
-def test_the_summary_compares_with_the_best():
-    records = [
-        made("ours", [1.0, 2.0, 2.0], "a", squared=[1.0]),
-        made("weak", [0.0, 0.0, 0.0], "a"),
-        made("strong", [3.0, 3.9, 4.0], "a"),
-        made("iterative", None, "a", squared=[1.0]),
-        made("ours", [1.0, 2.0, 2.0], "b", squared=[2.0]),
-        made("weak", [0.0, 1.1, 1.0], "b"),
-        made("ours wide=1", [9.0, 9.0, 9.0], "b"),
-        made("iterative", None, "b", squared=[1.0]),
-        made("ours", [1.0, 2.0, 2.0], "c"),
-        made("strong", [2.0, 2.0, 1.2], "c"),
-        made("mean", None, "d"),
-    ]
-    text = summary(records)
-    assert "a: -1.967 ± 0.033 nats to the best other, strong" in text and "b: +0.967" in text
-    assert "of 3 tables at least equal to the best other, within one standard error, on 2" in text
-    assert "ahead on 1, by more than one standard error on 1" in text
-    assert "of 2 tables an RMSE of at most IterativeImputer's on 1" in text
-    assert list(by_method(records, "b")) == ["ours", "weak", "ours wide=1", "iterative"]
-
-
-def test_the_picture(tmp_path):
-    picture([made("ours", [0.0], curve=[(1.0, -3.0, 0.0), (2.0, -2.0, 0.0)])], tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
 def test_ours_is_a_run_of_the_package(tmp_path):
     split = split_of(mixed_table(), tmp_path, {"length": "student-t"}, seed=3)
     ours = Ours("leaf=factorized epochs=3 structure=whole units=2")
@@ -160,6 +98,7 @@ def test_ours_is_a_run_of_the_package(tmp_path):
     config = TrainConfig(data=str(split.path), seed=3, device="cpu", **options)
     results = train(config, tmp_path / "run")
     assert outcome.nats.mean() == pytest.approx(results["log_likelihood"], abs=1e-5)
+    assert outcome.validation.mean() == pytest.approx(results["val_elbo"], abs=1e-5), "nothing is latent"
     assert outcome.parameters == results["parameters"] and len(outcome.nats) == len(split.test)
     assert len(outcome.curve) == 3 and outcome.curve[-1][0] <= outcome.wall
     assert "leaf=factorized" in outcome.chosen and "structure=whole" in outcome.chosen
@@ -276,12 +215,6 @@ def test_what_is_not_installed(monkeypatch, tmp_path):
         tables.PEERS["spflow-hclt"].run(split, 1.0)
 
 
-def test_other_refusals(tmp_path):
-    with pytest.raises(ValueError, match="there are 2 and 1 rows; as many"):
-        paired([1.0, 2.0], [1.0])
-    with pytest.raises(ValueError, match="records of t by ours and x are of other seeds or data"):
-        difference([made("ours", [0.0, 1.0])], [made("x", [0.0, 1.0], data="e")])
-    with pytest.raises(ValueError, match="picture is asked for, but no contender has a curve"):
-        picture([made("ours", [0.0])], tmp_path / "a.png")
+def test_options_of_ours():
     assert parsed("leaf=vae hidden=[8,8] tie=none") == {"leaf": "vae", "hidden": [8, 8], "tie": "none"}
-    assert set(BINARY).isdisjoint(TABLES) and callable(chosen)
+    assert set(BINARY).isdisjoint(TABLES)

@@ -41,6 +41,8 @@ def test_the_single_gaussian_is_scipys_with_a_ridge_of_standardised_units(tmp_pa
     covariance = np.cov(x.T, ddof=0) + ridge * np.diag(x.var(0))
     expected = stats.multivariate_normal(x.mean(0), covariance).logpdf(split.test)
     np.testing.assert_allclose(outcome.nats, expected, atol=1e-6)
+    expected = stats.multivariate_normal(x.mean(0), covariance).logpdf(split.validation)
+    np.testing.assert_allclose(outcome.validation, expected, atol=1e-6)
     assert outcome.parameters == 5
 
 
@@ -117,6 +119,7 @@ def test_the_loop_keeps_the_best_by_validation(tmp_path):
     seconds, validation, test = map(np.array, zip(*fitted["curve"], strict=True))
     assert (np.diff(seconds) > 0).all() and fitted["cpu"] == seconds[-1]
     assert fitted["nats"].mean() == pytest.approx(test[validation.argmax()], abs=1e-9)
+    assert fitted["validation"].mean() == pytest.approx(validation.max(), abs=1e-9)
     best = split.train.mean(0)
     exact = (split.train * np.log(best) + (1 - split.train) * np.log(1 - best)).sum(1).mean()
     model = Bits(4)
