@@ -22,12 +22,12 @@ _OPEN = (
     *("objective", "particles", "alpha", "gradient", "reduce", "kl", "estimator", "beta", "warmup", "balance"),
     *("optimiser", "weight_decay", "clip"),
 )
+#: how models without latent variables are trained where EM is not to be had
+BY_GRADIENT: dict[str, Any] = {"optimiser": "adam", "particles": 1}
 _JOINT = ("normal", "log-normal")  # families of columns that Gaussian leaves take together
 _UNITS = (4, 8, 16, 32, 64)  # of a Chow-Liu tree
 _SHARE = 0.5  # of the number of entries that the weights of a tree may be
 _EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
-_FEW_ROWS = 2000  # below, EM on all rows is as quick as a few steps along a gradient
-_SMALL_BATCH = 32
 _BLOCK = 8  # columns of a leaf region with dependence to learn
 
 
@@ -42,11 +42,15 @@ class Candidate:
     options: dict[str, Any]
 
     def of(self, config: TrainConfig) -> TrainConfig:
-        """The configuration with its options, but for those of training that are given."""
+        """
+        The configuration with its options, but for those of training that are given. EM cannot hide anything: where
+        that is asked for, a candidate follows the gradient.
+        """
         usual = {field.name: field.default for field in dataclasses.fields(FitConfig)}
+        options = self.options | (BY_GRADIENT if config.hide and self.options.get("optimiser") == "em" else {})
         own = {
             name: value
-            for name, value in self.options.items()
+            for name, value in options.items()
             if getattr(config, name) == usual.get(name, getattr(config, name))
         }
         return dataclasses.replace(config, race="none", **own)
@@ -58,6 +62,11 @@ def is_open(config: TrainConfig, data: DataSet) -> bool:
     return table and config.likelihood in ("auto", "columns", "normal", "bernoulli") and not _given(config, _OPEN)
 
 
+def is_raced(config: TrainConfig, data: DataSet) -> bool:
+    """Whether a race says by what a table is modelled."""
+    return config.race == "auto" and is_open(config, data)
+
+
 def names_networks(config: TrainConfig) -> bool:
     """Whether options are given that belong to leaves with latent variables."""
     return _given(config, OF_NETWORKS)
@@ -66,6 +75,11 @@ def names_networks(config: TrainConfig) -> bool:
 def _given(config: TrainConfig, names: Iterable[str]) -> bool:
     usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     return any(getattr(config, name) != usual[name] for name in names)
+
+
+def rows_to_train(config: TrainConfig, data: DataSet) -> int:
+    """How many rows of the data, as recorded, a model is trained by."""
+    return len(data.thinned(config.fraction, config.seed).train)
 
 
 def tree_units(rows: int) -> int:
@@ -99,12 +113,11 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 
 
 def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
-    rows = len(data.train)
-    gradient = {"particles": 1} | ({"batch_size": _SMALL_BATCH} if rows < _FEW_ROWS else {})
+    rows = rows_to_train(config, data)
     units = tree_units(rows)
     for number in sorted({units, max(_UNITS[0], units // 4)}, reverse=True):
         tree = {"structure": "chow-liu", "leaf": "factorized", "units": number, "weights": "cp"}
-        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | gradient)
+        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | {"particles": 1})
     joint = _joint_columns(config, data)
     if joint > 1:
         mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em", "ridge": 1e-4}

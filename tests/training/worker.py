@@ -19,8 +19,8 @@ from tests.training.cases import built, images, trainer_of
 EM = {"leaf": "factorized", "latent_dim": None, "optimiser": "em", "epochs": 3}
 ONLINE = EM | {"optimiser": "online-em", "step_size": 0.6, "batch_size": 13}
 TABLES = {
-    "exact": {"leaf": "factorized", "latent_dim": None, "epochs": 3},
-    "hidden": {"leaf": "factorized", "latent_dim": None, "epochs": 3, "hide": 0.3},
+    "exact": {"leaf": "factorized", "latent_dim": None, "epochs": 3, "lr": 0.005},
+    "hidden": {"leaf": "factorized", "latent_dim": None, "epochs": 3, "lr": 0.005, "hide": 0.3},
     "vae": {"epochs": 2},
 }
 NORM = {"structure": "whole", "decoder": "pixelcnn(filters=2, layers=1)", "epochs": 1}
