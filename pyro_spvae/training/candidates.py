@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +65,20 @@ def is_open(config: TrainConfig, data: DataSet) -> bool:
 def is_raced(config: TrainConfig, data: DataSet) -> bool:
     """Whether a race says by what a table is modelled."""
     return config.race == "auto" and is_open(config, data)
+
+
+def as_stated(config: TrainConfig, given: Collection[str]) -> TrainConfig:
+    """
+    The configuration in which options that are given count, though they be what they are by default: leaves are VAEs
+    then, as where they are anything else.
+
+    :param given: names of options.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    told = {name for name in given if name in _OPEN and usual[name] not in (None, "auto")}
+    of_networks = not set(given).isdisjoint(OF_NETWORKS)
+    vaes = config.leaf == "auto" and (of_networks or (config.structure == "auto" and bool(told)))
+    return dataclasses.replace(config, leaf="vae") if vaes else config
 
 
 def names_networks(config: TrainConfig) -> bool:
@@ -137,6 +151,8 @@ def _joint_columns(config: TrainConfig, data: DataSet) -> int:
     """How many columns a Gaussian leaf takes together."""
     if config.likelihood == "normal":
         return int(data.event_shape[0])
-    if config.likelihood == "bernoulli" or data.columns is None:
+    if config.likelihood == "bernoulli":
         return 0
+    if data.columns is None:  # continuous values are taken for Normal ones
+        return int(data.event_shape[0]) if data.values.levels is None else 0
     return sum(column.family in _JOINT for column in data.columns)

@@ -54,7 +54,7 @@ def race(
 ) -> tuple[TrainConfig, list[dict[str, Any]]]:
     """
     Trains each of the candidates a little, and gives the configuration of the best by validation rows. Those of more
-    parameters than the training rows have entries are left out, unless all have: then the smallest is taken.
+    parameters than the training rows have entries are left out, unless no other is left: then the smallest is taken.
 
     :param TrainConfig config: open, see :func:`~pyro_spvae.training.candidates.is_open`.
     :param DataSet raw: the data as recorded.
@@ -71,13 +71,22 @@ def race(
     lines: list[dict[str, Any]] = []
     best: tuple[float, str, TrainConfig] | None = None
     smallest: tuple[int, str, TrainConfig] | None = None
-    report(f"race        of {len(found)} candidates, judged by {_validation(config, raw)}")
+    held_back = [f"race        of {len(found)} candidates, judged by {_validation(config, raw)}"]  # until one fits
+
+    def tell(line: str | None = None) -> None:
+        while held_back:
+            report(held_back.pop(0))
+        if line is not None:
+            report(line)
+            pace.said()
+
     for candidate in found:
         start = time.perf_counter()
         line: dict[str, Any] = {"candidate": candidate.name}
         lines.append(line)
         try:
             entry = _entered(candidate, config, raw)
+            tell()
             number = entry.parameters
             if number > entries:
                 line["refused"] = _too_large(number, entries)
@@ -90,13 +99,15 @@ def race(
                     best = line["bound"], candidate.name, entry.config
         except ValueError as error:
             line.update(refused=str(error))
-        report(f"  {_in_words(line)}")
-        pace.said()
+        if held_back:
+            held_back.append(f"  {_in_words(line)}")
+        else:
+            tell(f"  {_in_words(line)}")
     if best is not None:
         report(f"best        {best[1]}")
         return best[2], lines
     if smallest is not None:
-        report(f"smallest    {smallest[1]}, since all have more parameters than the table has entries")
+        report(f"smallest    {smallest[1]}, of more parameters than the table has entries: no other is left")
         return smallest[2], lines
     reasons = {line["refused"] for line in lines}
     if len(reasons) == 1:  # what is given is at fault
