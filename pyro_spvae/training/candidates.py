@@ -117,6 +117,7 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
     - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 2, 3, 4 and 6 components
       of full covariance, the more of them the more they are smoothed; and 3 factor analysers of rank 4 where there are
       more than 8 such columns.
+    - **Independent columns**, which take any table.
     - **Blocks** of at most 8 columns of the Chow-Liu tree, whose leaves are 4 VAEs and 4 leaves without latent
       variables, Gaussian ones or independent columns.
 
@@ -142,6 +143,8 @@ def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
         if joint > _BLOCK:
             options = mixture | {"leaf": "gaussian(rank=4)", "leaves": 3, "smoothing": 1.0}
             yield Candidate("mixture of 3 factor analysers", options)
+    alone = {"structure": "whole", "leaf": "factorized", "units": 1, "leaves": 1, "optimiser": "em"}
+    yield Candidate("independent columns", alone)
     beside = "gaussian" if joint > 1 else "factorized"
     blocks = {"structure": "chow-liu", "block": _BLOCK, "weights": "cp", "leaf": f"vae+{beside}", "units": 8}
     yield Candidate(f"blocks of {_BLOCK} columns, VAEs and {beside} leaves", blocks)
