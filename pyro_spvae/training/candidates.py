@@ -28,6 +28,8 @@ _SHARE = 0.5  # of the number of entries that the weights of a tree may be
 _EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
 _FEW_ROWS = 2000  # below, EM on all rows is as quick as a few steps along a gradient
 _SMALL_BATCH = 32
+#: leaves, smoothing in rows, and ridge in variances of each column
+_MIXTURES = ((1, 0.1, 1e-4), (3, 1.0, 1e-3), (4, 0.1, 1e-6), (5, 16.0, 1e-4), (5, 4.0, 0.1), (8, 4.0, 1e-2))
 _BLOCK = 8  # columns of a leaf region with dependence to learn
 
 
@@ -86,9 +88,10 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 
     - **Hidden Chow-Liu trees** (Liu and Van den Broeck 2021) of single columns, with as many units as
       :func:`tree_units` says, and a quarter of these.
-    - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 2, 3, 4 and 6 components
-      of full covariance, the more of them the more they are smoothed; and 3 factor analysers of rank 4 where there are
-      more than 8 such columns.
+    - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 3, 4, 5 and 8 components
+      of full covariance, as many as have no more parameters than the table has entries; 5 of them once with the
+      covariances drawn towards each other and once with a ridge of a tenth of each column's variance; and 3 factor
+      analysers of rank 4 where there are more than 8 such columns.
     - **Blocks** of at most 8 columns of the Chow-Liu tree, whose leaves are 4 VAEs and 4 leaves without latent
       variables, Gaussian ones or independent columns.
 
@@ -107,13 +110,14 @@ def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
         yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | gradient)
     joint = _joint_columns(config, data)
     if joint > 1:
-        mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em", "ridge": 1e-4}
-        for number, smoothing in ((1, 0.1), (2, 0.1), (3, 1.0), (4, 4.0), (6, 4.0)):
+        mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em"}
+        for number, smoothing, ridge in _MIXTURES:
             if number * (joint + 3) <= 2 * rows:  # no more parameters than entries
-                name = "one Gaussian" if number == 1 else f"mixture of {number} Gaussians"
-                yield Candidate(name, mixture | {"leaf": "gaussian", "leaves": number, "smoothing": smoothing})
+                name = "one Gaussian" if number == 1 else f"mixture of {number} Gaussians, ridge {ridge:g}"
+                options = {"leaf": "gaussian", "leaves": number, "smoothing": smoothing, "ridge": ridge}
+                yield Candidate(name, mixture | options)
         if joint > _BLOCK:
-            options = mixture | {"leaf": "gaussian(rank=4)", "leaves": 3, "smoothing": 1.0}
+            options = mixture | {"leaf": "gaussian(rank=4)", "leaves": 3, "smoothing": 1.0, "ridge": 1e-4}
             yield Candidate("mixture of 3 factor analysers", options)
     beside = "gaussian" if joint > 1 else "factorized"
     blocks = {"structure": "chow-liu", "block": _BLOCK, "weights": "cp", "leaf": f"vae+{beside}", "units": 8}

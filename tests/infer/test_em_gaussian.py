@@ -36,11 +36,11 @@ def mixture(columns, leaves=3, rank=None):
     return SPN(whole((columns,)), 1, leaves, leaf=GaussianLeaf(rank))
 
 
-def covariances(spn):
+def covariances(spn, detached=True):
     law = spn.leaf.law()
-    if spn.leaf.pixels.rank is None:
-        return law.covariance.detach()
-    return (law.factor @ law.factor.mT + law.scale.square().diag_embed()).detach()
+    full = spn.leaf.pixels.rank is None
+    found = law.covariance if full else law.factor @ law.factor.mT + law.scale.square().diag_embed()
+    return found.detach() if detached else found
 
 
 @pytest.mark.parametrize("ridge", [0.0, 1e-2])
@@ -201,24 +201,43 @@ def test_no_step_lowers_the_likelihood_plus_the_log_prior(rank, holes):
         x[:, :5] = torch.where(torch.rand(len(x), 5) < 0.3, torch.nan, x[:, :5])
     spn, smoothing = mixture(6, 3, rank), 12.0
     spn.start(x.nan_to_num())
-
-    def objective(spn, within):
-        sigma = covariances(spn)
-        log_weights = spn.circuit.log_weights()[0].detach()
-        prior = torch.logdet(sigma) + (torch.linalg.inv(sigma) @ within).diagonal(dim1=1, dim2=2).sum(1)
-        dirichlet = smoothing / 3 * log_weights.sum()
-        return float(spn.log_prob(x).detach().sum() + dirichlet - smoothing / 2 * prior.sum())
-
     gains = []
     for _ in range(15):
-        plain = copy.deepcopy(spn)
-        plain.em_step(x, smoothing=0, ridge=0)
-        shares = plain.circuit.log_weights()[0].detach().exp().flatten()
-        within = (shares[:, None, None] * covariances(plain)).sum(0)
-        before = objective(spn, within)
+        within = within_leaves(spn, x)
+        before = log_posterior(spn, x, smoothing, within).item()
         spn.em_step(x, smoothing=smoothing, ridge=0)
-        gains.append(objective(spn, within) - before)
+        gains.append(log_posterior(spn, x, smoothing, within).item() - before)
     assert min(gains) > -1e-8 and gains[0] > 1
+
+
+@pytest.mark.parametrize("rank", [None, 0, 1])
+def test_steps_end_where_the_likelihood_plus_the_log_prior_has_no_gradient(rank):
+    """Of two groups of unlike sizes and spreads."""
+    x = of_one_factor()
+    x = torch.cat([x[:50] * 2 + 6, x[50:]])
+    spn = mixture(4, 2, rank)
+    spn.fit_em(x, 150, smoothing=40.0, ridge=0, tolerance=-math.inf)
+    parameters = list(spn.parameters())
+    posterior = log_posterior(spn, x, 40.0, within_leaves(spn, x))
+    gradients = torch.autograd.grad(posterior, parameters)
+    assert len(gradients) == 4 and all(float(own.abs().max()) < 1e-4 for own in gradients if own.numel())
+
+
+def within_leaves(spn, x):
+    """The mean of the covariances that a step would take without smoothing, by the leaves' shares of the data."""
+    plain = copy.deepcopy(spn)
+    plain.em_step(x, smoothing=0, ridge=0)
+    shares = plain.circuit.log_weights()[0].detach().exp().flatten()
+    return (shares[:, None, None] * covariances(plain)).sum(0)
+
+
+def log_posterior(spn, x, smoothing, within):
+    """Of a mixture's parameters, up to a constant, in nats."""
+    sigma = covariances(spn, detached=False)
+    log_weights = spn.circuit.log_weights()[0]
+    prior = torch.logdet(sigma) + (torch.linalg.inv(sigma) @ within).diagonal(dim1=1, dim2=2).sum(1)
+    dirichlet = smoothing / log_weights.numel() * log_weights.sum()
+    return spn.log_prob(x).sum() + dirichlet - smoothing / 2 * prior.sum()
 
 
 def of_one_factor():
