@@ -33,6 +33,7 @@ _UNUSUAL: dict[str, dict[str, Any]] = {  # said behind what they belong to, unle
     "optimiser": {"lr": None, "schedule": None, "weight_decay": 0.0, "clip": None, "batch_size": None, "hide": 0.0},
     "data": {"preprocess": "none", "missing": "none", "na": None, "grey": False, "fraction": 1.0},
 }
+_OF_RACE = (("bound", ".3f"), ("parameters", ",.0f"), ("epochs", ".0f"), ("seconds", ".1f"))
 
 
 def details(row: Mapping[str, Any]) -> list[str]:
@@ -44,8 +45,10 @@ def details(row: Mapping[str, Any]) -> list[str]:
     path, options = Path(row["run"]), row["options"]
     lines = [(name, text) for name, text in _lines(row, options, path) if text]
     width = max(len(name) for name, _ in lines)
-    columns = _columns(path)
-    return [f"{name:<{width}}  {text}" for name, text in lines] + ([""] if columns else []) + columns
+    found = [f"{name:<{width}}  {text}" for name, text in lines]
+    for block in (_race(row["race"]), _columns(path)):
+        found += ([""] if block else []) + block
+    return found
 
 
 def _lines(row: Mapping[str, Any], options: Mapping[str, Any], path: Path) -> Iterator[tuple[str, str]]:
@@ -92,6 +95,30 @@ def _rows(path: Path) -> list[str]:
     if not isinstance(rows, dict):
         return []
     return [f"{number:,} {split} rows" for split, number in rows.items() if isinstance(number, int)]
+
+
+def _race(raced: Any) -> list[str]:
+    """The candidates that a table's model was chosen from, the best first, and those that were left out."""
+    if not isinstance(raced, list) or not all(isinstance(line, dict) for line in raced):
+        return []
+    ran = [line for line in raced if isinstance(line.get("bound"), (int, float))]
+    cells: list[tuple[str, ...]] = [("candidate", "validation (nats)", "parameters", "epochs", "seconds")]
+    for line in sorted(ran, key=lambda line: -line["bound"]):
+        numbers = (_number(line.get(name), form) for name, form in _OF_RACE)
+        cells.append((str(line.get("candidate")), *numbers))
+    left = [(str(line.get("candidate")), f"left out: {line.get('refused')}") for line in raced if line not in ran]
+    if not left and not ran:
+        return []
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths[0] = max([widths[0], *(len(name) for name, _ in left)])
+    found = [
+        "  ".join(f"{cell:{'>' if place else '<'}{widths[place]}}" for place, cell in enumerate(line)) for line in cells
+    ]
+    return found + [f"{name:<{widths[0]}}  {text}" for name, text in left]
+
+
+def _number(value: Any, form: str) -> str:
+    return format(value, form) if isinstance(value, (int, float)) else "-"
 
 
 def _columns(path: Path) -> list[str]:

@@ -44,8 +44,9 @@ def info(
     :returns: a dict for each run, those on the same data in the order of their test log-likelihood, highest first:
         ``run``, ``data``, ``preprocess``, ``model``, ``parameters``, ``status`` (see
         :func:`~pyro_spvae.training.status.status_of`), ``log_likelihood`` (mean over the test split, nats per row),
-        ``standard_error``, ``bits_per_dim``, ``samples``, ``seconds`` and ``options``, which are those of its
-        configuration by name; what is not known is ``None``.
+        ``standard_error``, ``bits_per_dim``, ``samples``, ``seconds``, ``options``, which are those of its
+        configuration by name, and ``race``, of the candidates that a table's model was chosen from (see
+        :func:`pyro_spvae.training.race.race`); what is not known is ``None``.
     :raises ValueError: if there is no run, or one that was named cannot be read.
     """
     rows: dict[Path, dict[str, Any]] = {}
@@ -76,7 +77,8 @@ def _info(
     Log-likelihoods are means over the test split in nats per row, higher is
     better, with their standard error; the best run on the same data comes first.
     Of a single run its likelihood, networks, guide, prior, objective, optimiser
-    and the other options that made it follow, and the columns of a table.
+    and the other options that made it follow, the candidates that the model of
+    a table was chosen from, and its columns.
     """
     rows = info(runs, report=lambda line: typer.echo(line, err=True))
     for line in [json.dumps(rows, indent=2)] if as_json else shown(rows):
@@ -172,6 +174,7 @@ def _read(path: Path) -> dict[str, Any]:
         model=_model(config),
         status=status_of(path),
         options=config,
+        race=record.get("race"),
         **{
             name: value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
             for name in ("parameters", "log_likelihood", "standard_error", *_FIGURES)
@@ -182,7 +185,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _row(path: Path, **known: Any) -> dict[str, Any]:
     names = ("data", "preprocess", "model", "parameters", "status", "log_likelihood", "standard_error")
-    return {"run": str(path)} | {name: known.get(name) for name in (*names, *_FIGURES, "options")}
+    return {"run": str(path)} | {name: known.get(name) for name in (*names, *_FIGURES, "options", "race")}
 
 
 def _model(config: dict[str, Any]) -> str | None:

@@ -86,10 +86,9 @@ def train(
     values = {} if config is None else read_config(config).to_dict()
     chosen = TrainConfig.from_dict(values | flags, "")
     from pyro_spvae.training.build import check_described
-    from pyro_spvae.training.candidates import OF_NETWORKS
+    from pyro_spvae.training.candidates import as_stated
 
-    if chosen.leaf == "auto" and flags.keys() & set(OF_NETWORKS):  # also where they are the defaults
-        chosen = dataclasses.replace(chosen, leaf="vae")
+    chosen = as_stated(chosen, flags)
     check_described(chosen, flags)
     if dry_run:
         from pyro_spvae.training.train import plan

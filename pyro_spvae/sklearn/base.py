@@ -7,6 +7,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,11 @@ from pyro_spvae.models import SPVAE
 from pyro_spvae.queries.quiet import forked
 from pyro_spvae.sklearn.tables import data_set, described, entries, numbers
 from pyro_spvae.training.build import build_model, modelled, resolve
-from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.candidates import is_raced
+from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.race import race
 
-_OF_MODEL = ("structure", "units", "latent_dim", "hidden")
+_OF_MODEL = ("structure", "units", "latent_dim", "hidden", "race")
 _OF_FIT = ("epochs", "patience", "lr", "batch_size")
 _SEEDS = 2**31
 _LEAST_ROWS = 2  # one to fit and one to watch
@@ -44,8 +47,9 @@ class SPVAEEstimator(BaseEstimator):
     """
     The part of the estimators that fits a model to a table, and takes rows.
 
-    Options that are left open are chosen from the data as ``pyro-spvae train`` does, see
-    :func:`pyro_spvae.training.build.resolve`.
+    Options that are left open are chosen from the data as ``pyro-spvae train`` does: where nothing is said of the model
+    by a race of candidates, see :func:`pyro_spvae.training.candidates.candidates`, others as
+    :func:`pyro_spvae.training.build.resolve` says.
     """
 
     model_: SPVAE
@@ -58,10 +62,11 @@ class SPVAEEstimator(BaseEstimator):
         units: int | None = TrainConfig.units,
         latent_dim: int | None = TrainConfig.latent_dim,
         hidden: Sequence[int] = TrainConfig.hidden,
+        race: str = TrainConfig.race,
         epochs: int = TrainConfig.epochs,
         patience: int = TrainConfig.patience,
         lr: float | None = TrainConfig.lr,
-        batch_size: int = TrainConfig.batch_size,
+        batch_size: int | None = TrainConfig.batch_size,
         samples: int = SAMPLES,
         random_state: Any = None,
         device: str = TrainConfig.device,
@@ -73,6 +78,7 @@ class SPVAEEstimator(BaseEstimator):
         self.units = units
         self.latent_dim = latent_dim
         self.hidden = hidden
+        self.race = race
         self.epochs = epochs
         self.patience = patience
         self.lr = lr
@@ -96,9 +102,10 @@ class SPVAEEstimator(BaseEstimator):
         checks.positive_integer("samples", self.samples)
         random = check_random_state(self.random_state)
         seed = int(random.randint(_SEEDS))
-        options = {name: getattr(self, name) for name in _OF_FIT} | {"seed": seed}
         config = TrainConfig.from_dict(
-            {name: getattr(self, name) for name in (*_OF_MODEL, "device")} | options | {"likelihood": "columns"}, ""
+            {name: getattr(self, name) for name in (*_OF_MODEL, *_OF_FIT, "device")}
+            | {"seed": seed, "likelihood": "columns"},
+            "",
         )
         device = choose_device(config.device)
         X = self._validated(X, reset=True)
@@ -106,17 +113,27 @@ class SPVAEEstimator(BaseEstimator):
         data = data_set(x, columns, seed)
         assert data.columns is not None
         with self._seeded(seed):
-            spvae = self._made(config, data)
-        spvae.to(device)
-        history = spvae.fit(data, progress=bool(self.verbose), **options)
-        self.model_, self.columns_, self.history_ = spvae, data.columns, history
+            spvae, options, raced = self._made(config, data, device)
+        history = spvae.to(device).fit(data, progress=bool(self.verbose), **options)
+        self.model_, self.columns_, self.history_, self.race_ = spvae, data.columns, history, raced
         self._entries, self._of_frame, self._seed = entries(X, columns), is_frame(X), seed
         return self
 
-    def _made(self, config: TrainConfig, data: DataSet) -> SPVAE:
-        if self.model is None:
-            config = resolve(config, data)
-            return build_model(config, modelled(config, data))
+    def _made(
+        self, config: TrainConfig, data: DataSet, device: torch.device
+    ) -> tuple[SPVAE, dict[str, Any], list[dict[str, Any]]]:
+        """The model, options of its fit, and what the race says that it was chosen by."""
+        raced: list[dict[str, Any]] = []
+        if self.model is not None:
+            return self._own(config, data), {name: getattr(config, name) for name in (*_OF_FIT, "seed")}, raced
+        if is_raced(config, data):
+            config, raced = race(config, data, device, print if self.verbose else lambda line: None)
+        config = resolve(config, data)
+        torch.manual_seed(config.seed)
+        spvae = build_model(config, modelled(config, data))
+        return spvae, {field.name: getattr(config, field.name) for field in fields(FitConfig)}, raced
+
+    def _own(self, config: TrainConfig, data: DataSet) -> SPVAE:
         for name in _OF_MODEL:
             if getattr(config, name) != getattr(TrainConfig, name):
                 raise ValueError(f"{name} is {getattr(self, name)!r}, but model makes the model; leave one of them out")

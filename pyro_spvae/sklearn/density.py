@@ -26,14 +26,20 @@ _EXACT_ROWS = 256  # at a time, where nothing is drawn
 
 class SPVAEDensity(DensityMixin, SPVAEEstimator):
     r"""
-    Density of a table's rows by a sum-product VAE, as an estimator of scikit-learn.
+    Density of a table's rows by a sum-product network or VAE, as an estimator of scikit-learn.
 
     Numbers are in nats and in the table's own units: densities where a column is real, probabilities where it is
     discrete, see :class:`~pyro_spvae.likelihoods.Columns`. NaN is a missing entry, in fitting too; a row counts by what
     is seen of it.
 
-    The log-likelihood of a row is estimated by importance samples, from below in expectation. Its noise is a function
-    of the fit and of the row's own values, so that a row has the same number in any company.
+    Where nothing is said of the model, a few are trained a little, and the best by the rows that are held out for all:
+    hidden Chow-Liu trees, mixtures of Gaussians, blocks of columns with VAEs, see
+    :func:`pyro_spvae.training.candidates.candidates`. One of ``structure``, ``units``, ``latent_dim`` and ``hidden``
+    ends that: then it is a sum-product VAE of these. ``race="none"`` takes the first candidate.
+
+    The log-likelihood of a row is exact where the model has no latent variables, else estimated by importance samples,
+    from below in expectation. Its noise is a function of the fit and of the row's own values, so that a row has the
+    same number in any company.
 
     Example::
 
@@ -50,23 +56,25 @@ class SPVAEDensity(DensityMixin, SPVAEEstimator):
         chosen from the data. Columns of an array are called x0, x1 and so on. Categories that the fit has not seen are
         refused: give ``kinds`` to cross-validation, and columns of pandas' ``Categorical`` type, which state theirs.
     :param structure: region graph: ``auto``, ``random-binary-tree``, ``learned``, ``chow-liu`` or ``whole``.
-    :param units: sum nodes of every inner region.
+    :param units: sum nodes of every inner region; by default 4, of a Chow-Liu tree as many as rows allow.
     :param latent_dim: latent size of a leaf.
     :param hidden: hidden layers of the leaf networks.
-    :param epochs: most epochs.
+    :param race: ``auto``, or ``none`` for the first candidate.
+    :param epochs: most epochs; a tenth of them for each candidate of the race.
     :param patience: validations without a better bound before training stops.
-    :param lr: learning rate.
-    :param batch_size: rows of a step.
+    :param lr: learning rate; by default 0.005, of models without latent variables 0.03.
+    :param batch_size: rows of a step; by default 128, of few rows 32 for models without latent variables.
     :param samples: importance samples of each leaf for log-likelihoods.
     :param random_state: an integer, a ``RandomState`` or ``None``. Torch's and Pyro's generators are left as they were.
     :param device: auto, cpu, cuda, cuda:N or mps.
-    :param model: a function that makes the model of the columns, instead of the options from structure to hidden, such
+    :param model: a function that makes the model of the columns, instead of the options from structure to race, such
         as ``lambda columns: SPVAE(whole((len(columns),)), 1, likelihood=Columns(columns))``; a function of a module if
         the estimator is to be pickled. Initial parameters follow from ``random_state``.
-    :param verbose: show progress bars.
+    :param verbose: show progress bars, and print the race.
     :ivar SPVAE model\_: the model.
     :ivar tuple columns\_: a :class:`~pyro_spvae.data.Column` for each column.
     :ivar list history\_: a dict of metrics for each validation.
+    :ivar list race\_: a dict for each candidate, see :func:`pyro_spvae.training.race.race`; empty without a race.
     :ivar int n_features_in\_: number of columns.
     :ivar feature_names_in\_: their names, if it was fitted to a DataFrame whose columns are called by texts.
     """

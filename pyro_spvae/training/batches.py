@@ -14,6 +14,8 @@ from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import seen_entries
 from pyro_spvae.data.seeds import noise_seed
 
+BATCH_SIZE = 128  # where none is given
+
 
 class Batches:
     """

@@ -33,8 +33,10 @@ from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
-from pyro_spvae.training.candidates import is_open, names_networks, tree_units
+from pyro_spvae.training.batches import BATCH_SIZE
+from pyro_spvae.training.candidates import candidates, is_open, names_networks, rows_to_train, tree_units
 from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_kinds, parse_names
+from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
 
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
@@ -45,6 +47,8 @@ _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then know
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
 _UNITS = 4
+_FEW_ROWS = 2000  # of a table, of which an epoch is few steps
+_SMALL_BATCH = 32
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
@@ -54,9 +58,9 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     """
     Fills in what a configuration leaves to the data.
 
-    - structure: Poon-Domingos for images, one region for a single column. Of tables where nothing is said of the
-      model a hidden Chow-Liu tree, the first of :func:`~pyro_spvae.training.candidates.candidates`, else random binary
-      trees;
+    - of tables where nothing is said of the model all options of the first of
+      :func:`~pyro_spvae.training.candidates.candidates`;
+    - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - leaf: factorized for single columns of a Chow-Liu tree, else VAEs;
     - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.candidates.tree_units`;
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
@@ -70,21 +74,25 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
       grey levels of images, else Normal. A leaf that takes no likelihood gets none;
     - missing: NaN in tables, nothing in images;
     - latent_dim: the leaf's own default, or what its brackets say;
-    - guide: in the place of the default what the leaf asks for: none where it has no latent variables.
+    - guide: in the place of the default what the leaf asks for: none where it has no latent variables;
+    - batch_size: 128, of tables of fewer than 2,000 rows 32 where there are no latent variables, but for EM;
+    - lr: 0.03 where there are no latent variables, else 0.005; none for EM.
 
     :raises ValueError: if an option does not fit the structure or the data.
     """
+    if is_open(config, data):
+        config = candidates(config, data)[0].of(config)
     shape = region_shape(data)
     structure = config.structure
     if structure == "auto":
-        of_table: Structure = "chow-liu" if is_open(config, data) else "random-binary-tree" if shape[0] > 1 else "whole"
+        of_table: Structure = "random-binary-tree" if shape[0] > 1 else "whole"
         structure = "poon-domingos" if data.is_image else of_table
     single = structure == "chow-liu" and (config.block or 1) == 1
     plain = single and not names_networks(config)
     leaf = ("factorized" if plain else "vae") if config.leaf == "auto" else config.leaf
     units = config.units
     if units is None:
-        units = tree_units(len(data.train)) if single and leaf == "factorized" else _UNITS
+        units = tree_units(rows_to_train(config, data)) if single and leaf == "factorized" else _UNITS
     config = dataclasses.replace(config, leaf=leaf, units=units)
     delta, depth, repetitions, leaf_size = config.delta, config.depth, config.repetitions, config.leaf_size
     on_grid = structure in ("poon-domingos", "quad-tree")
@@ -112,6 +120,13 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     _check_taken(config)
     preprocess, likelihood = _modelling(config, data)
     missing: Any = data.missing
+    guide = _default_guide(config.leaf) if config.guide == "auto" else config.guide
+    lr, batch_size = config.lr, config.batch_size
+    if lr is None and config.optimiser in OPTIMISERS:
+        lr = default_rate(latents=guide != "none")
+    if batch_size is None:
+        few = not data.is_image and rows_to_train(config, data) < _FEW_ROWS
+        batch_size = _SMALL_BATCH if few and guide == "none" and config.optimiser in OPTIMISERS else BATCH_SIZE
     return dataclasses.replace(
         config,
         structure=structure,
@@ -127,7 +142,9 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         likelihood=likelihood if _taken(config.leaf, "likelihood") else config.likelihood,
         latent_dim=_latent_dim(config),
         prior=resolved_prior(config),
-        guide=_default_guide(config.leaf) if config.guide == "auto" else config.guide,
+        guide=guide,
+        lr=lr,
+        batch_size=batch_size,
     )
 
 

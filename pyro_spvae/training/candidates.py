@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +22,12 @@ _OPEN = (
     *("objective", "particles", "alpha", "gradient", "reduce", "kl", "estimator", "beta", "warmup", "balance"),
     *("optimiser", "weight_decay", "clip"),
 )
+#: how models without latent variables are trained where EM is not to be had
+BY_GRADIENT: dict[str, Any] = {"optimiser": "adam", "particles": 1}
 _JOINT = ("normal", "log-normal")  # families of columns that Gaussian leaves take together
 _UNITS = (4, 8, 16, 32, 64)  # of a Chow-Liu tree
 _SHARE = 0.5  # of the number of entries that the weights of a tree may be
 _EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
-_FEW_ROWS = 2000  # below, EM on all rows is as quick as a few steps along a gradient
-_SMALL_BATCH = 32
 #: leaves, smoothing in rows, and ridge in variances of each column
 _MIXTURES = ((1, 0.1, 1e-4), (3, 1.0, 1e-3), (4, 0.1, 1e-6), (5, 16.0, 1e-4), (5, 4.0, 0.1), (8, 4.0, 1e-2))
 _BLOCK = 8  # columns of a leaf region with dependence to learn
@@ -44,11 +44,15 @@ class Candidate:
     options: dict[str, Any]
 
     def of(self, config: TrainConfig) -> TrainConfig:
-        """The configuration with its options, but for those of training that are given."""
+        """
+        The configuration with its options, but for those of training that are given. EM cannot hide anything: where
+        that is asked for, a candidate follows the gradient.
+        """
         usual = {field.name: field.default for field in dataclasses.fields(FitConfig)}
+        options = self.options | (BY_GRADIENT if config.hide and self.options.get("optimiser") == "em" else {})
         own = {
             name: value
-            for name, value in self.options.items()
+            for name, value in options.items()
             if getattr(config, name) == usual.get(name, getattr(config, name))
         }
         return dataclasses.replace(config, race="none", **own)
@@ -60,6 +64,25 @@ def is_open(config: TrainConfig, data: DataSet) -> bool:
     return table and config.likelihood in ("auto", "columns", "normal", "bernoulli") and not _given(config, _OPEN)
 
 
+def is_raced(config: TrainConfig, data: DataSet) -> bool:
+    """Whether a race says by what a table is modelled."""
+    return config.race == "auto" and is_open(config, data)
+
+
+def as_stated(config: TrainConfig, given: Collection[str]) -> TrainConfig:
+    """
+    The configuration in which options that are given count, though they be what they are by default: leaves are VAEs
+    then, as where they are anything else.
+
+    :param given: names of options.
+    """
+    usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    told = {name for name in given if name in _OPEN and usual[name] not in (None, "auto")}
+    of_networks = not set(given).isdisjoint(OF_NETWORKS)
+    vaes = config.leaf == "auto" and (of_networks or (config.structure == "auto" and bool(told)))
+    return dataclasses.replace(config, leaf="vae") if vaes else config
+
+
 def names_networks(config: TrainConfig) -> bool:
     """Whether options are given that belong to leaves with latent variables."""
     return _given(config, OF_NETWORKS)
@@ -68,6 +91,11 @@ def names_networks(config: TrainConfig) -> bool:
 def _given(config: TrainConfig, names: Iterable[str]) -> bool:
     usual = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
     return any(getattr(config, name) != usual[name] for name in names)
+
+
+def rows_to_train(config: TrainConfig, data: DataSet) -> int:
+    """How many rows of the data, as recorded, a model is trained by."""
+    return len(data.thinned(config.fraction, config.seed).train)
 
 
 def tree_units(rows: int) -> int:
@@ -102,12 +130,11 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 
 
 def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
-    rows = len(data.train)
-    gradient = {"particles": 1} | ({"batch_size": _SMALL_BATCH} if rows < _FEW_ROWS else {})
+    rows = rows_to_train(config, data)
     units = tree_units(rows)
     for number in sorted({units, max(_UNITS[0], units // 4)}, reverse=True):
         tree = {"structure": "chow-liu", "leaf": "factorized", "units": number, "weights": "cp"}
-        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | gradient)
+        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | {"particles": 1})
     joint = _joint_columns(config, data)
     if joint > 1:
         mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em"}
@@ -128,6 +155,8 @@ def _joint_columns(config: TrainConfig, data: DataSet) -> int:
     """How many columns a Gaussian leaf takes together."""
     if config.likelihood == "normal":
         return int(data.event_shape[0])
-    if config.likelihood == "bernoulli" or data.columns is None:
+    if config.likelihood == "bernoulli":
         return 0
+    if data.columns is None:  # continuous values are taken for Normal ones
+        return int(data.event_shape[0]) if data.values.levels is None else 0
     return sum(column.family in _JOINT for column in data.columns)

@@ -158,7 +158,13 @@ class FitConfig:
     clip: float | None = _option(
         None, "Training", "Largest norm of the gradient; larger ones are scaled down.", above=0
     )
-    batch_size: int = _option(128, "Training", "Rows of a step, over all processes.", least=1)
+    batch_size: int | None = _option(
+        None,
+        "Training",
+        "Rows of a step, over all processes; 128 by default, of tables of few rows 32 for models without latent "
+        "variables.",
+        least=1,
+    )
     hide: float = _option(
         0.0,
         "Training",

@@ -19,6 +19,7 @@ from pyro_spvae.data.column import own_names
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.queries import Queries
+from pyro_spvae.training.batches import BATCH_SIZE
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
 from pyro_spvae.training.objective import check_objective
@@ -85,6 +86,7 @@ def fit(
     values: Values | None = None
     own, options = OwnObjects.split(options)
     config = FitConfig.from_dict(options, "fit")
+    config = replace(config, batch_size=config.batch_size or BATCH_SIZE)
     if isinstance(x, DataSet):
         if validation is not None:
             raise ValueError("validation is given, but x is a data set, which has validation rows; give x.train")

@@ -21,7 +21,7 @@ from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
-from pyro_spvae.training.candidates import is_open
+from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import TrainConfig, parse_kinds
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
@@ -72,7 +72,8 @@ def set_up(
     :param TrainConfig config: what to do.
     :param device: where the model goes.
     :param bool download: whether the first process may fetch missing files.
-    :param ELBO objective: in the place of the one that the configuration names.
+    :param ELBO objective: in the place of the one that the configuration names; leaves are VAEs then, unless
+        others are named.
     :param callable report: takes lines about a race of candidates, which is held if it is given and the configuration
         leaves the model open.
     :raises ValueError: if the configuration does not fit the data.
@@ -87,8 +88,10 @@ def set_up(
     if download:  # by one process
         distributed.on_main(lambda: recorded(config, download=True) and None)
     raw = recorded(config)
+    if objective is not None and config.leaf == "auto":  # which is of latent variables, as those by name are
+        config = dataclasses.replace(config, leaf="vae")
     raced: list[dict[str, Any]] = []
-    if report is not None and config.race == "auto" and objective is None and is_open(config, raw):
+    if report is not None and is_raced(config, raw):
         config, raced = race(config, raw, device, report)
     config = resolve(config, raw)
     data = modelled(config, raw).cached(CACHE)

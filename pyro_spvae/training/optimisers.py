@@ -24,9 +24,16 @@ _RATE, _RATE_WITHOUT_LATENTS = 0.005, 0.03  # of networks; of weights and leaf p
 
 def rate_of(model: Any, config: FitConfig) -> float:
     """The learning rate: the one that is given, else by whether the model has latent variables."""
-    if config.lr is not None:
-        return config.lr
-    return _RATE if model.latents else _RATE_WITHOUT_LATENTS
+    return default_rate(bool(model.latents)) if config.lr is None else config.lr
+
+
+def default_rate(latents: bool) -> float:
+    """
+    The learning rate where none is given.
+
+    :param bool latents: whether the model has latent variables.
+    """
+    return _RATE if latents else _RATE_WITHOUT_LATENTS
 
 
 #: by the names that configurations have for them, functions from model and configuration to an optimiser of all

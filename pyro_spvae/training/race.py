@@ -7,7 +7,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyro
@@ -17,8 +18,10 @@ from pyro_spvae.data import DataSet
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, resolve
-from pyro_spvae.training.candidates import Candidate, candidates
+from pyro_spvae.training.candidates import BY_GRADIENT, Candidate, candidates, rows_to_train
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.interruption import Interrupted
+from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
@@ -27,73 +30,154 @@ _SHARE = 10  # of the epochs, one in so many
 _STEPS = (400, 1000)  # of a candidate, at least and at most
 
 
+@dataclass(frozen=True, eq=False)
+class _Entry:
+    """
+    :ivar TrainConfig config: not yet resolved.
+    :ivar TrainConfig resolved: as it is trained.
+    :ivar DataSet data: as they are modelled.
+    :ivar SPVAE spvae: a new model.
+    """
+
+    config: TrainConfig
+    resolved: TrainConfig
+    data: DataSet
+    spvae: SPVAE
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.spvae.parameters())
+
+
 def race(
     config: TrainConfig, raw: DataSet, device: torch.device, report: Report = lambda line: None
 ) -> tuple[TrainConfig, list[dict[str, Any]]]:
     """
-    Trains each of the candidates a little, and gives the configuration of the best by validation rows.
+    Trains each of the candidates a little, and gives the configuration of the best by validation rows. Those of more
+    parameters than the training rows have entries are left out, unless no other is left: then the smallest is taken.
 
     :param TrainConfig config: open, see :func:`~pyro_spvae.training.candidates.is_open`.
     :param DataSet raw: the data as recorded.
     :param device: where models are trained.
-    :param callable report: takes a line for each candidate.
+    :param callable report: takes a line for each candidate, and one now and then while one takes long.
     :returns: the best one's configuration, not yet resolved; for each candidate ``candidate``, ``bound`` of validation
         rows in nats, ``parameters``, ``epochs`` and ``seconds``, or ``refused`` with what it was refused for.
     :raises ValueError: if all are refused.
+    :raises Interrupted: after SIGINT or SIGTERM; nothing was written.
     """
-    entries = math.prod(raw.event_shape) * len(raw.train)
-    lines: list[dict[str, Any]] = []
-    best: TrainConfig | None = None
     found = candidates(config, raw)
-    report(f"race        of {len(found)} candidates, judged by {len(raw.validation):,} validation rows")
+    entries = _entries(config, raw)
+    pace = Pace(report)
+    lines: list[dict[str, Any]] = []
+    best: tuple[float, str, TrainConfig] | None = None
+    smallest: tuple[int, str, TrainConfig] | None = None
+    held_back = [f"race        of {len(found)} candidates, judged by {_validation(config, raw)}"]  # until one fits
+
+    def tell(line: str | None = None) -> None:
+        while held_back:
+            report(held_back.pop(0))
+        if line is not None:
+            report(line)
+            pace.said()
+
     for candidate in found:
-        line, ran = _run(candidate, config, raw, device, entries)
+        start = time.perf_counter()
+        line: dict[str, Any] = {"candidate": candidate.name}
         lines.append(line)
-        bounds = [one["bound"] for one in lines if one.get("bound") is not None]
-        if line.get("bound") is not None and line["bound"] == max(bounds):
-            best = ran
-        report(f"  {_in_words(line)}")
-    if best is None:
-        raise ValueError(f"no candidate takes these data: {lines[0]['refused']}; name a structure and leaves")
-    winner = max((line for line in lines if line.get("bound") is not None), key=lambda line: line["bound"])
-    report(f"best        {winner['candidate']}")
-    return best, lines
+        try:
+            entry = _entered(candidate, config, raw)
+            tell()
+            number = entry.parameters
+            if number > entries:
+                line["refused"] = _too_large(number, entries)
+                if smallest is None or number < smallest[0]:
+                    smallest = number, candidate.name, entry.config
+            else:
+                line.update(_trained(entry, candidate, device, pace), parameters=number)
+                line["seconds"] = round(time.perf_counter() - start, 3)
+                if best is None or line["bound"] > best[0]:
+                    best = line["bound"], candidate.name, entry.config
+        except ValueError as error:
+            line.update(refused=str(error))
+        if held_back:
+            held_back.append(f"  {_in_words(line)}")
+        else:
+            tell(f"  {_in_words(line)}")
+    if best is not None:
+        report(f"best        {best[1]}")
+        return best[2], lines
+    if smallest is not None:
+        report(f"smallest    {smallest[1]}, of more parameters than the table has entries: no other is left")
+        return smallest[2], lines
+    reasons = {line["refused"] for line in lines}
+    if len(reasons) == 1:  # what is given is at fault
+        raise ValueError(reasons.pop())
+    raise ValueError(f"no candidate takes these data: {lines[0]['refused']}; name a structure and leaves")
 
 
-def _run(
-    candidate: Candidate, config: TrainConfig, raw: DataSet, device: torch.device, entries: int
-) -> tuple[dict[str, Any], TrainConfig]:
-    start = time.perf_counter()
+def entry_list(config: TrainConfig, raw: DataSet) -> Iterator[str]:
+    """
+    Lines about the candidates of a race, which is not held.
+
+    :param TrainConfig config: open.
+    :param DataSet raw: the data as recorded.
+    """
+    found = candidates(config, raw)
+    entries = _entries(config, raw)
+    yield f"race        of {len(found)} candidates, to be judged by {_validation(config, raw)}"
+    for candidate in found:
+        line: dict[str, Any] = {"candidate": candidate.name}
+        try:
+            line["parameters"] = _entered(candidate, config, raw).parameters
+        except ValueError as error:
+            line["refused"] = str(error)
+        if line.get("parameters", 0) > entries:
+            line["refused"] = _too_large(line["parameters"], entries)
+        yield f"  {_in_words(line)}"
+
+
+def _entered(candidate: Candidate, config: TrainConfig, raw: DataSet) -> _Entry:
+    """
+    :raises ValueError: if it does not fit.
+    """
     own = candidate.of(config)
-    line: dict[str, Any] = {"candidate": candidate.name}
-    try:
+    resolved = resolve(own, raw)
+    data = modelled(resolved, raw).cached(CACHE)
+    spvae = _made(resolved, data)
+    if resolved.optimiser == "em" and not _has_closed_form(spvae):
+        own = dataclasses.replace(own, **BY_GRADIENT)
         resolved = resolve(own, raw)
-        data = modelled(resolved, raw).cached(CACHE)
-        spvae = _made(resolved, data, device)
-        if resolved.optimiser == "em" and not _has_closed_form(spvae):
-            own = dataclasses.replace(own, optimiser="adam", particles=1)
-            resolved = dataclasses.replace(resolved, optimiser="adam", particles=1)
-        parameters = sum(parameter.numel() for parameter in spvae.parameters())
-        if parameters > entries:
-            return line | {"refused": f"{parameters:,} parameters are more than the table's {entries:,} entries"}, own
-        batches = math.ceil(len(data.train) / resolved.batch_size)
-        steps = min(max(resolved.epochs * batches // _SHARE, _STEPS[0]), _STEPS[1])
-        epochs = max(1, math.ceil(steps / (1 if resolved.optimiser == "em" else batches)))
-        epochs = min(epochs, resolved.epochs)
-        trainer = Trainer(spvae, data.train, data.validation, dataclasses.replace(resolved, epochs=epochs))
+    return _Entry(own, resolved, data, spvae)
+
+
+def _trained(entry: _Entry, candidate: Candidate, device: torch.device, pace: Pace) -> dict[str, Any]:
+    """Its bound, and after how many epochs."""
+    config, data = entry.resolved, entry.data
+    assert config.batch_size is not None
+    batches = math.ceil(len(data.train) / config.batch_size)
+    steps = min(max(config.epochs * batches // _SHARE, _STEPS[0]), _STEPS[1])
+    epochs = max(1, math.ceil(steps / (1 if config.optimiser == "em" else batches)))
+    own = dataclasses.replace(config, epochs=min(epochs, config.epochs))
+
+    def report(line: str) -> None:
+        pace.tell(lambda: f"  {candidate.name}: {line}")
+
+    trainer = Trainer(entry.spvae.to(device), data.train, data.validation, own, report=report)
+    try:
         trainer.run()
-    except ValueError as error:
-        return line | {"refused": str(error)}, own
-    seconds = round(time.perf_counter() - start, 3)
-    return line | {"bound": trainer.best, "parameters": parameters, "epochs": trainer.epoch, "seconds": seconds}, own
+    except Interrupted:
+        raise Interrupted(
+            f"stopped in the race of candidates, at the {candidate.name}; nothing was written, so start again"
+        ) from None
+    return {"bound": trainer.best, "epochs": trainer.epoch}
 
 
-def _made(config: TrainConfig, data: DataSet, device: torch.device) -> SPVAE:
-    pyro.set_rng_seed(config.seed)
+def _made(config: TrainConfig, data: DataSet) -> SPVAE:
+    torch.manual_seed(config.seed)
     with pyro.settings.context(module_local_params=True):
         spvae = build_model(config, data)
     spvae.values = data.values
-    return spvae.to(device)
+    return spvae
 
 
 def _has_closed_form(spvae: SPVAE) -> bool:
@@ -106,8 +190,22 @@ def _has_closed_form(spvae: SPVAE) -> bool:
     return True
 
 
+def _entries(config: TrainConfig, raw: DataSet) -> int:
+    return math.prod(raw.event_shape) * rows_to_train(config, raw)
+
+
+def _validation(config: TrainConfig, raw: DataSet) -> str:
+    return f"{len(raw.thinned(config.fraction, config.seed).validation):,} validation rows"
+
+
+def _too_large(parameters: int, entries: int) -> str:
+    return f"{parameters:,} parameters are more than the table's {entries:,} entries"
+
+
 def _in_words(line: dict[str, Any]) -> str:
     if "refused" in line:
         return f"{line['candidate']:<52} left out: {line['refused']}"
     size = f"{line['parameters']:,} parameters"
+    if "bound" not in line:
+        return f"{line['candidate']:<52} {size:>22}"
     return f"{line['candidate']:<52} {line['bound']:10.3f} nats {size:>22} {line['seconds']:8.1f} s"

@@ -20,6 +20,7 @@ from pyro_spvae import distributed, plots
 from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training import cost
 from pyro_spvae.training.by_kind import passes
+from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
 from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
@@ -28,6 +29,7 @@ from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.pace import Pace
+from pyro_spvae.training.race import entry_list
 from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.stated import kind_lines, nats, stated_lines, unit_of
 from pyro_spvae.training.status import FINISHED, TRAINED
@@ -127,6 +129,7 @@ def resume(
         )
     with _processes(config, report) as (device, report):
         job = set_up(config, device, download, objective)
+        job.record.update({name: kept[name] for name in ("race",) if name in kept})
         if any(kept.get(name) != job.record.get(name) for name in ("fingerprint", "columns")):
             raise ValueError(
                 f"the data {config.data} are not those that the run {folder.path} was started with: "
@@ -148,9 +151,16 @@ def resume(
 
 
 def plan(config: TrainConfig, report: Report, download: bool = False) -> None:
-    """Reports the resolved configuration as JSON, and what it would train, without training."""
+    """
+    Reports the resolved configuration as JSON, and what it would train, without training: where candidates would race,
+    all of them, and the first one's configuration.
+    """
     job = set_up(config, distributed.choose_device(config.device), download)
     report(json.dumps(job.config.to_dict(), indent=2))
+    if is_raced(config, job.raw):
+        for line in entry_list(config, job.raw):
+            report(line)
+        report("the first of them")
     describe(job, report)
     for name, part in (("circuit", job.spvae.circuit), ("leaves", job.spvae.leaf), ("guides", job.spvae.leaf_guide)):
         report(f"  {name:<10}{sum(parameter.numel() for parameter in part.parameters()):,}")

@@ -26,7 +26,7 @@ from pyro_spvae.infer import Estimator
 from pyro_spvae.locking import alone
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.storage import warn_of_script
-from pyro_spvae.training.batches import Batches
+from pyro_spvae.training.batches import BATCH_SIZE, Batches
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepare_evaluation
 from pyro_spvae.training.interruption import Interrupted, Interruption
@@ -111,7 +111,7 @@ class Trainer:
         _start_from(train, observed, spvae, config.seed)
         objective = build_objective(config) if objective is None else objective
         self.elbo = as_bound(objective)
-        self.batches = Batches(train, observed, config.batch_size, config.seed, config.hide)
+        self.batches = Batches(train, observed, config.batch_size or BATCH_SIZE, config.seed, config.hide)
         self.rows = len(train)
         self._annealed = annealed_programs(config, spvae, beta)
         self._beta = beta

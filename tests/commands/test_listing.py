@@ -38,7 +38,7 @@ def test_a_finished_run(tmp_path):
     model = "poon-domingos 4 2x2, latent 5, hidden 32,16"
     known = {"run": str(run), "data": "digits", "preprocess": "integers", "model": model, "status": "finished"}
     options = json.loads((run / "config.json").read_text())
-    assert info([run]) == [known | RESULTS | {"options": options}]
+    assert info([run]) == [known | RESULTS | {"options": options, "race": None}]
 
 
 def test_the_table_is_aligned_and_has_units(tmp_path):
@@ -131,7 +131,7 @@ class TestDetails:
             **{"prior": "boltzmann-machine", "weights": "cp", "tie": "shape", "optimiser": "adamw", "lr": 0.02},
             **{"weight_decay": 0.1, "schedule": "cosine", "objective": "elbo", "kl": "analytic", "warmup": 3},
             **{"particles": 1, "epochs": 7, "patience": 5, "latent_dim": 6, "hidden": (16, 8), "seed": 11},
-            **{"leaf": "discrete-vae", "clip": 2.5, "units": 3, "leaves": 2, "fraction": 0.5},
+            **{"leaf": "discrete-vae", "clip": 2.5, "units": 3, "leaves": 2, "fraction": 0.5, "batch_size": 64},
         }
         run = write_run(tmp_path / "run", RESULTS, [5], **options)
         lines = details(info([run])[0])
@@ -150,7 +150,7 @@ class TestDetails:
             "encoder": "se-resnet, hidden layers 16,8, softplus",
             "decoder": "conv(channels=4), hidden layers 16,8, softplus",
             "objective": "elbo, particles 1, kl analytic, warmup 3",
-            "optimiser": "adamw, lr 0.02, schedule cosine, weight decay 0.1, clip 2.5, batch size 128",
+            "optimiser": "adamw, lr 0.02, schedule cosine, weight decay 0.1, clip 2.5, batch size 64",
             "epochs": "at most 7, patience 5",
             "seed": "11",
             "samples": "5,000",
@@ -164,6 +164,34 @@ class TestDetails:
         lines = details(info([write_run(tmp_path / "run", exact, leaf="factorized", guide="none")])[0])
         assert of(lines, "samples") == "exact" and of(lines, "guide") == "none"
         assert not [line for line in lines if line.startswith(("prior", "encoder", "decoder"))]
+
+    def test_a_race_is_shown_the_best_first(self, tmp_path):
+        raced = [
+            {"candidate": "a tree", "bound": -3.25, "parameters": 1234, "epochs": 40, "seconds": 2.0},
+            {"candidate": "blocks of columns", "refused": "9 parameters are more than the table's 8 entries"},
+            {"candidate": "two Gaussians", "bound": -1.5, "parameters": 12, "epochs": 7, "seconds": 0.125},
+        ]
+        run = write_run(tmp_path / "run", RESULTS)
+        plain = details(info([run])[0])
+        (run / "data.json").write_text(json.dumps({"name": "wine.csv", "race": raced}))
+        row = info([run])[0]
+        assert row["race"] == raced
+        lines = details(row)
+        assert lines[: len(plain)] == [line.replace("digits", "wine.csv") for line in plain]
+        assert lines[len(plain) :] == [
+            "",
+            "candidate          validation (nats)  parameters  epochs  seconds",
+            "two Gaussians                 -1.500          12       7      0.1",
+            "a tree                        -3.250       1,234      40      2.0",
+            "blocks of columns  left out: 9 parameters are more than the table's 8 entries",
+        ]
+
+    @pytest.mark.parametrize("damaged", ["no list", [], [3], [{}], [{"candidate": "one", "bound": "x"}]])
+    def test_a_race_that_cannot_be_read_is_no_error(self, tmp_path, damaged):
+        run = write_run(tmp_path / "run", RESULTS)
+        (run / "data.json").write_text(json.dumps({"name": "wine.csv", "race": damaged}))
+        lines = details(info([run])[0])
+        assert lines[0].startswith("status") and not any("nats" in line for line in lines[:-2])
 
     def test_of_one_run_alone_and_below_its_line(self, tmp_path):
         runs = [write_run(tmp_path / name, RESULTS) for name in "ab"]

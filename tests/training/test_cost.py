@@ -134,10 +134,10 @@ class TestRuns:
         assert json.loads((run / "config.json").read_text())["samples"] is None
         assert taken == [pytest.approx(results["train_seconds"], abs=1e-3)]
         assert f"evaluating  {rows} rows with 100 samples, about 7 s" in lines
-        order = [line.split()[0] for line in lines]
-        assert order.index("trained") < order.index("evaluating") < order.index("test") < order.index("note")
-        assert f"({rows} rows, 100 samples)" in lines[order.index("test")]
-        (note,) = (line for line in lines if line.startswith("note"))
+        order = {line.split()[0]: place for place, line in enumerate(lines)}
+        assert order["trained"] < order["evaluating"] < order["test"] < order["note"]
+        assert f"({rows} rows, 100 samples)" in lines[order["test"]]
+        (note,) = (line for line in lines if line.startswith("note        samples"))
         assert "more give a higher bound" in note and note.endswith(f"pyro-spvae evaluate {run} --samples 1000")
 
     def test_evaluate_draws_as_many(self, file, tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ class TestRuns:
         lines = []
         costing(monkeypatch, 1e3)
         results = train(dataclasses.replace(CONFIG, data=str(file), samples=7), tmp_path / "run", report=lines.append)
-        assert results["samples"] == 7 and not any(line.startswith("note") for line in lines)
+        assert results["samples"] == 7 and not any(line.startswith("note        samples") for line in lines)
         (said,) = (line for line in lines if line.startswith("evaluating"))
         assert re.fullmatch(r"evaluating  \d+ rows with 7 samples, about \d+ min|.* h", said)
 
@@ -162,14 +162,14 @@ class TestRuns:
         lines = []
         costing(monkeypatch, seconds)
         results = train(dataclasses.replace(CONFIG, data=str(file)), tmp_path / "run", report=lines.append)
-        assert results["samples"] == samples and sum(line.startswith("note") for line in lines) == note
+        assert results["samples"] == samples and sum(line.startswith("note        samples") for line in lines) == note
 
     def test_leaves_without_latent_variables_are_exact(self, file, tmp_path, monkeypatch):
         lines = []
         costing(monkeypatch, 1e9)
         config = dataclasses.replace(CONFIG, data=str(file), leaf="factorized", latent_dim=None)
         results = train(config, tmp_path / "run", report=lines.append)
-        assert results["samples"] == 0 and not any(line.startswith("note") for line in lines)
+        assert results["samples"] == 0 and not any(line.startswith("note        samples") for line in lines)
         (said,) = (line for line in lines if line.startswith("evaluating"))
         assert re.fullmatch(r"evaluating  \d+ rows exactly, about [\d]+ h", said)
 

@@ -109,5 +109,17 @@ def test_evaluation_of_tables_with_holes_is_that_of_one_process(two, name):
     assert own["bounds"] == other["bounds"] == mean_bounds(trainer.spvae, trainer.elbo, test, seed=3)
 
 
+def test_all_choose_the_same_candidate_as_one_process(two):
+    (config, lines), others = worker.raced(), [result["raced"] for result in two]
+    assert others[0] == others[1] and others[0][0] == config
+    exact = 0
+    for line, other in zip(lines, others[0][1], strict=True):
+        assert line.keys() == other.keys() and line.get("parameters") == other.get("parameters")
+        if "bound" in line:
+            assert other["bound"] == pytest.approx(line["bound"], rel=1e-9)
+            exact += 1
+    assert exact > 3
+
+
 def test_one_process_needs_no_launcher():
     assert (distributed.rank(), distributed.world(), distributed.is_main()) == (0, 1, True)

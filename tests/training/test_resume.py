@@ -83,7 +83,7 @@ def stopped(tmp_path, monkeypatch):
 def test_a_stopped_run_goes_on(stopped, tmp_path):
     """What it was started with may be said again."""
     (run, config), lines = stopped, []
-    resume(run, {"epochs": 4, "lr": TINY.lr, "device": "cpu"}, report=lines.append)
+    resume(run, {"epochs": 4, "lr": 0.005, "device": "cpu"}, report=lines.append)
     assert lines[0] == f"resuming    {run} after step 3"
     train(config, tmp_path / "whole")
     assert_same_outcome(run, tmp_path / "whole")
