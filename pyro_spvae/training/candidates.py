@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro_spvae.data import DataSet
-from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.config import BATCH_SIZE, FitConfig, TrainConfig
 
 #: options of leaves with latent variables
 OF_NETWORKS = ("guide", "prior", "network", "decoder", "latent_dim", "hidden", "activation", "networks")
@@ -30,6 +30,7 @@ _SHARE = 0.5  # of the number of entries that the weights of a tree may be
 _EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
 #: leaves, smoothing in rows, and ridge in variances of each column
 _MIXTURES = ((1, 0.1, 1e-4), (3, 1.0, 1e-3), (4, 0.1, 1e-6), (5, 16.0, 1e-4), (5, 4.0, 0.1), (8, 4.0, 1e-2))
+_STEPS, _EPOCHS = 12_000, (100, 400)  # in which the learning rate of a tree falls to 0
 _BLOCK = 8  # columns of a leaf region with dependence to learn
 
 
@@ -115,7 +116,8 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
     to 1,000 steps, and the one of the best validation bound for all.
 
     - **Hidden Chow-Liu trees** (Liu and Van den Broeck 2021) of single columns, with as many units as
-      :func:`tree_units` says, and a quarter of these.
+      :func:`tree_units` says, and half of these. Their learning rate falls to 0 linearly, over 12,000 steps, 100 epochs
+      at least and 400 at most.
     - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 3, 4, 5 and 8 components
       of full covariance, as many as have no more parameters than the table has entries; 5 of them once with the
       covariances drawn towards each other and once with a ridge of a tenth of each column's variance; and 3 factor
@@ -132,9 +134,11 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
     rows = rows_to_train(config, data)
     units = tree_units(rows)
-    for number in sorted({units, max(_UNITS[0], units // 4)}, reverse=True):
+    epochs = min(max(math.ceil(_STEPS * BATCH_SIZE / rows), _EPOCHS[0]), _EPOCHS[1])
+    falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 3)}
+    for number in sorted({units, max(_UNITS[0], units // 2)}, reverse=True):
         tree = {"structure": "chow-liu", "leaf": "factorized", "units": number, "weights": "cp"}
-        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | {"particles": 1})
+        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | falling)
     joint = _joint_columns(config, data)
     if joint > 1:
         mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em"}
