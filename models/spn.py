@@ -173,7 +173,7 @@ class SPN(SPVAE):
         With ``smoothing=0`` and ``ridge=0`` no step lowers the likelihood. A positive :math:`a` lets each step go as if
         :math:`a` more data had reached each sum, evenly over its products, and :math:`a` each leaf pixel: evenly over
         the values of a discrete likelihood, distributed like all data at the pixel under a normal one, and in
-        :class:`~pyro_spvae.models.GaussianLeaf` about the leaf's own mean with the covariance W within the leaves of its
+        :class:`~pyro_spvae.models.GaussianLeaf` about the leaf's mean with the covariance W within the leaves of its
         region, :math:`\Sigma_k = (S_k + a W) / (n_k + a)` of :math:`n_k` expected data with the scatter :math:`S_k`. It
         keeps the probability of values that were not seen in training from vanishing; then what never falls in a step
         is the likelihood plus the logarithm of the prior that this stands for: Dirichlet of probabilities,
