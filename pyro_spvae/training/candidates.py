@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro_spvae.data import DataSet
-from pyro_spvae.training.config import BATCH_SIZE, FitConfig, TrainConfig
+from pyro_spvae.training.batches import BATCH_SIZE
+from pyro_spvae.training.config import FitConfig, TrainConfig
 
 #: options of leaves with latent variables
 OF_NETWORKS = ("guide", "prior", "network", "decoder", "latent_dim", "hidden", "activation", "networks")
