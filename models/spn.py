@@ -172,11 +172,14 @@ class SPN(SPVAE):
 
         With ``smoothing=0`` and ``ridge=0`` no step lowers the likelihood. A positive :math:`a` lets each step go as if
         :math:`a` more data had reached each sum, evenly over its products, and :math:`a` each leaf pixel: evenly over
-        the values of a discrete likelihood, distributed like all data at the pixel under a normal one. It keeps the
-        probability of values that were not seen in training from vanishing; then what never falls is the likelihood
-        plus the logarithm of the Dirichlet prior that this stands for. The ridge is added to the diagonal of the
-        covariances of :class:`~pyro_spvae.models.GaussianLeaf`, in units of each column's variance in all data, so that
-        no determinant collapses.
+        the values of a discrete likelihood, distributed like all data at the pixel under a normal one, and in
+        :class:`~pyro_spvae.models.GaussianLeaf` about the leaf's own mean with the covariance W within its region's
+        leaves, :math:`\Sigma_k = (S_k + a W) / (n_k + a)` of :math:`n_k` expected data with the scatter :math:`S_k`. It
+        keeps the probability of values that were not seen in training from vanishing; then what never falls in a step
+        is the likelihood plus the logarithm of the prior that this stands for: Dirichlet of probabilities,
+        inverse-Wishart at W of covariances. The ridge is added to the diagonal of the covariances of
+        :class:`~pyro_spvae.models.GaussianLeaf`, in units of each column's variance in all data, so that no determinant
+        collapses.
 
         With ``step_rows`` a step is taken after every so many rows, drawn without replacement in each epoch: the
         expected statistics of all data are moved by ``step_size`` towards those of the batch, and the parameters follow

@@ -16,11 +16,22 @@ _NOTHING = 1e-12  # expected count below which there is nothing to learn from
 _UNIQUE, _LITTLE = 0.5, 0.05  # parts of standardised variances that factors leave at the start
 _DEPENDENT = 1e-12  # part of a variance that is left given others, below which it is 0 but for rounding
 
-Prior = tuple[Tensor, Tensor]
+Regions = Sequence[tuple[int, int]]
 
 
 class Moments(Protocol):
-    """Expected moments of values given some of them, and the parameters that are most likely given these."""
+    r"""
+    Expected moments of values given some of them, and the parameters that are most likely given these.
+
+    Smoothing by :math:`a` data is an inverse-Wishart prior of each leaf's covariance at that within the leaves of its
+    region, :math:`W`; to the logarithm of the likelihood, in nats, it adds
+
+    .. math:: -\frac a2 \left(\log |\Sigma_k| + \operatorname{tr}(W \Sigma_k^{-1})\right), \qquad
+        W = \frac{\sum_j n_j \hat\Sigma_j}{\sum_j n_j}
+
+    where :math:`n_j` is the expected number of data of leaf j and :math:`\hat\Sigma_j` the covariance that the step
+    would take without smoothing. Means are as likely as any.
+    """
 
     #: of tensors
     number: int
@@ -34,12 +45,14 @@ class Moments(Protocol):
         """
 
     def maximise(
-        self, law: Any, sums: Sequence[Tensor], prior: Prior, smoothing: float, ridge: float, least: float
+        self, law: Any, sums: Sequence[Tensor], regions: Regions, smoothing: float, ridge: Tensor, least: float
     ) -> tuple[dict[str, Tensor], Tensor]:
         """
         :param law: the present distribution.
         :param sums: those of :meth:`expected`.
-        :param prior: mean and variance of each column in all data, ``[leaf, pixel]``.
+        :param regions: first and last leaf, the latter left out, of each region.
+        :param float smoothing: :math:`a`, in data.
+        :param Tensor ridge: that is added to variances, ``[leaf, pixel]``.
         :param float least: smallest deviation.
         :returns: parameters, and which leaves there are data of.
         """
@@ -69,18 +82,21 @@ class FullMoments:
         return [weight.sum(0), weighted.sum(-1), weighted @ z.movedim(0, 1) + more]
 
     def maximise(
-        self, law: Any, sums: Sequence[Tensor], prior: Prior, smoothing: float, ridge: float, least: float
+        self, law: Any, sums: Sequence[Tensor], regions: Regions, smoothing: float, ridge: Tensor, least: float
     ) -> tuple[dict[str, Tensor], Tensor]:
         count, first, second = sums
-        mean, variance = prior
-        total = count + smoothing
-        learnt = total > _NOTHING
-        total = torch.where(learnt, total, 1.0).unsqueeze(-1)
-        loc = (first + smoothing * mean) / total
-        further = smoothing * (variance.diag_embed() + mean.unsqueeze(-1) * mean.unsqueeze(-2))
-        covariance = (second + further) / total.unsqueeze(-1) - loc.unsqueeze(-1) * loc.unsqueeze(-2)
-        covariance = covariance + ridge * variance.diag_embed()
-        return self.of(loc, covariance, least), learnt
+        reached = (count > _NOTHING).unsqueeze(-1)
+        mean = first / torch.where(reached, count.unsqueeze(-1), 1.0)
+        scatter = second - first.unsqueeze(-1) * mean.unsqueeze(-2)
+        within, learnt = torch.zeros_like(scatter), torch.zeros_like(count, dtype=torch.bool)
+        for start, stop in regions:
+            own = slice(start, stop)
+            number = count[own].sum()
+            within[own] = scatter[own].sum(0) / number.clamp(min=_NOTHING)
+            learnt[own] = (number > _NOTHING) & (count[own] + smoothing > _NOTHING)
+        total = torch.where(learnt, count + smoothing, 1.0)[:, None, None]
+        covariance = (scatter + smoothing * within) / total + ridge.diag_embed()
+        return self.of(torch.where(reached, mean, law.loc), covariance, least), learnt
 
     def of(self, loc: Tensor, covariance: Tensor, least: float) -> dict[str, Tensor]:
         unit, variance = regressions(covariance)
@@ -121,26 +137,72 @@ class FactorMoments:
         ]
 
     def maximise(
-        self, law: Any, sums: Sequence[Tensor], prior: Prior, smoothing: float, ridge: float, least: float
+        self, law: Any, sums: Sequence[Tensor], regions: Regions, smoothing: float, ridge: Tensor, least: float
     ) -> tuple[dict[str, Tensor], Tensor]:
         count, cross, products, squares = sums
-        mean, variance = prior
-        learnt = count.amax(-1) + smoothing > _NOTHING
-        total = count + smoothing
-        seen = total > _NOTHING
-        eye = torch.eye(self.rank + 1, dtype=cross.dtype, device=cross.device)
-        cross = cross + smoothing * mean.unsqueeze(-1) * eye[-1]
-        products = products + smoothing * eye
-        squares = squares + smoothing * (variance + mean.square())
-        safe = torch.where(seen[..., None, None], products, eye)
-        weights = torch.linalg.solve(safe, cross.unsqueeze(-1)).squeeze(-1)  # [L, P, r + 1]
-        rest = (squares - (weights * cross).sum(-1)) / torch.where(seen, total, 1.0)
-        deviation = (rest.clamp(min=0) + ridge * variance).sqrt().clamp(min=least)
+        new, variance = self._regressed(law, count, count, cross, products, squares)
+        reach = count.amax(-1)
+        learnt = torch.zeros_like(reach, dtype=torch.bool)
+        for start, stop in regions:
+            learnt[start:stop] = (reach[start:stop].sum() > _NOTHING) & (reach[start:stop] + smoothing > _NOTHING)
+        if smoothing:
+            spread, of_factors, of_pairs = self._further(law, new[..., :-1], variance, reach, regions)
+            further = torch.nn.functional.pad(of_pairs, (0, 1, 0, 1)).unsqueeze(1)
+            cross = cross + smoothing * torch.nn.functional.pad(of_factors, (0, 1))
+            sums = cross, products + smoothing * further, squares + smoothing * spread
+            new, variance = self._regressed(law, count, count + smoothing, *sums)
         return {
-            "loc": torch.where(seen, weights[..., -1], law.loc),
-            "factor": torch.where(seen.unsqueeze(-1), weights[..., :-1], law.factor),
-            "scale": torch.where(seen, deviation, law.scale),
+            "loc": new[..., -1],
+            "factor": new[..., :-1],
+            "scale": (variance + ridge).sqrt().clamp(min=least),
         }, learnt
+
+    def _regressed(
+        self, law: Any, count: Tensor, total: Tensor, cross: Tensor, products: Tensor, squares: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Regression of each column on (y, 1); what nothing is known of stays.
+
+        :returns: coefficients, ``[leaf, pixel, rank + 1]``, and the variances that they leave, ``[leaf, pixel]``.
+        """
+        eye = torch.eye(self.rank + 1, dtype=cross.dtype, device=cross.device)
+        centred = (count <= _NOTHING).to(cross.dtype)  # no data but deviations from the mean: it is where it was
+        cross = cross + (centred * law.loc).unsqueeze(-1) * eye[-1]
+        products = products + centred[..., None, None] * eye[-1].diag()
+        squares = squares + centred * law.loc.square()
+        known = total > _NOTHING
+        safe = torch.where(known[..., None, None], products, eye)
+        found = torch.linalg.solve(safe, cross.unsqueeze(-1)).squeeze(-1)
+        rest = (squares - (found * cross).sum(-1)) / torch.where(known, total, 1.0)
+        old = torch.cat([law.factor, law.loc.unsqueeze(-1)], -1)
+        return (
+            torch.where(known.unsqueeze(-1), found, old),
+            torch.where(known, rest.clamp(min=0), law.scale.square()),
+        )
+
+    def _further(
+        self, law: Any, factor: Tensor, variance: Tensor, reach: Tensor, regions: Regions
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""
+        What is expected of a further datum of each leaf, whose deviations d from the leaf's mean have the covariance W
+        within the region: :math:`E[d^2]`, :math:`E[d y^\top]` and :math:`E[y y^\top]`.
+
+        :param Tensor factor: of the covariances that W is the mean of, ``[leaf, pixel, rank]``.
+        :param Tensor variance: of them, beside factors, ``[leaf, pixel]``.
+        :param Tensor reach: expected number of data, ``[leaf]``.
+        """
+        eye = torch.eye(self.rank, dtype=factor.dtype, device=factor.device)
+        scaled = law.factor / law.scale.square().unsqueeze(-1)
+        gain = torch.linalg.solve(eye + law.factor.mT @ scaled, scaled.mT).mT  # [L, P, r], of y given d
+        spread, of_factors = torch.zeros_like(variance), torch.zeros_like(factor)
+        for start, stop in regions:
+            own = slice(start, stop)
+            share = (reach[own] / reach[own].sum().clamp(min=_NOTHING)).unsqueeze(-1)
+            axes = (share.sqrt().unsqueeze(-1) * factor[own]).movedim(0, -1).flatten(1)  # [P, r K]
+            left = (share * variance[own]).sum(0)
+            spread[own] = left + axes.square().sum(-1)
+            of_factors[own] = axes @ (axes.T @ gain[own]) + left.unsqueeze(-1) * gain[own]
+        return spread, of_factors, eye - gain.mT @ law.factor + gain.mT @ of_factors
 
     def of(self, loc: Tensor, covariance: Tensor, least: float) -> dict[str, Tensor]:
         """The largest principal axes of correlations, and the variances that they leave."""

@@ -181,20 +181,29 @@ class NormalPixels(Block):
 
     @torch.no_grad()
     def maximise(self, sums: Iterator[Tensor], smoothing: float = 0.0, ridge: float = 0.0) -> None:
-        """
-        The M-step: mean and covariance, as if ``smoothing`` further data had come, in which each column is distributed
-        like all data and independent of the others, and a ridge, in variances of each column in all data, had been
-        added to the diagonal of the covariance. Leaves and columns without data stay.
+        r"""
+        The M-step: of each leaf k of a region, by its expected number of data :math:`n_k`, their mean and their scatter
+        :math:`S_k` about it,
+
+        .. math:: \mu_k = \text{mean}, \qquad \Sigma_k = \frac{S_k + a W}{n_k + a} + r \operatorname{diag}(v),
+            \qquad W = \frac{\sum_j S_j}{\sum_j n_j}
+
+        with a the smoothing, W the covariance within the leaves of the region, r the ridge and v the variance of each
+        column in all data; of low rank the step of EM towards such a covariance, see
+        :class:`~pyro_spvae.conditionals.normal_moments.Moments`. Leaves and columns without data keep their means,
+        regions without data all.
 
         :param sums: those of :meth:`expected`, of which as many are taken.
+        :param float smoothing: a, in data; also of the columns that are not Normal, by their own likelihood.
+        :param float ridge: r, in variances.
         """
         own = [next(sums) for _ in range(self.moments.number)]
         count, first, second = (next(sums) for _ in range(3))
         law = self._double(own[0].dtype)
         known = count > 0
-        mean = torch.where(known, first / count.clamp(min=1), law.loc)
+        mean = first / count.clamp(min=1)
         variance = torch.where(known, (second / count.clamp(min=1) - mean.square()).clamp(min=0), law.variance)
-        new, learnt = self.moments.maximise(law, own, (mean, variance), smoothing, ridge, self.places.least)
+        new, learnt = self.moments.maximise(law, own, self.regions, smoothing, ridge * variance, self.places.least)
         self._write(new, learnt)
         if self.others is not None:
             self.others.maximise(sums, smoothing)

@@ -83,6 +83,9 @@ class LeafCategorical(LeafDistribution):
             return draws.T.reshape(self._extended_shape(sample_shape)).to(self._dtype)
 
     def by_pixel(self, value: Tensor) -> Tensor:
+        own = self.logits.shape[:-1]
+        if value.dim() > len(own) and value.shape[-len(own) :] == own:
+            return self._looked_up(value.long())
         index = value.long().unsqueeze(-1)  # [.., pixel, 1]
         # Below a vector register's width, torch is 3 to 6 times faster along a leading dimension.
         few = self.num_levels < 16
@@ -91,6 +94,11 @@ class LeafCategorical(LeafDistribution):
         shape = broadcast_shape(index.shape[:-1], log_probs.shape[:-1])
         chosen = log_probs.expand(*shape, self.num_levels).gather(-1, index.expand(*shape, 1))
         return chosen.squeeze(-1)
+
+    def _looked_up(self, value: Tensor) -> Tensor:
+        """Of many values for each of the parameters: one table of log-probabilities, whose gradient is a table too."""
+        table = self.logits.log_softmax(-1).flatten(0, -2)  # [E, level]
+        return table.gather(1, value.reshape(-1, len(table)).t()).t().reshape(value.shape)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         # Filled rather than weighed: an impossible level at a masked-out pixel is -inf.

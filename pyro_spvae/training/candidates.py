@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro_spvae.data import DataSet
+from pyro_spvae.training.batches import BATCH_SIZE
 from pyro_spvae.training.config import FitConfig, TrainConfig
 
 #: options of leaves with latent variables
@@ -28,6 +29,9 @@ _JOINT = ("normal", "log-normal")  # families of columns that Gaussian leaves ta
 _UNITS = (4, 8, 16, 32, 64)  # of a Chow-Liu tree
 _SHARE = 0.5  # of the number of entries that the weights of a tree may be
 _EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
+#: leaves, smoothing in rows, and ridge in variances of each column
+_MIXTURES = ((1, 0.1, 1e-4), (3, 1.0, 1e-3), (4, 0.1, 1e-6), (5, 16.0, 1e-4), (5, 4.0, 0.1), (8, 4.0, 1e-2))
+_STEPS, _EPOCHS = 12_000, (100, 400)  # in which the learning rate of a tree falls to 0
 _BLOCK = 8  # columns of a leaf region with dependence to learn
 
 
@@ -113,10 +117,12 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
     to 1,000 steps, and the one of the best validation bound for all.
 
     - **Hidden Chow-Liu trees** (Liu and Van den Broeck 2021) of single columns, with as many units as
-      :func:`tree_units` says, and a quarter of these.
-    - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 2, 3, 4 and 6 components
-      of full covariance, the more of them the more they are smoothed; and 3 factor analysers of rank 4 where there are
-      more than 8 such columns.
+      :func:`tree_units` says, and half of these. Their learning rate falls to 0 linearly, over 12,000 steps, 100 epochs
+      at least and 400 at most.
+    - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 3, 4, 5 and 8 components
+      of full covariance, as many as have no more parameters than the table has entries; 5 of them once with the
+      covariances drawn towards each other and once with a ridge of a tenth of each column's variance; and 3 factor
+      analysers of rank 4 where there are more than 8 such columns.
     - **Independent columns**, which take any table.
     - **Blocks** of at most 8 columns of the Chow-Liu tree, whose leaves are 4 VAEs and 4 leaves without latent
       variables, Gaussian ones or independent columns.
@@ -130,18 +136,21 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
     rows = rows_to_train(config, data)
     units = tree_units(rows)
-    for number in sorted({units, max(_UNITS[0], units // 4)}, reverse=True):
+    epochs = min(max(math.ceil(_STEPS * BATCH_SIZE / rows), _EPOCHS[0]), _EPOCHS[1])
+    falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 3)}
+    for number in sorted({units, max(_UNITS[0], units // 2)}, reverse=True):
         tree = {"structure": "chow-liu", "leaf": "factorized", "units": number, "weights": "cp"}
-        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | {"particles": 1})
+        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | falling)
     joint = _joint_columns(config, data)
     if joint > 1:
-        mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em", "ridge": 1e-4}
-        for number, smoothing in ((1, 0.1), (2, 0.1), (3, 1.0), (4, 4.0), (6, 4.0)):
+        mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em"}
+        for number, smoothing, ridge in _MIXTURES:
             if number * (joint + 3) <= 2 * rows:  # no more parameters than entries
-                name = "one Gaussian" if number == 1 else f"mixture of {number} Gaussians"
-                yield Candidate(name, mixture | {"leaf": "gaussian", "leaves": number, "smoothing": smoothing})
+                name = "one Gaussian" if number == 1 else f"mixture of {number} Gaussians, ridge {ridge:g}"
+                options = {"leaf": "gaussian", "leaves": number, "smoothing": smoothing, "ridge": ridge}
+                yield Candidate(name, mixture | options)
         if joint > _BLOCK:
-            options = mixture | {"leaf": "gaussian(rank=4)", "leaves": 3, "smoothing": 1.0}
+            options = mixture | {"leaf": "gaussian(rank=4)", "leaves": 3, "smoothing": 1.0, "ridge": 1e-4}
             yield Candidate("mixture of 3 factor analysers", options)
     alone = {"structure": "whole", "leaf": "factorized", "units": 1, "leaves": 1, "optimiser": "em"}
     yield Candidate("independent columns", alone)

@@ -140,7 +140,7 @@ class FitConfig:
         0.1,
         "Training",
         "Of em and online-em, and not of bits: each sum and each pixel of a leaf learns as if so many more rows had "
-        "come.",
+        "come; the covariance of a gaussian leaf as if these had the covariance within the leaves of its region.",
         least=0,
     )
     ridge: float = _option(

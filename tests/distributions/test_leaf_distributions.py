@@ -175,6 +175,31 @@ class TestLeafBinomial(MaskedLeafDistributionTests):
             assert LeafBinomial(300, torch.zeros(1), validate_args=False).log_prob(torch.tensor([-1.0])) == -math.inf
 
 
+class TestSharedLogits:
+    """Of Bernoulli pixels whose logits many values share, the log-probabilities of 0 and 1 are computed once."""
+
+    @pytest.mark.parametrize("shape", [(7, 3, SIZE), (2, 7, 3, SIZE)])
+    def test_equal_those_of_logits_for_each_value(self, shape):
+        logits = torch.randn(3, SIZE).mul_(20).requires_grad_()
+        x = torch.bernoulli(torch.full(shape, 0.5))
+        weight = torch.randn(shape[:-1])
+        mask = torch.rand(shape) < 0.7
+        found, gradients = [], []
+        for given in (logits, logits.expand(shape)):
+            log_prob = LeafBernoulli(given, mask).log_prob(x)
+            found.append(log_prob)
+            (gradient,) = torch.autograd.grad((weight * log_prob).sum(), logits, create_graph=True)
+            (second,) = torch.autograd.grad(gradient.square().sum(), logits)
+            gradients.append((gradient, second))
+        assert_close(found[0], found[1], rtol=1e-14, atol=0)
+        assert_close(gradients[0], gradients[1], rtol=1e-10, atol=1e-12)
+
+    def test_certain_pixels(self):
+        logits = torch.tensor([math.inf, -math.inf, 800.0])
+        x = torch.tensor([[1.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        assert_close(LeafBernoulli(logits).log_prob(x), torch.tensor([0.0, -800.0, -math.inf]))
+
+
 class TestLeafCategorical(MaskedLeafDistributionTests):
     bad_values = (0.5, -1.0, 3.0, float("nan"))
     pixel_dim = -2
@@ -219,6 +244,18 @@ class TestLeafCategorical(MaskedLeafDistributionTests):
         gradient = torch.autograd.grad((weight * ours).sum(), logits)
         assert_close(gradient, torch.autograd.grad((weight * theirs).sum(), logits))
         assert LeafCategorical(logits).num_levels == levels
+
+    def test_many_values_are_looked_up_in_one_table(self):
+        """No tensor of a value's size times levels, in neither direction; other levels are not looked up elsewhere."""
+        logits = torch.randn(4, 1, 50).requires_grad_()
+        x = torch.randint(50, (300, 4, 1))
+        with torch.profiler.profile(profile_memory=True) as profile:
+            LeafCategorical(logits, validate_args=False).log_prob(x).sum().backward()
+        largest = max(event.self_cpu_memory_usage for event in profile.events())
+        assert largest <= 8 * 2 * 1200  # bytes of two numbers a value
+        for wrong in (50, -1):
+            with pytest.raises(RuntimeError, match="out of bounds"):
+                LeafCategorical(logits, validate_args=False).log_prob(torch.full((3, 4, 1), float(wrong)))
 
 
 REFUSED = [

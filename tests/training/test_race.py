@@ -255,7 +255,7 @@ class TestRun:
         name = max((line for line in record(path)["race"] if "bound" in line), key=lambda line: line["bound"])
         (chosen,) = (one for one in candidates(config, load_data(config.data)) if one.name == name["candidate"])
         unraced()
-        train(dataclasses.replace(config, **chosen.options), tmp_path / "again")
+        train(dataclasses.replace(config, **chosen.options | {"epochs": config.epochs}), tmp_path / "again")
         assert_same_outcome(path, tmp_path / "again")
         assert "race" not in record(tmp_path / "again")
 
