@@ -43,7 +43,8 @@ def test_what_is_left_open_is_chosen_from_the_data(data, structure, likelihood):
     assert (config.structure, config.likelihood) == (structure, likelihood)
     assert config.leaves == config.units
     assert resolve(config, data) == config  # nothing is left open
-    unchanged = ("hidden", "latent_dim", "lr", "seed", "epochs", "particles")
+    unchanged = ("hidden", "latent_dim", "batch_size", "seed", "epochs", "particles")
+    assert config.lr == 0.005
     assert all(getattr(config, field) == getattr(TINY, field) for field in unchanged)
 
 

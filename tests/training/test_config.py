@@ -55,8 +55,9 @@ def test_delta_is_a_side_or_several(value, kept):
     assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-_COUNTS = ("particles", "batch_size", "epochs", "patience", "chunk_size")
+_COUNTS = ("particles", "epochs", "patience", "chunk_size")
 _OPTIONAL_COUNTS = (
+    "batch_size",
     "units",
     "leaves",
     "latent_dim",

@@ -13,7 +13,7 @@ import torch
 from pyro_spvae import random_binary_tree, whole
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.likelihoods import Bernoulli, Normal
-from pyro_spvae.models import SPVAE
+from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
@@ -45,6 +45,24 @@ def test_the_bound_rises_and_the_best_parameters_stay():
     bounds = [line["val_elbo"] for line in lines]
     assert max(bounds) > bounds[0] + 0.5 and [line["epoch"] for line in lines] == list(range(1, 21))
     assert spvae.log_likelihood(x, num_samples=50).mean() > make().log_likelihood(x, num_samples=50).mean() + 1
+
+
+@pytest.mark.parametrize(("kind", "rate"), [(SPN, 0.03), (SPVAE, 0.005)], ids=["exact", "vae"])
+def test_the_rate_follows_from_whether_there_are_latent_variables(kind, rate):
+    x = torch.randn(60, 3)
+    runs = []
+    for options in ({}, {"lr": None}, {"lr": rate}, {"lr": 0.1}):
+        torch.manual_seed(0)
+        model = kind(whole((3,)), units=2, likelihood=Normal())
+        metrics = model.fit(x, epochs=2, batch_size=20, **options)
+        assert metrics[0]["lr"] == (options.get("lr") or rate)
+        runs.append(model.state_dict())
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2]) and not same(runs[0], runs[3])
+
+
+def test_batches_have_128_rows():
+    model = SPN(whole((3,)), units=2, likelihood=Normal())
+    assert model.fit(torch.randn(300, 3), torch.randn(10, 3), epochs=1)[0]["step"] == 3
 
 
 def test_float64_is_kept_to_the_last_bit(monkeypatch):
