@@ -106,7 +106,11 @@ def _race(raced: Any) -> list[str]:
     for line in sorted(ran, key=lambda line: -line["bound"]):
         numbers = (_number(line.get(name), form) for name, form in _OF_RACE)
         cells.append((str(line.get("candidate")), *numbers))
-    left = [(str(line.get("candidate")), f"left out: {line.get('refused')}") for line in raced if line not in ran]
+    left = [
+        (str(line.get("candidate")), f"left out: {line['refused']}")
+        for line in raced
+        if isinstance(line.get("refused"), str)
+    ]
     if not left and not ran:
         return []
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

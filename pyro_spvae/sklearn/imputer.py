@@ -22,7 +22,7 @@ from pyro_spvae.sklearn.tables import as_array, filled_frame
 
 class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
     r"""
-    Imputation of missing entries given the seen ones of their row by a sum-product VAE, as a transformer of
+    Imputation of missing entries given the seen ones of their row by a sum-product network or VAE, as a transformer of
     scikit-learn.
 
     NaN is a missing entry, in fitting too; what is seen is left as it is. :meth:`transform` fills in
@@ -33,8 +33,9 @@ class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
     :math:`p(x_{\mathrm{missing}} \mid x_{\mathrm{seen}})` instead, several for each entry, whose spread says how sure
     they are (multiple imputation).
 
-    The model learns to infer from what is seen where rows that it is fitted to have holes as well: fitted to whole
-    rows alone, it needs more ``samples``.
+    What is chosen for a table of which nothing is said, see :class:`~pyro_spvae.sklearn.SPVAEDensity`, mostly answers
+    exactly. A model with latent variables learns to infer from what is seen where rows that it is fitted to have holes
+    as well: fitted to whole rows alone, it needs more ``samples``.
 
     A DataFrame's categories keep their names. As ever in scikit-learn an array is returned, of objects where there are
     texts, unless ``set_output(transform="pandas")`` asks for a DataFrame.

@@ -123,6 +123,7 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
       of full covariance, as many as have no more parameters than the table has entries; 5 of them once with the
       covariances drawn towards each other and once with a ridge of a tenth of each column's variance; and 3 factor
       analysers of rank 4 where there are more than 8 such columns.
+    - **Independent columns**, which take any table.
     - **Blocks** of at most 8 columns of the Chow-Liu tree, whose leaves are 4 VAEs and 4 leaves without latent
       variables, Gaussian ones or independent columns.
 
@@ -151,6 +152,8 @@ def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
         if joint > _BLOCK:
             options = mixture | {"leaf": "gaussian(rank=4)", "leaves": 3, "smoothing": 1.0, "ridge": 1e-4}
             yield Candidate("mixture of 3 factor analysers", options)
+    alone = {"structure": "whole", "leaf": "factorized", "units": 1, "leaves": 1, "optimiser": "em"}
+    yield Candidate("independent columns", alone)
     beside = "gaussian" if joint > 1 else "factorized"
     blocks = {"structure": "chow-liu", "block": _BLOCK, "weights": "cp", "leaf": f"vae+{beside}", "units": 8}
     yield Candidate(f"blocks of {_BLOCK} columns, VAEs and {beside} leaves", blocks)

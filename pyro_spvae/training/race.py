@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -174,7 +175,8 @@ def _trained(entry: _Entry, candidate: Candidate, device: torch.device, pace: Pa
 
 def _made(config: TrainConfig, data: DataSet) -> SPVAE:
     torch.manual_seed(config.seed)
-    with pyro.settings.context(module_local_params=True):
+    with pyro.settings.context(module_local_params=True), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "x is constant", UserWarning)  # which the one that is trained says
         spvae = build_model(config, data)
     spvae.values = data.values
     return spvae

@@ -28,7 +28,11 @@ def _quick(kind: type) -> BaseEstimator:
     return kind(**QUICK | {"epochs": 1, "samples": 2})
 
 
-@parametrize_with_checks([_quick(kind) for kind in KINDS])
+def _raced(kind: type) -> BaseEstimator:
+    return kind(epochs=1, samples=2, random_state=0)
+
+
+@parametrize_with_checks([make(kind) for make in (_quick, _raced) for kind in KINDS])
 def test_estimator(estimator, check) -> None:
     check(estimator)
 

@@ -23,6 +23,7 @@ from pyro_spvae.sklearn import SPVAEDensity, SPVAEImputer
 from pyro_spvae.training.config import TrainConfig
 from tests.sklearn.cases import QUICK, correlated, mixed, own
 
+RACED = {"epochs": 2, "samples": 5, "random_state": 0}
 BOTH = pytest.mark.parametrize("kind", [SPVAEDensity, SPVAEImputer])
 
 
@@ -37,13 +38,14 @@ def _holey(rows: int = 30) -> np.ndarray:
 
 
 @BOTH
+@pytest.mark.parametrize("options", [QUICK, RACED], ids=["given", "raced"])
 @pytest.mark.parametrize("state", [3, np.random.RandomState(3), None], ids=["int", "state", "none"])
-def test_generators_are_left_as_they_were(kind, state) -> None:
+def test_generators_are_left_as_they_were(kind, state, options) -> None:
     x = _holey()
     torch.manual_seed(5)
     np.random.seed(5)
     before = pyro.util.get_rng_state()
-    estimator = kind(**QUICK | {"random_state": state}).fit(x)
+    estimator = kind(**options | {"random_state": state}).fit(x)
     _answer(estimator, x)
     estimator.sample(2) if kind is SPVAEDensity else estimator.transform_draws(x, 2)
     after = pyro.util.get_rng_state()
@@ -55,13 +57,14 @@ def test_generators_are_left_as_they_were(kind, state) -> None:
 
 
 @BOTH
-def test_the_seed_decides_and_the_generators_do_not(kind) -> None:
+@pytest.mark.parametrize("options", [QUICK, RACED], ids=["given", "raced"])
+def test_the_seed_decides_and_the_generators_do_not(kind, options) -> None:
     x = _holey()
     torch.manual_seed(1)
-    one = _answer(kind(**QUICK).fit(x), x)
+    one = _answer(kind(**options).fit(x), x)
     torch.manual_seed(2)
-    two = _answer(kind(**QUICK).fit(x), x)
-    three = _answer(kind(**QUICK | {"random_state": 1}).fit(x), x)
+    two = _answer(kind(**options).fit(x), x)
+    three = _answer(kind(**options | {"random_state": 1}).fit(x), x)
     assert np.array_equal(one, two) and not np.array_equal(one, three)
 
 
@@ -69,7 +72,18 @@ def test_the_seed_decides_and_the_generators_do_not(kind) -> None:
 def test_options_are_those_of_the_command(kind) -> None:
     signature = inspect.signature(kind)
     assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in signature.parameters.values())
-    for name in ("structure", "units", "latent_dim", "hidden", "epochs", "patience", "lr", "batch_size", "device"):
+    for name in (
+        "structure",
+        "units",
+        "latent_dim",
+        "hidden",
+        "race",
+        "epochs",
+        "patience",
+        "lr",
+        "batch_size",
+        "device",
+    ):
         assert signature.parameters[name].default == getattr(TrainConfig(), name)
     estimator = kind(**QUICK)
     assert estimator.get_params()["hidden"] == (8,) and clone(estimator).get_params() == estimator.get_params()
@@ -84,9 +98,10 @@ def test_options_are_those_of_the_command(kind) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("options", [QUICK, RACED], ids=["given", "raced"])
 @pytest.mark.parametrize("x", [_holey(), mixed(30)], ids=["array", "frame"])
-def test_pickles_answer_alike(kind, x, tmp_path) -> None:
-    fitted = kind(**QUICK).fit(x)
+def test_pickles_answer_alike(kind, x, tmp_path, options) -> None:
+    fitted = kind(**options).fit(x)
     expected = _answer(fitted, x)
     content = pickle.dumps(fitted)
     assert b"torch.nn" not in content and b"pyro_spvae.models" not in content  # the model is no pickle
@@ -94,6 +109,7 @@ def test_pickles_answer_alike(kind, x, tmp_path) -> None:
     for other in (pickle.loads(content), joblib.load(tmp_path / "fitted.joblib"), copy.deepcopy(fitted)):
         assert np.array_equal(_answer(other, x), expected)
         assert other.model_ is not fitted.model_ and other.columns_ == fitted.columns_
+        assert other.race_ == fitted.race_ and bool(other.race_) == (options is RACED)
     assert pickle.loads(pickle.dumps(kind(**QUICK))).get_params() == kind(**QUICK).get_params()
     assert not hasattr(clone(fitted), "model_")
 
@@ -107,11 +123,14 @@ def test_pickles_answer_alike(kind, x, tmp_path) -> None:
         np.arange(20).reshape(10, 2),
         np.array([[0, 1], [1, 0], [1, 1]]),
         np.column_stack([correlated(10), np.zeros(10)]),
+        correlated(2),
     ],
-    ids=["one column", "constant", "integers", "three rows of bits", "one constant"],
+    ids=["one column", "constant", "integers", "three rows of bits", "one constant", "two rows"],
 )
-def test_small_tables(kind, x) -> None:
-    fitted = kind(epochs=1, samples=2, hidden=(2,), units=1, random_state=0).fit(x)
+@pytest.mark.parametrize("options", [{"hidden": (2,), "units": 1}, {}], ids=["given", "raced"])
+@pytest.mark.filterwarnings("ignore:x is constant in x:UserWarning")
+def test_small_tables(kind, x, options) -> None:
+    fitted = kind(epochs=1, samples=2, random_state=0, **options).fit(x)
     answer = _answer(fitted, x)
     assert len(answer) == len(x) and np.isfinite(answer).all()
 
@@ -122,6 +141,35 @@ def test_rows_of_which_nothing_is_seen_are_not_held_out(kind) -> None:
     for seed in range(6):
         fitted = kind(**QUICK | {"random_state": seed}).fit(x)
         assert np.isfinite(fitted.history_[0]["val_elbo"]) and fitted.history_[0]["val_elbo"] != 0
+
+
+@BOTH
+@pytest.mark.parametrize("x", [_holey(90), mixed(90)], ids=["array", "frame"])
+def test_the_best_of_a_race_is_fitted(kind, x, capsys) -> None:
+    """Of so few epochs a candidate has all in the race already, so that the fit ends with its bound."""
+    fitted = kind(**RACED, verbose=True).fit(x)
+    best = max((line for line in fitted.race_ if "bound" in line), key=lambda line: line["bound"])
+    assert fitted.history_[-1]["val_elbo"] <= best["bound"] == max(line["val_elbo"] for line in fitted.history_)
+    assert sum(parameter.numel() for parameter in fitted.model_.parameters()) == best["parameters"]
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"race        of {len(fitted.race_)} candidates, judged by 9 validation rows"
+    assert all(line["candidate"] in text for line, text in zip(fitted.race_, said[1:], strict=False))
+    assert said[-1] == f"best        {best['candidate']}" and len(said) == len(fitted.race_) + 2
+    quiet = kind(**RACED).fit(x)
+    assert not capsys.readouterr().out and np.array_equal(_answer(quiet, x), _answer(fitted, x))
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("options", "structure"),
+    [({"race": "none"}, "chow-liu"), ({"units": 2}, ""), ({"hidden": (2,)}, ""), ({"structure": "whole"}, "whole")],
+    ids=["none", "units", "hidden", "structure"],
+)
+def test_without_a_race(kind, options, structure) -> None:
+    fitted = kind(**RACED | options).fit(correlated(60))
+    assert fitted.race_ == [] and bool(fitted.model_.latents) == (structure != "chow-liu")
+    assert ("lr" in fitted.history_[0]) and fitted.history_[0]["lr"] == (0.03 if structure == "chow-liu" else 0.005)
+    assert len(fitted.model_.circuit.regions.partitions) == (0 if structure == "whole" else fitted.n_features_in_ - 1)
 
 
 def _frame(**columns) -> pd.DataFrame:

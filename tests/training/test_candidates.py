@@ -141,7 +141,9 @@ def options(data, **given):
 
 
 def of_kind(found):
-    """Trees, mixtures of Gaussian leaves, blocks."""
+    """Trees, mixtures of Gaussian leaves, blocks; beside the one of independent columns."""
+    alone = found.pop("independent columns")
+    assert (alone["structure"], alone["leaf"], alone["leaves"]) == ("whole", "factorized", 1)
     trees = [one for one in found.values() if one["structure"] == "chow-liu" and "block" not in one]
     mixtures = [one for one in found.values() if one["structure"] == "whole"]
     blocks = [one for one in found.values() if "block" in one]

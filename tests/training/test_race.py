@@ -161,12 +161,15 @@ class TestChoice:
         assert config == entered[lines.index(smallest)]
         assert said[-1].startswith(f"smallest    {smallest['candidate']}, of more parameters than")
 
-    def test_so_does_a_run_of_few_rows(self, tmp_path):
-        np.savetxt(tmp_path / "few.csv", np.random.default_rng(0).integers(0, 2, (12, 2)), delimiter=",", fmt="%d")
+    @pytest.mark.parametrize(("given", "notes"), [({}, 0), ({"leaf": "vae"}, 1)], ids=["raced", "given"])
+    def test_a_run_says_so_too(self, people, tmp_path, given, notes):
         said = []
-        train(dataclasses.replace(OPEN, data=str(tmp_path / "few.csv")), tmp_path / "run", report=said.append)
-        assert any(line.startswith("smallest    hidden Chow-Liu tree") for line in said)
-        assert sum("more parameters than the training rows have entries, 20" in line for line in said) == 1
+        results = train(dataclasses.replace(people, **given), tmp_path / "run", report=said.append)
+        entries = record(tmp_path / "run")["rows"]["train"] * 4
+        assert (results["parameters"] > entries) == bool(notes)
+        assert (
+            sum(f"has more parameters than the training rows have entries, {entries}" in one for one in said) == notes
+        )
 
     def test_the_seed_decides(self):
         data = table(rows=120)
@@ -252,7 +255,7 @@ class TestRun:
         name = max((line for line in record(path)["race"] if "bound" in line), key=lambda line: line["bound"])
         (chosen,) = (one for one in candidates(config, load_data(config.data)) if one.name == name["candidate"])
         unraced()
-        train(dataclasses.replace(config, **chosen.options), tmp_path / "again")
+        train(dataclasses.replace(config, **chosen.options | {"epochs": config.epochs}), tmp_path / "again")
         assert_same_outcome(path, tmp_path / "again")
         assert "race" not in record(tmp_path / "again")
 
@@ -338,12 +341,13 @@ class TestRun:
         train(dataclasses.replace(people, data=str(tmp_path / "one.csv")), tmp_path / "run")
         assert open_run(tmp_path / "run").config.structure == "whole"
 
-    @pytest.mark.filterwarnings("ignore:x is constant in same:UserWarning")
-    def test_a_constant_column(self, people, tmp_path):
+    def test_a_constant_column(self, people, tmp_path, recwarn):
+        """Of which the model that is trained warns, if it learns a tree, and no other."""
         frame(120).assign(same=3).to_csv(tmp_path / "same.csv", index=False)
         results = train(dataclasses.replace(people, data=str(tmp_path / "same.csv")), tmp_path / "run")
         ran = [line["bound"] for line in record(tmp_path / "run")["race"] if "bound" in line]
         assert len(ran) > 3 and results["val_elbo"] == max(ran)
+        assert len(recwarn) == (open_run(tmp_path / "run").config.structure == "chow-liu")
 
 
 TABLES = {
