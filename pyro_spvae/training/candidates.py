@@ -25,6 +25,7 @@ _OPEN = (
 )
 #: how models without latent variables are trained where EM is not to be had
 BY_GRADIENT: dict[str, Any] = {"optimiser": "adam", "particles": 1}
+_OF_EM = ("smoothing", "ridge")
 _JOINT = ("normal", "log-normal")  # families of columns that Gaussian leaves take together
 _UNITS = (4, 8, 16, 32, 64)  # of a Chow-Liu tree
 _SHARE = 0.5  # of the number of entries that the weights of a tree may be
@@ -51,7 +52,9 @@ class Candidate:
         that is asked for, a candidate follows the gradient.
         """
         usual = {field.name: field.default for field in dataclasses.fields(FitConfig)}
-        options = self.options | (BY_GRADIENT if config.hide and self.options.get("optimiser") == "em" else {})
+        options = self.options
+        if config.hide and options.get("optimiser") == "em":
+            options = {name: value for name, value in options.items() if name not in _OF_EM} | BY_GRADIENT
         own = {
             name: value
             for name, value in options.items()

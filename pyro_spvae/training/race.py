@@ -29,6 +29,7 @@ Report = Callable[[str], None]
 
 _SHARE = 10  # of the epochs, one in so many
 _STEPS = (400, 1000)  # of a candidate, at least and at most
+_SAME = "without EM the same as {}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +71,7 @@ def race(
     entries = _entries(config, raw)
     pace = Pace(report)
     lines: list[dict[str, Any]] = []
+    ran: dict[TrainConfig, str] = {}
     best: tuple[float, str, TrainConfig] | None = None
     smallest: tuple[int, str, TrainConfig] | None = None
     held_back = [f"race        of {len(found)} candidates, judged by {_validation(config, raw)}"]  # until one fits
@@ -89,7 +91,10 @@ def race(
             entry = _entered(candidate, config, raw)
             tell()
             number = entry.parameters
-            if number > entries:
+            same = ran.setdefault(entry.config, candidate.name)
+            if same != candidate.name:
+                line["refused"] = _SAME.format(same)
+            elif number > entries:
                 line["refused"] = _too_large(number, entries)
                 if smallest is None or number < smallest[0]:
                     smallest = number, candidate.name, entry.config
@@ -125,11 +130,16 @@ def entry_list(config: TrainConfig, raw: DataSet) -> Iterator[str]:
     """
     found = candidates(config, raw)
     entries = _entries(config, raw)
+    ran: dict[TrainConfig, str] = {}
     yield f"race        of {len(found)} candidates, to be judged by {_validation(config, raw)}"
     for candidate in found:
         line: dict[str, Any] = {"candidate": candidate.name}
         try:
-            line["parameters"] = _entered(candidate, config, raw).parameters
+            entry = _entered(candidate, config, raw)
+            line["parameters"] = entry.parameters
+            same = ran.setdefault(entry.config, candidate.name)
+            if same != candidate.name:
+                line["refused"] = _SAME.format(same)
         except ValueError as error:
             line["refused"] = str(error)
         if line.get("parameters", 0) > entries:
@@ -146,7 +156,7 @@ def _entered(candidate: Candidate, config: TrainConfig, raw: DataSet) -> _Entry:
     data = modelled(resolved, raw).cached(CACHE)
     spvae = _made(resolved, data)
     if resolved.optimiser == "em" and not _has_closed_form(spvae):
-        own = dataclasses.replace(own, **BY_GRADIENT)
+        own = dataclasses.replace(own, **BY_GRADIENT, smoothing=config.smoothing, ridge=config.ridge)
         resolved = resolve(own, raw)
     return _Entry(own, resolved, data, spvae)
 
