@@ -58,8 +58,8 @@ Normal likelihood does, in each column's own unit; that of all kinds has columns
 
 ## Hidden Chow-Liu trees
 
-A step of training of 69 binary columns, 16 units, batch 128: the trainer's beside a plain-torch twin of the same layers,
-and beside SPFlow's hidden Chow-Liu tree of as many states where it is installed.
+A step of training of 69 binary columns, 16 units, batch 128: the trainer's beside a plain-torch twin of the same
+layers, and beside SPFlow's hidden Chow-Liu tree of as many states where it is installed.
 
 {hidden_trees}
 
