@@ -115,6 +115,8 @@ def _check_same(folder: RunFolder, config: TrainConfig) -> None:
     """Refuses a folder whose run has other options than are asked for; what is left to the data may be anything."""
     path = folder.path / "config.json"
     of_folder = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {path}")
+    if config.leaf == "auto":  # of images
+        config = dataclasses.replace(config, leaf="vae")
     found, wanted = (one.to_dict() | {"prior": resolved_prior(one)} for one in (of_folder, config))
     for name, value in wanted.items():
         if name in ("data_dir", "device", "structure") or value in (None, "auto"):

@@ -140,7 +140,7 @@ def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
     rows = rows_to_train(config, data)
     units = tree_units(rows)
     epochs = min(max(math.ceil(_STEPS * BATCH_SIZE / rows), _EPOCHS[0]), _EPOCHS[1])
-    falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 3)}
+    falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 5)}
     for number in sorted({units, max(_UNITS[0], units // 2)}, reverse=True):
         tree = {"structure": "chow-liu", "leaf": "factorized", "units": number, "weights": "cp"}
         yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | falling)

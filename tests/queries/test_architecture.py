@@ -41,7 +41,7 @@ CHANGES = [
     ({"root": 3}, "root is 3; the name of a class of models is needed"),
     ({"root": "spna"}, "root is 'spna'; did you mean spn?"),
     ({"root": "os:system"}, "root is 'os:system'; a subclass of pyro_spvae.queries.root.Root is needed"),
-    ({"root": "spn"}, "architecture describes a model that cannot be made (TypeError: leaf is a VAE; an inst"),
+    ({"root": "spn"}, "leaf is a VAE; one without latent variables whose density is known"),
     ({"leaf": None}, "the description of a leaf is None; a dict"),
     ({"leaf": HUGE}, "architecture describes a model that cannot be made ("),
     ({"guide": HUGE}, "a guide is needed, but the description is of 'leaf'"),
