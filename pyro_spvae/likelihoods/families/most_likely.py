@@ -1,0 +1,92 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""The most likely Gamma and Beta distributions given means of their sufficient statistics, by Newton's method."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+LEAST_SHAPE = 1e-3  # of what an M-step writes
+
+_SHAPE_STEPS = 8
+_BETA_STEPS = 30
+_NEAR = 0.1  # relative step from which on Newton's steps are taken whole
+_SHARES = (1.0, 0.5, 0.25, 0.06, 0.01, 0.0)  # of longer ones, of which the best is taken
+_LONGEST = 4.0  # of a step, in logarithms
+_HALVINGS = 60
+_WIDEST = 25.0  # log-odds of a mean
+
+
+def gamma_shape(gap: Tensor, most: Tensor | float) -> Tensor:
+    r"""
+    The concentration k with :math:`\log k - \psi(k) = g`, the most likely one of Gamma variables whose mean is
+    :math:`\mu` and whose :math:`g = E[x] / \mu - 1 - E[\log (x / \mu)]`, by Newton's method on :math:`1 / k` (Minka
+    2002, "Estimating a Gamma distribution").
+
+    :param Tensor gap: g; 0 or, by rounding, less of values that do not vary.
+    :param most: the largest concentration, which there is the most likely one.
+    :returns: concentrations from 0.001 to the largest.
+    """
+    most = torch.as_tensor(most, dtype=gap.dtype, device=gap.device)
+    gap = torch.maximum(gap, 0.5 / most)
+    shape = (3 - gap + ((gap - 3).square() + 24 * gap).sqrt()) / (12 * gap)
+    for _ in range(_SHAPE_STEPS):
+        off = shape.log() - torch.digamma(shape) - gap
+        factor = 1 + off / (1 - shape * torch.polygamma(1, shape))
+        shape = shape / factor.clamp(0.1, 10.0)
+    return torch.minimum(shape, most).clamp(min=LEAST_SHAPE)
+
+
+def beta_shapes(above: Tensor, below: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    r"""
+    The most likely concentrations of a Beta distribution given :math:`s_1 = E[\log x], s_0 = E[\log(1 - x)]`, those
+    that maximise :math:`\alpha s_1 + \beta s_0 - \log B(\alpha, \beta)`, a concave function; by Newton's method in
+    both, from :math:`\alpha \approx \tfrac12 + \tfrac12 e^{s_1} / (1 - e^{s_1} - e^{s_0})` (Johnson, Kotz and
+    Balakrishnan 1995, chapter 25), which is near them unless they are small.
+
+    :param Tensor above: :math:`s_1`.
+    :param Tensor below: :math:`s_0`.
+    :param Tensor most: the largest sum of both, on which the most likely ones are found where it binds.
+    :returns: :math:`\alpha, \beta`, of at least 0.001.
+    """
+    mean = torch.stack([above, below])
+    rest = torch.maximum(1 - mean.exp().sum(0), 0.5 / most)
+    shapes = 0.5 + 0.5 * mean.exp() / rest
+    for _ in range(_BETA_STEPS):
+        step = _newton(shapes, mean)
+        tried = shapes * (step.unsqueeze(0) * step.new_tensor(_SHARES).reshape(-1, *[1] * step.dim())).exp()
+        best = _objective(tried, mean.unsqueeze(0)).argmax(0)
+        best = torch.where(step.abs().amax(0) < _NEAR, 0, best)
+        shapes = tried.gather(0, best.expand(1, *step.shape)).squeeze(0)
+        shapes = torch.minimum(shapes.clamp(min=LEAST_SHAPE), 10 * most)
+    return _of_sum(shapes, mean, most)
+
+
+def _newton(shapes: Tensor, mean: Tensor) -> Tensor:
+    """Newton's step over both concentrations, relative to them."""
+    total = shapes.sum(0)
+    gradient = mean - torch.digamma(shapes) + torch.digamma(total)
+    own, shared = torch.polygamma(1, shapes), torch.polygamma(1, total)
+    determinant = (own[0] * own[1] - shared * own.sum(0)).clamp(min=torch.finfo(own.dtype).tiny)
+    step = (own.flip(0) * gradient + shared * (gradient.flip(0) - gradient)) / determinant
+    return (step / shapes).clamp(-_LONGEST, _LONGEST)
+
+
+def _objective(shapes: Tensor, mean: Tensor) -> Tensor:
+    """Means of log-densities up to a constant; the second dimension is that of both concentrations."""
+    return (shapes * mean - torch.lgamma(shapes)).sum(1) + torch.lgamma(shapes.sum(1))
+
+
+def _of_sum(shapes: Tensor, mean: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where their sum is no more than the largest, else the most likely ones of that sum, by bisection."""
+    low, high = torch.full_like(mean[0], -_WIDEST), torch.full_like(mean[0], _WIDEST)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        own = most * torch.sigmoid(middle), most * torch.sigmoid(-middle)
+        rises = mean[0] - mean[1] > torch.digamma(own[0]) - torch.digamma(own[1])
+        low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
+    middle = (low + high) / 2
+    bound = torch.stack([most * torch.sigmoid(middle), most * torch.sigmoid(-middle)])
+    found = torch.where(shapes.sum(0) > most, bound, shapes).clamp(min=LEAST_SHAPE)
+    return found[0], found[1]
