@@ -9,9 +9,7 @@ import math
 
 import numpy as np
 import pytest
-import scipy.integrate
 import scipy.optimize
-import scipy.special
 import scipy.stats
 import torch
 from torch.testing import assert_close
@@ -182,7 +180,8 @@ def test_of_values_that_do_not_vary_everything_stays_finite(name, dtype, smoothi
     assert math.isfinite(after) and after > before and after > -8
     assert bool(spn.leaf.law().mean.isfinite().all()) and bool(spn.leaf.law().variance.isfinite().all())
     if len(set(values)) == 1 and name != "negative-binomial":
-        assert_close(spn.leaf.law().mean, x[0].expand(2, 1), rtol=2e-3, atol=1e-5)
+        nearest = min(spn.leaf.law().mean.flatten().tolist(), key=lambda mean: abs(mean - x[0].item()))
+        assert nearest == pytest.approx(x[0].item(), rel=2e-3, abs=1e-5)  # the other may have no data
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -205,15 +204,14 @@ def expectation(name, x, outputs):
     if name == "student-t":
         df, loc, scale = (float(getattr(law, key)) for key in ("df", "loc", "scale"))
         prior = scipy.stats.gamma(df / 2, scale=2 / df)
-        given = lambda u: scipy.stats.norm(loc, scale / math.sqrt(u)).pdf(x)  # noqa: E731
+        given = lambda u: scipy.stats.norm(loc, scale / np.sqrt(u)).pdf(x)  # noqa: E731
     else:
         number, logit = float(law.total_count), float(law.logits)
         prior = scipy.stats.gamma(number, scale=math.exp(logit))
         given = lambda u: scipy.stats.poisson(u).pmf(x)  # noqa: E731
-    parts = [
-        scipy.integrate.quad(lambda t, f=f: f(math.exp(t)) * prior.pdf(math.exp(t)) * given(math.exp(t)) * math.exp(t), -30, 6, limit=400, points=[0, 2])[0]  # fmt: skip
-        for f in (lambda u: 1.0, lambda u: u, math.log)
-    ]
+    t = np.linspace(-30, 7, 200_001)  # logarithms, in which the integrand vanishes at both ends
+    weight = prior.pdf(np.exp(t)) * given(np.exp(t)) * np.exp(t)
+    parts = [np.trapezoid(f * weight, t) for f in (1.0, np.exp(t), t)]
     return parts[1] / parts[0], parts[2] / parts[0]
 
 
@@ -246,17 +244,20 @@ def test_shapes_are_found_over_all_their_range():
     assert gamma_shape(torch.tensor([0.0, -1e-17, 1e9]), 50.0).tolist() == [50.0, 50.0, 1e-3]
     a, b = torch.meshgrid(torch.logspace(-2, 5, 15), torch.logspace(-2, 5, 15), indexing="ij")
     above, below = (torch.digamma(own) - torch.digamma(a + b) for own in (a, b))
-    found = torch.stack(beta_shapes(above, below, torch.full_like(a, 1e8)))
+    found = beta_shapes(torch.stack([above, below]), torch.full_like(a, 1e8), 1e-6, 1e-9)
     assert_close(found, torch.stack([a, b]), rtol=1e-5, atol=0)
 
 
-def test_the_most_likely_shapes_of_a_largest_sum():
-    above, below, most = torch.tensor([math.log(0.2)]), torch.tensor([math.log(0.8)]), torch.tensor([5.0])
-    found = beta_shapes(above, below, most)
-    best = scipy.optimize.minimize_scalar(
-        lambda a: float(scipy.special.betaln(a, 5 - a)) - a * above.item() - (5 - a) * below.item(),
-        bounds=(0.01, 4.99),
-        method="bounded",
-        options={"xatol": 1e-10},
-    )
-    assert_close(torch.cat(found), torch.tensor([best.x, 5 - best.x]), rtol=1e-6, atol=0)
+@pytest.mark.parametrize("most", [5.0, 0.3])
+@pytest.mark.parametrize("x", [0.2, 0.5, 0.9, 1e-4])
+def test_the_most_likely_shapes_where_edges_bind(x, most):
+    """Against all of a fine grid, of values that do not vary, which the sharpest distribution fits best."""
+    least, nearest = 1e-2, 0.05
+    mean = torch.tensor([[math.log(x)], [math.log1p(-x)]])
+    a, b = (float(own) for own in beta_shapes(mean, torch.tensor([most]), least, nearest))
+    count, share = a + b - 2 * least, (a - least) / (a + b - 2 * least)
+    assert 0 < count <= most * (1 + 1e-9) and nearest - 1e-9 <= share <= 1 - nearest + 1e-9
+    c, w = np.meshgrid(np.linspace(1e-3, most, 1500), np.linspace(nearest, 1 - nearest, 1501))
+    every = scipy.stats.beta(least + c * w, least + c * (1 - w)).logpdf(x)
+    own = scipy.stats.beta(a, b).logpdf(x)
+    assert own >= every.max() - 1e-9 and own <= every.max() + 1e-4

@@ -51,10 +51,11 @@ class BetaFamily(ColumnFamily):
 
     def outputs_of(self, means: Tensor, unit: Unit) -> tuple[Tensor, ...]:
         location, spread, start = self._start(unit)
-        most = 1 / (LEAST**2 / start + 1 / _MOST_COUNT)
-        above, below = beta_shapes(means[..., 0], means[..., 1], most.expand(means.shape[:-1]))
-        count = torch.minimum((above + below - 2 * _LEAST_CONCENTRATION).clamp(min=_LEAST_CONCENTRATION), most)
-        share = ((above - _LEAST_CONCENTRATION) / count - _NEAREST) / (1 - 2 * _NEAREST)
+        most = (1 / (LEAST**2 / start + 1 / _MOST_COUNT)).expand(means.shape[:-1])
+        mean = torch.stack([means[..., 0], means[..., 1]])
+        shapes = beta_shapes(mean, most, _LEAST_CONCENTRATION, _NEAREST)
+        count = (shapes.sum(0) - 2 * _LEAST_CONCENTRATION).clamp(min=_LEAST_CONCENTRATION)
+        share = ((shapes[0] - _LEAST_CONCENTRATION) / count - _NEAREST) / (1 - 2 * _NEAREST)
         logit = torch.logit(share, eps=_NEAREST_SHARE)
         factor = (start * (1 / count - 1 / _MOST_COUNT)).clamp(min=0).sqrt()
         return (logit - torch.logit(location)) * spread / unit.scale, raw_multiple(factor)
