@@ -395,18 +395,3 @@ class TestTables:
         normal = spn.leaf.law().normal
         assert_close(normal.loc[0].detach(), z.mean(1))
         assert_close(normal.covariance[0].detach(), torch.cov(z, correction=0))
-
-    @pytest.mark.parametrize(
-        ("name", "family"), [("gamma", "gamma"), ("student-t", "student-t"), ("negative-binomial", "negative-binomial")]
-    )
-    def test_refused(self, name, family):
-        columns = (Column("age", "real"), BY_FAMILY[name])
-        message = (
-            f"^the column '{columns[1].name}' is of the family {family}, whose most likely parameters have no closed"
-        )
-        for leaf in (FactorizedLeaf(Columns(columns)), GaussianLeaf(likelihood=Columns(columns))):
-            spn = SPN(whole((2,)), 1, 2, leaf=leaf)
-            with pytest.raises(ValueError, match=message):
-                spn.fit_em(table(columns, 9))
-            with pytest.raises(ValueError, match=message):
-                spn.fit(table(columns, 9), optimiser="em")
