@@ -171,7 +171,7 @@ class Pixels(Block):
         """
         sizes = self.likelihood.sizes
         empty = self.outputs[0].new_zeros(0, sizes["leaves"], sizes["pixels"])
-        self.likelihood.statistics(empty, empty)
+        self.likelihood.statistics_given(empty, empty, tuple(self.outputs))
 
     def expected(self, patches: Tensor, weight: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """
@@ -183,14 +183,14 @@ class Pixels(Block):
         :param Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``; all by default.
         :returns: tensors that may be added up over data.
         """
-        likelihood = self.likelihood
+        likelihood, outputs = self.likelihood, tuple(output.detach() for output in self.outputs)
         weights = weight.unsqueeze(-1).expand(patches.shape)  # [B, L, P]
         weights = weights if mask is None else weights * mask
-        sums = [weights.sum(0), likelihood.statistics(patches, weights)]
+        sums = [weights.sum(0), likelihood.statistics_given(patches, weights, outputs)]
         uniform = likelihood.uniform_statistics()
         if uniform is None or bool(uniform.isnan().any()):
             weights = torch.ones_like(weights) if mask is None else mask.expand(patches.shape).to(weights.dtype)
-            sums += [weights.sum(0), likelihood.statistics(patches, weights)]
+            sums += [weights.sum(0), likelihood.statistics_given(patches, weights, outputs)]
         return sums
 
     @torch.no_grad()

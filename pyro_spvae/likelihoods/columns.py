@@ -21,11 +21,10 @@ from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributions import LeafColumns
 from pyro_spvae.distributions.columns import ColumnGroup
 from pyro_spvae.distributions.leaf import at_least_single
-from pyro_spvae.likelihoods.families import ColumnFamily, Unit
 from pyro_spvae.likelihoods.families.family import LEAST
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.normal_places import NormalPlaces
-from pyro_spvae.likelihoods.places import Layout, Scopes, Units, family_of, outputs, width
+from pyro_spvae.likelihoods.places import Layout, Places, Scopes, Units, family_of, outputs, width
 
 
 class Columns(Likelihood):
@@ -166,11 +165,9 @@ class Columns(Likelihood):
         if self.units is not None:
             counted = mask if self.real is None else self.real if mask is None else mask & self.real
             return self.family.law(head.unflatten(-1, (-1, pixels)).unbind(-2), self.units.of(head), counted)
-        flat = head.flatten(-2)
         groups = []
         for places in self.groups:
-            own = flat.index_select(-1, places.heads).unflatten(-1, (-1, len(places.index)))
-            law = places.family.law(own.unbind(-2), places.units.of(head))
+            law = places.family.law(_own(head, places), places.units.of(head))
             groups.append(ColumnGroup(law, places.index, places.leaf))
         return LeafColumns(groups, leaves, pixels, mask)
 
@@ -197,38 +194,26 @@ class Columns(Likelihood):
             others,
         )
 
-    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
-        """
-        Those of each column's family, and 0 where another column has more.
-
-        :raises ValueError: if a column's family has no closed form, naming both.
-        """
-        x = x.to(weight)
+    def statistics_given(self, x: Tensor, weight: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+        """Those of each column's family, and 0 where another column has more."""
+        x, head = x.to(weight), outputs[0].to(weight)
         if self.units is not None:
-            own = self._statistics(self.family, x, self.units.of(weight))
+            heads = head.unflatten(-1, (-1, x.size(-1))).unbind(-2)
+            own = self.family.statistics(x, self.units.of(weight), heads)
             found = torch.einsum("blp,blps->lps", weight, own)
             return nn.functional.pad(found, (0, self._most_statistics - own.size(-1)))
         flat, weights = x.flatten(1), weight.flatten(1)
         found = weight.new_zeros(weights.size(1), self._most_statistics)
         for places in self.groups:
-            own = self._statistics(places.family, flat.index_select(-1, places.index), places.units.of(weight))
+            values = flat.index_select(-1, places.index)
+            own = places.family.statistics(values, places.units.of(weight), _own(head, places))
             own = torch.einsum("bp,bps->ps", weights.index_select(-1, places.index), own)
             found = found.index_copy(0, places.index, nn.functional.pad(own, (0, found.size(-1) - own.size(-1))))
         return found.unflatten(0, weight.shape[1:])
 
-    def _statistics(self, family: ColumnFamily, x: Tensor, unit: Unit) -> Tensor:
-        try:
-            return family.statistics(x, unit)
-        except NotImplementedError:
-            name, of = next((own.name, own.family) for own in self.columns if family_of(own) is family)
-            raise ValueError(
-                f"the column {name!r} is of the family {of}, whose most likely parameters have no closed form, which "
-                "EM needs; train by gradient, or give the column another kind"
-            ) from None
-
     @property
     def _most_statistics(self) -> int:
-        return max(2, *(len(column.categories) for column in self.columns))
+        return max(family_of(column).count_statistics(len(column.categories)) for column in self.columns)
 
     def uniform_statistics(self) -> Tensor:
         """Of categories; NaN for other columns."""
@@ -314,3 +299,9 @@ class Columns(Likelihood):
             f"x holds the value {x[row, leaf, pixel].item():g} in row {row}{more}, column {column.name!r}; "
             f"{family_of(column).takes}{f' ({known})' if known else ''}"
         )
+
+
+def _own(head: Tensor, places: Places) -> tuple[Tensor, ...]:
+    """The outputs ``[.., leaf, head]`` of some places: ``[.., place]`` for each that the family needs."""
+    own = head.flatten(-2).index_select(-1, places.heads).unflatten(-1, (-1, len(places.index)))
+    return own.unbind(-2)

@@ -144,6 +144,16 @@ class Likelihood(Block):
             "define statistics, uniform_statistics and outputs_of"
         )
 
+    def statistics_given(self, x: Tensor, weight: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+        """
+        What EM takes for :meth:`statistics`: of a distribution that is a mixture, such as Student's t of Normal ones,
+        expectations of those of value and hidden variable. By default there is nothing hidden, and they are the same.
+
+        :param tuple outputs: the present ones, under which is expected what is hidden: a tensor ``[leaf, head]`` for
+            each of :attr:`heads`.
+        """
+        return self.statistics(x, weight)
+
     def uniform_statistics(self) -> Tensor | None:
         """
         Means of the statistics, broadcastable to ``[leaf, pixel, statistic]``, where all values are equally likely; NaN

@@ -56,12 +56,10 @@ class OfFamily(Likelihood):
         logs = torch.full(shape, self.family.normal == "logarithms", device="cpu")
         return NormalPlaces(location, scale, logs, torch.ones_like(logs), LEAST)
 
-    def statistics(self, x: Tensor, weight: Tensor) -> Tensor:
-        try:
-            own = self.family.statistics(x.to(weight), self._unit(weight))
-        except NotImplementedError:
-            return super().statistics(x, weight)
-        return (own * weight.unsqueeze(-1)).sum(0)
+    def statistics_given(self, x: Tensor, weight: Tensor, outputs: tuple[Tensor, ...]) -> Tensor:
+        outputs = tuple(output.to(weight) for output in outputs)
+        own = self.family.statistics(x.to(weight), self._unit(weight), outputs)
+        return torch.einsum("blp,blps->lps", weight, own)
 
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
         return self.family.outputs_of(means, self._unit(means))

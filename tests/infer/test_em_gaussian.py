@@ -16,7 +16,6 @@ from torch.testing import assert_close
 
 from pyro_spvae import SPN, RegionGraph, random_binary_tree, whole
 from pyro_spvae.conditionals.normal_moments import regressions
-from pyro_spvae.data import Column
 from pyro_spvae.likelihoods import Columns, LogNormal, Normal, Poisson
 from pyro_spvae.models import FactorizedLeaf, GaussianLeaf, MixedLeaf
 from pyro_spvae.testing.block_tests import moved_from_start
@@ -395,18 +394,3 @@ class TestTables:
         normal = spn.leaf.law().normal
         assert_close(normal.loc[0].detach(), z.mean(1))
         assert_close(normal.covariance[0].detach(), torch.cov(z, correction=0))
-
-    @pytest.mark.parametrize(
-        ("name", "family"), [("gamma", "gamma"), ("student-t", "student-t"), ("negative-binomial", "negative-binomial")]
-    )
-    def test_refused(self, name, family):
-        columns = (Column("age", "real"), BY_FAMILY[name])
-        message = (
-            f"^the column '{columns[1].name}' is of the family {family}, whose most likely parameters have no closed"
-        )
-        for leaf in (FactorizedLeaf(Columns(columns)), GaussianLeaf(likelihood=Columns(columns))):
-            spn = SPN(whole((2,)), 1, 2, leaf=leaf)
-            with pytest.raises(ValueError, match=message):
-                spn.fit_em(table(columns, 9))
-            with pytest.raises(ValueError, match=message):
-                spn.fit(table(columns, 9), optimiser="em")

@@ -20,7 +20,10 @@ class _CodedFamily(ColumnFamily):
     def supports(self, x: Tensor, unit: Unit) -> Tensor:
         return (x >= 0) & (x < unit.frequencies.size(-1)) & (x == x.round())
 
-    def statistics(self, x: Tensor, unit: Unit) -> Tensor:
+    def count_statistics(self, categories: int) -> int:
+        return categories
+
+    def statistics(self, x: Tensor, unit: Unit, outputs: tuple[Tensor, ...]) -> Tensor:
         """One for the category, 0 for the others."""
         numbers = torch.arange(unit.frequencies.size(-1), device=x.device)
         return (x.unsqueeze(-1) == numbers).to(x.dtype)

@@ -76,14 +76,19 @@ class ColumnFamily:
         """
         raise NotImplementedError(f"{type(self).__name__} must define law")
 
-    def statistics(self, x: Tensor, unit: Unit) -> Tensor:
-        """
-        Sufficient statistics of values ``[.., place]``, whose means :meth:`outputs_of` takes, for EM.
+    def count_statistics(self, categories: int) -> int:
+        """How many statistics a value has."""
+        return 2
 
-        :returns: ``[.., place, statistic]``.
-        :raises NotImplementedError: if there are none, or no closed form for what follows from them.
+    def statistics(self, x: Tensor, unit: Unit, outputs: tuple[Tensor, ...]) -> Tensor:
         """
-        raise NotImplementedError(f"{type(self).__name__} has no closed form")
+        Sufficient statistics of values ``[.., place]``, whose means :meth:`outputs_of` takes, for EM; of a family that
+        is a mixture, expectations of those of value and hidden variable given the value.
+
+        :param tuple outputs: the present ones, under which is expected what is hidden, as in :meth:`law`.
+        :returns: ``[.., place, statistic]``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define statistics")
 
     def uniform_statistics(self, categories: int) -> Tensor | None:
         """Means of the statistics ``[statistic]`` where all values are equally likely; ``None`` if they cannot be."""
@@ -91,12 +96,12 @@ class ColumnFamily:
 
     def outputs_of(self, means: Tensor, unit: Unit) -> tuple[Tensor, ...]:
         """
-        The most likely outputs given means of the statistics.
+        The most likely outputs given means of the statistics; of a family that is a mixture, more likely ones.
 
         :param Tensor means: ``[.., place, statistic]``, of which there may be more behind those of the family.
         :returns: finite tensors ``[.., place]``, as many as :meth:`outputs` says.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no closed form")
+        raise NotImplementedError(f"{type(self).__name__} must define outputs_of")
 
     def features(self, x: Tensor, unit: Unit) -> Tensor:
         """What networks see of values ``[.., place]``: ``[.., place, width]``."""

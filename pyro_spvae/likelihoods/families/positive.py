@@ -10,6 +10,7 @@ from torch import Tensor
 from pyro_spvae.distributions import LeafGamma, LeafLogNormal
 from pyro_spvae.distributions.leaf import LeafDistribution
 from pyro_spvae.likelihoods.families.family import (
+    LEAST,
     ColumnFamily,
     Unit,
     mean_above_zero,
@@ -17,7 +18,10 @@ from pyro_spvae.likelihoods.families.family import (
     normal_outputs_of,
     normal_statistics,
     positive_location,
+    raw_mean_above_zero,
+    raw_multiple,
 )
+from pyro_spvae.likelihoods.families.most_likely import gamma_shape
 
 _LEAST_SPREAD = 1e-4  # of a Gamma variable, over its mean
 
@@ -37,7 +41,7 @@ class LogNormalFamily(_PositiveFamily):
 
     normal = "logarithms"
 
-    def statistics(self, x: Tensor, unit: Unit) -> Tensor:
+    def statistics(self, x: Tensor, unit: Unit, outputs: tuple[Tensor, ...]) -> Tensor:
         """Standardised logarithms and their squares."""
         return normal_statistics((_log(x) - unit.location) / unit.scale)
 
@@ -65,6 +69,21 @@ class GammaFamily(_PositiveFamily):
         spread = unit.scale / positive_location(unit) * multiple(raw)
         concentration = 1 / (spread.square() + _LEAST_SPREAD**2)
         return LeafGamma(concentration, concentration / mean, mask)
+
+    def statistics(self, x: Tensor, unit: Unit, outputs: tuple[Tensor, ...]) -> Tensor:
+        """Values in units of the location, and their logarithms."""
+        location = positive_location(unit)
+        return torch.stack([x / location, _log(x) - location.log()], -1)
+
+    def outputs_of(self, means: Tensor, unit: Unit) -> tuple[Tensor, ...]:
+        """The mean, and the concentration that is most likely given it."""
+        location = positive_location(unit)
+        raw_mean = raw_mean_above_zero(means[..., 0] * location, unit)
+        mean, ratio = mean_above_zero(raw_mean, unit) / location, unit.scale / location
+        gap = means[..., 0] / mean - 1 - (means[..., 1] - mean.log())
+        concentration = gamma_shape(gap, 1 / ((LEAST * ratio).square() + _LEAST_SPREAD**2))
+        spread = (1 / concentration - _LEAST_SPREAD**2).clamp(min=0).sqrt()
+        return raw_mean, raw_multiple(spread / ratio)
 
     def features(self, x: Tensor, unit: Unit) -> Tensor:
         """Logarithms, standardised as those of a log-normal variable of the same mean and deviation."""
