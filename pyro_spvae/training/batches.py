@@ -15,6 +15,13 @@ from pyro_spvae.data.rows import seen_entries
 from pyro_spvae.data.seeds import noise_seed
 
 BATCH_SIZE = 128  # where none is given
+_FEW_ROWS = 2000  # of a table, of which an epoch is few steps
+_SMALL_BATCH = 32
+
+
+def batch_size_without_latents(rows: int) -> int:
+    """Rows of a batch where none is given, of a table and a model without latent variables: 32 of fewer than 2,000."""
+    return _SMALL_BATCH if rows < _FEW_ROWS else BATCH_SIZE
 
 
 class Batches:

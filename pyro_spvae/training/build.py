@@ -33,7 +33,7 @@ from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.models import SPN, SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
-from pyro_spvae.training.batches import BATCH_SIZE
+from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
 from pyro_spvae.training.candidates import candidates, is_open, names_networks, rows_to_train, tree_units
 from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_kinds, parse_names
 from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
@@ -47,8 +47,6 @@ _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then know
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
 _UNITS = 4
-_FEW_ROWS = 2000  # of a table, of which an epoch is few steps
-_SMALL_BATCH = 32
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
@@ -125,8 +123,8 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     if lr is None and config.optimiser in OPTIMISERS:
         lr = default_rate(latents=guide != "none")
     if batch_size is None:
-        few = not data.is_image and rows_to_train(config, data) < _FEW_ROWS
-        batch_size = _SMALL_BATCH if few and guide == "none" and config.optimiser in OPTIMISERS else BATCH_SIZE
+        plain = not data.is_image and guide == "none" and config.optimiser in OPTIMISERS
+        batch_size = batch_size_without_latents(rows_to_train(config, data)) if plain else BATCH_SIZE
     return dataclasses.replace(
         config,
         structure=structure,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro_spvae.data import DataSet
-from pyro_spvae.training.batches import BATCH_SIZE
+from pyro_spvae.training.batches import batch_size_without_latents
 from pyro_spvae.training.config import FitConfig, TrainConfig
 
 #: options of leaves with latent variables
@@ -121,7 +121,7 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 
     - **Hidden Chow-Liu trees** (Liu and Van den Broeck 2021) of single columns, with as many units as
       :func:`tree_units` says, and half of these. Their learning rate falls to 0 linearly, over 12,000 steps, 100 epochs
-      at least and 400 at most.
+      at least and 400 at most, with a weight decay of 0.01.
     - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 3, 4, 5 and 8 components
       of full covariance, as many as have no more parameters than the table has entries; 5 of them once with the
       covariances drawn towards each other and once with a ridge of a tenth of each column's variance; and 3 factor
@@ -139,8 +139,10 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
     rows = rows_to_train(config, data)
     units = tree_units(rows)
-    epochs = min(max(math.ceil(_STEPS * BATCH_SIZE / rows), _EPOCHS[0]), _EPOCHS[1])
-    falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 5)}
+    batch = batch_size_without_latents(rows)
+    epochs = min(max(math.ceil(_STEPS * batch / rows), _EPOCHS[0]), _EPOCHS[1])
+    falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 4)}
+    falling |= {"optimiser": "adamw", "weight_decay": 0.01}
     for number in sorted({units, max(_UNITS[0], units // 2)}, reverse=True):
         tree = {"structure": "chow-liu", "leaf": "factorized", "units": number, "weights": "cp"}
         yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | falling)
