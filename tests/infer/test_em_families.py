@@ -16,7 +16,18 @@ from torch.testing import assert_close
 
 from pyro_spvae import SPN, random_binary_tree, whole
 from pyro_spvae.data import Column
-from pyro_spvae.likelihoods import Beta, Columns, Gamma, LogNormal, NegativeBinomial, Poisson, StudentT
+from pyro_spvae.likelihoods import (
+    Beta,
+    BetaBinomial,
+    Columns,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Gamma,
+    LogNormal,
+    NegativeBinomial,
+    Poisson,
+    StudentT,
+)
 from pyro_spvae.likelihoods.families import COLUMN_FAMILIES, Unit
 from pyro_spvae.likelihoods.families.most_likely import beta_shapes, gamma_shape
 from pyro_spvae.models import FactorizedLeaf, GaussianLeaf
@@ -261,3 +272,14 @@ def test_the_most_likely_shapes_where_edges_bind(x, most):
     every = scipy.stats.beta(least + c * w, least + c * (1 - w)).logpdf(x)
     own = scipy.stats.beta(a, b).logpdf(x)
     assert own >= every.max() - 1e-9 and own <= every.max() + 1e-4
+
+
+REFUSED = [BetaBinomial(5), DiscretizedLogistic(5), DiscretizedLogisticMixture(5)]
+
+
+@pytest.mark.parametrize("likelihood", REFUSED, ids=lambda likelihood: type(likelihood).__name__)
+def test_refused(likelihood):
+    spn = SPN(whole((1, 2, 2)), units=2, likelihood=likelihood)
+    name = type(likelihood).__name__
+    with pytest.raises(ValueError, match=f"^the likelihood {name} has no sufficient statistics, which EM needs; train"):
+        spn.fit_em(torch.ones(3, 1, 2, 2))

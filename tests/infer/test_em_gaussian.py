@@ -16,7 +16,6 @@ from torch.testing import assert_close
 
 from pyro_spvae import SPN, RegionGraph, random_binary_tree, whole
 from pyro_spvae.conditionals.normal_moments import regressions
-from pyro_spvae.data import Column
 from pyro_spvae.likelihoods import Columns, LogNormal, Normal, Poisson
 from pyro_spvae.models import FactorizedLeaf, GaussianLeaf, MixedLeaf
 from pyro_spvae.testing.block_tests import moved_from_start
