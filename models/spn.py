@@ -172,7 +172,7 @@ class SPN(SPVAE):
 
         With ``smoothing=0`` and ``ridge=0`` no step lowers the likelihood. A positive :math:`a` lets each step go as if
         :math:`a` more data had reached each sum, evenly over its products, and :math:`a` each leaf pixel: evenly over
-        the values of a discrete likelihood, distributed like all data at the pixel under a normal one, and in
+        the values of a discrete likelihood, distributed like all data at the pixel under any other, and in
         :class:`~pyro_spvae.models.GaussianLeaf` about the leaf's own mean with the covariance W within its region's
         leaves, :math:`\Sigma_k = (S_k + a W) / (n_k + a)` of :math:`n_k` expected data with the scatter :math:`S_k`. It
         keeps the probability of values that were not seen in training from vanishing; then what never falls in a step
@@ -189,6 +189,10 @@ class SPN(SPVAE):
 
         Leaves that start from data do so first, unless they have. Another thread that asks a model is answered between
         two steps.
+
+        Gamma and Beta parameters are the most likely ones, by Newton's method. Student's t distributions are taken for
+        mixtures of Normal ones and negative binomials for mixtures of Poisson variables, whose hidden precisions (Liu
+        and Rubin 1995) and rates are expected too: steps raise the likelihood, to the most likely parameters in many.
 
         Sums and pixels that no data reach stay as they are. Probabilities are kept above 1e-6 in leaves and 1e-12 in
         sums, and deviations above ``min_scale``.

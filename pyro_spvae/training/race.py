@@ -16,10 +16,9 @@ import pyro
 import torch
 
 from pyro_spvae.data import DataSet
-from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import CACHE, build_model, modelled, resolve
-from pyro_spvae.training.candidates import BY_GRADIENT, Candidate, candidates, rows_to_train
+from pyro_spvae.training.candidates import Candidate, candidates, rows_to_train
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.pace import Pace
@@ -154,11 +153,7 @@ def _entered(candidate: Candidate, config: TrainConfig, raw: DataSet) -> _Entry:
     own = candidate.of(config)
     resolved = resolve(own, raw)
     data = modelled(resolved, raw).cached(CACHE)
-    spvae = _made(resolved, data)
-    if resolved.optimiser == "em" and not _has_closed_form(spvae):
-        own = dataclasses.replace(own, **BY_GRADIENT, smoothing=config.smoothing, ridge=config.ridge)
-        resolved = resolve(own, raw)
-    return _Entry(own, resolved, data, spvae)
+    return _Entry(own, resolved, data, _made(resolved, data))
 
 
 def _trained(entry: _Entry, candidate: Candidate, device: torch.device, pace: Pace) -> dict[str, Any]:
@@ -190,16 +185,6 @@ def _made(config: TrainConfig, data: DataSet) -> SPVAE:
         spvae = build_model(config, data)
     spvae.values = data.values
     return spvae
-
-
-def _has_closed_form(spvae: SPVAE) -> bool:
-    if not isinstance(spvae, ClosedForm):
-        return False
-    try:
-        spvae.check_closed_form()
-    except ValueError:
-        return False
-    return True
 
 
 def _entries(config: TrainConfig, raw: DataSet) -> int:

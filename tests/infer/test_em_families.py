@@ -10,13 +10,25 @@ import math
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.special
 import scipy.stats
 import torch
 from torch.testing import assert_close
 
 from pyro_spvae import SPN, random_binary_tree, whole
 from pyro_spvae.data import Column
-from pyro_spvae.likelihoods import Beta, Columns, Gamma, LogNormal, NegativeBinomial, Poisson, StudentT
+from pyro_spvae.likelihoods import (
+    Beta,
+    BetaBinomial,
+    Columns,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Gamma,
+    LogNormal,
+    NegativeBinomial,
+    Poisson,
+    StudentT,
+)
 from pyro_spvae.likelihoods.families import COLUMN_FAMILIES, Unit
 from pyro_spvae.likelihoods.families.most_likely import beta_shapes, gamma_shape
 from pyro_spvae.models import FactorizedLeaf, GaussianLeaf
@@ -236,6 +248,61 @@ def test_what_is_hidden_is_expected_given_the_value(name, x):
     assert_close(found, torch.tensor(wanted), rtol=1e-6, atol=1e-8)
 
 
+def student_t_of(means):
+    outputs = COLUMN_FAMILIES["student-t"].outputs_of(torch.tensor([means]), UNIT_OF("student-t"))
+    law = COLUMN_FAMILIES["student-t"].law(outputs, UNIT_OF("student-t"))
+    return [(law.loc.item() + 4) / 2, law.scale.item() / 2, law.df.item()]
+
+
+def test_a_step_of_student_t_by_hand():
+    """Of a u whose scale is free; and at the smallest scale of values, of a u of mean 1."""
+
+    def df(gap):
+        return 2 * scipy.optimize.brentq(lambda k: math.log(k) - scipy.special.digamma(k) - gap, 0.1, 1e3)
+
+    found = student_t_of([0.8, 0.4, 1.4, -0.5])
+    assert found == pytest.approx([0.5, math.sqrt((1.4 - 0.8 * 0.25) / 0.8), df(math.log(0.8) + 0.5)], rel=1e-9)
+    least = math.sqrt(2 / 3) * 1e-3
+    found = student_t_of([0.8, 0.4, 0.8 * 0.25 + 1e-9, -0.5])
+    nearest = least + math.sqrt(2 / 3) * 0.999e-6  # that finite outputs say
+    assert found == pytest.approx([0.5, nearest, df(0.8 - 1 + 0.5)], rel=1e-5)
+    found = student_t_of([2.0, 1.0, 2.0 * 0.25 + 1.6 * least**2, 0.6])
+    assert found == pytest.approx([0.5, math.sqrt(1.6) * least, df(2 - 1 - 0.6)], rel=1e-5)
+
+
+def test_the_mean_of_a_negative_binomial_is_that_of_its_values_from_the_first_step():
+    x = drawn(BY_FAMILY["negative-binomial"], 50).unsqueeze(-1)
+    spn = SPN(whole((1,)), units=1, likelihood=NegativeBinomial(4.0, 4.0))
+    spn.em_step(x, smoothing=0)
+    assert spn.leaf.law().mean.item() == pytest.approx(x.mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.1])
+def test_a_beta_distribution_is_found_from_its_own_expectations(scale):
+    """Also where the sum of its concentrations is nearly the largest."""
+    unit = Unit(torch.tensor([0.3]), torch.tensor([scale]), torch.zeros(1, 0))
+    outputs = (torch.tensor([0.4]), torch.tensor([-0.3]))
+    law = COLUMN_FAMILIES["beta"].law(outputs, unit)
+    shapes = torch.stack([law.concentration1, law.concentration0], -1)
+    means = torch.digamma(shapes) - torch.digamma(shapes.sum(-1, keepdim=True))
+    for one, other in zip(COLUMN_FAMILIES["beta"].outputs_of(means, unit), outputs, strict=True):
+        assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_statistics_of_mixed_columns_are_those_of_each_under_its_own_outputs():
+    columns = [BY_FAMILY[name] for name in ("negative-binomial", "categorical", "student-t", "beta")]
+    mixed = Columns(columns).bind(leaves=2, pixels=4)
+    x = torch.stack([drawn(column, 6) for column in columns], -1).unsqueeze(1).expand(-1, 2, -1)
+    weight, (head,) = torch.rand(x.shape), mixed.initial_outputs(2)
+    found = mixed.statistics_given(x, weight, (head,))
+    place = {0: [0, 4], 1: [1, 5, 8, 10], 2: [2, 6, 9], 3: [3, 7]}  # first outputs of all, then second ones, ..
+    for number, column in enumerate(columns):
+        alone = Columns([column]).bind(leaves=2, pixels=1)
+        own = slice(number, number + 1)
+        wanted = alone.statistics_given(x[..., own], weight[..., own], (head[:, place[number]],))
+        assert_close(found[:, own, : wanted.size(-1)], wanted)
+
+
 def test_shapes_are_found_over_all_their_range():
     shape = torch.logspace(-2.9, 7.5, 60)
     gap = shape.log() - torch.digamma(shape)
@@ -261,3 +328,14 @@ def test_the_most_likely_shapes_where_edges_bind(x, most):
     every = scipy.stats.beta(least + c * w, least + c * (1 - w)).logpdf(x)
     own = scipy.stats.beta(a, b).logpdf(x)
     assert own >= every.max() - 1e-9 and own <= every.max() + 1e-4
+
+
+REFUSED = [BetaBinomial(5), DiscretizedLogistic(5), DiscretizedLogisticMixture(5)]
+
+
+@pytest.mark.parametrize("likelihood", REFUSED, ids=lambda likelihood: type(likelihood).__name__)
+def test_refused(likelihood):
+    spn = SPN(whole((1, 2, 2)), units=2, likelihood=likelihood)
+    name = type(likelihood).__name__
+    with pytest.raises(ValueError, match=f"^the likelihood {name} has no sufficient statistics, which EM needs; train"):
+        spn.fit_em(torch.ones(3, 1, 2, 2))

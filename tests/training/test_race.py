@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -406,17 +408,18 @@ class TestMeetings:
         assert "judged by 33 validation rows" in said[0]
         assert results["val_elbo"] == max(line["bound"] for line in lines if "bound" in line)
 
-    def test_candidates_without_a_closed_form_follow_the_gradient(self, people, any_size, monkeypatch):
-        """As where a column's family has none."""
-        monkeypatch.setattr(
-            race_module, "_has_closed_form", lambda spvae: len(spvae.leaf.pixels.likelihood.columns) < 4
-        )
-        config, lines = race(people, load_data(people.data), CPU)
-        entries = [
-            race_module._entered(one, people, load_data(people.data))
-            for one in candidates(people, load_data(people.data))
-        ]
-        assert {entry.resolved.optimiser for entry in entries} == {"adam", "adamw"}
-        real = load_data(TABLES["real"]())
-        found = [race_module._entered(one, people, real).resolved for one in candidates(people, real)]
+    def test_mixtures_are_trained_by_em_whatever_the_other_columns_are(self, tmp_path, any_size):
+        """Of a table with a count and a proportion beside two real columns."""
+        torch.manual_seed(0)
+        data = pd.DataFrame(torch.randn(80, 2).numpy(), columns=["a", "b"])
+        data["visits"] = np.random.default_rng(0).negative_binomial(2, 0.1, 80)
+        data["share"] = np.random.default_rng(1).beta(0.7, 2, 80)
+        data.to_csv(tmp_path / "table.csv", index=False)
+        config = dataclasses.replace(OPEN, data=str(tmp_path / "table.csv"))
+        loaded = load_data(config.data)
+        assert {str(column.family) for column in loaded.columns} == {"normal", "negative-binomial", "beta"}
+        found = [race_module._entered(one, config, loaded).resolved for one in candidates(config, loaded)]
         assert {one.optimiser for one in found if one.structure == "whole"} == {"em"}
+        _, lines = race(config, loaded, CPU)
+        of_mixtures = [line for line in lines if "Gaussian" in line["candidate"]]
+        assert len(of_mixtures) > 3 and all(math.isfinite(line["bound"]) for line in of_mixtures)

@@ -77,11 +77,14 @@ def _on_edge(mean: Tensor, most: Tensor, least: float, nearest: float) -> Tensor
         share = torch.stack([torch.sigmoid(at), torch.sigmoid(-at)])
         return least + most * (nearest + (1 - 2 * nearest) * share)
 
+    def of_mean(along: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda at: least + _each(along, at) * at.exp()
+
     along = mean.new_tensor([1.0, -1.0])
     found = [_along(of_sum, along, torch.full_like(most, -_WIDEST), torch.full_like(most, _WIDEST), mean)]
     for along in (mean.new_tensor([nearest, 1 - nearest]), mean.new_tensor([1 - nearest, nearest])):
         low, high = torch.full_like(most, LEAST_SHAPE).log(), most.log()
-        found.append(_along(lambda at, w=along: least + _each(w, at) * at.exp(), along, low, high, mean))
+        found.append(_along(of_mean(along), along, low, high, mean))
     every = torch.stack(found)
     best = _objective(every, mean).argmax(0)
     return every.gather(0, best.expand(1, *mean.shape)).squeeze(0)
