@@ -199,12 +199,12 @@ def _check_texts(name: str, texts: Sequence[str], seen: int, differ: bool) -> No
             )
         raise ValueError(
             f"the column {name!r} holds {number:,} different texts, such as {texts[0]!r}, {many}; leave it out by "
-            f"--drop {name!r}, drop=[{name!r}] in Python"
+            f"--drop {name!r}, drop=[{name!r}] of load_data, or from a DataFrame"
         )
     if number == 1:
         raise ValueError(
             f"the column {name!r} holds the text {texts[0]!r} alone; leave it out by --drop {name!r}, drop=[{name!r}] "
-            "in Python"
+            "of load_data, or from a DataFrame"
         )
 
 

@@ -160,7 +160,7 @@ def plan(config: TrainConfig, report: Report, download: bool = False) -> None:
     if is_raced(config, job.raw):
         for line in entry_list(config, job.raw):
             report(line)
-        report("the first of them")
+        report("options above and model below are those of the first of them")
     describe(job, report)
     for name, part in (("circuit", job.spvae.circuit), ("leaves", job.spvae.leaf), ("guides", job.spvae.leaf_guide)):
         report(f"  {name:<10}{sum(parameter.numel() for parameter in part.parameters()):,}")

@@ -337,7 +337,7 @@ class TestRun:
         for line, candidate in zip(said[2:], found, strict=False):
             assert line.startswith(f"  {candidate.name}  ") and "nats" not in line
             assert "parameters" in line or "without EM the same as" in line
-        assert said[2 + len(found)] == "the first of them"
+        assert said[2 + len(found)] == "options above and model below are those of the first of them"
         said.clear()
         plan(dataclasses.replace(people, units=2), said.append)
         assert not any("race " in line for line in said)
