@@ -107,12 +107,15 @@ class Clock:
     def __enter__(self) -> Clock:
         self._start = time.process_time(), time.perf_counter()
         self._before = signal.signal(signal.SIGPROF, self._fire)
+        # a process in the background starts with Ctrl-C ignored
+        self._interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.setitimer(signal.ITIMER_PROF, self.budget)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> bool:
         self._stop()
         signal.signal(signal.SIGPROF, self._before)
+        signal.signal(signal.SIGINT, self._interrupt)
         return self._fired and kind is not None and issubclass(kind, KeyboardInterrupt)
 
     def look(self, line: str) -> None:
