@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_spvae import checks
-from pyro_spvae.blocks import Block
 from pyro_spvae.blocks.scale import positive_scale, raw_scale
 from pyro_spvae.conditionals.normal_moments import FactorMoments, FullMoments, Moments
 from pyro_spvae.conditionals.normal_start import clusters, regions_of
+from pyro_spvae.conditionals.observation import Observation
 from pyro_spvae.conditionals.pixels import Pixels
 from pyro_spvae.distributions import LeafLowRankNormal, LeafMultivariateNormal
 from pyro_spvae.distributions.correlated import LeafCorrelatedNormal
@@ -26,7 +26,7 @@ _ROWS = 10_000  # rows that parameters start from
 _SHRUNK = 0.1  # part of a pooled covariance that is left to its diagonal at the start
 
 
-class NormalPixels(Block):
+class NormalPixels(Observation):
     r"""
     The pixels of a leaf that are Normal by their likelihood as jointly Normal, :math:`N(\mu, \Sigma)`, and the others
     independent of them, each by its own likelihood; all with free parameters, the same for all data.
@@ -47,16 +47,13 @@ class NormalPixels(Block):
 
     begun: Tensor
     tril: Tensor
-    has_feature: Tensor | None
     others: Pixels | None
     waits = False
 
     def __init__(self, likelihood: Likelihood, rank: int | None = None) -> None:
-        super().__init__()
-        checks.instance("likelihood", likelihood, Likelihood)
+        super().__init__(likelihood)
         if rank is not None and (isinstance(rank, bool) or not checks.is_integer(rank) or rank < 0):
             raise ValueError(f"rank is {rank!r}; an integer of at least 0, or None for a full covariance, is needed")
-        self.likelihood = likelihood
         self.rank = None if rank is None else int(rank)
         self._begun = False
         self.register_load_state_dict_post_hook(_loaded)
@@ -96,10 +93,7 @@ class NormalPixels(Block):
                 "None for a full covariance, is needed"
             )
         self.places = places
-        own = self.likelihood.count_features(pixels, scopes)
-        features = own if features is None else features
-        fewer = torch.arange(features) < own if own < features else None
-        self.register_buffer("has_feature", fewer, persistent=False)
+        self.keep_features(pixels, scopes, features)
         self.regions = regions_of(scopes, leaves)
         self.loc = nn.Parameter(torch.randn(leaves, pixels))
         self.scale = nn.Parameter(raw_scale(torch.full((leaves, pixels), 0.7), "softplus", places.least))
@@ -263,29 +257,6 @@ class NormalPixels(Block):
         self._write(self.moments.of(loc, covariance, self.places.least), torch.ones_like(loc[:, 0], dtype=torch.bool))
         self.begun.fill_(True)
         self._begun = True
-
-    def features(self, x: Tensor) -> Tensor:
-        """Those of the likelihood; 0 where other leaves have more features."""
-        return self._widened(self.likelihood.features(x))
-
-    def count_features(self, pixels: int, scopes: Sequence[Sequence[int | None]] | None = None) -> int:
-        """As many as the likelihood has."""
-        return self.likelihood.count_features(pixels, scopes)
-
-    def feature_mask(self, mask: Tensor | None) -> Tensor | None:
-        """Which features count where some pixels do; not those that only other leaves have."""
-        own = self.likelihood.feature_mask(mask)
-        return self.has_feature if own is None else self._widened(own)
-
-    def _widened(self, features: Tensor) -> Tensor:
-        more = 0 if self.has_feature is None else self.has_feature.size(-1) - features.size(-1)
-        return nn.functional.pad(features, (0, more)) if more else features
-
-    def check(self, x: Tensor, mask: Tensor) -> None:
-        """
-        :raises ValueError: if a value of ``x`` with ``mask`` set is outside the support.
-        """
-        self.likelihood.check(x, mask)
 
 
 def _loaded(module: nn.Module, _keys: Any) -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
@@ -13,8 +13,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_spvae import checks
-from pyro_spvae.blocks.block import Block
 from pyro_spvae.blocks.data_mean import DataMean
+from pyro_spvae.conditionals.observation import Observation
 from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.distributions.autoregressive import check_whole
 from pyro_spvae.likelihoods.likelihood import Likelihood
@@ -34,7 +34,7 @@ def pixels_unread() -> Iterator[None]:
         _READ.reset(token)
 
 
-class Pixels(Block):
+class Pixels(Observation):
     r"""
     :math:`p(x \mid f(z_1, .., z_n))`: a likelihood whose parameters a decoder makes of the inputs. Without a decoder
     they are free parameters, the same for all data.
@@ -48,14 +48,10 @@ class Pixels(Block):
         :meth:`pyro_spvae.likelihoods.Likelihood.initial_outputs`.
     """
 
-    has_feature: Tensor | None
-
     def __init__(self, likelihood: Likelihood, decoder: Network | None = None, from_mean: bool = False) -> None:
-        super().__init__()
-        checks.instance("likelihood", likelihood, Likelihood)
+        super().__init__(likelihood)
         if decoder is not None:
             checks.instance("decoder", decoder, Network)
-        self.likelihood = likelihood
         self.decoder = decoder
         self.from_mean = checks.boolean("from_mean", from_mean)
         self.mean = DataMean() if from_mean and decoder is not None and not decoder.autoregressive else None
@@ -93,10 +89,7 @@ class Pixels(Block):
         known = {"channels": channels, "scopes": scopes}
         known = {name: value for name, value in known.items() if value is not None}
         self.likelihood.bind(leaves=leaves, pixels=pixels, **known)
-        own = self.likelihood.count_features(pixels, scopes)
-        features = own if features is None else features
-        fewer = torch.arange(features) < own if own < features else None
-        self.register_buffer("has_feature", fewer, persistent=False)  # where leaves of another kind have more
+        features = self.keep_features(pixels, scopes, features)
         if self.mean is not None:
             self.mean.bind(leaves=leaves, pixels=features)
         if self.decoder is None:
@@ -138,23 +131,6 @@ class Pixels(Block):
         if at_mean is None:
             return outputs
         return tuple(output + start for output, start in zip(outputs, at_mean, strict=True))
-
-    def features(self, x: Tensor) -> Tensor:
-        """Pixel values brought to about [0, 1] for the guide's networks; 0 where other leaves have more features."""
-        return self._widened(self.likelihood.features(x))
-
-    def count_features(self, pixels: int, scopes: Sequence[Sequence[int | None]] | None = None) -> int:
-        """As many as the likelihood has."""
-        return self.likelihood.count_features(pixels, scopes)
-
-    def feature_mask(self, mask: Tensor | None) -> Tensor | None:
-        """Which features count where some pixels do; not those that only other leaves have."""
-        own = self.likelihood.feature_mask(mask)
-        return self.has_feature if own is None else self._widened(own)
-
-    def _widened(self, features: Tensor) -> Tensor:
-        more = 0 if self.has_feature is None else self.has_feature.size(-1) - features.size(-1)
-        return nn.functional.pad(features, (0, more)) if more else features
 
     def check(self, x: Tensor, mask: Tensor) -> None:
         """
