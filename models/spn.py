@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from pyro_spvae import checks
 from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.distributions.kinds import hidden_pixels
+from pyro_spvae.infer.cluster_start import clustered_statistics
 from pyro_spvae.infer.em import ClosedFormLeaf, ExpectedStatistics
 from pyro_spvae.infer.online_em import RunningStatistics
 from pyro_spvae.leaves import LeafGuide, LeafModel
@@ -255,6 +256,64 @@ class SPN(SPVAE):
         if wanted:
             rows = torch.randperm(len(x), device=x.device)[:wanted] if wanted < len(x) else slice(None)
             self.start(x[rows], None if observed is None else observed.expand(x.shape)[rows])
+
+    @alone()
+    @torch.no_grad()
+    def start_at_clusters(
+        self,
+        x: Any,
+        observed: Any = None,
+        *,
+        blur: float = 0.05,
+        smoothing: float = 0.1,
+        ridge: float = 1e-3,
+        tick: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        r"""
+        Starts at clusters of data in the place of random parameters: for every region, rows are clustered by the
+        variables about it, as many clusters as it has units, and weights and leaf parameters follow by counting which
+        clusters meet, see :func:`pyro_spvae.infer.cluster_start.clustered_statistics` (after "latent variable
+        distillation", Liu, Zhang and Van den Broeck 2023). Training by gradient or by EM then begins near where random
+        parameters come after many steps, and ends higher. ``fit`` and ``pyro-spvae train`` do this by themselves where
+        ``start`` says so.
+
+        :param Tensor x: data ``[data, *event_shape]``; some thousands are enough.
+        :param Tensor observed: as in :meth:`log_prob`; unseen features count as their means for clusters, and nowhere
+            else.
+        :param float blur: part in which clusters count as if they did not depend on each other, from 0 to 1.
+        :param float smoothing: as in :meth:`fit_em`.
+        :param float ridge: as in :meth:`fit_em`.
+        :param callable tick: told now and then how many regions are clustered.
+        :raises ValueError: for an option out of range, data that do not fit, or a likelihood without a closed M-step.
+        """
+        _check_em(smoothing, ridge, 1)
+        checks.number_of_at_least("blur", blur)
+        if blur > 1:
+            raise ValueError(f"blur is {blur!r}; a number from 0 to 1 is needed")
+        x, observed = self._em_data(x, observed)
+        self._begin(x, observed)
+        expected = self.expected_statistics()
+        clustered_statistics(expected, lambda: self._parts(x, observed), blur, tick)
+        self.maximise(expected, smoothing, ridge)
+
+    def _parts(self, x: Tensor, observed: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Features, with means where nothing is seen, values and their mask, few rows at a time."""
+        means = None if observed is None else self._feature_means(x, observed)
+        for batch in self._blocks(x, observed, 1):
+            seen = None if means is None else self.leaf.feature_mask(batch.mask)
+            features = batch.features if seen is None else torch.where(seen, batch.features, means)
+            yield features, batch.patches, batch.mask
+
+    def _feature_means(self, x: Tensor, observed: Tensor) -> Tensor:
+        """Means of the features that are seen, ``[leaf, feature]``; 0 of those that never are."""
+        total: Any = 0.0
+        count: Any = 0.0
+        for batch in self._blocks(x, observed, 1):
+            seen = self.leaf.feature_mask(batch.mask)
+            count = count + (torch.ones_like(batch.features) if seen is None else seen.expand_as(batch.features)).sum(0)
+            total = total + batch.features.sum(0)  # 0 where not seen
+        means: Tensor = total / count.clamp(min=1)
+        return means
 
     def check_closed_form(self) -> None:
         """

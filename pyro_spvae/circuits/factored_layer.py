@@ -19,6 +19,8 @@ from .region_graph import RegionGraph
 from .sampling import drawn, parts_of
 from .sum_layer import added_up
 
+_EDGES = 64  # whose counts are made together, which bounds memory
+
 
 class FactoredLayer(Layer):
     r"""The sums of a circuit whose weights are products of factors ("CP", the canonical polyadic decomposition).
@@ -125,6 +127,31 @@ class FactoredLayer(Layer):
     def of_classes(self, counts: Sequence[Tensor]) -> list[Tensor]:
         sizes = [len(logits) for logits in (*self.unit_logits, *self.partition_logits)]
         return [added_up(*own) for own in zip(counts, self._classes, sizes, strict=True)]
+
+    def own_rows(self) -> list[tuple[int, int, int]]:
+        units = self.num_sums
+        return [(region, self.start + place * units, units) for place, region in enumerate(self.inner)]
+
+    def assigned_counts(self, chosen: Tensor) -> list[Tensor]:
+        dtype, sums = self.reference.dtype, chosen[self.start : self.stop].view(self.num_regions, self.num_sums, -1)
+        place_of = torch.empty(self.num_partitions, dtype=torch.int64, device=chosen.device)
+        counts, choices = [], [choice for level in self.levels for choice in level.choices]
+        for choice in choices:
+            own = torch.arange(choice.region, choice.region + choice.regions, device=chosen.device)
+            stop = choice.first + choice.regions * choice.partitions
+            place_of[choice.first : stop] = own.repeat_interleave(choice.partitions)
+        every = zip(self._all("edge_first"), self._all("edge_partition"), self.edge_units, strict=True)
+        for first, partition, units in every:
+            index = first.unsqueeze(-1) + torch.arange(units, device=first.device)
+            blocks = zip(index.split(_EDGES), place_of[partition].split(_EDGES), strict=True)
+            found = [torch.bmm(sums[place].to(dtype), chosen[own].to(dtype).transpose(1, 2)) for own, place in blocks]
+            counts.append(torch.cat(found))
+        for kind, logits in enumerate(self.partition_logits):
+            own = [choice for choice in choices if choice.weights is not None and choice.weights[0] == kind]
+            reached = torch.cat([sums[choice.region : choice.region + choice.regions].sum(-1) for choice in own])
+            partitions = logits.shape[1]
+            counts.append(reached.to(dtype).unsqueeze(1).expand(-1, partitions, -1) / partitions)
+        return counts
 
     # ---------------------------------------------------------------- products, written out
 

@@ -78,6 +78,20 @@ class Layer(nn.Module):
         """What is known of each factor, added up over those that share a weight, in the shapes of the parameters."""
         raise NotImplementedError
 
+    def own_rows(self) -> list[tuple[int, int, int]]:
+        """Of each of its regions the number in the graph, the row of its first sum, and how many these are."""
+        raise NotImplementedError
+
+    def assigned_counts(self, chosen: Tensor) -> list[Tensor]:
+        """
+        How often each entry of the factors is used where a node of every region is chosen, and every sum goes by those
+        below it that are. Where a region has several partitions, each is in turn.
+
+        :param Tensor chosen: ``bool [row, data]``.
+        :returns: in the shapes of :meth:`log_factors`.
+        """
+        raise NotImplementedError
+
     def groups(self) -> list[Group]:
         """Its regions, by number of products.
 

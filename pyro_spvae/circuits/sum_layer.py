@@ -113,6 +113,16 @@ class SumLayer(Layer):
     def of_classes(self, counts: Sequence[Tensor]) -> list[Tensor]:
         return [added_up(counts[0], self.classes, self.num_classes)]
 
+    def own_rows(self) -> list[tuple[int, int, int]]:
+        return [
+            (region, self.start + place * self.num_sums, self.num_sums) for place, region in enumerate(self.regions)
+        ]
+
+    def assigned_counts(self, chosen: Tensor) -> list[Tensor]:
+        products = chosen[self.left] if self.right is None else chosen[self.left] & chosen[self.right]
+        products = products.view(self.num_regions, self.num_products, -1).to(self.logits.dtype)
+        return [torch.bmm(self._own(chosen).to(self.logits.dtype), products.transpose(1, 2))]
+
     def groups(self) -> list[Group]:
         factors = [self.left] if self.right is None else [self.left, self.right]
         children = torch.stack(factors, dim=-1).view(self.num_regions, self.num_products, -1)

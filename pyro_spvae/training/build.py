@@ -74,6 +74,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - latent_dim: the leaf's own default, or what its brackets say;
     - guide: in the place of the default what the leaf asks for: none where it has no latent variables;
     - batch_size: 128, of tables of fewer than 2,000 rows 32 where there are no latent variables, but for EM;
+    - start: at clusters where there are no latent variables and weights are products, else at random;
     - lr: 0.03 where there are no latent variables, else 0.005; none for EM.
 
     :raises ValueError: if an option does not fit the structure or the data.
@@ -118,6 +119,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     _check_taken(config)
     preprocess, likelihood = _modelling(config, data)
     missing: Any = data.missing
+    weights = ("cp" if structure == "chow-liu" else "full") if config.weights == "auto" else config.weights
     guide = _default_guide(config.leaf) if config.guide == "auto" else config.guide
     lr, batch_size = config.lr, config.batch_size
     if lr is None and config.optimiser in OPTIMISERS:
@@ -133,7 +135,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         repetitions=repetitions,
         leaf_size=leaf_size,
         block=1 if structure == "chow-liu" and config.block is None else config.block,
-        weights=("cp" if structure == "chow-liu" else "full") if config.weights == "auto" else config.weights,
+        weights=weights,
         leaves=units if config.leaves is None else config.leaves,
         missing=missing,
         preprocess=preprocess,
@@ -143,6 +145,9 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         guide=guide,
         lr=lr,
         batch_size=batch_size,
+        start=("clusters" if weights == "cp" and guide == "none" else "random")
+        if config.start == "auto"
+        else config.start,
     )
 
 

@@ -39,6 +39,7 @@ Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh", "g
 Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad", "em", "online-em"]
 Schedule = Literal["plateau", "constant", "cosine", "linear"]
 Race = Literal["auto", "none"]
+Start = Literal["auto", "random", "clusters"]
 Weights = Literal["auto", "full", "cp"]
 Tie = Literal["none", "shape"]
 Precision = Literal["float32", "float64"]
@@ -116,6 +117,13 @@ class FitConfig:
         False,
         "Objective",
         "During the warm-up, weigh the latent sites so that each keeps its share of the KL (objective elbo).",
+    )
+    start: Start = _option(
+        "auto",
+        "Training",
+        "Parameters before the first step: as they were drawn (random), or by counting clusters of up to 10,000 "
+        "training rows (clusters), where leaves have no latent variables. auto: by command clusters for hidden trees; "
+        "parameters of a model that is fitted in Python stay as they are.",
     )
     optimiser: Optimiser = _option(
         "adam",

@@ -42,17 +42,18 @@ class Pace:
             self._report(line())
             self.said()
 
-    def counting(self, what: str) -> Callable[[int, int], None]:
+    def counting(self, what: str, of: str = "rows") -> Callable[[int, int], None]:
         """
         A function to be called now and then with how many rows are done, and of how many.
 
         :param str what: is done with them.
+        :param str of: what they are, if not rows.
         """
         start = clock()
 
         def tick(done: int, rows: int) -> None:
             left = (clock() - start) * (rows - done) / max(done, 1)
-            self.tell(lambda: f"{what:<12}{done:,} of {rows:,} rows, {minutes(left)} left")
+            self.tell(lambda: f"{what:<12}{done:,} of {rows:,} {of}, {minutes(left)} left")
 
         return tick
 

@@ -19,7 +19,6 @@ from pyro_spvae import distributed
 from pyro_spvae.blocks import in_mode
 from pyro_spvae.blocks.life_cycle import process_buffers
 from pyro_spvae.data import Rows
-from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed, start_noise
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import Estimator
@@ -35,12 +34,12 @@ from pyro_spvae.training.objective import annealed_programs, as_bound, build_los
 from pyro_spvae.training.optimisers import rate_of
 from pyro_spvae.training.pace import Pace, minutes
 from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.start import at_clusters, show, start_at_clusters
 from pyro_spvae.training.updates import build_update
 
 _FIRST = 5  # validations, of each of which a line is reported without a progress bar
 _TEXT_EVERY = 10.0  # seconds between those of later ones
 _OF_BEST = ("model", "step", "epoch", "best", "best_epoch")  # what best.pt holds besides the run's identity
-_LOOKED_AT = 1000  # rows, by which a range is known well enough
 _NAMED = 3  # parameters named in an error
 
 
@@ -108,7 +107,8 @@ class Trainer:
         self.how_to_resume = how_to_resume
         if folder is not None and distributed.is_main():
             warn_of_script(self.identity.get("architecture"), stacklevel=5)  # where a user calls SPVAE.fit
-        _start_from(train, observed, spvae, config.seed)
+        show(spvae, train, observed, config.seed)
+        self._rows_to_start = (train, observed) if at_clusters(config, spvae) else None
         objective = build_objective(config) if objective is None else objective
         self.elbo = as_bound(objective)
         self.batches = Batches(train, observed, config.batch_size or BATCH_SIZE, config.seed, config.hide)
@@ -158,6 +158,7 @@ class Trainer:
         done = self.epoch * self.rows + self.batch * self.rows // len(self.batches)
         bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not self.progress, desc="training")
         with _training(self.spvae), bar, Interruption() as interruption:
+            self._start()
             objective = distributed.share(self.objective)
             last = math.inf if max_steps is None else self.step + max_steps
             self.pace.said()
@@ -187,6 +188,11 @@ class Trainer:
         """
         bound, _ = self._step(self.objective if objective is None else objective, x, observed, False, len(x), last=True)
         return bound
+
+    def _start(self) -> None:
+        """Before the first step: at clusters, if that is where training starts."""
+        if self._rows_to_start is not None and self.step == 0:
+            start_at_clusters(self.spvae, *self._rows_to_start, self.config.seed, self.pace)
 
     def _advance(self, objective: nn.Module, bar: Any, asked: bool) -> bool:
         """The next step of the run; whether all processes should stop after it."""
@@ -425,25 +431,3 @@ def _training(spvae: nn.Module) -> Iterator[None]:
 def _noise_of(device: torch.device) -> AbstractContextManager[None]:
     """Outside of the block torch's generators are as if nothing had been drawn."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-
-
-def _start_from(train: Rows | Tensor, observed: Tensor | None, spvae: Queries, seed: int) -> None:
-    """
-    Shows rows drawn by the seed to a model that starts from data, such as one with a VampPrior of training data, or
-    that looks at them before it is trained.
-    """
-    wanted = min(spvae.wanted_rows, len(train))  # the prior itself says so if there are too few
-    generator = torch.Generator().manual_seed(noise_seed(seed, 0, stream=7))
-    order = torch.randperm(len(train), generator=generator, device="cpu")
-    parameter = next(spvae.parameters())
-
-    def read(number: int) -> tuple[Tensor, Tensor | None]:
-        x, seen = select(train, observed, order[:number])
-        return x.to(parameter), None if seen is None else seen.to(parameter.device)
-
-    if wanted:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(noise_seed(seed, 1, stream=7))
-            spvae.start(*read(wanted))
-    if spvae.looks_at_data and distributed.is_main():  # which changes nothing
-        spvae.look_at(*read(_LOOKED_AT))
