@@ -27,6 +27,7 @@ from pyro_spvae.queries.quiet import forked
 from pyro_spvae.registry import make
 from pyro_spvae.training.batches import kept_entries
 from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.start import at_clusters
 
 _PLATES = 2  # of data and leaves
 _LOOKED_AT = 2  # rows; batch normalisation over data has no use for one
@@ -149,6 +150,7 @@ def check_objective(
     """
     if config.optimiser in ("em", "online-em"):
         check_em(model, config.optimiser)
+    at_clusters(config, model)
     if config.hide:
         _check_hiding(config, model, *select(rows, observed, slice(0, _LOOKED_AT)))
     named = repr(config.objective) if objective is None else f"a {type(objective).__name__}"
