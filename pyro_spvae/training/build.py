@@ -34,13 +34,14 @@ from pyro_spvae.models import SPN, SPVAE, LeafModel, MixedLeaf
 from pyro_spvae.part import constructor_parameters
 from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
-from pyro_spvae.training.candidates import candidates, is_open, names_networks, rows_to_train, tree_units
-from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_kinds, parse_names
+from pyro_spvae.training.candidates import FEW_LEVELS, candidates, filled, is_open, names_networks, rows_to_train
+from pyro_spvae.training.config import Preprocessing, Start, Structure, TrainConfig, parse_kinds, parse_names
+from pyro_spvae.training.hidden_trees import tree_training, tree_units
 from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
 
+_FREE = "categorical"  # the likelihood with a free probability for each level
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
-_FEW_LEVELS = 32  # above, the binomial's forced variance fits badly and grey levels are better made continuous
 CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
@@ -56,24 +57,27 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     """
     Fills in what a configuration leaves to the data.
 
-    - of tables where nothing is said of the model all options of the first of
-      :func:`~pyro_spvae.training.candidates.candidates`;
+    - of tables, and of grey images of more than 32 levels, where nothing is said of the model all options of the first
+      of :func:`~pyro_spvae.training.candidates.candidates`;
     - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - leaf: factorized for single columns of a Chow-Liu tree, else VAEs;
-    - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.candidates.tree_units`;
+    - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.hidden_trees.tree_units`;
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
     - block: single columns or pixels are the leaf regions of a Chow-Liu tree;
     - weights: products of factors for a Chow-Liu tree, which they make a hidden tree, else free;
     - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal, or
-      where there are more than 32 of them and none is given; everything else is left as it is;
-    - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; Binomial for
-      grey levels of images, else Normal. A leaf that takes no likelihood gets none;
+      where there are more than 32 of them, none is given, and leaves are VAEs; everything else is left as it is;
+    - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; Categorical
+      for grey levels of images in the single pixels of a Chow-Liu tree, else Binomial; else Normal. A leaf that takes
+      no likelihood gets none;
     - missing: NaN in tables, nothing in images;
     - latent_dim: the leaf's own default, or what its brackets say;
     - guide: in the place of the default what the leaf asks for: none where it has no latent variables;
     - batch_size: 128, of tables of fewer than 2,000 rows 32 where there are no latent variables, but for EM;
+    - particles, schedule, epochs, patience and optimiser of images by such a tree where none is given: those of
+      :func:`~pyro_spvae.training.hidden_trees.tree_training`;
     - start: at clusters where there are no latent variables and weights are products, else at random;
     - lr: 0.03 where there are no latent variables, else 0.005; none for EM.
 
@@ -89,10 +93,10 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     single = structure == "chow-liu" and (config.block or 1) == 1
     plain = single and not names_networks(config)
     leaf = ("factorized" if plain else "vae") if config.leaf == "auto" else config.leaf
-    units = config.units
-    if units is None:
-        units = tree_units(rows_to_train(config, data)) if single and leaf == "factorized" else _UNITS
-    config = dataclasses.replace(config, leaf=leaf, units=units)
+    config = dataclasses.replace(config, leaf=leaf)
+    hidden_tree, rows = single and leaf == "factorized", rows_to_train(config, data)
+    if hidden_tree and data.is_image and config.optimiser == TrainConfig.optimiser:
+        config = filled(config, tree_training(rows, config.batch_size or BATCH_SIZE, image=True))
     delta, depth, repetitions, leaf_size = config.delta, config.depth, config.repetitions, config.leaf_size
     on_grid = structure in ("poon-domingos", "quad-tree")
     if not on_grid and delta is not None:
@@ -117,8 +121,12 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         leaf_size = default_leaf_size(math.prod(shape)) if leaf_size is None else leaf_size
         repetitions = 2 if repetitions is None else repetitions
     _check_taken(config)
-    preprocess, likelihood = _modelling(config, data)
+    preprocess, likelihood = _modelling(config, data, hidden_tree)
     missing: Any = data.missing
+    units = config.units
+    if units is None:
+        free = (data.values.levels or 0) if parse("likelihood", likelihood)[0] == _FREE else 0
+        units = tree_units(rows, free) if hidden_tree else _UNITS
     weights = ("cp" if structure == "chow-liu" else "full") if config.weights == "auto" else config.weights
     guide = _default_guide(config.leaf) if config.guide == "auto" else config.guide
     lr, batch_size = config.lr, config.batch_size
@@ -126,10 +134,11 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         lr = default_rate(latents=guide != "none")
     if batch_size is None:
         plain = not data.is_image and guide == "none" and config.optimiser in OPTIMISERS
-        batch_size = batch_size_without_latents(rows_to_train(config, data)) if plain else BATCH_SIZE
+        batch_size = batch_size_without_latents(rows) if plain else BATCH_SIZE
     return dataclasses.replace(
         config,
         structure=structure,
+        units=units,
         delta=delta,
         depth=depth,
         repetitions=repetitions,
@@ -145,10 +154,12 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         guide=guide,
         lr=lr,
         batch_size=batch_size,
-        start=("clusters" if weights == "cp" and guide == "none" else "random")
-        if config.start == "auto"
-        else config.start,
+        start=_start(weights, guide) if config.start == "auto" else config.start,
     )
+
+
+def _start(weights: str, guide: str) -> Start:
+    return "clusters" if weights == "cp" and guide == "none" else "random"
 
 
 def _taken(leaf: str, option: str) -> list[tuple[Any, Any]]:
@@ -219,8 +230,12 @@ def _default_guide(leaf: str) -> str:
     return "auto" if len(wanted) > 1 else wanted.pop() if wanted else "none"
 
 
-def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
-    """Preprocessing and likelihood, each chosen to fit the other and the data."""
+def _modelling(config: TrainConfig, data: DataSet, free: bool = False) -> tuple[Preprocessing, str]:
+    """
+    Preprocessing and likelihood, each chosen to fit the other and the data.
+
+    :param bool free: whether leaves have free parameters, the same for all data, so that many levels cost little.
+    """
     levels = data.values.levels
     preprocess, likelihood = config.preprocess, config.likelihood
     name = None if likelihood == "auto" else parse("likelihood", likelihood)[0]
@@ -234,13 +249,13 @@ def _modelling(config: TrainConfig, data: DataSet) -> tuple[Preprocessing, str]:
         if kind is None and preprocess == "none" and data.columns is not None:
             return preprocess, _COLUMNS
     if preprocess == "auto":
-        continuous = (levels or 0) > _FEW_LEVELS if kind is None else kind.of in ("real", "positive")
+        continuous = (levels or 0) > FEW_LEVELS and not free if kind is None else kind.of in ("real", "positive")
         preprocess = "none" if levels is None else "dequantize" if continuous else "integers"
     left = {"binarize": 2, "binarize-static": 2, "dequantize": None, "paper": None, "paper-discrete": 256}.get(
         preprocess, levels
     )
     if kind is None:
-        return preprocess, "normal" if left is None else "bernoulli" if left == 2 else "binomial"
+        return preprocess, "normal" if left is None else "bernoulli" if left == 2 else _FREE if free else "binomial"
     if name == _COLUMNS:
         return preprocess, likelihood
     if kind.of in ("levels", "counts") and left is None:

@@ -1,19 +1,20 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""What is tried for a table where nobody says how it is to be modelled."""
+"""What is tried for a table, or for grey images, where nobody says how they are to be modelled."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from pyro_spvae.data import DataSet
-from pyro_spvae.training.batches import batch_size_without_latents
+from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
 from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.hidden_trees import UNITS, tree_training, tree_units
 
+FEW_LEVELS = 32  # above, a binomial's forced variance fits badly, and free probabilities are many
 #: options of leaves with latent variables
 OF_NETWORKS = ("guide", "prior", "network", "decoder", "latent_dim", "hidden", "activation", "networks")
 #: options of which none is given where structure, leaves and sizes are open
@@ -27,12 +28,10 @@ _OPEN = (
 BY_GRADIENT: dict[str, Any] = {"optimiser": "adam", "particles": 1}
 _OF_EM = ("smoothing", "ridge")
 _JOINT = ("normal", "log-normal")  # families of columns that Gaussian leaves take together
-_UNITS = (4, 8, 16, 32, 64)  # of a Chow-Liu tree
-_SHARE = 0.5  # of the number of entries that the weights of a tree may be
-_EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
 #: leaves, smoothing in rows, and ridge in variances of each column
 _MIXTURES = ((1, 0.1, 1e-4), (3, 1.0, 1e-3), (4, 0.1, 1e-6), (5, 16.0, 1e-4), (5, 4.0, 0.1), (8, 4.0, 1e-2))
-_STEPS, _EPOCHS = 12_000, (100, 400)  # in which the learning rate of a tree falls to 0
+_TREE: dict[str, Any] = {"structure": "chow-liu", "leaf": "factorized", "weights": "cp"}
+_LEVELS: dict[str, Any] = {"preprocess": "integers"}  # that candidates are compared by
 _BLOCK = 8  # columns of a leaf region with dependence to learn
 
 
@@ -51,26 +50,42 @@ class Candidate:
         The configuration with its options, but for those of training that are given. EM cannot hide anything: where
         that is asked for, a candidate follows the gradient.
         """
-        usual = {field.name: field.default for field in dataclasses.fields(FitConfig)}
         options = self.options
         if config.hide and options.get("optimiser") == "em":
             options = {name: value for name, value in options.items() if name not in _OF_EM} | BY_GRADIENT
-        own = {
-            name: value
-            for name, value in options.items()
-            if getattr(config, name) == usual.get(name, getattr(config, name))
-        }
-        return dataclasses.replace(config, race="none", **own)
+        return dataclasses.replace(filled(config, options), race="none")
+
+
+def filled(config: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with some options, but for those of training that are given."""
+    usual = {field.name: field.default for field in dataclasses.fields(FitConfig)}
+    own = {
+        name: value
+        for name, value in options.items()
+        if getattr(config, name) == usual.get(name, getattr(config, name))
+    }
+    return dataclasses.replace(config, **own)
 
 
 def is_open(config: TrainConfig, data: DataSet) -> bool:
-    """Whether a table of several columns comes without any word on how it is to be modelled, or by what."""
-    table = not data.is_image and data.event_shape[0] > 1
-    return table and config.likelihood in ("auto", "columns", "normal", "bernoulli") and not _given(config, _OPEN)
+    """
+    Whether a table of several columns, or grey images of more than 32 levels, come without any word on how they are to
+    be modelled, or by what.
+    """
+    if _given(config, _OPEN):
+        return False
+    if data.is_image:
+        return config.likelihood == "auto" and config.preprocess in ("auto", "integers") and is_grey(data)
+    return data.event_shape[0] > 1 and config.likelihood in ("auto", "columns", "normal", "bernoulli")
+
+
+def is_grey(data: DataSet) -> bool:
+    """Whether data are images of one channel and many levels."""
+    return data.is_image and data.event_shape[0] == 1 and (data.values.levels or 0) > FEW_LEVELS
 
 
 def is_raced(config: TrainConfig, data: DataSet) -> bool:
-    """Whether a race says by what a table is modelled."""
+    """Whether a race says by what data are modelled."""
     return config.race == "auto" and is_open(config, data)
 
 
@@ -103,25 +118,14 @@ def rows_to_train(config: TrainConfig, data: DataSet) -> int:
     return len(data.thinned(config.fraction, config.seed).train)
 
 
-def tree_units(rows: int) -> int:
-    """
-    Units of a hidden Chow-Liu tree of single columns: of 4, 8, 16, 32 and 64 the most at which its weights, about 1.7
-    ``units ** 2`` a column, are at most half as many as the table's entries.
-
-    :param int rows: to train by.
-    """
-    allowed = math.sqrt(_SHARE * rows / _EDGES)
-    return max((units for units in _UNITS if units <= allowed), default=_UNITS[0])
-
-
 def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
     """
-    The rule by which tables are modelled where nothing is said: each of these is trained for a tenth of the epochs, 400
-    to 1,000 steps, and the one of the best validation bound for all.
+    The rule by which data are modelled where nothing is said: each of these is trained for a tenth of the epochs, 400
+    to 1,000 steps, of images 200 to 400, and the one of the best validation bound for all. Of tables:
 
     - **Hidden Chow-Liu trees** (Liu and Van den Broeck 2021) of single columns, with as many units as
-      :func:`tree_units` says, and half of these. Their learning rate falls to 0 linearly, over 12,000 steps, 100 epochs
-      at least and 400 at most, with a weight decay of 0.01.
+      :func:`~pyro_spvae.training.hidden_trees.tree_units` says, and half of these, trained as by
+      :func:`~pyro_spvae.training.hidden_trees.tree_training`.
     - **Mixtures of Gaussian leaves**, where two columns or more are Normal or log-normal: 1, 3, 4, 5 and 8 components
       of full covariance, as many as have no more parameters than the table has entries; 5 of them once with the
       covariances drawn towards each other and once with a ridge of a tenth of each column's variance; and 3 factor
@@ -130,22 +134,32 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
     - **Blocks** of at most 8 columns of the Chow-Liu tree, whose leaves are 4 VAEs and 4 leaves without latent
       variables, Gaussian ones or independent columns.
 
+    Of grey images of more than 32 levels:
+
+    - a **hidden Chow-Liu tree** over the pixels, whose leaves have a free probability for each level, with as many
+      units as the same function says.
+    - the **sum-product VAE** that images of few levels have.
+
     :param TrainConfig config: what is given.
     :param DataSet data: the data as recorded.
     """
-    return list(_candidates(config, data))
+    return list((_of_images if data.is_image else _of_tables)(config, data))
 
 
-def _candidates(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
+def _of_images(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
+    rows, levels = rows_to_train(config, data), data.values.levels or 0
+    units = tree_units(rows, levels)
+    falling = tree_training(rows, config.batch_size or BATCH_SIZE, image=True)
+    yield Candidate(f"hidden Chow-Liu tree, {units} units", _TREE | {"units": units} | falling | _LEVELS)
+    yield Candidate("sum-product VAE", {"structure": "poon-domingos", "leaf": "vae"} | _LEVELS)
+
+
+def _of_tables(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
     rows = rows_to_train(config, data)
     units = tree_units(rows)
-    batch = batch_size_without_latents(rows)
-    epochs = min(max(math.ceil(_STEPS * batch / rows), _EPOCHS[0]), _EPOCHS[1])
-    falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 4)}
-    falling |= {"optimiser": "adamw", "weight_decay": 0.01}
-    for number in sorted({units, max(_UNITS[0], units // 2)}, reverse=True):
-        tree = {"structure": "chow-liu", "leaf": "factorized", "units": number, "weights": "cp"}
-        yield Candidate(f"hidden Chow-Liu tree, {number} units", tree | falling)
+    falling = tree_training(rows, batch_size_without_latents(rows), image=False)
+    for number in sorted({units, max(UNITS[0], units // 2)}, reverse=True):
+        yield Candidate(f"hidden Chow-Liu tree, {number} units", _TREE | {"units": number} | falling)
     joint = _joint_columns(config, data)
     if joint > 1:
         mixture: dict[str, Any] = {"structure": "whole", "units": 1, "optimiser": "em"}

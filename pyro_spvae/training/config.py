@@ -326,7 +326,7 @@ class TrainConfig(FitConfig):
     structure: Structure = _option(
         "auto",
         "Model",
-        "Region graph; poon-domingos for images, random-binary-tree for tables. learned puts columns or pixels "
+        "Region graph; poon-domingos for images, random-binary-tree for tables, unless a race says more. learned puts columns or pixels "
         "together that depend on each other in the training rows; chow-liu is the hidden Chow-Liu tree of these.",
     )
     delta: int | tuple[int, ...] | None = _option(
@@ -363,8 +363,8 @@ class TrainConfig(FitConfig):
     race: Race = _option(
         "auto",
         "Model",
-        "Where structure, leaves and sizes of a table are left open, several are trained a little, and the best by "
-        "validation rows is trained (auto); or the first of them is (none).",
+        "Where structure, leaves and sizes are left open of a table or of grey images of more than 32 levels, several "
+        "are trained a little, and the best by validation rows is trained (auto); or the first of them is (none).",
     )
     leaf: str = _option(
         "auto",
@@ -385,7 +385,7 @@ class TrainConfig(FitConfig):
         "auto",
         "Model",
         "Of the pixels; auto: bernoulli for binary values, columns for other tables, binomial for images of up to 32 "
-        "grey levels, else normal.",
+        "grey levels, categorical for those of more in single pixels of a Chow-Liu tree, else normal.",
     )
     network: str = _option(
         "mlp",

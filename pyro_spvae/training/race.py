@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""A short race of candidates, where nobody says how a table is to be modelled."""
+"""A short race of candidates, where nobody says how data are to be modelled."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from pyro_spvae.training.trainer import Trainer
 Report = Callable[[str], None]
 
 _SHARE = 10  # of the epochs, one in so many
-_STEPS = (400, 1000)  # of a candidate, at least and at most
+_OF_TABLES, _OF_IMAGES = (400, 1000), (200, 400)  # steps of a candidate, at least and at most
 _SAME = "without EM the same as {}"
 
 
@@ -112,7 +112,7 @@ def race(
         report(f"best        {best[1]}")
         return best[2], lines
     if smallest is not None:
-        report(f"smallest    {smallest[1]}, of more parameters than the table has entries: no other is left")
+        report(f"smallest    {smallest[1]}, of more parameters than the data have entries: no other is left")
         return smallest[2], lines
     reasons = {line["refused"] for line in lines}
     if len(reasons) == 1:  # what is given is at fault
@@ -161,8 +161,10 @@ def _trained(entry: _Entry, candidate: Candidate, device: torch.device, pace: Pa
     config, data = entry.resolved, entry.data
     assert config.batch_size is not None
     batches = math.ceil(len(data.train) / config.batch_size)
-    steps = min(max(config.epochs * batches // _SHARE, _STEPS[0]), _STEPS[1])
-    epochs = max(1, math.ceil(steps / (1 if config.optimiser == "em" else batches)))
+    least, most = _OF_IMAGES if data.is_image else _OF_TABLES
+    steps = min(max(config.epochs * batches // _SHARE, least), most)
+    per_epoch = 1 if config.optimiser == "em" else batches
+    epochs = max(1, round(steps / per_epoch) if data.is_image else math.ceil(steps / per_epoch))
     own = dataclasses.replace(config, epochs=min(epochs, config.epochs))
 
     def report(line: str) -> None:
@@ -196,7 +198,7 @@ def _validation(config: TrainConfig, raw: DataSet) -> str:
 
 
 def _too_large(parameters: int, entries: int) -> str:
-    return f"{parameters:,} parameters are more than the table's {entries:,} entries"
+    return f"{parameters:,} parameters are more than the {entries:,} entries to train by"
 
 
 def _in_words(line: dict[str, Any]) -> str:

@@ -168,7 +168,7 @@ class TestDetails:
     def test_a_race_is_shown_the_best_first(self, tmp_path):
         raced = [
             {"candidate": "a tree", "bound": -3.25, "parameters": 1234, "epochs": 40, "seconds": 2.0},
-            {"candidate": "blocks of columns", "refused": "9 parameters are more than the table's 8 entries"},
+            {"candidate": "blocks of columns", "refused": "9 parameters are more than the 8 entries to train by"},
             {"candidate": "two Gaussians", "bound": -1.5, "parameters": 12, "epochs": 7, "seconds": 0.125},
         ]
         run = write_run(tmp_path / "run", RESULTS)
@@ -183,7 +183,7 @@ class TestDetails:
             "candidate          validation (nats)  parameters  epochs  seconds",
             "two Gaussians                 -1.500          12       7      0.1",
             "a tree                        -3.250       1,234      40      2.0",
-            "blocks of columns  left out: 9 parameters are more than the table's 8 entries",
+            "blocks of columns  left out: 9 parameters are more than the 8 entries to train by",
         ]
 
     @pytest.mark.parametrize("damaged", ["no list", [], [3], [{}], [{"candidate": "one", "bound": "x"}]])

@@ -13,8 +13,9 @@ import torch
 
 from pyro_spvae.data import DataSet, Values, load_data
 from pyro_spvae.training.build import build_model, modelled, resolve
-from pyro_spvae.training.candidates import as_stated, candidates, is_open, is_raced, tree_units
+from pyro_spvae.training.candidates import as_stated, candidates, is_open, is_raced
 from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.hidden_trees import tree_training, tree_units
 from tests.training.cases import images, table
 
 OPEN = TrainConfig()
@@ -109,6 +110,20 @@ class TestOpen:
     def test_images_and_single_columns_are_not(self):
         assert not is_open(OPEN, images()) and not is_open(OPEN, table(columns=1))
         assert is_open(OPEN, table(columns=2)) and is_open(OPEN, bits())
+
+    def test_grey_images_of_many_levels_are(self):
+        assert is_raced(OPEN, images(levels=256)) and is_raced(
+            dataclasses.replace(OPEN, preprocess="integers"), images(64)
+        )
+        for other in (images(levels=32), images(levels=2), images(levels=None), images(levels=256, channels=3)):
+            assert not is_open(OPEN, other)
+        for given in (
+            {"preprocess": "dequantize"},
+            {"likelihood": "binomial"},
+            {"structure": "quad-tree"},
+            {"particles": 3},
+        ):
+            assert not is_open(dataclasses.replace(OPEN, **given), images(levels=256))
 
     def test_without_a_race_it_is_open_all_the_same(self):
         config = dataclasses.replace(OPEN, race="none")
@@ -278,3 +293,49 @@ class TestRates:
         assert (config.lr, config.batch_size) == (0.03, 128)
         config = resolve(OPEN, images())
         assert (config.lr, config.batch_size) == (0.005, 128)
+
+
+class TestImages:
+    def test_a_tree_and_a_circuit_of_vaes_are_compared_by_levels(self):
+        tree, vaes = (resolve(one.of(OPEN), images(levels=64)) for one in candidates(OPEN, images(levels=64)))
+        assert (tree.structure, tree.leaf, tree.weights, tree.start) == ("chow-liu", "factorized", "cp", "clusters")
+        assert (tree.likelihood, tree.optimiser, tree.schedule, tree.particles) == ("categorical", "adamw", "linear", 1)
+        assert (vaes.structure, vaes.leaf, vaes.optimiser) == ("poon-domingos", "vae", "adam")
+        assert tree.preprocess == vaes.preprocess == "integers"
+
+    @pytest.mark.parametrize("levels, likelihood", [(2, "bernoulli"), (4, "categorical"), (64, "categorical")])
+    def test_the_tree_comes_by_one_option(self, levels, likelihood):
+        data = images(levels=levels)
+        given = resolve(TrainConfig(structure="chow-liu"), data)
+        assert (given.preprocess, given.likelihood, given.leaf) == ("integers", likelihood, "factorized")
+        assert (given.optimiser, given.schedule, given.start) == ("adamw", "linear", "clusters")
+        if levels == 64:
+            assert dataclasses.replace(given, race="none") == resolve(TrainConfig(race="none"), data)
+
+    def test_what_is_said_of_its_training_stays(self):
+        own = {"epochs": 3, "schedule": "cosine", "particles": 2, "lr": 0.1, "batch_size": 8, "start": "random"}
+        config = resolve(TrainConfig(structure="chow-liu", **own), images(levels=64))
+        assert all(getattr(config, name) == value for name, value in own.items())
+        em = resolve(TrainConfig(structure="chow-liu", optimiser="em"), images(levels=64))
+        assert (em.optimiser, em.weight_decay, em.schedule, em.epochs) == ("em", 0.0, "plateau", 400)
+
+    def test_continuous_and_colour_images_by_one_option(self):
+        assert resolve(TrainConfig(structure="chow-liu"), images(levels=None)).likelihood == "normal"
+        colour = resolve(TrainConfig(structure="chow-liu"), images(levels=64, channels=3))
+        assert (colour.likelihood, colour.preprocess) == ("categorical", "integers")
+
+    def test_vaes_over_blocks_of_a_tree_are_what_they_are_elsewhere(self):
+        config = resolve(TrainConfig(structure="chow-liu", block=4), images(levels=64))
+        assert (config.leaf, config.optimiser, config.epochs) == ("vae", "adam", 400)
+
+    @pytest.mark.parametrize(
+        "rows, levels, units",
+        [(50_000, 256, 64), (47_000, 256, 64), (46_000, 256, 32), (10_000, 256, 16), (100, 256, 4)],
+    )
+    def test_units_of_leaves_with_many_parameters(self, rows, levels, units):
+        assert tree_units(rows, levels) == units
+        assert units == 4 or 1.7 * units**2 + levels * units <= rows / 2
+
+    def test_epochs_of_images(self):
+        found = [tree_training(rows, 128, image=True)["epochs"] for rows in (100, 1297, 50_000, 500_000)]
+        assert found == [400, 395, 11, 10]

@@ -159,7 +159,7 @@ class TestChoice:
         said = []
         config, lines = race(people, data, CPU, said.append)
         lines = [line for line in lines if "without EM the same" not in line["refused"]]
-        assert all("more than the table's 7 entries" in line["refused"] for line in lines)
+        assert all("more than the 7 entries to train by" in line["refused"] for line in lines)
         smallest = min(lines, key=lambda line: int(line["refused"].split()[0].replace(",", "")))
         assert config == entered[smallest["candidate"]]
         assert said[-1].startswith(f"smallest    {smallest['candidate']}, of more parameters than")
