@@ -121,7 +121,7 @@ class FitConfig:
     start: Start = _option(
         "auto",
         "Training",
-        "Parameters before the first step: as they were drawn (random), or by counting clusters of up to 10,000 "
+        "Parameters before the first step: as they were drawn (random), or by counting clusters of up to 20,000 "
         "training rows (clusters), where leaves have no latent variables. auto: by command clusters for hidden trees; "
         "parameters of a model that is fitted in Python stay as they are.",
     )
@@ -326,8 +326,9 @@ class TrainConfig(FitConfig):
     structure: Structure = _option(
         "auto",
         "Model",
-        "Region graph; poon-domingos for images, random-binary-tree for tables, unless a race says more. learned puts columns or pixels "
-        "together that depend on each other in the training rows; chow-liu is the hidden Chow-Liu tree of these.",
+        "Region graph; poon-domingos for images, random-binary-tree for tables, unless a race says otherwise. learned "
+        "puts columns or pixels together that depend on each other in the training rows; chow-liu is the hidden "
+        "Chow-Liu tree of these.",
     )
     delta: int | tuple[int, ...] | None = _option(
         None,

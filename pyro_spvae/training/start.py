@@ -18,7 +18,7 @@ from pyro_spvae.training.pace import Pace
 
 _STREAM = 7  # of seeds
 _LOOKED_AT = 1000  # rows, by which a range is known well enough
-_CLUSTERED = 10_000  # rows that clusters are made of
+_CLUSTERED = 20_000  # rows that clusters are made of
 
 
 def show(spvae: Queries, train: Rows | Tensor, observed: Tensor | None, seed: int) -> None:

@@ -423,3 +423,50 @@ class TestMeetings:
         _, lines = race(config, loaded, CPU)
         of_mixtures = [line for line in lines if "Gaussian" in line["candidate"]]
         assert len(of_mixtures) > 3 and all(math.isfinite(line["bound"]) for line in of_mixtures)
+
+
+class TestGreyImages:
+    @pytest.fixture
+    def pictures(self, tmp_path):
+        """Images of two patterns and 40 levels in a file."""
+        generator = torch.Generator().manual_seed(0)
+        pattern = torch.randint(39, (2, 4, 4), generator=generator)
+        x = pattern[torch.randint(2, (160,), generator=generator)] + torch.randint(2, (160, 4, 4), generator=generator)
+        x[0, 0, 0] = 39
+        np.save(tmp_path / "pictures.npy", x.to(torch.uint8).numpy())
+        return dataclasses.replace(OPEN, data=str(tmp_path / "pictures.npy"), batch_size=32)
+
+    def test_both_are_judged_by_the_same_levels(self, pictures, tmp_path, any_size):
+        lines = []
+        result = train(pictures, tmp_path / "run", report=lines.append)
+        tree, vaes = record(tmp_path / "run")["race"]
+        assert tree["candidate"] == "hidden Chow-Liu tree, 4 units" and vaes["candidate"] == "sum-product VAE"
+        assert tree["bound"] > vaes["bound"]  # of probabilities of levels, both
+        config = read_config(tmp_path / "run" / "config.json")
+        assert (config.structure, config.likelihood, config.start) == ("chow-liu", "categorical", "clusters")
+        assert result["log_likelihood"] > -16 * math.log(40)
+        assert any(line.startswith("best        hidden Chow-Liu tree") for line in lines)
+
+    def test_it_is_the_tree_that_the_option_gives(self, pictures, tmp_path, any_size):
+        train(pictures, tmp_path / "race")
+        train(dataclasses.replace(pictures, structure="chow-liu"), tmp_path / "option")
+        assert_same_outcome(tmp_path / "race", tmp_path / "option")
+
+    def test_few_images_are_left_to_the_vaes(self, pictures, tmp_path):
+        train(pictures, tmp_path / "run")
+        tree, vaes = record(tmp_path / "run")["race"]
+        assert "entries to train by" in tree["refused"]
+
+    @pytest.mark.parametrize(("epochs", "wanted"), [(4000, 100), (400, 50), (10, 10)])
+    def test_a_tenth_of_the_epochs_and_200_to_400_steps(self, monkeypatch, pictures, any_size, epochs, wanted):
+        found = []
+
+        def made(spvae, rows, validation, config, **options):
+            found.append((config.epochs, math.ceil(len(rows) / config.batch_size)))
+            raise ValueError("not trained")
+
+        monkeypatch.setattr(race_module, "Trainer", made)
+        config = dataclasses.replace(pictures, epochs=epochs)
+        with pytest.raises(ValueError, match="not trained"):
+            race(config, load_data(config.data), CPU)
+        assert found == [(wanted, 4)] * 2
