@@ -39,6 +39,7 @@ class LeafDistributionTests:
 
     bad_values: tuple[float, ...] = (float("nan"),)
     pixel_dim = -1  # where the parameters hold the pixels
+    pixel_dims: dict[str, int] = {}  # of those that hold them elsewhere
     has_entropy = True
     has_meta_draws = True  # torch has no draws of some families on its meta device
 
@@ -64,10 +65,14 @@ class LeafDistributionTests:
     def learnable(self, *batch: int) -> dict[str, Tensor]:
         return {name: parameter.requires_grad_() for name, parameter in self.parameters(*batch).items()}
 
+    def axis(self, name: str) -> int:
+        """Where a parameter holds the pixels."""
+        return self.pixel_dims.get(name, self.pixel_dim)
+
     def of_pixels(self, parameters: dict[str, Tensor], index: Tensor | list[int]) -> dict[str, Tensor]:
         """Parameters of the chosen pixels alone."""
         chosen = torch.arange(SIZE)[index]
-        return {name: parameter.index_select(self.pixel_dim, chosen) for name, parameter in parameters.items()}
+        return {name: parameter.index_select(self.axis(name), chosen) for name, parameter in parameters.items()}
 
     @pytest.mark.parametrize("sample_shape", [(), (5,), (2, 3)])
     @pytest.mark.parametrize("batch", [(), (2,), (3, 2)])
@@ -325,8 +330,8 @@ class MaskedLeafDistributionTests(LeafDistributionTests):
             filled = torch.where(MASK, x, filler)
             log_prob = self.build(parameters, MASK).log_prob(filled)  # validation is on: it must skip the fillers
             gradients = torch.autograd.grad(log_prob.sum(), list(parameters.values()))
-            for gradient in gradients:
-                by_pixel = gradient.movedim(self.pixel_dim, 3).reshape(5, *BATCH, SIZE, -1)
+            for name, gradient in zip(start, gradients, strict=True):
+                by_pixel = gradient.movedim(self.axis(name), 3).reshape(5, *BATCH, SIZE, -1)
                 assert (by_pixel[:, :, ~MASK] == 0).all()
                 assert torch.isfinite(by_pixel).all() and (by_pixel[:, :, MASK] != 0).any()
             results.append((log_prob, *gradients))
