@@ -151,7 +151,7 @@ class DiscretizedLogisticMixture(Likelihood):
         """
         mean, variance = unit_moments(self.features(x), weight)
         deviation = 2 * self.levels / (self.levels - 1) * variance.sqrt().unsqueeze(-1)  # in units of [-1, 1]
-        shares = (torch.arange(self.components).to(mean) + 0.5) / self.components
+        shares = (torch.arange(self.components, device=mean.device).to(mean) + 0.5) / self.components
         places = torch.special.ndtri(shares)
         within = 1 - places.square().mean()
         loc = (2 * mean - 1).unsqueeze(-1) * self.levels / (self.levels - 1) + deviation * places

@@ -95,7 +95,8 @@ class LowRankCategorical(Likelihood):
         all levels.
         """
         frequencies = level_frequencies(x, weight, self.levels)  # [L, P, V]
-        return ((frequencies @ neighbours(self.levels, self.rank).to(frequencies).exp()).log().flatten(-2),)
+        share = neighbours(self.levels, self.rank, frequencies.device).to(frequencies).exp()
+        return ((frequencies @ share).log().flatten(-2),)
 
     def features(self, x: Tensor) -> Tensor:
         return x / max(self.levels - 1, 1)
@@ -104,12 +105,12 @@ class LowRankCategorical(Likelihood):
         return (x >= 0) & (x < self.levels) & (x == x.round())
 
 
-def neighbours(levels: int, components: int) -> Tensor:
+def neighbours(levels: int, components: int, device: torch.device | None = None) -> Tensor:
     r"""
     Logarithms of how much of a level belongs to each component, ``[level, component]``: most to the nearest of as many
     that are spread evenly. They sum to 1 over components, so that any distribution :math:`p` over levels is the mixture
     of :math:`p(v) e^{t_{v r}} / p_r` with weights :math:`p_r = \sum_v p(v) e^{t_{v r}}`.
     """
-    place = (torch.arange(levels) + 0.5) / levels
-    centre = (torch.arange(components) + 0.5) / components
+    place = (torch.arange(levels, device=device) + 0.5) / levels
+    centre = (torch.arange(components, device=device) + 0.5) / components
     return (-0.5 * ((place.unsqueeze(-1) - centre) * components).square()).log_softmax(-1)
