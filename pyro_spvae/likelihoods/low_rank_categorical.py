@@ -79,8 +79,7 @@ class LowRankCategorical(Likelihood):
         if self.data is not None:
             (flat,) = self.data((bias.flatten(-2),))
             bias = flat.unflatten(-1, bias.shape[-2:])
-        tables = self.table.unsqueeze(-3) + bias.unsqueeze(-1)  # [L, P, V, R]
-        return LeafLevelMixture(logits.unflatten(-1, (self.sizes["pixels"], self.rank)), tables, mask=mask)
+        return LeafLevelMixture(logits.unflatten(-1, (self.sizes["pixels"], self.rank)), self.table, bias, mask=mask)
 
     def start_at(self, patches: Tensor, mask: Tensor | None) -> None:
         """Where biases start from data: takes the frequencies of levels in training data, once."""

@@ -39,7 +39,7 @@ class LeafDistributionTests:
 
     bad_values: tuple[float, ...] = (float("nan"),)
     pixel_dim = -1  # where the parameters hold the pixels
-    pixel_dims: dict[str, int] = {}  # of those that hold them elsewhere
+    pixel_dims: dict[str, int | None] = {}  # of those that hold them elsewhere, or none
     has_entropy = True
     has_meta_draws = True  # torch has no draws of some families on its meta device
 
@@ -65,14 +65,18 @@ class LeafDistributionTests:
     def learnable(self, *batch: int) -> dict[str, Tensor]:
         return {name: parameter.requires_grad_() for name, parameter in self.parameters(*batch).items()}
 
-    def axis(self, name: str) -> int:
+    def axis(self, name: str) -> int | None:
         """Where a parameter holds the pixels."""
         return self.pixel_dims.get(name, self.pixel_dim)
 
     def of_pixels(self, parameters: dict[str, Tensor], index: Tensor | list[int]) -> dict[str, Tensor]:
         """Parameters of the chosen pixels alone."""
         chosen = torch.arange(SIZE)[index]
-        return {name: parameter.index_select(self.axis(name), chosen) for name, parameter in parameters.items()}
+        found = {}
+        for name, parameter in parameters.items():
+            axis = self.axis(name)
+            found[name] = parameter if axis is None else parameter.index_select(axis, chosen)
+        return found
 
     @pytest.mark.parametrize("sample_shape", [(), (5,), (2, 3)])
     @pytest.mark.parametrize("batch", [(), (2,), (3, 2)])
@@ -331,7 +335,10 @@ class MaskedLeafDistributionTests(LeafDistributionTests):
             log_prob = self.build(parameters, MASK).log_prob(filled)  # validation is on: it must skip the fillers
             gradients = torch.autograd.grad(log_prob.sum(), list(parameters.values()))
             for name, gradient in zip(start, gradients, strict=True):
-                by_pixel = gradient.movedim(self.axis(name), 3).reshape(5, *BATCH, SIZE, -1)
+                axis = self.axis(name)
+                if axis is None:
+                    continue
+                by_pixel = gradient.movedim(axis, 3).reshape(5, *BATCH, SIZE, -1)
                 assert (by_pixel[:, :, ~MASK] == 0).all()
                 assert torch.isfinite(by_pixel).all() and (by_pixel[:, :, MASK] != 0).any()
             results.append((log_prob, *gradients))
