@@ -175,6 +175,16 @@ class Part(nn.Module):
         do not change; by default there is nothing.
         """
 
+    def of_earlier(self, state: dict[str, Any], prefix: str) -> None:
+        """
+        Completes, in place, a state that an earlier version of the package wrote, whose parts of this kind held other
+        tensors; by default nothing is missing. Classes that do so also register :func:`of_earlier` as a hook of
+        ``load_state_dict``.
+
+        :param dict state: of all, or a part, of the model.
+        :param str prefix: of the part's names in it.
+        """
+
     def options(self) -> dict[str, Any]:
         """
         The arguments that the part was constructed with; an attribute of an argument's name that was set to something
@@ -196,6 +206,12 @@ class Part(nn.Module):
         """Attributes of the arguments' names."""
         held = self.__dict__ | self._modules
         return {name: held[name] for name in self.__dict__.get("_arguments", {}) if name in held}
+
+
+def of_earlier(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """A hook for ``register_load_state_dict_pre_hook``, see :meth:`Part.of_earlier`."""
+    if isinstance(module, Part):
+        module.of_earlier(state, prefix)
 
 
 def _same(value: Any, other: Any) -> bool:

@@ -82,6 +82,7 @@ _CLASSES = {
         "discretized-logistic-mixture": "pyro_spvae.likelihoods:DiscretizedLogisticMixture",
         "gamma": "pyro_spvae.likelihoods:Gamma",
         "log-normal": "pyro_spvae.likelihoods:LogNormal",
+        "low-rank-categorical": "pyro_spvae.likelihoods:LowRankCategorical",
         "negative-binomial": "pyro_spvae.likelihoods:NegativeBinomial",
         "normal": "pyro_spvae.likelihoods:Normal",
         "poisson": "pyro_spvae.likelihoods:Poisson",

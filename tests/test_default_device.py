@@ -38,6 +38,7 @@ from pyro_spvae.likelihoods import (
     Categorical,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
+    LowRankCategorical,
     Normal,
 )
 from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, GaussianLeaf, MixedLeaf
@@ -168,6 +169,7 @@ MODELS = {
     "vae": lambda: SPVAE(GRID, 2, **SIZES, likelihood=Bernoulli()),
     "binomial": lambda: SPVAE(GRID, 2, **SIZES, likelihood=Binomial(1)),
     "categorical": lambda: SPVAE(GRID, 2, **SIZES, likelihood=Categorical(2)),
+    "low rank": lambda: SPVAE(GRID, 2, **SIZES, likelihood=LowRankCategorical(2, 2)),
     "logistic": lambda: SPVAE(GRID, 2, **SIZES, likelihood=DiscretizedLogistic(levels=2)),
     "logistic mixture": lambda: SPVAE(GRID, 2, **SIZES, likelihood=DiscretizedLogisticMixture(2, components=2)),
     "mixture": lambda: SPVAE(GRID, 2, **SIZES, prior=MixtureOfGaussians(3)),

@@ -52,6 +52,7 @@ KINDS = {
             "discretized-logistic-mixture",
             "gamma",
             "log-normal",
+            "low-rank-categorical",
             "negative-binomial",
             "normal",
             "poisson",

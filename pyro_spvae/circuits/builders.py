@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,6 +15,8 @@ from .region_graph import RegionGraph
 # an axis-aligned box: (start, stop) on each axis
 Box = tuple[tuple[int, int], ...]
 Split = tuple[Box, Box]
+
+_SMALLEST_CELL = 4  # entries a side
 
 
 def poon_domingos(shape: int | Iterable[int], delta: int | Sequence[int]) -> RegionGraph:
@@ -46,6 +49,30 @@ def poon_domingos(shape: int | Iterable[int], delta: int | Sequence[int]) -> Reg
         return []
 
     return _from_boxes(sizes, cuts)
+
+
+def default_delta(shape: int | Iterable[int]) -> int:
+    """A side of cells for :func:`poon_domingos` and :func:`quad_tree`, about a quarter of the longest side.
+
+    Of the numbers that divide all sides, so that cells are equal, are at least 4, since smaller cells leave a leaf
+    little to learn, and from a sixth to a third of the longest side, the one whose ratio to a quarter of it is nearest
+    to 1, the larger of two. Where there is none, a quarter rounded up, at least 4 and at most the longest side: last
+    cells of some sides are smaller then.
+
+    :param shape: sizes of the array of variables, or the number of variables of a table.
+
+    ::
+
+        >>> default_delta((28, 28)), default_delta((32, 32)), default_delta((64, 48)), default_delta((28, 20))
+        (7, 8, 16, 7)
+    """
+    sizes = check_shape(shape)
+    longest, least = max(sizes), min(_SMALLEST_CELL, max(sizes))
+    low, high = max(least, math.ceil(longest / 6)), max(least, longest // 3)
+    equal = [side for side in range(low, high + 1) if all(size % side == 0 for size in sizes)]
+    if equal:
+        return max(equal, key=lambda side: (min(4 * side / longest, longest / (4 * side)), side))
+    return max(math.ceil(longest / 4), least)
 
 
 def quad_tree(shape: int | Iterable[int], delta: int = 1) -> RegionGraph:

@@ -7,18 +7,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor, nn
 
 from pyro_spvae import checks
-from pyro_spvae.blocks.data_mean import DataMean
+from pyro_spvae.blocks.from_data import DataOutputs
 from pyro_spvae.conditionals.observation import Observation
 from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.distributions.autoregressive import check_whole
+from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.likelihoods.bernoulli import Bernoulli
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.nn.network import Network
+from pyro_spvae.part import of_earlier
 
 _NOTHING = 1e-12  # expected count below which there is nothing to learn from
 _READ = ContextVar("_READ", default=True)
@@ -42,19 +46,23 @@ class Pixels(Observation):
     :param Likelihood likelihood: of the pixels given the decoder's outputs.
     :param Network decoder: from the inputs to the likelihood's parameters. If it is ``autoregressive``, each pixel also
         depends on those before it.
-    :param bool from_mean: whether the decoder's outputs are added to what the likelihood says of the mean of the
-        training data (:meth:`pyro_spvae.likelihoods.Likelihood.outputs_at`), from when the data are known.
+    :param bool from_mean: whether the decoder's outputs are added to what the likelihood says of training data
+        (:meth:`pyro_spvae.likelihoods.Likelihood.outputs_from`), from when these are known; by default the likelihood's
+        own ``from_mean``. Autoregressive decoders start as they are.
     :ivar ParameterList outputs: without a decoder, a tensor ``[leaf, head]`` for each of ``likelihood.heads``, drawn by
         :meth:`pyro_spvae.likelihoods.Likelihood.initial_outputs`.
     """
 
-    def __init__(self, likelihood: Likelihood, decoder: Network | None = None, from_mean: bool = False) -> None:
+    def __init__(self, likelihood: Likelihood, decoder: Network | None = None, from_mean: bool | None = None) -> None:
         super().__init__(likelihood)
         if decoder is not None:
             checks.instance("decoder", decoder, Network)
         self.decoder = decoder
-        self.from_mean = checks.boolean("from_mean", from_mean)
-        self.mean = DataMean() if from_mean and decoder is not None and not decoder.autoregressive else None
+        self.from_mean = likelihood.from_mean if from_mean is None else checks.boolean("from_mean", from_mean)
+        says = type(likelihood).outputs_from is not Likelihood.outputs_from
+        adds = self.from_mean and says and decoder is not None and not decoder.autoregressive
+        self.data = DataOutputs() if adds else None
+        self.register_load_state_dict_pre_hook(of_earlier)
 
     def build(
         self,
@@ -89,9 +97,9 @@ class Pixels(Observation):
         known = {"channels": channels, "scopes": scopes}
         known = {name: value for name, value in known.items() if value is not None}
         self.likelihood.bind(leaves=leaves, pixels=pixels, **known)
-        features = self.keep_features(pixels, scopes, features)
-        if self.mean is not None:
-            self.mean.bind(leaves=leaves, pixels=features)
+        self.keep_features(pixels, scopes, features)
+        if self.data is not None:
+            self.data.bind(leaves=leaves, pixels=pixels, outputs=self.likelihood.heads)
         if self.decoder is None:
             self.outputs = nn.ParameterList(self.likelihood.initial_outputs(leaves))
         else:
@@ -127,10 +135,24 @@ class Pixels(Observation):
         """The decoder's outputs, from where they start."""
         assert self.decoder is not None
         outputs = self.decoder(*inputs)
-        at_mean = None if self.mean is None or self.mean.wanted_rows else self.likelihood.outputs_at(self.mean.mean)
-        if at_mean is None:
-            return outputs
-        return tuple(output + start for output, start in zip(outputs, at_mean, strict=True))
+        return outputs if self.data is None else self.data(outputs)
+
+    def start_at(self, patches: Tensor, mask: Tensor | None) -> None:
+        """Where outputs start from data: makes of training data what those of the decoder are added to, once."""
+        if self.data is None or self.data.is_known:
+            return
+        patches = at_least_single(patches)
+        outputs = self.likelihood.outputs_from(patches, torch.ones_like(patches) if mask is None else mask.to(patches))
+        if outputs is not None:
+            self.data.keep(outputs)
+
+    def of_earlier(self, state: dict[str, Any], prefix: str) -> None:
+        """A state that holds the mean of the data has what Bernoulli outputs, which alone knew it, are made of it."""
+        mean = state.pop(f"{prefix}mean.values", None)
+        if mean is not None and self.data is not None and isinstance(self.likelihood, Bernoulli):
+            row = mean.nan_to_num(0.5).unsqueeze(0)
+            (output,) = self.likelihood.outputs_from(row, torch.ones_like(row))
+            state |= {f"{prefix}data.{self.data.names[0]}": output, f"{prefix}data.known": ~mean.isnan().any()}
 
     def check(self, x: Tensor, mask: Tensor) -> None:
         """

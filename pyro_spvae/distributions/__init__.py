@@ -20,6 +20,7 @@ from pyro_spvae.distributions.gaussian_mixture import LeafGaussianMixture
 from pyro_spvae.distributions.hierarchy import BinaryHierarchy, SmoothedHierarchy, groups
 from pyro_spvae.distributions.induced_tree import InducedTree
 from pyro_spvae.distributions.kumaraswamy import Kumaraswamy
+from pyro_spvae.distributions.level_mixture import LeafLevelMixture
 from pyro_spvae.distributions.low_rank_normal import LeafLowRankNormal
 from pyro_spvae.distributions.multivariate_normal import LeafMultivariateNormal
 from pyro_spvae.distributions.normal import LeafNormal, LeafStandardNormal
@@ -70,6 +71,7 @@ __all__ = [
     "LeafElementwise",
     "LeafGamma",
     "LeafGaussianMixture",
+    "LeafLevelMixture",
     "LeafLogNormal",
     "LeafLowRankNormal",
     "LeafMultivariateNormal",

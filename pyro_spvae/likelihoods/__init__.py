@@ -15,6 +15,7 @@ from pyro_spvae.likelihoods.discretized_logistic_mixture import DiscretizedLogis
 from pyro_spvae.likelihoods.gamma import Gamma
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.log_normal import LogNormal
+from pyro_spvae.likelihoods.low_rank_categorical import LowRankCategorical
 from pyro_spvae.likelihoods.negative_binomial import NegativeBinomial
 from pyro_spvae.likelihoods.normal import Normal
 from pyro_spvae.likelihoods.poisson import Poisson
@@ -32,6 +33,7 @@ __all__ = [
     "Gamma",
     "Likelihood",
     "LogNormal",
+    "LowRankCategorical",
     "NegativeBinomial",
     "Normal",
     "Poisson",

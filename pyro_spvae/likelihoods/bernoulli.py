@@ -34,8 +34,9 @@ class Bernoulli(Likelihood):
         """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""
         return (torch.logit(means.squeeze(-1), eps=LEAST),)
 
-    def outputs_at(self, mean: Tensor) -> tuple[Tensor, ...]:
-        """Log-odds of the mean, within 0.001 of 0 and 1 at most (Burda et al. 2016, in their code)."""
+    def outputs_from(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        """Log-odds of the means, within 0.001 of 0 and 1 at most (Burda et al. 2016, in their code)."""
+        mean = (x * weight).sum(0) / weight.sum(0).clamp(min=1)
         return (torch.logit(mean, eps=1e-3),)
 
     def supports(self, x: Tensor) -> Tensor:

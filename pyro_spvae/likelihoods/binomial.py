@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.distributions import LeafBinomial
 from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
+from pyro_spvae.likelihoods.summaries import unit_moments
 
 
 class Binomial(Likelihood):
@@ -18,14 +19,17 @@ class Binomial(Likelihood):
     Grey levels 0..N as a binomial count, one logit each (the discrete model of the SPVAE paper, with N = 255).
 
     :param int total_count: N, the largest value.
+    :param bool from_mean: whether a decoder's outputs are added to the log-odds of the means of training data, see
+        :class:`~pyro_spvae.conditionals.Pixels`; ``False`` is the paper's form.
     """
 
     of = "levels"
     same_at_all_pixels = True
 
-    def __init__(self, total_count: int = 255) -> None:
+    def __init__(self, total_count: int = 255, from_mean: bool = True) -> None:
         super().__init__()
         self.total_count = checks.positive_integer("total_count", total_count)
+        self.from_mean = checks.boolean("from_mean", from_mean)
         self.accepts = f"the integers 0 to {total_count}"
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
@@ -42,6 +46,11 @@ class Binomial(Likelihood):
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
         """Log-odds of probabilities from 1e-6 to 1 - 1e-6."""
         return (torch.logit(means.squeeze(-1), eps=LEAST),)
+
+    def outputs_from(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        """Log-odds of the means, as if one more row had come, evenly over all levels."""
+        mean, _ = unit_moments(x / self.total_count, weight)
+        return (torch.logit(mean),)
 
     def features(self, x: Tensor) -> Tensor:
         return x / self.total_count

@@ -12,21 +12,26 @@ from pyro_spvae import checks
 from pyro_spvae.distributions import LeafCategorical
 from pyro_spvae.distributions.simplex import away_from_zero
 from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
+from pyro_spvae.likelihoods.summaries import level_frequencies
 
 
 class Categorical(Likelihood):
     """
-    Levels 0..levels-1 with a free probability each, ``levels`` logits a pixel.
+    Levels 0..levels-1 with a free probability each, ``levels`` logits a pixel. Of many levels
+    :class:`~pyro_spvae.likelihoods.LowRankCategorical` costs less.
 
     :param int levels: number of levels.
+    :param bool from_mean: whether a decoder's outputs are added to the logarithms of the frequencies of levels in
+        training data, see :class:`~pyro_spvae.conditionals.Pixels`.
     """
 
     of = "levels"
     same_at_all_pixels = True
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self, levels: int, from_mean: bool = True) -> None:
         super().__init__()
         self.levels = checks.positive_integer("levels", levels)
+        self.from_mean = checks.boolean("from_mean", from_mean)
         self.accepts = f"the integers 0 to {levels - 1}"
 
     @property
@@ -48,6 +53,10 @@ class Categorical(Likelihood):
     def outputs_of(self, means: Tensor) -> tuple[Tensor, ...]:
         """Logarithms of probabilities of at least 1e-6."""
         return (away_from_zero(means, LEAST).log().flatten(-2),)
+
+    def outputs_from(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        """Logarithms of the frequencies, as if one more row had come, evenly over all levels."""
+        return (level_frequencies(x, weight, self.levels).log().flatten(-2),)
 
     def features(self, x: Tensor) -> Tensor:
         return x / max(self.levels - 1, 1)

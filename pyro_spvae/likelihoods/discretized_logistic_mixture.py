@@ -15,6 +15,7 @@ from pyro_spvae.distributions import LeafDiscretizedLogisticMixture
 from pyro_spvae.distributions.discretized_logistic_mixture import check_coupled_mask
 from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.likelihood import Likelihood
+from pyro_spvae.likelihoods.summaries import unit_moments
 
 _INITIAL = 0.3 * math.sqrt(3) / math.pi  # scale of a logistic variable of standard deviation 0.3, of values in [-1, 1]
 
@@ -48,6 +49,8 @@ class DiscretizedLogisticMixture(Likelihood):
     :param int channels: of a position, in whose order pixels are (channel, position); by default those of the images of
         the model that binds it, 1 for tables. Needed only where that does not say, and refused where it differs.
     :param float min_log_scale: smallest logarithm of a scale, in units of [-1, 1].
+    :param bool from_mean: whether a decoder's outputs are added to those of the means and variances of training data,
+        see :class:`~pyro_spvae.conditionals.Pixels`; ``False`` is the form of the papers.
     :raises ValueError: for options out of range; when bound, if channels are others or are one and coupled.
 
     Example::
@@ -67,6 +70,7 @@ class DiscretizedLogisticMixture(Likelihood):
         coupled: bool = False,
         channels: int | None = None,
         min_log_scale: float = -7.0,
+        from_mean: bool = True,
     ) -> None:
         super().__init__()
         self.levels = checks.positive_integer("levels", levels)
@@ -78,6 +82,7 @@ class DiscretizedLogisticMixture(Likelihood):
         if not checks.is_number(min_log_scale):
             raise ValueError(f"min_log_scale is {min_log_scale!r}; a finite number is needed")
         self.min_log_scale = float(min_log_scale)
+        self.from_mean = checks.boolean("from_mean", from_mean)
         self.accepts = f"the integers 0 to {levels - 1}"
 
     def build(self, leaves: int, pixels: int, channels: int | None = None) -> None:
@@ -138,6 +143,22 @@ class DiscretizedLogisticMixture(Likelihood):
         logits, loc, log_scale, *coupling = super().initial_outputs(leaves)
         narrow = torch.full_like(log_scale, max(math.log(_INITIAL), self.min_log_scale))
         return (logits, 0.5 * loc, narrow, *map(torch.zeros_like, coupling))
+
+    def outputs_from(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        r"""
+        Equal weights, components of one scale at the quantiles :math:`(k - 1/2) / K` of a normal distribution, together
+        of the mean and the variance of the data (but for the smallest scale), and channels that are not coupled yet.
+        """
+        mean, variance = unit_moments(self.features(x), weight)
+        deviation = 2 * self.levels / (self.levels - 1) * variance.sqrt().unsqueeze(-1)  # in units of [-1, 1]
+        shares = (torch.arange(self.components, device=mean.device).to(mean) + 0.5) / self.components
+        places = torch.special.ndtri(shares)
+        within = 1 - places.square().mean()
+        loc = (2 * mean - 1).unsqueeze(-1) * self.levels / (self.levels - 1) + deviation * places
+        log_scale = (deviation * within.sqrt() * math.sqrt(3) / math.pi).log().clamp(min=self.min_log_scale)
+        sizes = self.heads
+        logits, *coupling = (mean.new_zeros(len(mean), size) for size in (sizes[0], *sizes[3:]))
+        return (logits, loc.flatten(-2), log_scale.expand_as(loc).flatten(-2), *coupling)
 
     def features(self, x: Tensor) -> Tensor:
         """Middles of the bins, in [0, 1]."""

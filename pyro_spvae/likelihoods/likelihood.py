@@ -74,6 +74,10 @@ class Likelihood(Block):
     #: need
     by_pixel: bool = True
 
+    #: whether a decoder's outputs are added to what :meth:`outputs_from` says of training data, where the leaf does
+    #: not say
+    from_mean: bool = False
+
     def bind(self, **sizes: Any) -> Self:
         """
         See :meth:`pyro_spvae.part.Part.bind`.
@@ -177,11 +181,13 @@ class Likelihood(Block):
         """
         return tuple(values.repeat_interleave(head // values.size(-1), -1) for head in self.heads)
 
-    def outputs_at(self, mean: Tensor) -> tuple[Tensor, ...] | None:
+    def outputs_from(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...] | None:
         """
-        The outputs of a distribution whose features have a mean, ``[leaf, pixel]``, that of training data: what the
-        outputs of a decoder may be added to. ``None``, the default: the likelihood does not say.
+        The outputs of a distribution that is like training values, whatever the latent variables: what the outputs of a
+        decoder may be added to. ``None``, the default: the likelihood does not say.
 
+        :param Tensor x: values ``[row, leaf, pixel]``, in the support where the weight is not 0.
+        :param Tensor weight: 1 for pixels that are seen, else 0; same shape. Of some pixels there may be none.
         :returns: a finite tensor ``[leaf, head]`` for each of :attr:`heads`.
         """
         return None

@@ -57,6 +57,13 @@ class Normal(Likelihood):
         deviation = torch.full_like(raw, 0.3 if self.mean == "sigmoid" else 0.7)
         return loc, raw_scale(deviation, self.scale, self.min_scale)
 
+    def outputs_from(self, x: Tensor, weight: Tensor) -> tuple[Tensor, ...]:
+        """Means and deviations of the values, of which there may be none: 0 and the smallest then."""
+        count = weight.sum(0).clamp(min=1)
+        mean = (x * weight).sum(0) / count
+        second = ((x - mean).square() * weight).sum(0) / count + mean.square()
+        return self.outputs_of(torch.stack([mean, second], -1))
+
     def normal_places(self) -> NormalPlaces:
         """All, as they are."""
         places = torch.zeros(self.sizes["leaves"], self.sizes["pixels"], dtype=torch.float64, device="cpu")

@@ -19,6 +19,7 @@ from pyro_spvae.checkpoint import read_checkpoint, write_checkpoint
 from pyro_spvae.circuits import Circuit, RegionGraph
 from pyro_spvae.data import Values
 from pyro_spvae.locking import alone
+from pyro_spvae.part import of_earlier
 from pyro_spvae.queries.root import Root
 from pyro_spvae.registry import build, describe, find, name_of
 
@@ -173,6 +174,9 @@ class Storage(Root):
                 spvae = cls.from_architecture(state["architecture"])
             except ValueError as error:
                 raise ValueError(f"the model in {file} cannot be made: {error}") from error
+        if isinstance(state["model"], dict):
+            for name, module in spvae.named_modules():
+                of_earlier(module, state["model"], f"{name}." if name else "")
         _check_fits(spvae.state_dict(), state["model"], file)
         spvae.load_state_dict(state["model"])
         try:

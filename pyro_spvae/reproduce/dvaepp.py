@@ -125,7 +125,7 @@ class ConvolutionalExperiment:
             preprocess=self._preprocess(),
             structure="whole",
             units=1,
-            likelihood="discretized-logistic-mixture(coupled=True)" if colour else "bernoulli",
+            likelihood="discretized-logistic-mixture(coupled=True,from_mean=False)" if colour else "bernoulli",
             latent_dim=128 if colour else 16,
             leaf=self._leaf(size),
             guide=self._guide(size),

@@ -47,7 +47,7 @@ def race(
     :raises ValueError: if it was run before, or a model cannot be trained.
     """
     first = configs["spvae"]
-    pixels = "discrete" if first.likelihood == "binomial" else "continuous"
+    pixels = "discrete" if first.likelihood.startswith("binomial") else "continuous"
     folder = Path(out) / "spvae-time" / f"{first.data}-{pixels}"
     if (folder / "race.json").exists() and not overwrite:
         raise ValueError(f"{folder / 'race.json'} is there already; run it again by --overwrite")

@@ -198,6 +198,7 @@ class Experiment:
         if self.model in _FILTERS:
             filters, stride = _FILTERS[self.model]
             network = _written("conv", [f"filters={filters}", f"stride={stride}", f"dense={hidden}", *gain])
+        discrete = "binomial(from_mean=False)"
         return {
             "latent_dim": latent,
             "hidden": (hidden,) * (1 if self._is_few() else self.layers),
@@ -205,7 +206,7 @@ class Experiment:
             "networks": "shared" if self._is_ours() else "separate",
             "activation": "softplus" if theirs else "leaky_relu",
             "guide": _written("normal", scale),
-            "likelihood": _written("normal", ["mean=sigmoid", *scale]) if self.pixels == "continuous" else "binomial",
+            "likelihood": _written("normal", ["mean=sigmoid", *scale]) if self.pixels == "continuous" else discrete,
         }
 
     def _training(self) -> dict[str, Any]:

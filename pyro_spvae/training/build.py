@@ -24,6 +24,7 @@ from pyro_spvae.circuits import (
     random_binary_tree,
     whole,
 )
+from pyro_spvae.circuits.builders import default_delta
 from pyro_spvae.circuits.learning import default_leaf_size
 from pyro_spvae.data import DATA_SETS, Column, DataSet, Values, load_data
 from pyro_spvae.data.column import have_names
@@ -42,6 +43,9 @@ from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
 _FREE = "categorical"  # the likelihood with a free probability for each level
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
+# of images of more than few levels the best in bits/dim, at equal steps and in equal time, has a number for each level of
+# each pixel of each leaf; where these are too many for memory, the best that has two
+_MANY_LEVELS, _LARGE = ("low-rank-categorical", "discretized-logistic"), 2**24
 CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
@@ -50,7 +54,6 @@ _LATENT_DIM = 8
 _UNITS = 4
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
-_SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
 
 
 def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
@@ -62,16 +65,18 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - leaf: factorized for single columns of a Chow-Liu tree, else VAEs;
     - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.hidden_trees.tree_units`;
-    - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
+    - delta: about a quarter of the longer side (the paper's 4 x 4 cells), such that cells are equal where the sides
+      allow it, see :func:`~pyro_spvae.circuits.builders.default_delta`;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
     - block: single columns or pixels are the leaf regions of a Chow-Liu tree;
     - weights: products of factors for a Chow-Liu tree, which they make a hidden tree, else free;
-    - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal, or
-      where there are more than 32 of them, none is given, and leaves are VAEs; everything else is left as it is;
-    - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; Categorical
-      for grey levels of images in the single pixels of a Chow-Liu tree, else Binomial; else Normal. A leaf that takes
-      no likelihood gets none;
+    - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal;
+      everything else is left as it is;
+    - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; for grey
+      levels of images Categorical in the single pixels of a Chow-Liu tree, else Binomial, of more than 32 of them
+      Categorical of rank 8, or where pixels of all leaves times levels are more than 2 ** 24 the discretised logistic,
+      but Normal for EM and for Gaussian leaves; else Normal. A leaf that takes no likelihood gets none;
     - missing: NaN in tables, nothing in images;
     - latent_dim: the leaf's own default, or what its brackets say;
     - guide: in the place of the default what the leaf asks for: none where it has no latent variables;
@@ -113,7 +118,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
                 "it out"
             )
     if on_grid and delta is None:
-        delta = min(max(math.ceil(max(shape) / 4), _SMALLEST_CELL), max(shape))
+        delta = default_delta(shape)
     if structure == "random-binary-tree":
         depth = min(2, int(math.log2(math.prod(shape)))) if depth is None else depth
         repetitions = 4 if repetitions is None else repetitions
@@ -249,25 +254,41 @@ def _modelling(config: TrainConfig, data: DataSet, free: bool = False) -> tuple[
         if kind is None and preprocess == "none" and data.columns is not None:
             return preprocess, _COLUMNS
     if preprocess == "auto":
-        continuous = (levels or 0) > FEW_LEVELS and not free if kind is None else kind.of in ("real", "positive")
+        many = (levels or 0) > FEW_LEVELS and not free
+        continuous = many and _needs_normal(config) if kind is None else kind.of in ("real", "positive")
         preprocess = "none" if levels is None else "dequantize" if continuous else "integers"
     left = {"binarize": 2, "binarize-static": 2, "dequantize": None, "paper": None, "paper-discrete": 256}.get(
         preprocess, levels
     )
     if kind is None:
-        return preprocess, "normal" if left is None else "bernoulli" if left == 2 else _FREE if free else "binomial"
+        if left is None or left == 2:
+            return preprocess, "normal" if left is None else "bernoulli"
+        if free:
+            return preprocess, _FREE
+        if left <= FEW_LEVELS or _needs_normal(config):
+            return preprocess, "binomial"
+        numbers = left * math.prod(data.event_shape) * (config.leaves or config.units or _UNITS)
+        return preprocess, _MANY_LEVELS[numbers > _LARGE]
     if name == _COLUMNS:
         return preprocess, likelihood
     if kind.of in ("levels", "counts") and left is None:
         raise ValueError(f"likelihood is {name!r}, but {_described(data, preprocess)} continuous; accepted is 'normal'")
     if kind.of == "binary" and left != 2:
-        of_levels = "'binomial', 'categorical', 'discretized-logistic', 'discretized-logistic-mixture' and 'normal'"
+        of_levels = (
+            "'binomial', 'categorical', 'low-rank-categorical', 'discretized-logistic', 'discretized-logistic-mixture' "
+            "and 'normal'"
+        )
         accepted = of_levels if left else "'normal'"
         raise ValueError(
             f"likelihood is {name!r}, but {_described(data, preprocess)} not only 0 and 1; accepted are {accepted}, "
             "or preprocess 'binarize'"
         )
     return preprocess, likelihood
+
+
+def _needs_normal(config: TrainConfig) -> bool:
+    """Whether pixels of many levels are better taken for Normal ones, jointly or by EM, which has no other of them."""
+    return config.optimiser not in OPTIMISERS or "gaussian" in (parse("leaf", kind)[0] for kind in _kinds(config.leaf))
 
 
 def _described(data: DataSet, preprocess: str) -> str:

@@ -333,8 +333,8 @@ class TrainConfig(FitConfig):
     delta: int | tuple[int, ...] | None = _option(
         None,
         "Model",
-        "Side of a cell in pixels, or several, coarse first, as in 4,1; by default a quarter of the longer side, at "
-        "least 4.",
+        "Side of a cell in pixels, or several, coarse first, as in 4,1; by default about a quarter of the longer side, "
+        "at least 4, and one that divides both sides where there is one from a sixth to a third.",
         least=1,
     )
     depth: int | None = _option(None, "Model", "Depth of random binary trees; 2 by default.", least=1)
@@ -386,7 +386,8 @@ class TrainConfig(FitConfig):
         "auto",
         "Model",
         "Of the pixels; auto: bernoulli for binary values, columns for other tables, binomial for images of up to 32 "
-        "grey levels, categorical for those of more in single pixels of a Chow-Liu tree, else normal.",
+        "grey levels, for those of more low-rank-categorical, of single pixels of a Chow-Liu tree categorical, else "
+        "normal.",
     )
     network: str = _option(
         "mlp",

@@ -10,6 +10,7 @@ import random
 import pytest
 
 from pyro_spvae.circuits import poon_domingos, quad_tree, random_binary_tree, whole
+from pyro_spvae.circuits.builders import default_delta
 
 
 def test_counts_of_the_paper():
@@ -155,3 +156,32 @@ def test_random_binary_tree_is_balanced_and_reproducible():
 def test_bad_arguments_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("shape", "delta"),
+    [
+        ((28, 28), 7),
+        ((32, 32), 8),
+        ((64, 48), 16),
+        ((30, 30), 6),  # not 10, farther from 7.5, nor 5
+        ((42, 28), 14),  # not 7
+        ((24, 48), 12),
+        ((21, 21), 7),
+        ((12, 12), 4),
+        ((8, 8), 4),  # at least 4
+        ((28, 20), 7),  # 4 would be of more than six cells a side
+        ((22, 22), 6),  # a quarter, rounded up
+        ((9, 9), 4),
+        ((3, 3), 3),
+        ((2, 5), 4),
+        (16, 4),
+    ],
+)
+def test_default_delta_makes_equal_cells_where_sides_allow_it(shape, delta):
+    found, sizes = default_delta(shape), (shape,) if isinstance(shape, int) else shape
+    assert found == delta
+    cells = {len(scope) for scope in poon_domingos(shape, found).leaf_scopes}
+    longest = max(sizes)
+    divides = [d for d in range(4, longest) if longest / 6 <= d <= longest / 3 and all(size % d == 0 for size in sizes)]
+    assert not divides or (found in divides and len(cells) == 1)

@@ -23,6 +23,7 @@ from pyro_spvae.likelihoods import (
     DiscretizedLogisticMixture,
     Likelihood,
     Normal,
+    StudentT,
 )
 from pyro_spvae.nn import MLP, MultiScale, PixelCNN
 from pyro_spvae.queries.decoding import DrawMessenger
@@ -89,8 +90,8 @@ def naive_sample(block, z, shape):
 def at_mean(likelihood, decoder, data=None, **options):
     """Pixels of two leaves of four, that have seen the mean of data or not."""
     block = Pixels(likelihood, decoder, **options).bind(leaves=2, pixels=4, inputs=2, patch=(1, 2, 2))
-    if data is not None and block.mean is not None:
-        block.mean.start(data)
+    if data is not None:
+        block.start_at(data, None)
     return block
 
 
@@ -99,9 +100,9 @@ def test_outputs_start_at_the_mean_of_the_data():
     data, z = (torch.rand(50, 2, 4) < torch.rand(2, 4)).double(), torch.randn(5, 2, 2)
     data[..., 0] = 1.0
     block = at_mean(Bernoulli(), MLP((3,), output_gain=1e-12), from_mean=True)
-    assert block.mean.wanted_rows > 0
+    assert block.data.wanted_rows > 0
     torch.testing.assert_close(block(z).mean, torch.full((5, 2, 4), 0.5))
-    block.mean.start(data)
+    block.start_at(data, None)
     torch.testing.assert_close(block(z).mean, data.mean(0).clamp(1e-3, 1 - 1e-3).expand(5, 2, 4))
     mask = torch.tensor([[True, False, True, True]])
     assert torch.equal(block(z, mask=mask).logits, block(z).logits) and block(z, mask=mask).pixel_mask is mask
@@ -115,19 +116,17 @@ def test_what_a_decoder_says_is_added_to_the_start():
 
 
 @pytest.mark.parametrize(
-    ("likelihood", "decoder", "knows"),
+    ("likelihood", "decoder"),
     [
-        (Normal(), MLP((3,), networks="shared"), True),  # whose likelihood does not say
-        (Bernoulli(), PixelCNN(2, 2), False),
-        (Bernoulli(), None, False),
+        (StudentT(), MLP((3,), networks="shared")),  # which does not say
+        (Bernoulli(), PixelCNN(2, 2)),
+        (Bernoulli(), None),
     ],
 )
-def test_others_start_as_they_are(likelihood, decoder, knows):
+def test_others_start_as_they_are(likelihood, decoder):
     data, z = torch.rand(50, 2, 4), torch.randn(5, 2, 2)
     block = at_mean(likelihood, decoder, data, from_mean=True).eval()
-    assert (block.mean is not None) == knows
-    plain = Pixels(likelihood, decoder)
-    assert plain.mean is None
+    assert block.data is None and Pixels(likelihood, decoder).data is None
     x = (torch.rand(5, 2, 4) < 0.5).double()
     if decoder is None:
         outputs = tuple(block.outputs)
@@ -136,6 +135,63 @@ def test_others_start_as_they_are(likelihood, decoder, knows):
     else:
         outputs = decoder(z)
     torch.testing.assert_close(block(z).log_prob(x), likelihood(outputs).log_prob(x))
+
+
+def test_the_likelihood_says_it_where_nobody_does():
+    """And a missing pixel says nothing of the mean."""
+    data, z = torch.tensor([[[0.0, 2.0, 7.0, 3.0]], [[7.0, 2.0, 7.0, 3.0]]]).expand(2, 2, 4), torch.randn(5, 2, 2)
+    for given, own, starts in ((None, True, True), (None, False, False), (False, True, False), (True, False, True)):
+        block = at_mean(Binomial(7, from_mean=own), MLP((3,), output_gain=1e-12), from_mean=given)
+        block.start_at(data, torch.tensor([[True, True, True, False], [False, True, True, False]]).unsqueeze(1))
+        mean = torch.tensor([1.75, 2.5, 35 / 6, 3.5]) if starts else torch.full((4,), 3.5)
+        torch.testing.assert_close(block(z).mean, mean.expand(5, 2, 4))
+        assert block.from_mean == starts == (block.data is not None)
+
+
+def test_starts_once():
+    block = at_mean(Bernoulli(), MLP((3,)), torch.ones(3, 2, 4), from_mean=True)
+    z = torch.randn(5, 2, 2)
+    before = block(z).logits
+    block.start_at(torch.zeros(3, 2, 4), None)
+    assert torch.equal(block(z).logits, before) and block.data.wanted_rows == 0
+
+
+class TestStates:
+    """What is known of the data is kept, also what models knew that were saved before."""
+
+    def block(self, likelihood=None):
+        return at_mean(likelihood or Bernoulli(), MLP((3,)), from_mean=True)
+
+    @pytest.mark.parametrize("starts", [False, True])
+    def test_round_trip(self, starts):
+        block, again, z = self.block(), self.block(), torch.randn(5, 2, 2)
+        if starts:
+            block.start_at((torch.rand(9, 2, 4) < 0.3).double(), None)
+        again.start_at(torch.ones(3, 2, 4), None)
+        again.load_state_dict(block.state_dict())
+        torch.testing.assert_close(again(z).logits, block(z).logits, rtol=0, atol=0)
+        assert again.data.wanted_rows == block.data.wanted_rows
+
+    @pytest.mark.parametrize("mean", [None, torch.nan, 0.25])
+    def test_of_models_before(self, mean):
+        """They kept the mean of features, NaN where they waited; those of other likelihoods had none."""
+        likelihood = Binomial(3) if mean is None else Bernoulli()
+        block, z = self.block(likelihood), torch.randn(5, 2, 2)
+        block.start_at(torch.ones(3, 2, 4), None)
+        state = {name: value for name, value in block.state_dict().items() if not name.startswith("data.")}
+        if mean is not None:
+            state["mean.values"] = torch.full((2, 4), mean)
+        block.load_state_dict(state)
+        start = -math.log(3) if mean == 0.25 else 0.0
+        torch.testing.assert_close(block(z).logits, block.decoder(z)[0] + start)
+        assert (block.data.wanted_rows > 0) == (mean is torch.nan)
+
+    def test_of_a_part_on_the_meta_device(self):
+        block = self.block().to("meta")
+        block.load_state_dict({name: value.to("meta") for name, value in self.block().state_dict().items()})
+        assert block.data.wanted_rows == 0
+        with pyro.validation_enabled(False):
+            assert block(torch.randn(5, 2, 2, device="meta")).logits.is_meta
 
 
 def test_from_mean_is_true_or_false():

@@ -39,6 +39,7 @@ class LeafDistributionTests:
 
     bad_values: tuple[float, ...] = (float("nan"),)
     pixel_dim = -1  # where the parameters hold the pixels
+    pixel_dims: dict[str, int | None] = {}  # of those that hold them elsewhere, or none
     has_entropy = True
     has_meta_draws = True  # torch has no draws of some families on its meta device
 
@@ -64,10 +65,18 @@ class LeafDistributionTests:
     def learnable(self, *batch: int) -> dict[str, Tensor]:
         return {name: parameter.requires_grad_() for name, parameter in self.parameters(*batch).items()}
 
+    def axis(self, name: str) -> int | None:
+        """Where a parameter holds the pixels."""
+        return self.pixel_dims.get(name, self.pixel_dim)
+
     def of_pixels(self, parameters: dict[str, Tensor], index: Tensor | list[int]) -> dict[str, Tensor]:
         """Parameters of the chosen pixels alone."""
         chosen = torch.arange(SIZE)[index]
-        return {name: parameter.index_select(self.pixel_dim, chosen) for name, parameter in parameters.items()}
+        found = {}
+        for name, parameter in parameters.items():
+            axis = self.axis(name)
+            found[name] = parameter if axis is None else parameter.index_select(axis, chosen)
+        return found
 
     @pytest.mark.parametrize("sample_shape", [(), (5,), (2, 3)])
     @pytest.mark.parametrize("batch", [(), (2,), (3, 2)])
@@ -325,8 +334,11 @@ class MaskedLeafDistributionTests(LeafDistributionTests):
             filled = torch.where(MASK, x, filler)
             log_prob = self.build(parameters, MASK).log_prob(filled)  # validation is on: it must skip the fillers
             gradients = torch.autograd.grad(log_prob.sum(), list(parameters.values()))
-            for gradient in gradients:
-                by_pixel = gradient.movedim(self.pixel_dim, 3).reshape(5, *BATCH, SIZE, -1)
+            for name, gradient in zip(start, gradients, strict=True):
+                axis = self.axis(name)
+                if axis is None:
+                    continue
+                by_pixel = gradient.movedim(axis, 3).reshape(5, *BATCH, SIZE, -1)
                 assert (by_pixel[:, :, ~MASK] == 0).all()
                 assert torch.isfinite(by_pixel).all() and (by_pixel[:, :, MASK] != 0).any()
             results.append((log_prob, *gradients))

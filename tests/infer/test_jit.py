@@ -23,7 +23,14 @@ from pyro.infer import (
 
 from pyro_spvae import Circuit, CircuitELBO, collapse_tree, poon_domingos, whole
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
-from pyro_spvae.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, DiscretizedLogisticMixture, Normal
+from pyro_spvae.likelihoods import (
+    Bernoulli,
+    Categorical,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    LowRankCategorical,
+    Normal,
+)
 from pyro_spvae.models import HVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import MLP, Conv, MultiScale, PixelCNN, SEResNet
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
@@ -45,6 +52,7 @@ LEAVES = {
     "normal": lambda: {"likelihood": Normal()},
     "bernoulli": lambda: {"likelihood": Bernoulli()},
     "categorical": lambda: {"likelihood": Categorical(2)},
+    "low rank": lambda: {"likelihood": LowRankCategorical(2, 2)},
     "logistic": lambda: {"likelihood": DiscretizedLogistic(2)},
     "logistic mixture": lambda: {"likelihood": DiscretizedLogisticMixture(2, components=2)},
     "mixture": lambda: {"likelihood": Bernoulli(), "prior": MixtureOfGaussians(3)},

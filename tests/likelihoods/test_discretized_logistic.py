@@ -34,13 +34,12 @@ class TestDiscretizedLogistic(LikelihoodTests):
         features = part.features(torch.arange(4.0))
         torch.testing.assert_close(features, torch.tensor([0.125, 0.375, 0.625, 0.875]))
 
-    def test_parameters_are_those_of_the_paper(self, part):
-        loc, raw = torch.tensor([[-9.0, 0.0, 1.0, 9.0]] * LEAVES), torch.tensor([[-7.0, -4.0, -0.5, 2.0]] * LEAVES)
+    def test_parameters(self, part):
+        loc, raw = torch.tensor([[-9.0, 0.0, 1.0, 9.0]] * LEAVES), torch.tensor([[-50.0, -4.0, 0.0, 2.0]] * LEAVES)
         distribution = part((loc, raw))
-        half = 1 / 8 if part.edges == "truncated" else 0.0
-        torch.testing.assert_close(distribution.loc, loc.sigmoid().clamp(half, 1 - half))
-        torch.testing.assert_close(distribution.log_scale[0], torch.tensor([-4.5, -4.0, -0.5, 0.0]))
-        assert (distribution.levels, distribution.edges) == (4, part.edges)
+        torch.testing.assert_close(distribution.loc, 0.5 + loc)
+        torch.testing.assert_close(distribution.log_scale.exp(), 1e-3 + torch.nn.functional.softplus(raw))
+        assert (distribution.levels, distribution.edges) == (4, "tails")
 
     def test_initial_outputs_have_gradients(self, part):
         outputs = tuple(output.requires_grad_() for output in part.initial_outputs(LEAVES))
@@ -50,11 +49,27 @@ class TestDiscretizedLogistic(LikelihoodTests):
             distribution.log_scale.exp() * math.pi / math.sqrt(3), torch.full((LEAVES, PIXELS), 0.3)
         )
         by_loc, by_log_scale = torch.autograd.grad(distribution.log_prob(x).sum(), outputs)
-        inside = outputs[0].sigmoid() == distribution.loc  # the truncated form moves means away from the ends
+        loc = outputs[0].sigmoid() if part.location == "sigmoid" else outputs[0] + 0.5
+        inside = loc == distribution.loc  # the truncated form moves means away from the ends
         assert inside.any() and torch.equal(by_loc != 0, inside) and (by_log_scale != 0).all()
 
 
-class TestTruncated(TestDiscretizedLogistic):
+class TestOfPaper(TestDiscretizedLogistic):
+    """Means and scales of the VampPrior paper, edges that take in the tails."""
+
+    def make(self):
+        return DiscretizedLogistic(4, scale="hardtanh")
+
+    def test_parameters(self, part):
+        loc, raw = torch.tensor([[-9.0, 0.0, 1.0, 9.0]] * LEAVES), torch.tensor([[-7.0, -4.0, -0.5, 2.0]] * LEAVES)
+        distribution = part((loc, raw))
+        half = 1 / 8 if part.edges == "truncated" else 0.0
+        torch.testing.assert_close(distribution.loc, loc.sigmoid().clamp(half, 1 - half))
+        torch.testing.assert_close(distribution.log_scale[0], torch.tensor([-4.5, -4.0, -0.5, 0.0]))
+        assert (distribution.levels, distribution.edges) == (4, part.edges)
+
+
+class TestTruncated(TestOfPaper):
     def make(self):
         return DiscretizedLogistic(4, edges="truncated")
 
@@ -71,11 +86,21 @@ class TestTruncated(TestDiscretizedLogistic):
         assert (log_mass <= log_mass.log_softmax(0) + 2.6e-5).all()
 
 
+class TestExponential(TestDiscretizedLogistic):
+    def make(self):
+        return DiscretizedLogistic(4, scale="exp", min_scale=0.02, location="free")
+
+    def test_parameters(self, part):
+        raw = torch.tensor([[-50.0, -4.0, -3.0, 2.0]] * LEAVES)
+        expected = torch.tensor([[0.02, 0.02, math.exp(-3), math.exp(2)]] * LEAVES)
+        torch.testing.assert_close(part((torch.zeros_like(raw), raw)).log_scale.exp(), expected)
+
+
 class TestSoftplus(TestDiscretizedLogistic):
     def make(self):
         return DiscretizedLogistic(4, scale="softplus", min_scale=0.01)
 
-    def test_parameters_are_those_of_the_paper(self, part):
+    def test_parameters(self, part):
         raw = torch.tensor([[-50.0, -4.0, 0.0, 2.0]] * LEAVES)
         expected = 0.01 + torch.nn.functional.softplus(raw)
         torch.testing.assert_close(part((torch.zeros_like(raw), raw)).log_scale.exp(), expected)
@@ -96,12 +121,33 @@ class TestSoftplus(TestDiscretizedLogistic):
         assert likelihood.min_scale == 1e-3
 
 
+def test_black_and_white_may_be_certain():
+    """The mean is half plus the first output, which the mass at an end follows as far as there is."""
+    part = DiscretizedLogistic().bind(leaves=1, pixels=1)
+    for level, loc in ((0.0, -0.6), (255.0, 0.6)):
+        outputs = (torch.full((1, 1), loc), torch.full((1, 1), -4.0))
+        scale = 1e-3 + math.log1p(math.exp(-4.0))
+        mass = 1 / (1 + math.exp(-(0.1 + 1 / 256) / scale))
+        assert float(part(outputs).log_prob(torch.full((1, 1), level)).exp()) == pytest.approx(mass, rel=1e-6)
+        assert mass > 0.995
+    within = DiscretizedLogistic(location="sigmoid").bind(leaves=1, pixels=1)
+    grid = (torch.linspace(-40, 40, 201).reshape(-1, 1, 1), torch.linspace(-40, 5, 101).reshape(-1, 1, 1, 1))
+    assert float(within(grid).log_prob(torch.zeros(1)).exp().max()) > 0.9  # at the floor of scales alone
+    paper = DiscretizedLogistic(scale="hardtanh").bind(leaves=1, pixels=1)
+    assert float(paper(grid).log_prob(torch.zeros(1)).exp().max()) == pytest.approx(0.587, abs=1e-3)
+
+
 REFUSED = [
     ({"levels": 0}, "levels is 0; a positive integer is needed"),
     ({"levels": 1}, "levels is 1; at least 2 are needed"),
     ({"edges": "none"}, "edges is 'none'; known are tails, truncated"),
-    ({"scale": "exp"}, "scale is 'exp'; known are hardtanh, softplus"),
-    ({"min_scale": 0.1}, "min_scale is 0.1, but the scale 'hardtanh' has a floor of its own; leave it out"),
+    ({"scale": "log"}, "scale is 'log'; known are hardtanh, softplus, exp"),
+    ({"location": "identity"}, "location is 'identity'; known are free, sigmoid"),
+    ({"from_mean": 0}, "from_mean is 0; True or False is needed"),
+    (
+        {"scale": "hardtanh", "min_scale": 0.1},
+        "min_scale is 0.1, but the scale 'hardtanh' has a floor of its own; leave it out",
+    ),
     ({"scale": "softplus", "min_scale": -1}, "min_scale is -1; a number of at least 0 is needed"),
 ]
 
@@ -110,6 +156,25 @@ REFUSED = [
 def test_refused_options(options, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         DiscretizedLogistic(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "forms"),
+    [
+        ({}, ("softplus", 1e-3, "free", True)),
+        ({"min_scale": 0.1}, ("softplus", 0.1, "free", True)),
+        ({"edges": "truncated"}, ("hardtanh", None, "sigmoid", False)),
+        ({"scale": "hardtanh"}, ("hardtanh", None, "sigmoid", False)),
+        ({"scale": "softplus"}, ("softplus", 1e-3, "sigmoid", False)),
+        ({"scale": "hardtanh", "location": "free"}, ("hardtanh", None, "free", True)),
+    ],
+)
+def test_forms_that_options_name(options, forms):
+    """Each of those that were there before free locations is what it was."""
+    part = DiscretizedLogistic(**options)
+    assert (part.scale, part.min_scale, part.location, part.from_mean) == forms
+    again = DiscretizedLogistic(**part.options())
+    assert (again.scale, again.min_scale, again.location, again.from_mean) == forms
 
 
 @pytest.mark.parametrize("text", ["discretized-logistic", "discretized-logistic(edges=truncated,scale=softplus)"])

@@ -85,8 +85,8 @@ def log_pixels(spvae: SPVAE, z: Tensor, x: Tensor) -> Tensor:
     """log p(x | z) of bits, or numbers between, ``[.., data, leaf, D]``."""
     pixels, patches = spvae.leaf.pixels, spvae.view(x)
     logits = pixels.decoder(2 * z - 1)[0]
-    if pixels.mean is not None:
-        logits = logits + torch.logit(pixels.mean.mean, eps=1e-3)
+    if pixels.data is not None:
+        logits = logits + pixels.data.output_0
     return (patches * logits - torch.nn.functional.softplus(logits)).sum(-1)
 
 

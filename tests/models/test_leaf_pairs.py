@@ -22,6 +22,7 @@ from pyro_spvae.likelihoods import (
     Categorical,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
+    LowRankCategorical,
     Normal,
 )
 from pyro_spvae.models import DLDPMM, DLGMM, HVAE, SBVAE, VAE, DiscreteVAE, FactorizedLeaf, GaussianLeaf, MixedLeaf
@@ -81,6 +82,13 @@ class TestConvVAEOfLogisticMixtures(OfLevels):
         net = {"filters": (3,), "stride": 1, "dense": 4}
         leaf = VAE(DiscretizedLogisticMixture(4, components=2), 2, decoder=Conv(**net))
         return leaf, NormalGuide(encoder=Conv(**net))
+
+
+class TestVAEOfLowRank(OfLevels):
+    levels = 4
+
+    def make(self):
+        return VAE(LowRankCategorical(4, 2), 2, (4,)), NormalGuide((4,))
 
 
 class TestGatedConvVAE(OfLevels):

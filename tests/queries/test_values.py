@@ -148,7 +148,7 @@ class TestKept:
         """A model that is loaded answers as results.json says, and refuses what it was not trained on."""
         raw = images(256)
         torch.save({"train": raw.train[:].byte(), "test": raw.test[:].byte()}, tmp_path / "x.pt")
-        config = dataclasses.replace(TINY, data=str(tmp_path / "x.pt"))
+        config = dataclasses.replace(TINY, data=str(tmp_path / "x.pt"), preprocess="dequantize")
         results = train(config, tmp_path / "run")
         loaded, run = SPVAE.load(tmp_path / "run"), open_run(tmp_path / "run")
         assert loaded.values == run.values == Values(0, 1, scaled_from=256) and loaded.values.preprocess == "dequantize"

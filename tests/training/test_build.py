@@ -27,7 +27,7 @@ from tests.training.cases import TINY, built, images, stopped_after, table
 DATA = {
     "binary images": (images(levels=2), "poon-domingos", "bernoulli"),
     "few levels": (images(levels=17), "poon-domingos", "binomial"),
-    "bytes": (images(levels=256, channels=3, side=9), "poon-domingos", "normal"),
+    "bytes": (images(levels=256, channels=3, side=9), "poon-domingos", "low-rank-categorical"),
     "floats": (images(levels=None), "poon-domingos", "normal"),
     "table": (table(), "random-binary-tree", "normal"),
     "two columns": (table(columns=2), "random-binary-tree", "normal"),
@@ -105,7 +105,8 @@ def test_the_prior_is_the_leafs_own_unless_given(options, prior):
 
 def test_cells_of_images_are_a_quarter_of_the_longer_side():
     assert resolve(TINY, images(side=20)).delta == 5
-    assert resolve(TINY, images(side=21)).delta == 6  # rounded up
+    assert resolve(TINY, images(side=21)).delta == 7  # equal cells
+    assert resolve(TINY, images(side=22)).delta == 6  # a quarter, rounded up
     assert resolve(TINY, images(side=8)).delta == 4  # at least 4
     assert resolve(TINY, images(side=3)).delta == 3  # at most the side
 
@@ -152,7 +153,8 @@ def test_the_normal_knows_whether_its_data_lie_in_the_unit_interval():
     [
         ({}, 2, "integers", "bernoulli"),
         ({}, 32, "integers", "binomial"),
-        ({}, 33, "dequantize", "normal"),
+        ({}, 33, "integers", "low-rank-categorical"),
+        ({}, 256, "integers", "low-rank-categorical"),
         ({}, None, "none", "normal"),
         ({"likelihood": "normal"}, 4, "dequantize", "normal"),
         ({"likelihood": "binomial"}, 256, "integers", "binomial"),
@@ -160,7 +162,8 @@ def test_the_normal_knows_whether_its_data_lie_in_the_unit_interval():
         ({"likelihood": OWN}, 4, "dequantize", OWN),  # says that it is of real numbers
         ({"preprocess": "binarize"}, 256, "binarize", "bernoulli"),
         ({"preprocess": "binarize-static"}, None, "binarize-static", "bernoulli"),
-        ({"preprocess": "integers"}, 256, "integers", "binomial"),
+        ({"preprocess": "integers"}, 256, "integers", "low-rank-categorical"),
+        ({"preprocess": "dequantize"}, 256, "dequantize", "normal"),
         ({"preprocess": "dequantize"}, 2, "dequantize", "normal"),
         ({"preprocess": "paper"}, 256, "paper", "normal"),
         ({"preprocess": "none", "likelihood": "normal"}, 256, "none", "normal"),
@@ -171,6 +174,27 @@ def test_preprocessing_and_likelihood_are_chosen_to_fit(options, levels, preproc
     assert (config.preprocess, config.likelihood) == (preprocess, likelihood)
     spvae.check(data.train[:])
     assert spvae.log_likelihood(data.test[:2], num_samples=2).isfinite().all()
+
+
+def test_very_many_levels_need_no_number_each():
+    """Of all pixels of all leaves: those of 16 bits, or of large images."""
+    chosen = [resolve(dataclasses.replace(TINY, leaves=leaves), images(levels=2**16)).likelihood for leaves in (16, 17)]
+    assert chosen == ["low-rank-categorical", "discretized-logistic"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"structure": "whole", "leaf": "factorized", "optimiser": "em", "particles": 1, "latent_dim": None},
+        {"structure": "whole", "leaf": "gaussian", "particles": 1, "latent_dim": None},
+        {"leaf": "vae+gaussian"},
+    ],
+)
+def test_many_levels_are_normal_where_they_are_trained_by_em_or_jointly(options):
+    config = dataclasses.replace(TINY, hidden=TrainConfig().hidden, **options)
+    many, few = (resolve(config, images(levels=levels)) for levels in (256, 17))
+    assert (many.preprocess, many.likelihood) == ("dequantize", "normal")
+    assert (few.preprocess, few.likelihood) == ("integers", "binomial")
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256, None])

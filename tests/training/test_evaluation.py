@@ -153,7 +153,7 @@ def test_active_units_are_the_latent_dimensions_that_follow_the_data():
 
 
 def test_bits_per_dim_of_dequantised_and_of_continuous_values():
-    _, data, _ = built(images(levels=256))
+    _, data, _ = built(images(levels=256), preprocess="dequantize")
     assert data.bits_per_dim(-30.0) == pytest.approx(30.0 / 16 / math.log(2) + 8)
     _, data, _ = built(table())
     assert data.bits_per_dim(-30.0) is None

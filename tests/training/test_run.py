@@ -26,7 +26,8 @@ def folder(tmp_path_factory):
     np.save(folder / "other.npy", random.integers(0, 256, (60, 4, 5), dtype=np.uint8))
     np.save(folder / "shape.npy", random.integers(0, 256, (60, 4, 4), dtype=np.uint8))
     np.save(folder / "kind.npy", random.random((60, 4, 5)))
-    train(dataclasses.replace(TINY, data=str(folder / "grey.npy")), folder / "run")
+    config = dataclasses.replace(TINY, data=str(folder / "grey.npy"), preprocess="dequantize")
+    train(config, folder / "run")
     return folder
 
 
