@@ -100,8 +100,8 @@ class LeafCategorical(LeafDistribution):
             size = 1 << (self.num_levels.bit_length() - 1)
             while size:  # so many of a row's numbers as are not above the place, bit by bit
                 more = level + size
-                above = table.view(-1)[first + more.clamp(max=self.num_levels) - 1] > places
-                level = torch.where(above | (more > self.num_levels), level, more)
+                above = table.view(-1)[first + more.clamp(max=self.num_levels) - 1] > places  # as the last always is
+                level = torch.where(above, level, more)
                 size //= 2
             draws = table.new_zeros(batch.numel(), dtype=self._dtype)
             return draws.index_copy_(0, entry, level.to(draws.dtype)).view(batch)
