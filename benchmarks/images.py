@@ -1,7 +1,7 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Bits per dimension of grey images against seconds of training: our default of leaf VAEs, our hidden Chow-Liu tree over
-pixels, and a circuit of cirkit over the same tree.
+"""Bits per dimension of grey images against seconds of training: our default of leaf VAEs, our hidden Chow-Liu tree
+over pixels, and a circuit of cirkit over the same tree.
 
     python -m benchmarks.images --data-dir DIR --budget 300 --units 16 --picture curves.png --out curves.json
 

@@ -3,9 +3,9 @@
 """A circuit of cirkit (``libcirkit`` on PyPI) over a region graph of ours.
 
 Of its releases 0.3.0 is meant: later ones clamp the log-density of a product at that of the smallest number of double
-precision, -708 nats, which a picture falls below. It asks for older versions of SciPy and Graphviz than others need, and
-is installed apart: ``pip install --no-deps --target FOLDER libcirkit==0.3.0 einops opt_einsum graphviz``, and FOLDER in
-``PYTHONPATH``.
+precision, -708 nats, which a picture falls below. It asks for older versions of SciPy and Graphviz than others need,
+and is installed apart: ``pip install --no-deps --target FOLDER libcirkit==0.3.0 einops opt_einsum graphviz``, and
+FOLDER in ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -65,9 +65,8 @@ class CirkitCircuit(nn.Module):
 
 def _graph(regions: RegionGraph) -> Any:
     """The same regions and partitions."""
-    from cirkit.templates.region_graph import PartitionNode
+    from cirkit.templates.region_graph import PartitionNode, RegionNode
     from cirkit.templates.region_graph import RegionGraph as Graph
-    from cirkit.templates.region_graph import RegionNode
 
     nodes = [RegionNode(regions.scope(region)) for region in range(regions.num_regions)]
     partitions, inputs = [], {}
