@@ -36,8 +36,10 @@ from pyro_spvae.registry import find, make, parse
 from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
 from pyro_spvae.training.candidates import candidates, is_open, names_networks, rows_to_train, tree_units
 from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_kinds, parse_names
+from pyro_spvae.training.memory import check_tables
 from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
 
+_FREE_LEAF = "factorized"  # the leaf that is a likelihood of free parameters
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
 _FEW_LEVELS = 32  # above, the binomial's forced variance fits badly and grey levels are better made continuous
@@ -334,12 +336,28 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
         leaf, guide = _programs(config, data)
         kind = SPN if leaf.tractable else SPVAE
         assert config.units is not None
+        regions = build_regions(config, data)
+        _check_memory(config, data, regions)
         return kind(
-            Circuit(build_regions(config, data), config.units, config.leaves, config.tie, config.weights),
+            Circuit(regions, config.units, config.leaves, config.tie, config.weights),
             leaf=leaf,
             guide=guide,
             channels=data.event_shape[0] if data.is_image else None,
         )
+
+
+def _check_memory(config: TrainConfig, data: DataSet, regions: RegionGraph) -> None:
+    """
+    :raises ValueError: if leaves of free parameters have more than fit into memory.
+    """
+    if config.leaf != _FREE_LEAF or parse("likelihood", config.likelihood)[0] == _COLUMNS:
+        return
+    leaves = config.units if config.leaves is None else config.leaves
+    assert leaves is not None
+    likelihood = build_likelihood(config, data.values, data.columns)
+    channels = data.event_shape[0] if data.is_image else 1
+    by_gradient = config.optimiser in OPTIMISERS
+    check_tables(config.likelihood, likelihood, regions, leaves, channels, config.precision, by_gradient)
 
 
 def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]:
