@@ -24,8 +24,7 @@ from pyro_spvae.locking import alone
 from pyro_spvae.models.factorized import FactorizedLeaf
 from pyro_spvae.models.spvae import SPVAE
 from pyro_spvae.queries import LeafBatch
-from pyro_spvae.queries.batch import check_shapes
-from pyro_spvae.queries.queries import batches
+from pyro_spvae.queries.batch import batches, check_shapes
 
 _LEAST_STEP = 0.01  # part of a step size that it falls to
 
@@ -135,7 +134,7 @@ class SPN(SPVAE):
             x = next(self.leaf.parameters()).new_zeros(1, *self.event_shape)
             observed = torch.zeros(self.event_shape, dtype=torch.bool, device=x.device)
         x, observed = self.taken(x, observed)
-        self.check(x, observed)
+        self.refuse(x, observed)
         found = [self._explain(batch) for batch in self._blocks(x, observed, 1)]
         return Explanation(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 

@@ -10,11 +10,12 @@ import torch
 from benchmarks.dvaepp import small_dvaepp
 from benchmarks.dvaepp_twin import DVAEppTwin
 from benchmarks.priors import paper_vae
+from benchmarks.tree_twin import BinaryTreeTwin, LevelsTreeTwin
 from benchmarks.twin import Twin
 from benchmarks.vamp_twin import VampTwin, side_by_side
-from pyro_spvae import CircuitELBO, poon_domingos
-from pyro_spvae.likelihoods import Normal
-from pyro_spvae.models import SPVAE
+from pyro_spvae import Circuit, CircuitELBO, chow_liu, poon_domingos
+from pyro_spvae.likelihoods import Bernoulli, Categorical, Normal
+from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
 from pyro_spvae.testing.block_tests import moved_from_start
 
@@ -83,3 +84,24 @@ def test_dvaepp():
     for norm, copy in twin.copies.norms:
         torch.testing.assert_close(norm.running_mean[0], copy.running_mean)
         torch.testing.assert_close(norm.running_var[0], copy.running_var)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "levels", "kind"), [(Bernoulli(), 2, BinaryTreeTwin), (Categorical(9), 9, LevelsTreeTwin)]
+)
+def test_hidden_tree(likelihood, levels, kind):
+    x = torch.randint(levels, (40, 1, 3, 4)).double()
+    spn = SPN(Circuit(chow_liu(x), 5, weights="cp"), likelihood=likelihood)
+    twin = kind(spn)
+    ours, theirs = spn.log_prob(x), twin(x)
+    torch.testing.assert_close(theirs, ours)
+    gradients = [
+        torch.autograd.grad(found.square().mean(), parameters)
+        for found, parameters in (
+            (ours, [spn.leaf.pixels.outputs[0], *spn.circuit.parameters()]),
+            (theirs, [twin.leaf, *twin.weights, twin.root]),
+        )
+    ]
+    for own, other in zip(*gradients, strict=True):
+        assert float(own.abs().max()) > 0
+        torch.testing.assert_close(other.reshape(own.shape), own)

@@ -14,6 +14,8 @@ from .layer import Layer
 # scores computed at a time, which bounds memory to a few times 64 MiB whatever the number of trees
 MAX_SCORES = 1 << 24
 
+_FEW_SCORES = 8  # of a choice, for which random numbers of each are cheap beside the visit
+
 
 def select_trees(
     layers: Sequence[Layer],
@@ -60,8 +62,14 @@ def parts_of(scores: int, *visited: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def drawn(scores: Tensor, noise: bool) -> Tensor:
-    """The place of one score of each row, ``[V, C]``: by its exponential (Gumbel-max), or the largest."""
-    if noise:
-        # -log of an exponential variable is a Gumbel variable
-        scores = scores - torch.empty_like(scores).exponential_().log_()
-    return scores.argmax(dim=-1)
+    """The place of one score of each row, ``[V, C]``: by its exponential, or the largest."""
+    if not noise:
+        return scores.argmax(dim=-1)
+    if scores.shape[-1] <= _FEW_SCORES:
+        # -log of an exponential variable is a Gumbel variable, and the largest of the sums is where it is (Gumbel-max)
+        return (scores - torch.empty_like(scores).exponential_().log_()).argmax(dim=-1)
+    table = (scores - scores.amax(dim=-1, keepdim=True)).exp_().cumsum(dim=-1)
+    total = table[:, -1:]
+    # below the total, also after rounding, so that none of weight 0 is met
+    place = torch.minimum(torch.rand_like(total) * total, total * (1 - torch.finfo(table.dtype).eps))
+    return (table <= place).sum(dim=-1)

@@ -71,16 +71,59 @@ class LeafCategorical(LeafDistribution):
 
     def sample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         """
-        Draw levels, as numbers in the dtype of the logits (images are floating-point tensors throughout).
+        Draw levels, as numbers in the dtype of the logits (images are floating-point tensors throughout): the first at
+        which the cumulative probability exceeds a uniform number, so that draws of the same parameters share a table.
 
         :param torch.Size sample_shape: shape of independent draws.
         :returns: ``sample_shape + batch_shape + event_shape``.
         """
         with torch.no_grad():
-            batch = self.batch_shape + self.event_shape
-            probs = self.probs.expand(*batch, self.num_levels).reshape(-1, self.num_levels)
-            draws = torch.multinomial(probs, torch.Size(sample_shape).numel(), replacement=True)  # [batch, sample]
-            return draws.T.reshape(self._extended_shape(sample_shape)).to(self._dtype)
+            shape = self._extended_shape(sample_shape)
+            own = self.logits.shape[:-1]
+            shared = shape[len(shape) - len(own) :] == own
+            table = self._cumulative(self.probs if shared else self._expanded(self.probs))  # [E, level]
+            places = self._places(table[:, -1:], shape.numel() // max(1, len(table)))
+            draws = torch.searchsorted(table, places, right=True)  # [E, draw]
+            return draws.t().reshape(shape).to(self._dtype)
+
+    def sample_selected(self, selected: Tensor) -> Tensor:
+        own = self.logits.shape[:-1]
+        batch = self.batch_shape + self.event_shape
+        if batch[len(batch) - len(own) :] != own:
+            return self.sample()
+        with torch.no_grad():
+            table = self._cumulative(self.probs)  # [E, level]
+            entry = selected.unsqueeze(-1).expand(batch).reshape(-1).nonzero().squeeze(-1)  # [draw]
+            row = entry % len(table)
+            places = self._places(table[row, -1:], 1).squeeze(-1)
+            level, first = torch.zeros_like(row), row * self.num_levels
+            size = 1 << (self.num_levels.bit_length() - 1)
+            while size:  # so many of a row's numbers as are not above the place, bit by bit
+                more = level + size
+                above = table.view(-1)[first + more.clamp(max=self.num_levels) - 1] > places  # as the last always is
+                level = torch.where(above, level, more)
+                size //= 2
+            draws = table.new_zeros(batch.numel(), dtype=self._dtype)
+            return draws.index_copy_(0, entry, level.to(draws.dtype)).view(batch)
+
+    def _cumulative(self, probs: Tensor) -> Tensor:
+        """
+        :returns: cumulative probabilities of each pixel with parameters of its own, ``[E, level]``.
+        :raises ValueError: if there are none.
+        """
+        table = probs.flatten(0, -2).cumsum(-1)
+        if not table.is_meta and not bool(table[:, -1].isfinite().all()):
+            raise ValueError("logits of LeafCategorical must be finite or -inf, but from some follow no probabilities.")
+        return table
+
+    @staticmethod
+    def _places(total: Tensor, number: int) -> Tensor:
+        """Uniform numbers from 0 to below the total also after rounding, so that no level of probability 0 is met."""
+        places = torch.rand(len(total), number, dtype=total.dtype, device=total.device) * total
+        return torch.minimum(places, total * (1 - torch.finfo(total.dtype).eps))
+
+    def _expanded(self, parameter: Tensor) -> Tensor:
+        return parameter.expand(*self.batch_shape, *self.event_shape, self.num_levels)
 
     def by_pixel(self, value: Tensor) -> Tensor:
         own = self.logits.shape[:-1]
@@ -102,7 +145,8 @@ class LeafCategorical(LeafDistribution):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         # Filled rather than weighed: an impossible level at a masked-out pixel is -inf.
-        return self._fill(self.by_pixel(self._fill(value))).sum(-1)
+        log_probs = self._fill(self.by_pixel(self._fill(value)))
+        return log_probs.squeeze(-1) if log_probs.size(-1) == 1 else log_probs.sum(-1)
 
     def entropy(self) -> Tensor:
         """:returns: entropy over the pixels that count, ``batch_shape``, nats."""

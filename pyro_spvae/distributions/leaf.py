@@ -181,6 +181,15 @@ class LeafDistribution(TorchDistribution):
         shape = broadcast_shape(value.shape[:-1], self._batch_shape)
         return log_prob if log_prob.shape == shape else log_prob.expand(shape)
 
+    def sample_selected(self, selected: Tensor) -> Tensor:
+        """
+        Draws of some events, in the place of the others of which anything may stand; by default all are drawn.
+
+        :param torch.Tensor selected: bool, broadcastable to ``batch_shape``, True = drawn.
+        :returns: ``batch_shape + event_shape``.
+        """
+        return self.sample()
+
     def _precisely(self, value: Tensor) -> Tensor:
         with full_precision(value):
             return self._log_prob(at_least_single(value))

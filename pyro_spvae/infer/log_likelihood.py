@@ -20,6 +20,7 @@ from pyro_spvae.infer.tree_sums import push_up
 from pyro_spvae.locking import alone
 
 _CACHED_VALUES = 2**20  # values of data; measured: fewer cost more to arrange, more do not stay in the cache
+_EXACT_VALUES = 2**21  # the same of leaves, which may see the same entries, where nothing is drawn
 _LEAST_PAIRS = 64  # fewer at a time cost more to arrange than to decode
 
 
@@ -67,6 +68,8 @@ def log_likelihood(
     # what is decoded at a time should fit into the processor's cache
     chunk_size = min(chunk_size, max(_LEAST_PAIRS, _CACHED_VALUES // max(1, x[0].numel())))
     rows = max(1, min(len(x), chunk_size // num_samples))
+    sizes = owner.leaf_sizes if isinstance(owner, PreparesBatches) else {}
+    exact = max(_LEAST_PAIRS, _EXACT_VALUES // math.prod(sizes.values()))
     results = []
     with (
         alone(),
@@ -83,7 +86,7 @@ def log_likelihood(
             start += len(result)
             bar.update(len(result))
             if not latent:  # every sample is the exact value
-                num_samples, rows = 1, chunk_size
+                num_samples, rows = 1, min(chunk_size, exact)
     return torch.cat(results)
 
 

@@ -80,6 +80,11 @@ class LeafGuide(Part, Program):
         """
         return [self] * parts
 
+    @property
+    def states_nothing(self) -> bool:
+        """Whether it states no site, as this base, so that it need not see features."""
+        return type(self).forward is LeafGuide.forward
+
     def encode(self, x: Tensor) -> Any:
         """
         What :meth:`forward` needs to know of the data; by default the features themselves.

@@ -62,4 +62,4 @@ class Categorical(Likelihood):
         return x / max(self.levels - 1, 1)
 
     def supports(self, x: Tensor) -> Tensor:
-        return (x >= 0) & (x < self.levels) & (x == x.round())
+        return x.round().clamp_(0, self.levels - 1) == x

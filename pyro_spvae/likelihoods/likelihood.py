@@ -221,7 +221,10 @@ class Likelihood(Block):
         """
         :raises ValueError: if a value of ``x`` with ``mask`` set is outside the support.
         """
-        wrong = mask & ~self.supports(x)
+        fits = self.supports(x)
+        if bool(fits.all()):
+            return
+        wrong = mask & ~fits
         if wrong.any():
             value = x[wrong][0].item()
             rows = wrong.flatten(1).any(1)  # leaves may share entries, so that those are not counted here

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,7 +27,6 @@ class LeafBatch:
 
     :ivar Tensor x: the data, ``[data, *event_shape]``.
     :ivar Tensor patches: values ``[data, leaf, pixel]``; 0 where not seen.
-    :ivar Tensor features: what the guide's networks see, ``[data, leaf, feature]``; 0 where not seen.
     :ivar Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``, or ``None`` if all do.
     :ivar Tensor seen: leaves that see anything, ``bool [data or 1, leaf]``, or ``None`` if all do.
     :ivar int first: number of the first row among those that were asked about, where these are few of them.
@@ -34,11 +34,19 @@ class LeafBatch:
 
     x: Tensor
     patches: Tensor
-    features: Tensor
     mask: Tensor | None
     seen: Tensor | None
+    leaf: LeafModel = field(repr=False)
     first: int = 0
     _encoded: dict[LeafGuide, Any] | None = field(default=None, repr=False)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """What the guide's networks see, ``[data, leaf, feature]``, 0 where not seen; made when they are asked for."""
+        features, counted = self.leaf.features(self.patches), self.leaf.feature_mask(self.mask)
+        return (
+            features if counted is None else torch.where(counted, features, 0.0)
+        )  # those of the value 0 may be others
 
     @property
     def rows(self) -> int:
@@ -46,7 +54,10 @@ class LeafBatch:
         return self.x.shape[0]
 
     def encoding(self, guide: LeafGuide) -> Any:
-        """What a guide needs to know of the batch; computed once if the batch is :meth:`kept`."""
+        """What a guide needs to know of the batch; computed once if the batch is :meth:`kept`. ``None`` where the guide
+        states no site."""
+        if guide.states_nothing:
+            return None
         if self._encoded is None:
             return guide.encode(self.features)
         if guide not in self._encoded:
@@ -88,8 +99,9 @@ class LeafBatch:
             mask = pixels if view.mask is None else pixels & view.mask
             seen = mask.any(-1)
         if check_values:
-            counted = torch.ones_like(patches, dtype=torch.bool) if mask is None else mask.expand_as(patches)
-            if not bool((torch.isfinite(patches) | ~counted).all()):
+            counted = (patches.new_ones((), dtype=torch.bool) if mask is None else mask).expand_as(patches)
+            finite = torch.isfinite(x)  # every entry is in a leaf
+            if not bool((finite if observed is None else finite | ~observed).all()):
                 raise ValueError(_not_finite(x, observed, columns))
             if values is not None:
                 if columns is None or values.bounded:
@@ -99,10 +111,7 @@ class LeafBatch:
             leaf.check(patches, counted)
         if mask is not None:
             patches = torch.where(mask, patches, 0.0)
-        features, counted_features = leaf.features(patches), leaf.feature_mask(mask)
-        if counted_features is not None:
-            features = torch.where(counted_features, features, 0.0)  # those of the value 0 may be others
-        return LeafBatch(x, patches, features, mask, seen)
+        return LeafBatch(x, patches, mask, seen, leaf)
 
 
 def _not_finite(x: Tensor, observed: Tensor | None, columns: Sequence[Column] | None) -> str:
@@ -154,3 +163,11 @@ def check_shapes(event: Sequence[int], like: Tensor, x: Tensor, observed: Tensor
             f"observed is on the device {observed.device}, the model on {device}; move it, as in "
             f"observed.to('{device}')"
         )
+
+
+def batches(x: Tensor, observed: Tensor | None, rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Data and their masks, ``rows`` at a time."""
+    seen = None if observed is None else observed.expand(x.shape)
+    for start in range(0, len(x), rows):
+        block = slice(start, start + rows)
+        yield x[block], None if seen is None else seen[block]

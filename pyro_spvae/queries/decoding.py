@@ -15,7 +15,7 @@ from pyro_spvae.distributions.leaf import LeafDistribution
 
 class DrawMessenger(Messenger):
     """
-    Says how values of the observation are drawn in the model.
+    Says how values of the observation are drawn in the model: of leaves that are on the induced tree, if that is known.
 
     :param bool progress: with a progress bar, where they are drawn step by step.
     :param tuple seen: patches, and which of their pixels are seen, that the others are drawn given.
@@ -41,3 +41,5 @@ class DrawMessenger(Messenger):
             msg["value"] = self.zero.expand(law.batch_shape + law.event_shape)
         elif self.progress and isinstance(law, LeafDistribution) and law.stepwise:
             msg["value"] = msg["fn"].sample(progress=True)
+        elif isinstance(law, LeafDistribution) and isinstance(msg["mask"], Tensor):  # of leaves on the tree alone
+            msg["value"] = law.sample_selected(msg["mask"])

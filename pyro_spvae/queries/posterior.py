@@ -92,7 +92,7 @@ class LeafDraws:
     @property
     def leaf_values(self) -> Tensor:
         """Log of the mean weight of each leaf, the leaf values that the circuit takes; nats, ``[data, leaf]``."""
-        return self.log_weight.logsumexp(0)
+        return self.log_weight[0] if len(self.log_weight) == 1 else self.log_weight.logsumexp(0)
 
     def value(self, name: str) -> Tensor:
         """Values of a site, ``[particle, data, leaf, *event]``."""
@@ -186,6 +186,8 @@ def resampled(log_weight: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor
     :param dict values: ``[particle, data, leaf, *event]`` by site.
     :returns: ``[data, leaf, *event]`` by site.
     """
+    if not values:
+        return {}
     # a leaf of density 0 is on no tree, and any of its particles may be drawn
     logits = log_weight.masked_fill(log_weight.amax(0) == -math.inf, 0.0)
     particle = dist.Categorical(logits=logits.movedim(0, -1)).sample().unsqueeze(0)  # [1, B, L]

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.infer import log_likelihood
 from pyro_spvae.locking import alone
-from pyro_spvae.queries.batch import LeafBatch
+from pyro_spvae.queries.batch import LeafBatch, batches
 from pyro_spvae.queries.calibrated import Calibration
 from pyro_spvae.queries.calibration import calibrate
 from pyro_spvae.queries.embedding import Embedding
@@ -77,7 +77,7 @@ class Queries(Generation):
         :returns: nats, ``[data]``, higher is better.
         """
         x, observed = self.taken(x, observed)
-        self.check(x, observed)
+        self.refuse(x, observed)
         with quiet(self):
             return log_likelihood(
                 self.model,
@@ -143,7 +143,7 @@ class Queries(Generation):
         ``hidden`` alone, given what is seen.
         """
         x, observed = self.taken(x, observed)
-        self.check(x, observed)
+        self.refuse(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
         with quiet(self):
@@ -170,7 +170,7 @@ class Queries(Generation):
         :returns: :class:`~pyro_spvae.queries.Embedding`. Of a distribution without a known mean draws are averaged.
         """
         x, observed = self.taken(x, observed)
-        self.check(x, observed)
+        self.refuse(x, observed)
         num_particles = checks.positive_integer("num_particles", num_particles)
         blocks = []
         with quiet(self):
@@ -219,7 +219,7 @@ class Queries(Generation):
         :raises ValueError: if ``holdout`` is not between 0 and 1 or hides nothing, or other options are out of range.
         """
         x, observed = self.taken(x, observed)
-        self.check(x, observed)
+        self.refuse(x, observed)
         training = None if training is None else self.taken(training)[0]
         return calibrate(
             self,
@@ -249,7 +249,7 @@ class Queries(Generation):
             :class:`~pyro_spvae.models.MixedLeaf`.
         """
         x, observed = self.taken(x, observed)
-        self.check(x, observed)
+        self.refuse(x, observed)
         num_samples = checks.positive_integer("num_samples", num_samples)
         if not self.latents:
             return {}
@@ -287,7 +287,7 @@ class Queries(Generation):
         (start, start_seen), (end, end_seen) = self.taken(start), self.taken(end)
         for name, x, seen in (("start", start, start_seen), ("end", end, end_seen)):
             try:
-                self.check(x)
+                self.refuse(x)
                 if seen is not None:
                     raise ValueError("x holds NaN, missing entries, and paths need whole rows")
             except (TypeError, ValueError) as error:
@@ -327,11 +327,3 @@ class Queries(Generation):
 def _joined(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Tensors of blocks of data by name, of all data."""
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
-
-
-def batches(x: Tensor, observed: Tensor | None, rows: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Data and their masks, ``rows`` at a time."""
-    seen = None if observed is None else observed.expand(x.shape)
-    for start in range(0, len(x), rows):
-        block = slice(start, start + rows)
-        yield x[block], None if seen is None else seen[block]

@@ -24,8 +24,9 @@ from pyro_spvae.leaves.leaf_subset import leaf_parts
 from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.locking import alone
 from pyro_spvae.part import Part
-from pyro_spvae.queries.batch import LeafBatch
+from pyro_spvae.queries.batch import LeafBatch, batches, check_shapes
 
+_CHECKED = 256  # rows whose values are looked at together
 _STREAM = 3  # of the noise of preprocessing, apart from those of a data set's splits
 
 
@@ -130,6 +131,20 @@ class Root(PreparesBatches, Program):
         values = self.values if as_trained else None
         x, observed = self.taken(x, observed)
         return LeafBatch.make(self.view, self.leaf, self._reference(x), x, observed, True, values, self.columns)
+
+    def refuse(self, x: Any, observed: Any = None) -> None:
+        """
+        Refuses what :meth:`check` refuses, looking at few rows at a time; at all of them where some are refused, so
+        that these are counted.
+        """
+        x, observed = self.taken(x, observed)
+        check_shapes(self.event_shape, self._reference(x), x, observed)
+        try:
+            for block, seen in batches(x, observed, _CHECKED):
+                self.check(block, seen)
+        except ValueError:
+            self.check(x, observed)
+            raise
 
     def trained_on(self, values: Values | None, seen: Callable[[], Iterable[Tensor]], stacklevel: int) -> Values:
         """

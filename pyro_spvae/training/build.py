@@ -38,13 +38,15 @@ from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
 from pyro_spvae.training.candidates import FEW_LEVELS, candidates, filled, is_open, names_networks, rows_to_train
 from pyro_spvae.training.config import Preprocessing, Start, Structure, TrainConfig, parse_kinds, parse_names
 from pyro_spvae.training.hidden_trees import tree_training, tree_units
+from pyro_spvae.training.memory import check_tables
 from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
 
-_FREE = "categorical"  # the likelihood with a free probability for each level
+_FREE_LEAF = "factorized"  # the leaf that is a likelihood of free parameters
+_FREE = "categorical"  # its likelihood, with a probability for each level
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
-# of images of more than few levels the best in bits/dim, at equal steps and in equal time, has a number for each level of
-# each pixel of each leaf; where these are too many for memory, the best that has two
+# of images of more than few levels the best in bits/dim, at equal steps and in equal time, has a number for each level
+# of each pixel of each leaf; where these are too many for memory, the best that has two
 _MANY_LEVELS, _LARGE = ("low-rank-categorical", "discretized-logistic"), 2**24
 CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 
@@ -99,7 +101,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     plain = single and not names_networks(config)
     leaf = ("factorized" if plain else "vae") if config.leaf == "auto" else config.leaf
     config = dataclasses.replace(config, leaf=leaf)
-    hidden_tree, rows = single and leaf == "factorized", rows_to_train(config, data)
+    hidden_tree, rows = single and leaf == _FREE_LEAF, rows_to_train(config, data)
     if hidden_tree and data.is_image and config.optimiser == TrainConfig.optimiser:
         config = filled(config, tree_training(rows, config.batch_size or BATCH_SIZE, image=True))
     delta, depth, repetitions, leaf_size = config.delta, config.depth, config.repetitions, config.leaf_size
@@ -375,12 +377,28 @@ def build_model(config: TrainConfig, data: DataSet) -> SPVAE:
         leaf, guide = _programs(config, data)
         kind = SPN if leaf.tractable else SPVAE
         assert config.units is not None
+        regions = build_regions(config, data)
+        _check_memory(config, data, regions)
         return kind(
-            Circuit(build_regions(config, data), config.units, config.leaves, config.tie, config.weights),
+            Circuit(regions, config.units, config.leaves, config.tie, config.weights),
             leaf=leaf,
             guide=guide,
             channels=data.event_shape[0] if data.is_image else None,
         )
+
+
+def _check_memory(config: TrainConfig, data: DataSet, regions: RegionGraph) -> None:
+    """
+    :raises ValueError: if leaves of free parameters have more than fit into memory.
+    """
+    if config.leaf != _FREE_LEAF or parse("likelihood", config.likelihood)[0] == _COLUMNS:
+        return
+    leaves = config.units if config.leaves is None else config.leaves
+    assert leaves is not None
+    likelihood = build_likelihood(config, data.values, data.columns)
+    channels = data.event_shape[0] if data.is_image else 1
+    by_gradient = config.optimiser in OPTIMISERS
+    check_tables(config.likelihood, likelihood, regions, leaves, channels, config.precision, by_gradient)
 
 
 def _programs(config: TrainConfig, data: DataSet) -> tuple[LeafModel, LeafGuide]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_spvae import distributed
 from pyro_spvae.data import Rows
 from pyro_spvae.evaluating import block, evaluating
+from pyro_spvae.models import SPN
 from pyro_spvae.queries import Queries
 
 MOST, LEAST = 5000, 10  # samples that are chosen
@@ -18,6 +19,7 @@ SHARE = 0.1  # of the time of training that they may take
 
 _ROWS = 16  # of which the time is taken
 _TIMES, _ENOUGH = 5, 0.5  # most measurements, of which the least counts, and seconds that are enough for them
+_TRIED = 2  # steps
 _STEPS = (5, 2, 1)  # round numbers
 
 clock = time.perf_counter
@@ -48,6 +50,22 @@ def sample_seconds(
             work(drawn)
             times.append(clock() - start)
         return min(times) / (number * drawn)
+
+
+def step_seconds(spvae: SPN, x: Tensor) -> float:
+    """
+    About how long a step of training by gradients takes where nothing is latent: log-densities of a batch and their
+    derivatives, the least of few measurements after a first one.
+
+    :param Tensor x: a batch, of the model's type on its device.
+    """
+    times = []
+    for _ in range(1 + _TRIED):
+        start = clock()
+        spvae.log_prob(x).sum().backward()
+        times.append(clock() - start)
+    spvae.zero_grad(set_to_none=True)
+    return min(times[1:])
 
 
 def evaluation_seconds(per_sample: float, rows: int, samples: int) -> float:

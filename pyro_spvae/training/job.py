@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,13 @@ from pyro_spvae.data import DATA_SETS, DataSet
 from pyro_spvae.data.columns_table import columns_table
 from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
-from pyro_spvae.models import SPVAE
+from pyro_spvae.models import SPN, SPVAE
+from pyro_spvae.training import cost
 from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
 from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import TrainConfig, parse_kinds
 from pyro_spvae.training.objective import check_objective
+from pyro_spvae.training.optimisers import OPTIMISERS
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.race import race
 
@@ -151,6 +154,25 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
     leaf = ("leaf VAE", "leaf VAEs") if job.spvae.latents else ("leaf", "leaves")
     without = "" if job.spvae.latents else " without latent variables"
     report(f"model       {number} {leaf[number > 1]}{without}, {job.parameters:,} parameters")
+    if (note := _of_channels(job)) is not None:
+        report(f"note        {note}")
     entries = len(job.data.train) * job.data.event_shape.numel()
     if not job.data.is_image and job.parameters > entries:
         report(f"note        the model has more parameters than the training rows have entries, {entries:,}")
+
+
+def _of_channels(job: Job) -> str | None:
+    """What a tree over the positions of colour images makes of their channels, and how long training takes."""
+    config, spvae, shape = job.config, job.spvae, job.data.event_shape
+    if not job.data.is_image or shape[0] == 1 or config.structure != "chow-liu" or not isinstance(spvae, SPN):
+        return None
+    note = (
+        f"{shape.numel():,} variables, {shape[0]} channels of {shape[1:].numel():,} positions; those of a position "
+        "depend on each other by its leaf alone"
+    )
+    if config.optimiser not in OPTIMISERS or config.batch_size is None:
+        return note
+    parameter = next(spvae.parameters())
+    seconds = cost.step_seconds(spvae, job.data.train[: config.batch_size].to(parameter))
+    steps = math.ceil(len(job.data.train) / config.batch_size)
+    return f"{note}; about {cost.in_words(seconds * steps / distributed.world())} an epoch, at most {config.epochs:,}"

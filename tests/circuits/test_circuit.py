@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pyro_spvae.circuits import Circuit
+from pyro_spvae.circuits.sampling import drawn as drawn_by
 
 from .options import CIRCUITS, ENUMERABLE, expected_num_weights, under_every_option
 from .oracle import list_trees, recursive_log_prob, selection_log_probs, sum_nodes
@@ -250,6 +251,16 @@ class TestEveryCircuit:
             assert all(one.isfinite().all() for one in posterior)
             for one in posterior[-1:]:
                 torch.testing.assert_close(one[1:].sum((-1, -2, -3)).double(), torch.ones(3), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("candidates", [2, 8, 9, 16])
+def test_draws_follow_their_scores(candidates):
+    scores = 2 * torch.randn(candidates)
+    scores[candidates // 2] = -torch.inf
+    count = torch.bincount(drawn_by(scores.expand(50_000, -1), noise=True), minlength=candidates).double()
+    assert chi_square_p_value(count, torch.softmax(scores, 0)) > 1e-3
+    assert count[candidates // 2] == 0
+    assert (drawn_by(scores.expand(5, -1), noise=False) == scores.argmax()).all()
 
 
 @pytest.mark.parametrize("circuit", under_every_option(ENUMERABLE), indirect=True)

@@ -257,6 +257,28 @@ class TestLeafCategorical(MaskedLeafDistributionTests):
             with pytest.raises(RuntimeError, match="out of bounds"):
                 LeafCategorical(logits, validate_args=False).log_prob(torch.full((3, 4, 1), float(wrong)))
 
+    @pytest.mark.parametrize("levels", [1, 3, 8, 21])
+    def test_draws_of_some_events(self, levels):
+        """Levels of what is selected as often as they are likely, others nowhere; as where all events are drawn."""
+        logits = torch.randn(3, SIZE, levels)
+        logits[:, 1, : levels // 2] = -math.inf
+        d = LeafCategorical(logits).expand((20_000, 3))
+        selected = torch.rand(20_000, 3) < torch.tensor([0.9, 0.5, 0.0])
+        drawn = d.sample_selected(selected)
+        assert drawn.shape == (20_000, 3, SIZE) and not drawn[~selected].any()
+        for values, counted in ((drawn, selected), (d.sample(), torch.ones_like(selected))):
+            one_hot = torch.nn.functional.one_hot(values.long(), levels).double()
+            number = counted.sum(0).view(3, 1, 1)
+            share = (one_hot * counted[..., None, None]).sum(0) / number.clamp(min=1)
+            error = (logits.softmax(-1) * (1 - logits.softmax(-1)) / number.clamp(min=1)).sqrt()
+            assert ((share - logits.softmax(-1)).abs() <= 4.5 * error + 1e-12)[number.flatten() > 0].all()
+
+    def test_draws_need_probabilities(self):
+        d = LeafCategorical(torch.tensor([[0.0, math.nan], [0.0, 0.0]]), validate_args=False)
+        for draw in (d.sample, lambda: d.sample_selected(torch.tensor(True))):
+            with pytest.raises(ValueError, match="logits of LeafCategorical must be finite or -inf"):
+                draw()
+
 
 REFUSED = [
     (ValueError, "scale", lambda: LeafNormal(torch.zeros(SIZE), torch.zeros(SIZE))),

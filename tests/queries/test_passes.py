@@ -9,9 +9,10 @@ import torch
 
 from pyro_spvae import poon_domingos
 from pyro_spvae.conditionals.pixels import Pixels
+from pyro_spvae.distributions import LeafCategorical
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
-from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import HVAE, SPVAE, VAE, FactorizedLeaf, MixedLeaf
+from pyro_spvae.likelihoods import Bernoulli, Categorical
+from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.priors import VampPrior
 from tests.helpers import small_spvae
 
@@ -95,3 +96,29 @@ def test_priors_are_asked_for_where_a_leaf_sees_nothing(x, left, missing):
     asked = passes(leaf.z1.network)
     spvae.posterior(x, left if missing else left | True)
     assert len(asked) == 1 + missing
+
+
+def test_features_are_made_for_guides_that_state_something(x, left, monkeypatch):
+    made = []
+    monkeypatch.setattr(Bernoulli, "features", lambda self, x: made.append(1) or x)
+    spn = SPN(GRID, likelihood=Bernoulli())
+    spn.log_prob(x), spn.log_likelihood(x), spn.impute(x, left), spn.embed(x), spn.mpe(x, left)
+    assert not made
+    small_spvae(GRID, likelihood=Bernoulli()).embed(x)
+    assert made
+
+
+@pytest.mark.parametrize("query", ["impute", "sample", "means"])
+def test_only_leaves_on_the_tree_are_drawn(x, left, query, monkeypatch):
+    drawn = []
+
+    def sample_selected(law, selected):
+        drawn.append(selected)
+        return original(law, selected)
+
+    original = LeafCategorical.sample_selected
+    monkeypatch.setattr(LeafCategorical, "sample_selected", sample_selected)
+    monkeypatch.setattr(LeafCategorical, "sample", lambda *args: pytest.fail("all leaves are drawn"))
+    QUERIES[query][0](SPN(GRID, likelihood=Categorical(2)), x, left)
+    sizes = {4}  # regions of a grid of 2 x 2 cells, of each of which one leaf is taken
+    assert drawn and {int(number) for selected in drawn for number in selected.sum(-1).flatten()} == sizes

@@ -214,3 +214,13 @@ class TestKept:
     def test_what_is_damaged_is_refused(self, values):
         with pytest.raises(ValueError, match="^values is .*; a dict with low, high and what else Values have"):
             SPVAE.from_architecture(small_spvae(GRID).architecture() | {"values": values})
+
+
+@pytest.mark.parametrize("query", [name for name in QUERIES if name != "posterior"])
+def test_refused_rows_are_counted_among_all(query):
+    """However few rows are looked at together."""
+    spvae = SPN(GRID, likelihood=Bernoulli())
+    x = torch.zeros(700, 1, 4, 4)
+    x[299, 0, 0, 0] = x[680, 0, 1, 2] = 0.5
+    with pytest.raises(ValueError, match=r"the value 0.5 in row 299 \(2 such rows\)"):
+        QUERIES[query](spvae, x)
