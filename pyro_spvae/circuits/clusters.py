@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .region_graph import RegionGraph
 
-_WINDOW = 25  # features that rows are clustered by
+_WINDOW = 12  # leaf regions that rows are clustered by
+_FEATURES = 64  # of these together, at most, unless two have more
 _ITERATIONS = 8
 _BLOCK = 2**24  # numbers of a block of correlations
 
@@ -35,7 +36,7 @@ def region_clusters(
 
     - A leaf region stands for itself, an inner region for the leaf region among its parts that is closest to the other
       parts: in a hidden Chow-Liu tree that of its own variable. The window are this one and the leaf regions closest to
-      it, up to 25 features.
+      it, 12 in all, or fewer where they have more than 64 features.
     - Where no part is a leaf region, the window are those with the closest of the other side, inside and outside of the
       region; of the root, of different parts.
 
@@ -54,7 +55,7 @@ def region_clusters(
     """
     rows, count, width = features.shape
     closeness = _closeness(features)
-    size = min(count, max(2, -(-_WINDOW // width)))
+    size = min(count, _WINDOW, max(2, _FEATURES // width))
     found = torch.empty(regions.num_regions, rows, dtype=torch.int64, device=features.device)
     known: dict[tuple[int, ...], int] = {}
     inside = _leaf_regions(regions)
