@@ -122,7 +122,7 @@ class TestTrain:
         ("name", "structure", "bits", "dimensions"),
         [
             ("grey.npy", "poon-domingos", None, 30),
-            ("colour.npz", "poon-domingos", 8, 90),
+            ("colour.npz", "poon-domingos", 0, 90),
             ("table.npy", "random-binary-tree", None, 5),
             ("column.npy", "whole", None, 1),
             ("pair.npy", "poon-domingos", None, 32),
@@ -136,10 +136,10 @@ class TestTrain:
         assert {path.name for path in run.iterdir()} == FILES
         images = name not in ("table.npy", "column.npy", "mixed.csv")
         assert {path.name for path in (run / "figures").iterdir()} == (PICTURES if images else ALWAYS)
-        likelihood = "normal" if images else "columns"
+        likelihood = "columns" if not images else "normal" if bits is None else "low-rank-categorical"
         assert (config["structure"], config["likelihood"], len(metrics)) == (structure, likelihood, 2)
         assert likelihood_again(run) == results["log_likelihood"]
-        expected = bits and -results["log_likelihood"] / (dimensions * math.log(2)) + bits
+        expected = None if bits is None else -results["log_likelihood"] / (dimensions * math.log(2)) + bits
         assert results["bits_per_dim"] == pytest.approx(expected)
 
     @pytest.mark.parametrize(

@@ -95,6 +95,7 @@ class TestLowRankCategorical(LikelihoodTests):
         outputs, x = self.outputs(part), self.draw(ROWS, LEAVES, PIXELS)
         torch.testing.assert_close(again(outputs).log_prob(x), part(outputs).log_prob(x), rtol=0, atol=0)
         again.start_at(self.draw(3, LEAVES, PIXELS), None)  # once
+        again.data.keep((torch.ones(LEAVES, PIXELS * 5),))
         torch.testing.assert_close(again(outputs).log_prob(x), part(outputs).log_prob(x), rtol=0, atol=0)
         plain = LowRankCategorical(5, RANK, from_mean=False).bind(leaves=LEAVES, pixels=PIXELS)
         plain.start_at(x, None)
