@@ -299,8 +299,10 @@ class SPN(SPVAE):
         """Features, with means where nothing is seen, values and their mask, few rows at a time."""
         means = None if observed is None else self._feature_means(x, observed)
         for batch in self._blocks(x, observed, 1):
+            features = batch.features
             seen = None if means is None else self.leaf.feature_mask(batch.mask)
-            features = batch.features if seen is None else torch.where(seen, batch.features, means)
+            if seen is not None and means is not None:
+                features = torch.where(seen, features, means)
             yield features, batch.patches, batch.mask
 
     def _feature_means(self, x: Tensor, observed: Tensor) -> Tensor:

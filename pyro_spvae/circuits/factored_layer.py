@@ -147,8 +147,9 @@ class FactoredLayer(Layer):
             found = [torch.bmm(sums[place].to(dtype), chosen[own].to(dtype).transpose(1, 2)) for own, place in blocks]
             counts.append(torch.cat(found))
         for kind, logits in enumerate(self.partition_logits):
-            own = [choice for choice in choices if choice.weights is not None and choice.weights[0] == kind]
-            reached = torch.cat([sums[choice.region : choice.region + choice.regions].sum(-1) for choice in own])
+            own_choices = [choice for choice in choices if choice.weights is not None and choice.weights[0] == kind]
+            parts = [sums[choice.region : choice.region + choice.regions].sum(-1) for choice in own_choices]
+            reached = torch.cat(parts)
             partitions = logits.shape[1]
             counts.append(reached.to(dtype).unsqueeze(1).expand(-1, partitions, -1) / partitions)
         return counts

@@ -13,6 +13,8 @@ _EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
 # steps in which the learning rate falls to 0, and epochs that these may be
 _OF_TABLES, _OF_IMAGES = (12_000, (100, 400)), (4_000, (10, 400))
 
+_IMAGE_LR = 0.06
+
 
 def tree_units(rows: int, levels: int = 0) -> int:
     """
@@ -29,7 +31,7 @@ def tree_units(rows: int, levels: int = 0) -> int:
 def tree_training(rows: int, batch_size: int, image: bool) -> dict[str, Any]:
     """
     How such trees are trained: AdamW with a weight decay of 0.01 and a learning rate that falls to 0 linearly, of
-    tables over 12,000 steps, 100 epochs at least and 400 at most; of images over 4,000, 10 epochs at least.
+    tables over 12,000 steps, 100 epochs at least and 400 at most; of images over 4,000, 10 epochs at least, from 0.06.
 
     :param int rows: to train by.
     :returns: options of a configuration.
@@ -37,4 +39,5 @@ def tree_training(rows: int, batch_size: int, image: bool) -> dict[str, Any]:
     steps, (least, most) = _OF_IMAGES if image else _OF_TABLES
     epochs = min(max(math.ceil(steps * batch_size / rows), least), most)
     falling = {"particles": 1, "schedule": "linear", "epochs": epochs, "patience": max(30, epochs // 4)}
+    falling |= {"lr": _IMAGE_LR} if image else {}
     return falling | {"optimiser": "adamw", "weight_decay": 0.01}
