@@ -64,6 +64,6 @@ def check_tables(
     with_what = "their gradient and the optimiser's moments" if gradients else "what EM expects of data"
     raise ValueError(
         f"likelihood is {text!r}: {size}, take {needed / _GIB:,.1f} GiB with {with_what}, and "
-        f"{available / _GIB:,.1f} GiB are available; take fewer units, or a likelihood whose parameters do not grow with "
-        "the levels, such as 'discretized-logistic'"
+        f"{available / _GIB:,.1f} GiB are available; take fewer units, or a likelihood whose parameters do not grow "
+        "with the levels, such as 'discretized-logistic'"
     )
