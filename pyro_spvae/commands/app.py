@@ -14,6 +14,8 @@ from typing import Annotated, Any, NoReturn, TextIO, cast
 import typer
 from typer.core import TyperGroup
 
+from pyro_spvae.commands.allocator import keep_freed_memory
+
 _UsageError = cast(type[Exception], typer.BadParameter.__base__)  # not exported; its home depends on typer's version
 INTERRUPTED = 130
 _WRAPPED = "Value error, "  # what typer puts before the words that an option knows
@@ -142,5 +144,6 @@ def main() -> None:
     # Read when torch is loaded: threads that wait without spinning cost a little on an idle machine and save a busy one
     # from being ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    keep_freed_memory()
     warnings.showwarning = _note
     app()
