@@ -23,7 +23,7 @@ with_cirkit = pytest.mark.skipif(not images_cirkit.is_installed(), reason="cirki
 def test_curves_table_and_picture(tmp_path, capsys):
     text = images.main([*WORDS, "--out", str(tmp_path / "out.json"), "--picture", str(tmp_path / "out.png")])
     records = json.loads((tmp_path / "out.json").read_text())
-    names = [images.DEFAULT, images.TREE, *([images_cirkit.NAME] if images_cirkit.is_installed() else [])]
+    names = [images.VAES, images.TREE, images.RANDOM, *([images_cirkit.NAME] if images_cirkit.is_installed() else [])]
     assert [own["name"] for own in records] == names
     assert text.count("\n") == 1 + len(names) and capsys.readouterr().out.endswith(text + "\n")
     for own in records:
@@ -54,7 +54,7 @@ def test_refusals(words, message):
 
 def test_says_that_cirkit_is_left_out(monkeypatch, capsys):
     monkeypatch.setattr(images_cirkit, "is_installed", lambda: False)
-    assert len(images.contenders(images.arguments(WORDS))) == 2
+    assert len(images.contenders(images.arguments(WORDS))) == 3
     assert f"cirkit is not installed and is left out: {images_cirkit.INSTALL}" in capsys.readouterr().out
 
 
