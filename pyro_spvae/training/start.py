@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -52,14 +54,30 @@ def at_clusters(config: FitConfig, spvae: Queries) -> bool:
     return True
 
 
-def start_at_clusters(spvae: Queries, train: Rows | Tensor, observed: Tensor | None, seed: int, pace: Pace) -> None:
-    """Starts at clusters of rows drawn by the seed."""
+def start_at_clusters(
+    spvae: Queries,
+    train: Rows | Tensor,
+    observed: Tensor | None,
+    seed: int,
+    pace: Pace,
+    look: Callable[[], None] = lambda: None,
+) -> None:
+    """
+    Starts at clusters of rows drawn by the seed.
+
+    :param callable look: called after each region; parameters are those of before until all are done.
+    """
     assert isinstance(spvae, Clustered)
-    tick, regions = pace.counting("clusters", "regions"), spvae.circuit.regions.num_regions
+    count, regions = pace.counting("clusters", "regions"), spvae.circuit.regions.num_regions
+
+    def tick(done: int) -> None:
+        count(done, regions)
+        look()
+
     rows = _some(spvae, train, observed, _CLUSTERED, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(noise_seed(seed, 2, stream=_STREAM))
-        spvae.start_at_clusters(*rows, tick=lambda done: tick(done, regions))
+        spvae.start_at_clusters(*rows, tick=tick)
 
 
 def _some(

@@ -158,7 +158,7 @@ class Trainer:
         done = self.epoch * self.rows + self.batch * self.rows // len(self.batches)
         bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not self.progress, desc="training")
         with _training(self.spvae), bar, Interruption() as interruption:
-            self._start()
+            self._start(lambda: interruption.asked)
             objective = distributed.share(self.objective)
             last = math.inf if max_steps is None else self.step + max_steps
             self.pace.said()
@@ -189,10 +189,15 @@ class Trainer:
         bound, _ = self._step(self.objective if objective is None else objective, x, observed, False, len(x), last=True)
         return bound
 
-    def _start(self) -> None:
-        """Before the first step: at clusters, if that is where training starts."""
+    def _start(self, asked: Callable[[], bool] = lambda: False) -> None:
+        """Before the first step: at clusters, if that is where training starts; again where that was stopped."""
+
+        def look() -> None:
+            if asked() and distributed.world() == 1:
+                self._interrupt()
+
         if self._rows_to_start is not None and self.step == 0:
-            start_at_clusters(self.spvae, *self._rows_to_start, self.config.seed, self.pace)
+            start_at_clusters(self.spvae, *self._rows_to_start, self.config.seed, self.pace, look)
 
     def _advance(self, objective: nn.Module, bar: Any, asked: bool) -> bool:
         """The next step of the run; whether all processes should stop after it."""

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import copy
+import signal
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training import start as starting
 from pyro_spvae.training.build import resolve
 from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import same, table
 
@@ -81,6 +83,28 @@ def test_resumed_training_gives_the_same_values_and_does_not_start_again(monkeyp
     second.load_state(state, first.metrics)
     second.run()
     assert same(state_of(second.spvae), state_of(whole_run.spvae))
+
+
+def test_stopped_while_it_starts_it_starts_again():
+    whole_run = Trainer(make(), rows(), rows(), FIT)
+    whole_run.run()
+    spn = make()
+    before, told = state_of(spn), []
+
+    def signalled(done):
+        told.append(done)
+        if len(told) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    trainer = Trainer(spn, rows(), rows(), FIT)
+    trainer.pace.counting = lambda *what: lambda done, of: signalled(done)
+    with pytest.raises(Interrupted, match="stopped after step 0"):
+        trainer.run()
+    assert len(told) == 2 and same(before, state_of(spn)) and trainer.step == 0
+    again = Trainer(spn, rows(), rows(), FIT)
+    again.load_state(copy.deepcopy(trainer.state()), trainer.metrics)
+    again.run()
+    assert same(state_of(spn), state_of(whole_run.spvae))
 
 
 def test_em_starts_there_too():
