@@ -10,6 +10,7 @@ import shlex
 import pytest
 
 from pyro_spvae import poon_domingos
+from pyro_spvae.registry import make
 from pyro_spvae.reproduce.poster import MODELS, PosterExperiment
 from pyro_spvae.reproduce.published import FIGURE_2, POSTER, TABLE_1, figure_2
 from pyro_spvae.reproduce.run import command_line
@@ -54,6 +55,15 @@ class TestTable1:
         assert "precision" in config.guide and "output_gain=1" in config.network
         assert config.likelihood.partition("(")[0] == ("normal" if cell[1] == "continuous" else "binomial")
         assert config.grey == (cell[0] != "mnist")
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe", "from_mean"),
+    [("spvae", "best", True), ("spvae", "tuned", False), ("spvae", "paper", False), ("vae", "best", False)],
+)
+def test_only_the_best_discrete_circuit_starts_at_the_means_of_the_images(model, recipe, from_mean):
+    config = Experiment("mnist", "discrete", model, recipe=recipe).configuration()
+    assert make("likelihood", config.likelihood, total_count=255).from_mean is from_mean
 
 
 @pytest.mark.parametrize("pixels", ["continuous", "discrete"])
