@@ -37,6 +37,7 @@ from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
 from pyro_spvae.training.candidates import candidates, is_open, names_networks, rows_to_train, tree_units
 from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig, parse_kinds, parse_names
 from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
+from pyro_spvae.training.sizes import ON_GRID, UNITS, UNITS_OF_CELLS, has_cells, hidden_of
 
 _COLUMNS = "columns"  # the likelihood whose columns are of several kinds
 _LEVELS = ("binary", "levels")  # what likelihoods of grey levels are of
@@ -46,7 +47,6 @@ CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
-_UNITS = 4
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
 _SMALLEST_CELL = 4  # pixels a side: smaller patches leave a leaf VAE little to learn
@@ -60,12 +60,15 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
       :func:`~pyro_spvae.training.candidates.candidates`;
     - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - leaf: factorized for single columns of a Chow-Liu tree, else VAEs;
-    - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.candidates.tree_units`;
+    - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.candidates.tree_units`, of
+      VAEs of perceptrons over the cells of images 8;
     - delta: a quarter of the longer side, rounded up (the paper's 4 x 4 cells), and at least 4;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
     - block: single columns or pixels are the leaf regions of a Chow-Liu tree;
-    - weights: products of factors for a Chow-Liu tree, which they make a hidden tree, else free;
+    - weights: products of factors for a Chow-Liu tree, which they make a hidden tree, and for such VAEs over cells,
+      else free;
+    - hidden: 32,32, of such VAEs over cells one layer of the width of :func:`~pyro_spvae.training.sizes.hidden_of`;
     - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal, or
       where there are more than 32 of them and none is given; everything else is left as it is;
     - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; Binomial for
@@ -88,12 +91,15 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     single = structure == "chow-liu" and (config.block or 1) == 1
     plain = single and not names_networks(config)
     leaf = ("factorized" if plain else "vae") if config.leaf == "auto" else config.leaf
+    config = dataclasses.replace(config, leaf=leaf)
+    cells = has_cells(config, data, structure, _kinds(leaf))
     units = config.units
     if units is None:
-        units = tree_units(rows_to_train(config, data)) if single and leaf == "factorized" else _UNITS
-    config = dataclasses.replace(config, leaf=leaf, units=units)
+        usual = UNITS_OF_CELLS if cells else UNITS
+        units = tree_units(rows_to_train(config, data)) if single and leaf == "factorized" else usual
+    config = dataclasses.replace(config, units=units)
     delta, depth, repetitions, leaf_size = config.delta, config.depth, config.repetitions, config.leaf_size
-    on_grid = structure in ("poon-domingos", "quad-tree")
+    on_grid = structure in ON_GRID
     if not on_grid and delta is not None:
         raise ValueError(f"delta is {delta}, but the structure {structure} has no cells; leave it out")
     for name, value, described in (
@@ -133,7 +139,8 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         repetitions=repetitions,
         leaf_size=leaf_size,
         block=1 if structure == "chow-liu" and config.block is None else config.block,
-        weights=("cp" if structure == "chow-liu" else "full") if config.weights == "auto" else config.weights,
+        weights=("cp" if cells or structure == "chow-liu" else "full") if config.weights == "auto" else config.weights,
+        hidden=hidden_of(cells, data, delta) if config.hidden is None else config.hidden,
         leaves=units if config.leaves is None else config.leaves,
         missing=missing,
         preprocess=preprocess,
