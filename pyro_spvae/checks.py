@@ -126,12 +126,13 @@ def typed(name: str, value: Any, kind: Any, least: float | None = None, above: f
     :param float above: numbers must be larger than this.
     :raises ValueError: if it does not fit.
     """
-    optional = get_origin(kind) in (Union, types.UnionType)
-    if optional:
+    one_or_several = False
+    if get_origin(kind) in (Union, types.UnionType):
         if value is None:
             return None
         *kinds, kind = (part for part in get_args(kind) if part is not type(None))
-        if kinds and not isinstance(value, (list, tuple)):  # a number or several of them
+        one_or_several = bool(kinds)
+        if kinds and not isinstance(value, (list, tuple)):
             (kind,) = kinds
     known = choices(kind)
     if known is not None:
@@ -140,7 +141,7 @@ def typed(name: str, value: Any, kind: Any, least: float | None = None, above: f
         if not isinstance(value, (list, tuple)) or not all(map(is_positive, value)):
             raise ValueError(f"{name} is {value!r}; positive integers are needed, such as [32, 32]")
         sizes = tuple(map(int, value))
-        return sizes[0] if optional and len(sizes) == 1 else sizes
+        return sizes[0] if one_or_several and len(sizes) == 1 else sizes
     fits, wanted = {
         bool: (type(value) is bool, "true or false"),
         str: (type(value) is str, "a text"),

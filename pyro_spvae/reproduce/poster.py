@@ -73,7 +73,8 @@ class PosterExperiment:
             deltas = list(POSTER["spn"]["deltas"])
             return {"structure": "poon-domingos", "delta": deltas, "units": 2, "leaf": "factorized"}
         if self.model == "spvae":
-            return {"structure": "poon-domingos", "delta": 4, "units": 2, "latent_dim": 2, "hidden": (16,)}
+            leaves = {"latent_dim": 2, "hidden": (16,)}
+            return {"structure": "poon-domingos", "delta": 4, "units": 2, "weights": "full"} | leaves
         sizes = POSTER["vae"]
         return {
             "structure": "whole",

@@ -40,6 +40,7 @@ def size_table(data: SpvaeData | None = None, recipe: Recipe = "tuned") -> Itera
             continue
         experiment = Experiment(name, pixels, model, recipe=recipe)
         config = experiment.configuration()
+        assert config.hidden is not None
         hidden = cell.hidden if model.startswith("conv") else config.hidden[0]
         count = parameters(experiment)
         yield f"| {name} | {pixels} | {model} | {config.latent_dim} | {hidden} | {count:,} | {cell.parameters:,}k |"

@@ -157,7 +157,7 @@ class Experiment:
             return {"structure": "whole", "units": 1}
         ours = self._is_ours() or self._is_few()
         units = _best_shape(self.data, self.pixels, self.model).units if ours else 2
-        return {"structure": "poon-domingos", "delta": _DELTA[self.data], "units": units}
+        return {"structure": "poon-domingos", "delta": _DELTA[self.data], "units": units, "weights": "full"}
 
     def _is_few(self) -> bool:
         """Whether it is a point of Figure 2 with few images."""

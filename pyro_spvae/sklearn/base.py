@@ -61,7 +61,7 @@ class SPVAEEstimator(BaseEstimator):
         structure: str = TrainConfig.structure,
         units: int | None = TrainConfig.units,
         latent_dim: int | None = TrainConfig.latent_dim,
-        hidden: Sequence[int] = TrainConfig.hidden,
+        hidden: Sequence[int] | None = TrainConfig.hidden,
         race: str = TrainConfig.race,
         epochs: int = TrainConfig.epochs,
         patience: int = TrainConfig.patience,

@@ -58,7 +58,7 @@ class SPVAEDensity(DensityMixin, SPVAEEstimator):
     :param structure: region graph: ``auto``, ``random-binary-tree``, ``learned``, ``chow-liu`` or ``whole``.
     :param units: sum nodes of every inner region; by default 4, of a Chow-Liu tree as many as rows allow.
     :param latent_dim: latent size of a leaf.
-    :param hidden: hidden layers of the leaf networks.
+    :param hidden: hidden layers of the leaf networks; by default (32, 32).
     :param race: ``auto``, or ``none`` for the first candidate.
     :param epochs: most epochs; a tenth of them for each candidate of the race.
     :param patience: validations without a better bound before training stops.

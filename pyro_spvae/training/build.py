@@ -40,6 +40,7 @@ from pyro_spvae.training.config import Preprocessing, Start, Structure, TrainCon
 from pyro_spvae.training.hidden_trees import tree_training, tree_units
 from pyro_spvae.training.memory import check_tables
 from pyro_spvae.training.optimisers import OPTIMISERS, default_rate
+from pyro_spvae.training.sizes import ON_GRID, UNITS, UNITS_OF_CELLS, has_cells, hidden_of
 
 _FREE_LEAF = "factorized"  # the leaf that is a likelihood of free parameters
 _FREE = "categorical"  # its likelihood, with a probability for each level
@@ -53,7 +54,6 @@ CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then known to 0.01
 _LEARNING = 6  # stream of seeds
 _LATENT_DIM = 8
-_UNITS = 4
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
 
@@ -66,13 +66,16 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
       of :func:`~pyro_spvae.training.candidates.candidates`;
     - structure: Poon-Domingos for images, random binary trees for tables, one region for a single column;
     - leaf: factorized for single columns of a Chow-Liu tree, else VAEs;
-    - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.hidden_trees.tree_units`;
+    - units: 4, of a Chow-Liu tree of single columns those of :func:`~pyro_spvae.training.hidden_trees.tree_units`, of
+      VAEs of perceptrons over the cells of images 8;
     - delta: about a quarter of the longer side (the paper's 4 x 4 cells), such that cells are equal where the sides
       allow it, see :func:`~pyro_spvae.circuits.builders.default_delta`;
     - depth, repetitions: 2 (or less, where there are fewer than four columns) and 4 for random binary trees;
     - leaf_size, repetitions: a sixteenth of the columns or pixels, at least four, and 2 for a learned structure;
     - block: single columns or pixels are the leaf regions of a Chow-Liu tree;
-    - weights: products of factors for a Chow-Liu tree, which they make a hidden tree, else free;
+    - weights: products of factors for a Chow-Liu tree, which they make a hidden tree, and for such VAEs over cells,
+      else free;
+    - hidden: 32,32, of such VAEs over cells one layer of the width of :func:`~pyro_spvae.training.sizes.hidden_of`;
     - preprocess: grey levels of images get uniform noise and are scaled to [0, 1] where the likelihood is normal;
       everything else is left as it is;
     - likelihood: Columns for tables, but Bernoulli where all values are binary and no column has a name; for grey
@@ -104,8 +107,10 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     hidden_tree, rows = single and leaf == _FREE_LEAF, rows_to_train(config, data)
     if hidden_tree and data.is_image and config.optimiser == TrainConfig.optimiser:
         config = filled(config, tree_training(rows, config.batch_size or BATCH_SIZE, image=True))
+    cells = has_cells(config, data, structure, _kinds(leaf))
+    usual_units = UNITS_OF_CELLS if cells else UNITS
     delta, depth, repetitions, leaf_size = config.delta, config.depth, config.repetitions, config.leaf_size
-    on_grid = structure in ("poon-domingos", "quad-tree")
+    on_grid = structure in ON_GRID
     if not on_grid and delta is not None:
         raise ValueError(f"delta is {delta}, but the structure {structure} has no cells; leave it out")
     for name, value, described in (
@@ -128,13 +133,14 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         leaf_size = default_leaf_size(math.prod(shape)) if leaf_size is None else leaf_size
         repetitions = 2 if repetitions is None else repetitions
     _check_taken(config)
-    preprocess, likelihood = _modelling(config, data, hidden_tree)
+    preprocess, likelihood = _modelling(config, data, hidden_tree, config.leaves or config.units or usual_units)
     missing: Any = data.missing
     units = config.units
     if units is None:
         free = (data.values.levels or 0) if parse("likelihood", likelihood)[0] == _FREE else 0
-        units = tree_units(rows, free) if hidden_tree else _UNITS
-    weights = ("cp" if structure == "chow-liu" else "full") if config.weights == "auto" else config.weights
+        units = tree_units(rows, free) if hidden_tree else usual_units
+    factored = cells or structure == "chow-liu"
+    weights = ("cp" if factored else "full") if config.weights == "auto" else config.weights
     guide = _default_guide(config.leaf) if config.guide == "auto" else config.guide
     lr, batch_size = config.lr, config.batch_size
     if lr is None and config.optimiser in OPTIMISERS:
@@ -152,6 +158,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         leaf_size=leaf_size,
         block=1 if structure == "chow-liu" and config.block is None else config.block,
         weights=weights,
+        hidden=hidden_of(cells, data, delta) if config.hidden is None else config.hidden,
         leaves=units if config.leaves is None else config.leaves,
         missing=missing,
         preprocess=preprocess,
@@ -237,11 +244,12 @@ def _default_guide(leaf: str) -> str:
     return "auto" if len(wanted) > 1 else wanted.pop() if wanted else "none"
 
 
-def _modelling(config: TrainConfig, data: DataSet, free: bool = False) -> tuple[Preprocessing, str]:
+def _modelling(config: TrainConfig, data: DataSet, free: bool, leaves: int) -> tuple[Preprocessing, str]:
     """
     Preprocessing and likelihood, each chosen to fit the other and the data.
 
     :param bool free: whether leaves have free parameters, the same for all data, so that many levels cost little.
+    :param int leaves: of a leaf region.
     """
     levels = data.values.levels
     preprocess, likelihood = config.preprocess, config.likelihood
@@ -269,7 +277,7 @@ def _modelling(config: TrainConfig, data: DataSet, free: bool = False) -> tuple[
             return preprocess, _FREE
         if left <= FEW_LEVELS or _needs_normal(config):
             return preprocess, "binomial"
-        numbers = left * math.prod(data.event_shape) * (config.leaves or config.units or _UNITS)
+        numbers = left * math.prod(data.event_shape) * leaves
         return preprocess, _MANY_LEVELS[numbers > _LARGE]
     if name == _COLUMNS:
         return preprocess, likelihood

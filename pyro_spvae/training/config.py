@@ -351,14 +351,16 @@ class TrainConfig(FitConfig):
     units: int | None = _option(
         None,
         "Model",
-        "Sum nodes of every inner region; 4 by default, of a Chow-Liu tree of single columns as many as rows allow.",
+        "Sum nodes of every inner region; 4 by default, of VAEs over the cells of images 8, of a Chow-Liu tree of "
+        "single columns as many as rows allow.",
         least=1,
     )
     leaves: int | None = _option(None, "Model", "VAEs of every leaf region; as many as units by default.", least=1)
     weights: Weights = _option(
         "auto",
         "Model",
-        "Sum weights: free (full), or products of a factor for each part (cp), which are fewer; cp for Chow-Liu trees.",
+        "Sum weights: free (full), or products of a factor for each part (cp), which are fewer; by default cp for "
+        "Chow-Liu trees and VAEs over the cells of images.",
     )
     tie: Tie = _option("none", "Model", "Whether regions of equal shape share their sum weights (shape).")
     race: Race = _option(
@@ -402,8 +404,12 @@ class TrainConfig(FitConfig):
         "Latent size of a leaf; by default the leaf's own, which is 8 for those of this package, and 16 bits.",
         least=1,
     )
-    hidden: tuple[int, ...] = _option(
-        (32, 32), "Model", "Hidden layers of the leaf networks, comma-separated.", least=1
+    hidden: tuple[int, ...] | None = _option(
+        None,
+        "Model",
+        "Hidden layers of the leaf networks, comma-separated; 32,32 by default, of VAEs over the cells of images one, "
+        "such as 36 where cells are 4 x 4.",
+        least=1,
     )
     activation: Activation = _option("softplus", "Model", "Activation of the leaf networks.")
     networks: Networks = _option("separate", "Model", "Separate mean and scale networks, or a shared trunk.")
@@ -423,8 +429,9 @@ class TrainConfig(FitConfig):
         super().__post_init__()
         if self.fraction > 1:
             raise ValueError(f"fraction is {self.fraction!r}; a number above 0 and at most 1 is needed")
-        if isinstance(self.shape, int) or (self.shape is not None and len(self.shape) not in (2, 3)):
-            raise ValueError(f"shape is {self.shape!r}; height and width are needed, such as [28, 20]")
+        if self.shape is not None and len(self.shape) not in (2, 3):
+            sizes = self.shape[0] if len(self.shape) == 1 else self.shape
+            raise ValueError(f"shape is {sizes!r}; height and width are needed, such as [28, 20]")
         parse_kinds(self.kinds)
         parse_names("drop", self.drop)
         parse_names("na", self.na)

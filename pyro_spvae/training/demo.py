@@ -85,6 +85,7 @@ def with_parameters_of(config: TrainConfig, data: DataSet, least: int) -> TrainC
             repetitions=None,
             units=1,
             leaves=1,
+            weights="full",
             hidden=(width, width),
         )
         if sum(p.numel() for p in build_model(plain, data).parameters()) >= least:
