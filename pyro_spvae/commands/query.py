@@ -27,7 +27,7 @@ from pyro_spvae.data.frames import decoded
 from pyro_spvae.data.table_files import is_table_file, read_frame
 from pyro_spvae.evaluating import block, evaluating
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.build import CACHE
+from pyro_spvae.training.reading import CACHE
 from pyro_spvae.training.run import Run, open_run
 
 if TYPE_CHECKING:

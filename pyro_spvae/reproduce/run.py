@@ -14,8 +14,8 @@ from typing import Any, Protocol, cast
 
 from pyro.infer import ELBO
 
-from pyro_spvae.training.build import resolved_prior
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.leaf_kinds import resolved_prior
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import plan, resume, train
 

@@ -12,7 +12,9 @@ from pyro_spvae.data import DataSet
 from pyro_spvae.data.values import Values
 from pyro_spvae.reproduce.published import TABLE_1, SpvaeData
 from pyro_spvae.reproduce.spvae import Experiment, Recipe
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 
 _SIDES: dict[SpvaeData, int] = {"mnist": 28, "svhn": 32, "cifar10": 32}
 

@@ -30,10 +30,12 @@ from pyro_spvae.locking import alone
 from pyro_spvae.models import SPVAE
 from pyro_spvae.queries.quiet import forked
 from pyro_spvae.sklearn.tables import data_set, described, entries, numbers
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import FitConfig, TrainConfig
 from pyro_spvae.training.race import race
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 
 _OF_MODEL = ("structure", "units", "latent_dim", "hidden", "race")
 _OF_FIT = ("epochs", "patience", "lr", "batch_size")
@@ -49,7 +51,7 @@ class SPVAEEstimator(BaseEstimator):
 
     Options that are left open are chosen from the data as ``pyro-spvae train`` does: where nothing is said of the model
     by a race of candidates, see :func:`pyro_spvae.training.candidates.candidates`, others as
-    :func:`pyro_spvae.training.build.resolve` says.
+    :func:`pyro_spvae.training.resolve.resolve` says.
     """
 
     model_: SPVAE

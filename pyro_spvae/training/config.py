@@ -277,7 +277,7 @@ class FitConfig:
 class TrainConfig(FitConfig):
     """
     What a whole run does. ``None`` and ``"auto"`` mean: chosen from the data, see
-    :func:`pyro_spvae.training.build.resolve`.
+    :func:`pyro_spvae.training.resolve.resolve`.
     """
 
     data: str = _option("digits", "Data", "Name of a data set, or path of a file or folder of images.")

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pyro_spvae.data import DataSet, load_data
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.train import train
 
 SAMPLES = 5000  # importance samples of both

@@ -22,13 +22,15 @@ from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
 from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training import cost
-from pyro_spvae.training.build import CACHE, build_model, modelled, recorded, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import TrainConfig, parse_kinds
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.optimisers import OPTIMISERS
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.race import race
+from pyro_spvae.training.reading import CACHE, modelled, recorded
+from pyro_spvae.training.resolve import resolve
 
 _LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
 

@@ -17,11 +17,13 @@ import torch
 
 from pyro_spvae.data import DataSet
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.build import CACHE, build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import Candidate, candidates, rows_to_train
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.pace import Pace
+from pyro_spvae.training.reading import CACHE, modelled
+from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]

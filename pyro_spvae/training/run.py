@@ -15,9 +15,9 @@ import torch
 from pyro_spvae.checks import is_positive
 from pyro_spvae.data import Column, DataSet, Values
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.build import modelled, recorded
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.cost import MOST
+from pyro_spvae.training.reading import modelled, recorded
 from pyro_spvae.training.run_folder import RunFolder
 
 

@@ -12,7 +12,9 @@ import torch
 
 from pyro_spvae.likelihoods import DiscretizedLogistic
 from pyro_spvae.testing.block_tests import LEAVES, PIXELS, ROWS
-from pyro_spvae.training.build import build_likelihood, build_model, modelled, resolve
+from pyro_spvae.training.build import build_likelihood, build_model
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.likelihoods.test_likelihoods import LikelihoodTests
 from tests.training.cases import TINY, images, table
 

@@ -19,7 +19,9 @@ from pyro_spvae.likelihoods import DiscretizedLogisticMixture
 from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
 from pyro_spvae.nn import Conv, PixelCNN
 from pyro_spvae.testing.block_tests import LEAVES, PIXELS, ROWS, moved_from_start
-from pyro_spvae.training.build import build_likelihood, build_model, modelled, resolve
+from pyro_spvae.training.build import build_likelihood, build_model
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.distributions.test_discretized_logistic_mixture import combinations, pixelcnn_log_mass
 from tests.likelihoods.test_likelihoods import LikelihoodTests
 from tests.training.cases import TINY, images, table

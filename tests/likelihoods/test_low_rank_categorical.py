@@ -17,7 +17,9 @@ from pyro_spvae.likelihoods.low_rank_categorical import neighbours
 from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.nn import MLP
 from pyro_spvae.testing.block_tests import LEAVES, PIXELS, ROWS
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.likelihoods.test_likelihoods import LikelihoodTests
 from tests.training.cases import TINY, images
 

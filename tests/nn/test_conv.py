@@ -19,7 +19,8 @@ from pyro_spvae.likelihoods import Categorical, Normal
 from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.nn import Conv
 from pyro_spvae.registry import make
-from pyro_spvae.training.build import build_model, resolve
+from pyro_spvae.training.build import build_model
+from pyro_spvae.training.resolve import resolve
 from tests.helpers import gradients
 from tests.nn.cases import assert_same, by_hand, redrawn
 from tests.training.cases import TINY, images

@@ -19,7 +19,9 @@ from pyro_spvae.reproduce.dlgmm import MixtureExperiment, of_figure, of_table
 from pyro_spvae.reproduce.neighbours import neighbour_errors
 from pyro_spvae.reproduce.published import MIXTURES, NEIGHBOURS
 from pyro_spvae.reproduce.run import command_line
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.cli_cases import invoke
 
 COMMON = ("mnist", None, None, "zero", "small", "best", 0)

@@ -20,8 +20,10 @@ from pyro_spvae.reproduce import dvae as paper
 from pyro_spvae.reproduce.dvae import NETS, DiscreteExperiment, methods, of_table
 from pyro_spvae.reproduce.published import DISCRETE
 from pyro_spvae.reproduce.run import command_line
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.objective import build_objective
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.cli_cases import invoke
 
 

@@ -29,8 +29,10 @@ from pyro_spvae.reproduce.published import GLOBAL
 from pyro_spvae.reproduce.report import beside_paper
 from pyro_spvae.reproduce.run import command_line
 from pyro_spvae.reproduce.vampprior import VampExperiment
-from pyro_spvae.training.build import _programs, build_model, modelled, resolve
+from pyro_spvae.training.build import _programs, build_model
 from pyro_spvae.training.objective import build_objective
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.cli_cases import invoke
 
 #: the paper's rows: prior of the global variables, what smooths them, local variables, closed divergences

@@ -18,7 +18,9 @@ from pyro_spvae.reproduce import vampprior as paper
 from pyro_spvae.reproduce.published import VAMP, VAMP_OTHERS
 from pyro_spvae.reproduce.run import command_line
 from pyro_spvae.reproduce.vampprior import TABLES, VampExperiment, of_figure, of_table
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.cli_cases import invoke
 
 PIXELS = 28 * 28

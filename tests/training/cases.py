@@ -14,9 +14,11 @@ import torch
 
 from pyro_spvae.data import DataSet, Values
 from pyro_spvae.training import trainer as trainer_module
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import TERMS, log_likelihoods
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer

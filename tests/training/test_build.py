@@ -18,8 +18,10 @@ from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, FactorizedLeaf
 from pyro_spvae.nn import MLP, SEResNet
 from pyro_spvae.priors import BoltzmannMachine, IndependentBits, MixtureOfGaussians, StandardNormal
-from pyro_spvae.training.build import build_likelihood, build_model, build_regions, modelled, region_shape, resolve
+from pyro_spvae.training.build import build_likelihood, build_model, build_regions
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.reading import modelled, region_shape
+from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume, train
 from tests.training.cases import TINY, built, images, stopped_after, table

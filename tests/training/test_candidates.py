@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from pyro_spvae.data import DataSet, Values, load_data
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import as_stated, candidates, is_open, is_raced
 from pyro_spvae.training.config import FitConfig, TrainConfig
 from pyro_spvae.training.hidden_trees import tree_training, tree_units
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.training.cases import images, table
 
 OPEN = TrainConfig()

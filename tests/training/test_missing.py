@@ -17,9 +17,10 @@ from pyro_spvae.data import DataSet, Rows, Values, load_data
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import VampPrior
-from pyro_spvae.training.build import build_regions, resolve
+from pyro_spvae.training.build import build_regions
 from pyro_spvae.training.evaluation import log_likelihoods
 from pyro_spvae.training.fit import fit
+from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.train import resume, train
 from tests.training.cases import TINY, assert_same_outcome, built, same, stopped_after, trainer_of, untimed

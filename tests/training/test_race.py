@@ -19,11 +19,11 @@ from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import job as job_module
 from pyro_spvae.training import pace as pace_module
 from pyro_spvae.training import race as race_module
-from pyro_spvae.training.build import resolve
 from pyro_spvae.training.candidates import Candidate, candidates
 from pyro_spvae.training.config import TrainConfig, read_config
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.race import race
+from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import plan, resume, train

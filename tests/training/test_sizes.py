@@ -8,8 +8,10 @@ import dataclasses
 
 import pytest
 
-from pyro_spvae.training.build import build_model, modelled, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.reading import modelled
+from pyro_spvae.training.resolve import resolve
 from tests.training.cases import images, table
 
 OPEN = TrainConfig()

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from pyro_spvae.training import demo as demo_module
-from pyro_spvae.training.build import build_model, resolve
+from pyro_spvae.training.build import build_model
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.demo import with_parameters_of
+from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import summary, train
 from tests.cli_cases import FILES
