@@ -108,7 +108,7 @@ class TestInfo:
         known = ("parameters", "log_likelihood", "standard_error", "bits_per_dim", "seconds", "samples")
         assert {name: row[name] for name in known} == {name: results[name] for name in known}
         assert (row["data"], row["status"]) == ("digits", "finished")
-        assert row["model"] == "poon-domingos 4 2x2, latent 3, hidden 8"
+        assert row["model"] == "poon-domingos 4 2x2, latent 3, hidden 8, cp weights"
 
     def test_damaged_runs_in_a_folder_are_told_apart_from_the_table(self, digits, tmp_path):
         (tmp_path / "runs" / "bad").mkdir(parents=True)

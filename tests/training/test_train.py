@@ -72,7 +72,8 @@ def test_the_plain_vae_is_the_smallest_with_enough_parameters():
     spvae = resolve(dataclasses.replace(TINY, units=2, hidden=(8, 8)), data)
     plain = with_parameters_of(spvae, data, size(spvae))
     width, _ = plain.hidden
-    assert plain == dataclasses.replace(spvae, structure="whole", delta=None, units=1, leaves=1, hidden=(width, width))
+    same = dataclasses.replace(spvae, structure="whole", delta=None, units=1, leaves=1, weights="full")
+    assert plain == dataclasses.replace(same, hidden=(width, width))
     assert size(plain) >= size(spvae) > size(dataclasses.replace(plain, hidden=(width - 1, width - 1)))
     assert build_model(plain, data).num_leaves == 1
     assert resolve(plain, data) == plain
