@@ -21,8 +21,8 @@ import numpy as np
 ROWS, EPOCHS, ROUNDS = 8_192, 3, 3
 LIMIT = 1.5
 OPTIONS = (
-    *("--units", "2", "--latent-dim", "25", "--hidden", "30,30", "--batch-size", "256", "--samples", "1"),
-    *("--epochs", str(EPOCHS), "--likelihood", "normal", "--quiet"),
+    *("--units", "2", "--weights", "full", "--latent-dim", "25", "--hidden", "30,30", "--batch-size", "256"),
+    *("--epochs", str(EPOCHS), "--likelihood", "normal", "--samples", "1", "--quiet"),
 )
 
 

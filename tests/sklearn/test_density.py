@@ -88,7 +88,7 @@ def test_numbers_are_those_of_the_model() -> None:
     """Of one without latent variables, whose answers are exact: in nats, with holes, of every kind of column."""
     x = mixed(120)
     x.loc[3, "kind"] = x.loc[4, "size"] = None
-    density = SPVAEDensity(**QUICK | {"structure": "auto", "units": None, "latent_dim": None, "hidden": (32, 32)})
+    density = SPVAEDensity(**QUICK | {"structure": "auto", "units": None, "latent_dim": None, "hidden": None})
     density.set_params(model=exact).fit(x)
     numbers = torch.tensor(
         np.stack(
