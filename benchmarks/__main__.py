@@ -196,8 +196,8 @@ them, seed 0; the bound of all 10,000 validation rows:
 | | cp | 4 | 2 | 40 | 13,13 | 301,796 | stopped after 391 steps: -2435.3, where the first had -2430.1 | |
 
 None is clearly ahead (that of 2740.1 had 12 nats more after 391 steps, and 0.8 nats less than the first on test rows
-at the end), so the sizes stay as they are. What helps discrete pixels is to add the networks' outputs to the log-odds of
-the training images' means, and that is part of the recipe now.
+at the end), so the sizes stay as they are. What helps discrete pixels is to add the networks' outputs to the log-odds
+of the training images' means, and that is part of the recipe now.
 
 ## Priors
 
