@@ -11,7 +11,7 @@ UNITS = (4, 8, 16, 32, 64)
 _SHARE = 0.5  # of the number of entries that the parameters of a tree may be
 _EDGES = 1.7  # of a Chow-Liu tree for each column, in the mean
 # steps in which the learning rate falls to 0, and epochs that these may be
-_OF_TABLES, _OF_IMAGES = (12_000, (100, 400)), (4_000, (10, 400))
+_OF_TABLES, _OF_IMAGES = (12_000, (100, 400)), (1_500, (4, 400))
 
 _IMAGE_LR = 0.06
 
@@ -31,7 +31,9 @@ def tree_units(rows: int, levels: int = 0) -> int:
 def tree_training(rows: int, batch_size: int, image: bool) -> dict[str, Any]:
     """
     How such trees are trained: AdamW with a weight decay of 0.01 and a learning rate that falls to 0 linearly, of
-    tables over 12,000 steps, 100 epochs at least and 400 at most; of images over 4,000, 10 epochs at least, from 0.06.
+    tables over 12,000 steps, 100 epochs at least and 400 at most; of images over 1,500, 4 epochs at least, from 0.06.
+    More steps overfit: of MNIST, with 64 units and 4,300 steps, validation rows were explained best after five of
+    eleven epochs.
 
     :param int rows: to train by.
     :returns: options of a configuration.

@@ -262,6 +262,7 @@ class TestImpute(VerbTests):
 class TestInterpolate(VerbTests):
     verb = staticmethod(interpolate)
     name = "test"
+    sizes = {"num": 120}  # few paths depend on the noise of their many samples
 
     def test_paths_between_neighbours(self, digits, tmp_path):
         arrays = interpolate(digits, out=tmp_path)

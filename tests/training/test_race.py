@@ -148,7 +148,7 @@ class TestChoice:
         data, config = table(rows=80), dataclasses.replace(OPEN, fraction=0.5)
         said = []
         lines = race(config, data, CPU, said.append)[1]
-        assert any("the table's 80 entries" in line.get("refused", "") for line in lines)
+        assert any("more than the 80 entries" in line.get("refused", "") for line in lines)
         assert "judged by 10 validation rows" in said[0]
         assert untimed(lines) == untimed(race(OPEN, data.thinned(0.5), CPU)[1])
 
