@@ -9,6 +9,7 @@ from operator import index
 import torch
 
 _MASK = 0xFFFFFFFF
+_START = 12  # stream of initial parameters
 
 
 def noise_seed(seed: int, counter: int, stream: int) -> int:
@@ -25,6 +26,16 @@ def noise_seed(seed: int, counter: int, stream: int) -> int:
     seed, counter, stream = index(seed), index(counter), index(stream)  # arithmetic of NumPy's integers overflows
     start = _mix(_mix(_mix(seed & _MASK) ^ (seed >> 32)) + 0x9E3779B9 * (stream + 1))
     return _mix(start + counter)
+
+
+def start_seed(seed: int) -> int:
+    """
+    The run's seed as generators of 32 bits take it: the same below 2^32, and one that differs from that of the low 32
+    bits above.
+
+    :param int seed: the run's seed.
+    """
+    return seed if seed <= _MASK else noise_seed(seed, 0, _START)
 
 
 def start_noise(seed: int, device: torch.device) -> None:

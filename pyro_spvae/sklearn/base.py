@@ -24,6 +24,7 @@ from pyro_spvae import checks
 from pyro_spvae.data import Column, DataSet
 from pyro_spvae.data.kinds import check_names
 from pyro_spvae.data.registry import check_options
+from pyro_spvae.data.seeds import start_seed
 from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributed import choose_device
 from pyro_spvae.locking import alone
@@ -131,7 +132,7 @@ class SPVAEEstimator(BaseEstimator):
         if is_raced(config, data):
             config, raced = race(config, data, device, print if self.verbose else lambda line: None)
         config = resolve(config, data)
-        torch.manual_seed(config.seed)
+        torch.manual_seed(start_seed(config.seed))
         spvae = build_model(config, modelled(config, data))
         return spvae, {field.name: getattr(config, field.name) for field in fields(FitConfig)}, raced
 

@@ -20,6 +20,7 @@ from pyro_spvae.data import DATA_SETS, DataSet
 from pyro_spvae.data.columns_table import columns_table
 from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
+from pyro_spvae.data.seeds import start_seed
 from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training import cost
 from pyro_spvae.training.build import build_model
@@ -100,7 +101,7 @@ def set_up(
         config, raced = race(config, raw, device, report)
     config = resolve(config, raw)
     data = modelled(config, raw).cached(CACHE)
-    pyro.set_rng_seed(config.seed)
+    pyro.set_rng_seed(start_seed(config.seed))
     with pyro.settings.context(module_local_params=True):
         spvae = build_model(config, data)
     spvae.values = data.values

@@ -16,6 +16,7 @@ import pyro
 import torch
 
 from pyro_spvae.data import DataSet
+from pyro_spvae.data.seeds import start_seed
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import Candidate, candidates, rows_to_train
@@ -183,7 +184,7 @@ def _trained(entry: _Entry, candidate: Candidate, device: torch.device, pace: Pa
 
 
 def _made(config: TrainConfig, data: DataSet) -> SPVAE:
-    torch.manual_seed(config.seed)
+    torch.manual_seed(start_seed(config.seed))
     with pyro.settings.context(module_local_params=True), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "x is constant", UserWarning)  # which the one that is trained says
         spvae = build_model(config, data)
