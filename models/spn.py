@@ -286,8 +286,7 @@ class SPN(SPVAE):
         :raises ValueError: for an option out of range, data that do not fit, or a likelihood without a closed M-step.
         """
         _check_em(smoothing, ridge, 1)
-        checks.number_of_at_least("blur", blur)
-        if blur > 1:
+        if not checks.is_number(blur) or not 0 <= blur <= 1:
             raise ValueError(f"blur is {blur!r}; a number from 0 to 1 is needed")
         x, observed = self._em_data(x, observed)
         self._begin(x, observed)

@@ -136,8 +136,8 @@ def candidates(config: TrainConfig, data: DataSet) -> list[Candidate]:
 
     Of grey images of more than 32 levels:
 
-    - a **hidden Chow-Liu tree** over the pixels, whose leaves have a free probability for each level, with as many
-      units as the same function says.
+    - **hidden Chow-Liu trees** over the pixels, whose leaves have a free probability for each level, with as many units
+      as the same function says, and with four times as many, 64 at most.
     - the **sum-product VAE** that images of few levels have.
 
     :param TrainConfig config: what is given.
@@ -150,7 +150,8 @@ def _of_images(config: TrainConfig, data: DataSet) -> Iterator[Candidate]:
     rows, levels = rows_to_train(config, data), data.values.levels or 0
     units = tree_units(rows, levels)
     falling = tree_training(rows, config.batch_size or BATCH_SIZE, image=True)
-    yield Candidate(f"hidden Chow-Liu tree, {units} units", _TREE | {"units": units} | falling | _LEVELS)
+    for number in sorted({units, min(4 * units, UNITS[-1])}):
+        yield Candidate(f"hidden Chow-Liu tree, {number} units", _TREE | {"units": number} | falling | _LEVELS)
     yield Candidate("sum-product VAE", {"structure": "poon-domingos", "leaf": "vae"} | _LEVELS)
 
 

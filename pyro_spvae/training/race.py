@@ -58,7 +58,7 @@ def race(
 ) -> tuple[TrainConfig, list[dict[str, Any]]]:
     """
     Trains each of the candidates a little, and gives the configuration of the best by validation rows. Those of more
-    parameters than the training rows have entries are left out, unless no other is left: then the smallest is taken.
+    parameters than a table's training rows have entries are left out, unless no other is left: then the smallest is taken.
 
     :param TrainConfig config: open, see :func:`~pyro_spvae.training.candidates.is_open`.
     :param DataSet raw: the data as recorded.
@@ -192,7 +192,10 @@ def _made(config: TrainConfig, data: DataSet) -> SPVAE:
     return spvae
 
 
-def _entries(config: TrainConfig, raw: DataSet) -> int:
+def _entries(config: TrainConfig, raw: DataSet) -> float:
+    """How many parameters a candidate may have; of images any number, as validation rows tell of what overfits."""
+    if raw.is_image:
+        return math.inf
     return math.prod(raw.event_shape) * rows_to_train(config, raw)
 
 
@@ -200,7 +203,7 @@ def _validation(config: TrainConfig, raw: DataSet) -> str:
     return f"{len(raw.thinned(config.fraction, config.seed).validation):,} validation rows"
 
 
-def _too_large(parameters: int, entries: int) -> str:
+def _too_large(parameters: int, entries: float) -> str:
     return f"{parameters:,} parameters are more than the {entries:,} entries to train by"
 
 

@@ -137,8 +137,8 @@ def test_gaussian_leaves_over_blocks_and_other_families_take_part():
     "options, message",
     [
         ({"blur": 1.5}, "blur is 1.5; a number from 0 to 1 is needed"),
-        ({"blur": -0.1}, "blur is -0.1"),
-        ({"blur": "much"}, "blur is 'much'"),
+        ({"blur": -0.1}, "blur is -0.1; a number from 0 to 1 is needed"),
+        ({"blur": "much"}, "blur is 'much'; a number from 0 to 1 is needed"),
         ({"smoothing": -1}, "smoothing is -1"),
         ({"ridge": -1}, "ridge is -1"),
     ],

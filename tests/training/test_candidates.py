@@ -299,7 +299,8 @@ class TestRates:
 
 class TestImages:
     def test_a_tree_and_a_circuit_of_vaes_are_compared_by_levels(self):
-        tree, vaes = (resolve(one.of(OPEN), images(levels=64)) for one in candidates(OPEN, images(levels=64)))
+        tree, wide, vaes = (resolve(one.of(OPEN), images(levels=64)) for one in candidates(OPEN, images(levels=64)))
+        assert (wide.units, tree.units) == (16, 4) and dataclasses.replace(wide, units=4, leaves=4) == tree
         assert (tree.structure, tree.leaf, tree.weights, tree.start) == ("chow-liu", "factorized", "cp", "clusters")
         assert (tree.likelihood, tree.optimiser, tree.schedule, tree.particles) == ("categorical", "adamw", "linear", 1)
         assert (vaes.structure, vaes.leaf, vaes.optimiser) == ("poon-domingos", "vae", "adam")
