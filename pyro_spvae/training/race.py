@@ -58,7 +58,8 @@ def race(
 ) -> tuple[TrainConfig, list[dict[str, Any]]]:
     """
     Trains each of the candidates a little, and gives the configuration of the best by validation rows. Those of more
-    parameters than a table's training rows have entries are left out, unless no other is left: then the smallest is taken.
+    parameters than a table's training rows have entries are left out, unless no other is left: then the smallest is
+    taken.
 
     :param TrainConfig config: open, see :func:`~pyro_spvae.training.candidates.is_open`.
     :param DataSet raw: the data as recorded.
