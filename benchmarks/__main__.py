@@ -75,8 +75,9 @@ and completions are those of an exact circuit, a draw each.
 ## Grey images beside cirkit
 
 `python -m benchmarks.images` trains a sum-product VAE, a hidden Chow-Liu tree over pixels from clusters and from random
-parameters, and cirkit's circuit over the same tree, in turns on one thread, and prints bits per dimension of test images
-against CPU seconds of training, the start's included; `--picture` draws the curves. It is no part of `make bench`.
+parameters, and cirkit's circuit over the same tree, in turns on one thread, and prints bits per dimension of test
+images against CPU seconds of training, the start's included; `--picture` draws the curves. It is no part of
+`make bench`.
 
     python -m benchmarks.images --data-dir DIR --budget 300 --units 16 --picture curves.png --out curves.json
 
