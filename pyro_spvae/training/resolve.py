@@ -59,7 +59,7 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
     - latent_dim: the leaf's own default, or what its brackets say;
     - guide: in the place of the default what the leaf asks for: none where it has no latent variables;
     - batch_size: 128, of tables of fewer than 2,000 rows 32 where there are no latent variables, but for EM;
-    - particles, schedule, epochs, patience and optimiser of images by such a tree where none is given: those of
+    - particles, schedule, epochs, patience, optimiser and lr of images by such a tree where none is given: those of
       :func:`~pyro_spvae.training.hidden_trees.tree_training`;
     - start: at clusters where there are no latent variables and weights are products, else at random;
     - lr: 0.03 where there are no latent variables, else 0.005; none for EM.
