@@ -273,8 +273,8 @@ class SPN(SPVAE):
         variables about it, as many clusters as it has units, and weights and leaf parameters follow by counting which
         clusters meet, see :func:`pyro_spvae.infer.cluster_start.clustered_statistics` (after "latent variable
         distillation", Liu, Zhang and Van den Broeck 2023). Training by gradient or by EM then begins near where random
-        parameters come after many steps, and ends higher. ``fit`` and ``pyro-spvae train`` do this by themselves where
-        ``start`` says so.
+        parameters come after many steps, and mostly ends higher. ``fit`` and ``pyro-spvae train`` do this by themselves
+        where ``start`` says so.
 
         :param Tensor x: data ``[data, *event_shape]``; some thousands are enough.
         :param Tensor observed: as in :meth:`log_prob`; unseen features count as their means for clusters, and nowhere

@@ -26,8 +26,8 @@ def assigned_counts(circuit: Circuit, units: Tensor) -> list[list[Tensor]]:
     :returns: for each of ``circuit.layers`` counts in the shapes of ``layer.log_factors()``.
     """
     layers = cast("list[Layer]", list(circuit.layers))
-    chosen = torch.zeros(layers[-1].stop if layers else circuit.num_leaves, len(units), dtype=torch.bool)
-    chosen = chosen.to(units.device)
+    rows = layers[-1].stop if layers else circuit.num_leaves
+    chosen = torch.zeros(rows, len(units), dtype=torch.bool, device=units.device)
     for region, first, number in _rows(circuit, layers):
         own = units[:, region] if number > 1 else torch.zeros_like(units[:, region])
         chosen[first : first + number] = own == torch.arange(number, device=own.device).unsqueeze(-1)

@@ -197,7 +197,9 @@ class Trainer:
                 self._interrupt()
 
         if self._rows_to_start is not None and self.step == 0:
+            start = time.perf_counter()
             start_at_clusters(self.spvae, *self._rows_to_start, self.config.seed, self.pace, look)
+            self.seconds += time.perf_counter() - start
 
     def _advance(self, objective: nn.Module, bar: Any, asked: bool) -> bool:
         """The next step of the run; whether all processes should stop after it."""

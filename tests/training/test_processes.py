@@ -86,7 +86,7 @@ def test_evaluation_is_that_of_one_process(two):
     assert two[0]["bounds"] == two[1]["bounds"] == bounds
 
 
-@pytest.mark.parametrize("name", ["exact", "hidden"])
+@pytest.mark.parametrize("name", ["exact", "hidden", "tree"])
 def test_tables_with_holes_are_trained_as_by_one_process(two, name):
     """Leaves without latent variables draw nothing, so that rows and what is hidden are shared out alone."""
     trainer, _ = worker.mixed(**worker.TABLES[name])

@@ -129,7 +129,9 @@ def test_missing_entries_are_left_out():
 def test_it_is_counted_while_it_goes_on(monkeypatch):
     lines = []
     monkeypatch.setattr("pyro_spvae.training.pace.EVERY", 0.0)
-    Trainer(make(), rows(), rows(), FIT, report=lines.append)._start()
+    trainer = Trainer(make(), rows(), rows(), FIT, report=lines.append)
+    trainer._start()
+    assert trainer.seconds > 0  # of training, which it is a part of
     regions = make().circuit.regions.num_regions
     assert sum(line.startswith("clusters ") and f"of {regions} regions" in line for line in lines) == regions
 

@@ -23,6 +23,15 @@ ONLINE = EM | {"optimiser": "online-em", "step_size": 0.6, "batch_size": 13}
 TABLES = {
     "exact": {"leaf": "factorized", "latent_dim": None, "epochs": 3, "lr": 0.005},
     "hidden": {"leaf": "factorized", "latent_dim": None, "epochs": 3, "lr": 0.005, "hide": 0.3},
+    "tree": {
+        "structure": "chow-liu",
+        "leaf": "factorized",
+        "units": 3,
+        "latent_dim": None,
+        "epochs": 2,
+        "lr": 0.005,
+        "start": "clusters",
+    },
     "vae": {"epochs": 2},
 }
 NORM = {"structure": "whole", "decoder": "pixelcnn(filters=2, layers=1)", "epochs": 1}
