@@ -7,6 +7,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from sphinx.application import Sphinx
+
 from pyro_spvae import __version__
 
 DOCS = Path(__file__).parent
@@ -37,9 +39,12 @@ html_title = f"pyro-spvae {__version__}"
 html_show_sphinx = False
 
 
+BESIDE = {"notebooks": "*.ipynb", "benchmarks": "README.md"}  # folders beside this one, and what of them are pages
+
+
 def copy_pages() -> None:
-    """Makes pages of what stands beside this folder, under the same relative addresses: notebooks and benchmarks."""
-    for name, pattern in (("notebooks", "*.ipynb"), ("benchmarks", "README.md")):
+    """Makes pages of what stands beside this folder."""
+    for name, pattern in BESIDE.items():
         shown = DOCS / name
         shutil.rmtree(shown, ignore_errors=True)
         shown.mkdir()
@@ -47,4 +52,14 @@ def copy_pages() -> None:
             shutil.copy(page, shown)
 
 
-copy_pages()
+def lead_to_copies(app: Sphinx, page: str, source: list[str]) -> None:
+    """Links of pages lead to files of the repository; those to what was copied shall lead to its page."""
+    up = "../" * page.count("/")
+    for name in BESIDE:
+        source[0] = source[0].replace(f"]({up}../{name}/", f"]({up}{name}/")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    copy_pages()
+    app.connect("source-read", lead_to_copies)

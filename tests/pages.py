@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -24,14 +25,14 @@ SNIPPETS = {
 }
 
 
-def run(page: str) -> dict:
+def run(page: str) -> Iterator[tuple[str, dict]]:
     """
     Runs the snippets of a page one after the other.
 
     :param str page: its path in the repository.
-    :returns: the names that they leave.
+    :returns: after each its text and the names that are there.
     """
     names: dict = {"__name__": page}
     for number, snippet in enumerate(SNIPPETS[page], 1):
         exec(compile(snippet, f"{page}, snippet {number}", "exec"), names)
-    return names
+        yield snippet, names

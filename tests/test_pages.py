@@ -13,7 +13,8 @@ import torch
 
 from pyro_spvae.commands.app import app
 from pyro_spvae.commands.reproducing import group
-from tests.pages import COPIED, PAGES, ROOT, SNIPPETS, run
+from tests.page_checks import CHECKS
+from tests.pages import PAGES, ROOT, SNIPPETS, run
 
 # of torchrun and pip
 OTHERS = {"nproc-per-node", "nnodes", "node-rank", "rdzv-backend", "rdzv-endpoint", "rdzv-id", "max-restarts"}
@@ -32,17 +33,23 @@ def as_users_have_it(monkeypatch, tmp_path):
 @pytest.mark.parametrize("page", SNIPPETS)
 def test_snippets_of_a_page_run_in_order(page, as_users_have_it):
     pyro.set_rng_seed(0)
-    names = run(page)
-    values = [value for value in names.values() if isinstance(value, torch.Tensor) and value.is_floating_point()]
-    assert len(names) > 2 and all(not value.isinf().any() for value in values)
+    for snippet, names in run(page):
+        for text, check in CHECKS.items():
+            if text in snippet:
+                check(names)
+        tensors = [value for value in names.values() if isinstance(value, torch.Tensor)]
+        assert len(names) > 2 and not any(value.isinf().any() for value in tensors)
+
+
+def test_every_check_is_of_one_snippet():
+    snippets = [snippet for page in SNIPPETS.values() for snippet in page]
+    assert {text: sum(text in snippet for snippet in snippets) for text in CHECKS} == dict.fromkeys(CHECKS, 1)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)", PAGES[page]):
         path = (ROOT / page).parent / target
-        if page.startswith("docs/") and path.relative_to(ROOT / "docs").parts[0] in COPIED:
-            path = ROOT / path.relative_to(ROOT / "docs")  # which the site copies
         assert path.resolve().exists(), f"{page} links to {target}"
         if path.suffix == ".png":
             assert path.stat().st_size < 300_000, target
