@@ -92,13 +92,14 @@ def test_averages_by_hand(name, options, monkeypatch):
 def test_the_best_bound_is_that_of_the_average_which_is_kept(folder, average, tmp_path):
     x = torch.randn(60, 1, 2, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     spvae = small_spvae(likelihood=Normal()).double()
-    config = FitConfig(epochs=4, batch_size=10, lr=0.05, average=average, average_start=0.2, schedule="constant")
+    config = FitConfig(epochs=4, batch_size=10, lr=0.05, average=average, average_start=0.0, schedule="constant")
     kept = RunFolder.create(tmp_path / "run", config.to_dict(), {}) if folder else None
     identity = {"architecture": spvae.architecture()} if folder else {}
     trainer = Trainer(spvae, x[:40], x[40:], config, kept, identity)
     taken = watched(trainer)
     trainer.run()
     assert mean_bounds(spvae, trainer.elbo, x[40:], config.seed)["elbo"] == trainer.best
+    assert not same(spvae.state_dict(), taken[4 * trainer.best_epoch - 1])
     if folder:
         again, last = SPVAE.load(tmp_path / "run"), SPVAE.load(tmp_path / "run", checkpoint="last.pt")
         assert same(again.state_dict(), spvae.state_dict()), "an opened run has the average"
