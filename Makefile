@@ -13,7 +13,7 @@ TYPING := build/typing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format bench clean
+.PHONY: help install demo test lint format docs bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
@@ -35,6 +35,10 @@ $(VENV)/.installed-lint: $(REQUIREMENTS) | $(VENV)/bin/python
 	$(PIP_INSTALL) -e '.[test,lint]'
 	@touch $@ $(VENV)/.installed $(VENV)/.installed-test
 
+$(VENV)/.installed-docs: $(REQUIREMENTS) | $(VENV)/bin/python
+	$(PIP_INSTALL) -e '.[docs]'
+	@touch $@ $(VENV)/.installed
+
 install: $(VENV)/.installed ## create the environment and install the package in it
 
 demo: $(VENV)/.installed ## train the default model on the bundled digits and show what it learned
@@ -55,6 +59,10 @@ lint: $(VENV)/.installed-lint ## check style (ruff) and types (mypy)
 format: $(VENV)/.installed-lint ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-docs ## build the site of docs/ into build/docs, without a network
+	$(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs build/docs
+	@echo "build/docs/index.html"
 
 bench: $(VENV)/.installed ## time the package against its peers and write benchmarks/README.md
 	$(BIN)/python -m benchmarks

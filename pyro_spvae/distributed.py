@@ -109,9 +109,17 @@ def average_statistics(module: nn.Module) -> None:
     """
     if world() == 1:
         return
-    for name, buffer in module.named_buffers():
-        if name.rpartition(".")[2] in ("running_mean", "running_var"):
-            total(buffer).div_(world())
+    for buffer in running_statistics(module).values():
+        total(buffer).div_(world())
+
+
+def running_statistics(module: nn.Module) -> dict[str, Tensor]:
+    """The running statistics of batch normalisation inside a module, by name."""
+    return {
+        name: buffer
+        for name, buffer in module.named_buffers()
+        if name.rpartition(".")[2] in ("running_mean", "running_var")
+    }
 
 
 def gathered(values: dict[str, Tensor]) -> list[dict[str, Tensor]]:

@@ -276,7 +276,7 @@ def test_fit(name):
     "options",
     [
         {"optimiser": "adamax", "schedule": "cosine", "clip": 0.1},
-        {"optimiser": "adamw", "schedule": "linear"},
+        {"optimiser": "adamw", "schedule": "one-cycle", "average": "ema"},
         {"optimiser": "adam-normgrad"},
         {"optimiser": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.5), "beta": {"z": 0.5}},
     ],

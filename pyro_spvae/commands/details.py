@@ -30,7 +30,10 @@ _UNUSUAL: dict[str, dict[str, Any]] = {  # said behind what they belong to, unle
         "warmup": 0,
         "balance": False,
     },
-    "optimiser": {"lr": None, "schedule": None, "weight_decay": 0.0, "clip": None, "batch_size": None, "hide": 0.0},
+    "optimiser": {
+        **{"lr": None, "schedule": None, "weight_decay": 0.0, "clip": None, "batch_size": None, "hide": 0.0},
+        **{"average": "none", "average_decay": None, "average_start": None},
+    },
     "data": {"preprocess": "none", "missing": "none", "na": None, "grey": False, "fraction": 1.0},
 }
 _OF_RACE = (("bound", ".3f"), ("parameters", ",.0f"), ("epochs", ".0f"), ("seconds", ".1f"))

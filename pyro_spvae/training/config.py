@@ -37,7 +37,8 @@ Reduce = Literal["leaf", "root"]
 Networks = Literal["separate", "shared"]
 Activation = Literal["softplus", "relu", "leaky_relu", "elu", "silu", "tanh", "gated"]
 Optimiser = Literal["adam", "adamax", "adamw", "adam-normgrad", "em", "online-em"]
-Schedule = Literal["plateau", "constant", "cosine", "linear"]
+Schedule = Literal["plateau", "constant", "cosine", "linear", "one-cycle"]
+Average = Literal["none", "ema", "swa"]
 Race = Literal["auto", "none"]
 Start = Literal["auto", "random", "clusters"]
 Weights = Literal["auto", "full", "cp"]
@@ -139,11 +140,24 @@ class FitConfig:
     schedule: Schedule = _option(
         "plateau",
         "Training",
-        "Learning rate: halved when validation stalls for a third of the patience; constant; or falling to 0 over all "
-        "epochs as a cosine or linearly. Of a run that is trained on, cosine and linear go on as if all of its epochs "
-        "had been asked for at once, so the rate rises again first.",
+        "Learning rate: halved when validation stalls for a third of the patience; constant; falling to 0 over all "
+        "epochs as a cosine or linearly; or rising from a 25th over the first 3 tenths of them and falling to 0 as a "
+        "cosine (one-cycle). Of a run that is trained on, the last three go on as if all of its epochs had been asked "
+        "for at once, so the rate may rise again first.",
     )
     weight_decay: float = _option(0.0, "Training", "Decoupled weight decay of adamw.", least=0)
+    average: Average = _option(
+        "none",
+        "Training",
+        "Weights that are validated and kept: those of a step (none), their exponential moving average over steps "
+        "(ema), or their mean (swa, stochastic weight averaging). Steps are taken from the weights without it.",
+    )
+    average_decay: float | None = _option(
+        None, "Training", "Decay of ema, 0.999 by default; smaller in the first steps.", above=0
+    )
+    average_start: float | None = _option(
+        None, "Training", "Part of the steps after which averaging begins; 0 by default of ema, 0.75 of swa.", least=0
+    )
     smoothing: float = _option(
         0.1,
         "Training",
@@ -234,6 +248,20 @@ class FitConfig:
             raise ValueError(f"hide is {self.hide!r}, but the optimiser 'em' takes all that is seen; leave it out")
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
+        if self.average != "none" and self.optimiser in ("em", "online-em"):
+            raise ValueError(
+                f"average is {self.average!r}, but the optimiser {self.optimiser!r} averages statistics of rows, not "
+                "weights; leave it out"
+            )
+        if self.average_decay is not None and self.average != "ema":
+            raise ValueError(f"average_decay belongs to the average 'ema', but average is {self.average!r}")
+        if self.average_start is not None and self.average == "none":
+            raise ValueError(f"average_start is {self.average_start!r}, but average is 'none'; give ema or swa")
+        for name in ("average_decay", "average_start"):
+            value = getattr(self, name)
+            if value is not None and value >= 1:
+                least = "above 0" if name == "average_decay" else "of at least 0"
+                raise ValueError(f"{name} is {value!r}; a number {least} and below 1 is needed")
         if self.clip is not None and self.optimiser in _NO_CLIP:
             raise ValueError(f"clip is {self.clip!r}, but the optimiser {_NO_CLIP[self.optimiser]}; leave it out")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,10 @@ from pyro_spvae.training.adam_normgrad import adam_normgrad
 from pyro_spvae.training.config import FitConfig
 
 _BESIDE = "of_estimator"  # says of a group of parameters that they are not the model's
+
+#: schedules by the number of steps
+BY_STEP = ("cosine", "linear", "one-cycle")
+_OF_CYCLE = ("total_steps", "_schedule_phases")
 
 _RATE, _RATE_WITHOUT_LATENTS = 0.005, 0.03  # of networks; of weights and leaf parameters themselves
 
@@ -92,10 +97,19 @@ def train_beside(optimiser: torch.optim.Optimizer, estimator: Estimator | None) 
         optimiser.add_param_group({"params": further, "lr": lr, _BESIDE: True})
 
 
+def _one_cycle(steps: int, t: int) -> float:
+    """The rate of torch's OneCycleLR that ends after so many steps, as a multiple of the one that it starts with."""
+    top, bottom, turn = 25.0, 1e-4, 0.3 * (steps + 1) - 1
+    if t <= turn:
+        return top + (1 - top) * (1 + math.cos(math.pi * t / turn)) / 2
+    return bottom + (top - bottom) * (1 + math.cos(math.pi * (t - turn) / (steps - turn))) / 2
+
+
 class Schedule:
     r"""
     The learning rate over a run: ``plateau`` follows validation, the others the steps: at step :math:`t` of :math:`T`
-    it is the optimiser's, times :math:`(1 + \cos(\pi t / T)) / 2` or :math:`1 - t / T`.
+    it is the optimiser's, times :math:`(1 + \cos(\pi t / T)) / 2` or :math:`1 - t / T`, or by torch's
+    :class:`~torch.optim.lr_scheduler.OneCycleLR` with the defaults that it has, momentum being left alone.
 
     A run that is trained on, by more steps than it had, goes on at the rate of one that had all of them from its start.
 
@@ -107,7 +121,7 @@ class Schedule:
     def __init__(self, config: FitConfig, optimiser: torch.optim.Optimizer, steps: int) -> None:
         self._plateau: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
         self._by_step: torch.optim.lr_scheduler.LRScheduler | None = None
-        self._total: str  # what it calls the number of steps
+        self._totals: dict[str, Any]  # what it knows the number of steps by
         self._factor: Callable[[int], float]
         if config.schedule == "plateau":
             self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -119,11 +133,16 @@ class Schedule:
                 threshold=0.0,
             )
         elif config.schedule == "cosine":
-            self._total, self._factor = "T_max", lambda t: (1 + math.cos(math.pi * t / steps)) / 2
+            self._totals, self._factor = {"T_max": steps}, lambda t: (1 + math.cos(math.pi * t / steps)) / 2
             self._by_step = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=steps)
         elif config.schedule == "linear":
-            self._total, self._factor = "total_iters", lambda t: 1 - t / steps
+            self._totals, self._factor = {"total_iters": steps}, lambda t: 1 - t / steps
             self._by_step = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
+        elif config.schedule == "one-cycle":
+            rates = [float(group["lr"]) for group in optimiser.param_groups]
+            cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rates, total_steps=steps + 1, cycle_momentum=False)
+            self._totals, self._factor = {name: vars(cycle)[name] for name in _OF_CYCLE}, partial(_one_cycle, steps)
+            self._by_step = cycle
 
     def after_step(self) -> None:
         """Call after every step of the optimiser."""
@@ -146,8 +165,7 @@ class Schedule:
             self._plateau.load_state_dict(state | {"patience": self._plateau.patience})
         if self._by_step is None:
             return
-        steps = getattr(self._by_step, self._total)
-        self._by_step.load_state_dict(state | {self._total: steps})
-        if state[self._total] != steps:  # torch finds a rate from that of the step before
+        self._by_step.load_state_dict(state | self._totals)
+        if any(state[name] != total for name, total in self._totals.items()):  # torch may find a rate from the last
             for group, lr in zip(self._by_step.optimizer.param_groups, self._by_step.base_lrs, strict=True):
                 group["lr"] = lr * self._factor(self._by_step.last_epoch)

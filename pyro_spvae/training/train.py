@@ -27,6 +27,7 @@ from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
+from pyro_spvae.training.optimisers import BY_STEP
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.race import entry_list
@@ -235,7 +236,7 @@ def _report_going_on(config: TrainConfig, state: dict[str, Any], trainer: Traine
     if epochs == config.epochs:
         return
     report(f"training on from epoch {trainer.epoch} to {config.epochs} at most, where {epochs} was the last before")
-    if config.schedule in ("cosine", "linear") and trainer.update.lr is not None:
+    if config.schedule in BY_STEP and trainer.update.lr is not None:
         report(
             f"schedule    {config.schedule}, as if all {config.epochs} epochs had been asked for at once: the learning "
             f"rate goes on at {trainer.update.lr:.3g}"

@@ -25,6 +25,7 @@ from pyro_spvae.infer import Estimator
 from pyro_spvae.locking import alone
 from pyro_spvae.queries import Queries
 from pyro_spvae.queries.storage import warn_of_script
+from pyro_spvae.training.averaging import AveragedWeights
 from pyro_spvae.training.batches import BATCH_SIZE, Batches
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepare_evaluation
@@ -57,6 +58,9 @@ class Trainer:
     is alone, and so is each validation.
 
     Of several processes each computes its share of every batch; the gradient is that of the whole batch.
+
+    Where weights are averaged (see :class:`~pyro_spvae.training.averaging.AveragedWeights`), validations, and so the
+    best parameters, are those of the average; the model has the weights themselves until training is over.
 
     :param spvae: the model, on its device.
     :param train: training rows.
@@ -122,6 +126,7 @@ class Trainer:
         self.steps = config.epochs * len(self.batches)
         self.estimator: Estimator | None = getattr(self.objective, "estimator", None)
         self.update = build_update(config, spvae, self.steps, self.rows, optimiser, self.estimator)
+        self.averaged = AveragedWeights(config, spvae, self.steps)
         parameter = next(iter(self.parameters.values()))
         self.device, self.dtype = parameter.device, parameter.dtype
         # where training stands; all of it is in a checkpoint
@@ -231,6 +236,7 @@ class Trainer:
             self._diverged("bound", bound)
         self.update.move(last)
         self.step += 1
+        self.averaged.after_step(self.step)
         return bound, stop > 0
 
     def _set_beta(self) -> None:
@@ -244,22 +250,15 @@ class Trainer:
 
     def _validate(self, bar: Any) -> None:
         start = time.perf_counter()
-        distributed.average_statistics(self.spvae)
-        before_validation(self.spvae, self.config.seed)
-        tick = self.pace.counting("validation")
-        means = mean_bounds(self.spvae, self.elbo, self.validation, self.config.seed, self.validation_observed, tick)
-        for name, value in means.items():
-            if not math.isfinite(value):
-                self._diverged(f"val_{name}", value)
+        means, better = self._bounds()
         total, rows, seconds = self.summed
         lr = self.update.lr
         val_elbo = means["elbo"]
         epoch = self.epoch + (self.batch > 0)
-        better = val_elbo > self.best
         warm = self.epoch >= self.config.warmup
         self.validations += 1
-        self.waited = 0 if better or not warm else self.waited + 1
-        if better:
+        self.waited = 0 if better is not None or not warm else self.waited + 1
+        if better is not None:
             self.best, self.best_epoch = val_elbo, epoch
         if warm:
             self.update.after_validation(val_elbo)
@@ -284,21 +283,46 @@ class Trainer:
             unit = "images" if len(self.spvae.event_shape) == 3 else "rows"
             self.report(
                 f"epoch {epoch:3d}  elbo {line['elbo']:10.2f}  validation {val_elbo:10.2f}"
-                f"{' *' if better else '  '}  {line['images_per_second']:.0f} {unit}/s  "
+                f"{'  ' if better is None else ' *'}  {line['images_per_second']:.0f} {unit}/s  "
                 f"{self._remaining()} left at most"
             )
 
-    def _keep(self, line: dict[str, Any], better: bool) -> None:
-        """Metrics first, the last checkpoint at the end: whatever is cut off between them is done again alike."""
+    def _bounds(self) -> tuple[dict[str, float], dict[str, Tensor] | None]:
+        """What validation finds, of averaged weights if there are any, and the state that it is of if it is better."""
+        self._before_validation()
+        tick = self.pace.counting("validation")
+        with self.averaged.applied():
+            if self.averaged.begun:
+                self._before_validation()
+            means = mean_bounds(
+                self.spvae, self.elbo, self.validation, self.config.seed, self.validation_observed, tick
+            )
+            for name, value in means.items():
+                if not math.isfinite(value):
+                    self._diverged(f"val_{name}", value)
+            if means["elbo"] <= self.best:
+                return means, None
+            return means, {name: value.clone() for name, value in self.spvae.state_dict().items()}
+
+    def _before_validation(self) -> None:
+        distributed.average_statistics(self.spvae)
+        before_validation(self.spvae, self.config.seed)
+
+    def _keep(self, line: dict[str, Any], better: dict[str, Tensor] | None) -> None:
+        """
+        Metrics first, the last checkpoint at the end: whatever is cut off between them is done again alike.
+
+        :param dict better: the model's state of a validation that was better than all before.
+        """
         if self.folder is None:
-            if better:
-                self._best_state = {name: value.clone() for name, value in self.spvae.state_dict().items()}
+            self._best_state = self._best_state if better is None else better
         else:
             state = self.state()
             if distributed.is_main():
                 self.folder.append_metrics(line)
-                if better:
-                    self.folder.save("best.pt", {name: state[name] for name in (*self.identity, *_OF_BEST)})
+                if better is not None:
+                    best = {name: state[name] for name in (*self.identity, *_OF_BEST)}
+                    self.folder.save("best.pt", best | {"model": better})
                 self.folder.save("last.pt", state)
         for logger in self.loggers:
             logger.log(self.step, {name: value for name, value in line.items() if name != "step"})
@@ -376,6 +400,7 @@ class Trainer:
             "estimator": {} if self.estimator is None else self.estimator.state_dict(),
             "processes": distributed.gathered(self._own_buffers()),
             **self.update.state_dict(),
+            "average": self.averaged.state_dict(),
             "step": self.step,
             "epoch": self.epoch,
             "batch": self.batch,
@@ -388,8 +413,8 @@ class Trainer:
         }
 
     def _own_buffers(self) -> dict[str, Tensor]:
-        """Buffers of model and estimator that differ between processes."""
-        found = process_buffers(self.spvae)
+        """Buffers of model, average and estimator that differ between processes."""
+        found = process_buffers(self.spvae) | self.averaged.process_buffers()
         if self.estimator is not None:
             found |= {f"estimator.{name}": value for name, value in process_buffers(self.estimator).items()}
         return found
@@ -404,6 +429,7 @@ class Trainer:
         self.spvae.load_state_dict(state["model"])
         if self.estimator is not None and state.get("estimator"):
             self.estimator.load_state_dict(state["estimator"])
+        self.averaged.load_state_dict(state.get("average", {}))
         own = self._own_buffers()
         if own:
             of_all = state["processes"]

@@ -131,6 +131,7 @@ class TestDetails:
             **{"prior": "boltzmann-machine", "weights": "cp", "tie": "shape", "optimiser": "adamw", "lr": 0.02},
             **{"weight_decay": 0.1, "schedule": "cosine", "objective": "elbo", "kl": "analytic", "warmup": 3},
             **{"particles": 1, "epochs": 7, "patience": 5, "latent_dim": 6, "hidden": (16, 8), "seed": 11},
+            **{"average": "ema", "average_decay": 0.99},
             **{"leaf": "discrete-vae", "clip": 2.5, "units": 3, "leaves": 2, "fraction": 0.5, "batch_size": 64},
         }
         run = write_run(tmp_path / "run", RESULTS, [5], **options)
@@ -150,7 +151,8 @@ class TestDetails:
             "encoder": "se-resnet, hidden layers 16,8, softplus",
             "decoder": "conv(channels=4), hidden layers 16,8, softplus",
             "objective": "elbo, particles 1, kl analytic, warmup 3",
-            "optimiser": "adamw, lr 0.02, schedule cosine, weight decay 0.1, clip 2.5, batch size 64",
+            "optimiser": "adamw, lr 0.02, schedule cosine, weight decay 0.1, clip 2.5, batch size 64, average ema, "
+            "average decay 0.99",
             "epochs": "at most 7, patience 5",
             "seed": "11",
             "samples": "5,000",

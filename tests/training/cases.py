@@ -105,6 +105,13 @@ def same(state, other):
     return bool(state) and state.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in state.items())
 
 
+def same_average(state, other):
+    """Whether two averages of weights are exactly the same, or there are none."""
+    if not state:
+        return not other
+    return state["count"] == other["count"] and same(state["weights"], other["weights"])
+
+
 def outcome(path):
     """Parameters, optimiser, metrics and results of a run, without timings."""
     folder = RunFolder(path)
@@ -126,5 +133,6 @@ def assert_same_outcome(path, other_path):
         assert own.keys() == other_own.keys() and all(
             torch.equal(value, other_own[name]) for name, value in own.items()
         )
+    assert same_average(last["average"], other_last["average"])
     state, other_state = (kept["optimiser"]["state"] if "optimiser" in kept else {} for kept in (last, other_last))
     assert state.keys() == other_state.keys() and all(same(state[name], other_state[name]) for name in state)

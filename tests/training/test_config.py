@@ -70,7 +70,7 @@ _OPTIONAL_COUNTS = (
 )
 _CHOICES = (
     *("structure", "preprocess", "networks", "activation", "weights", "tie", "precision"),
-    *("objective", "gradient", "reduce", "optimiser", "schedule"),
+    *("objective", "gradient", "reduce", "optimiser", "schedule", "average"),
 )
 
 
@@ -97,6 +97,15 @@ _CHOICES = (
         ({"clip": 0}, "clip is 0; a positive number"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; a number of at least 0"),
         ({"weight_decay": 0.1}, "weight_decay belongs to the optimiser 'adamw', but optimiser is 'adam'"),
+        ({"average": "ema", "optimiser": "em"}, "average is 'ema', but the optimiser 'em' averages statistics of rows"),
+        ({"average": "swa", "optimiser": "online-em"}, "average is 'swa', but the optimiser 'online-em' averages stat"),
+        ({"average_decay": 0.9}, "average_decay belongs to the average 'ema', but average is 'none'"),
+        ({"average": "swa", "average_decay": 0.9}, "average_decay belongs to the average 'ema', but average is 'swa'"),
+        ({"average": "ema", "average_decay": 1}, "average_decay is 1.0; a number above 0 and below 1 is needed"),
+        ({"average": "ema", "average_decay": 0}, "average_decay is 0; a positive number"),
+        ({"average_start": 0.5}, "average_start is 0.5, but average is 'none'; give ema or swa"),
+        ({"average": "swa", "average_start": 1.0}, "average_start is 1.0; a number of at least 0 and below 1 is"),
+        ({"average": "swa", "average_start": -1.0}, "average_start is -1.0; a number of at least 0"),
         ({"clip": 1, "optimiser": "adam-normgrad"}, "clip is 1.0, but the optimiser 'adam-normgrad' divides gradients"),
         ({"warmup": -1}, "warmup is -1; an integer of at least 0"),
         ({"objective": "renyi", "alpha": math.nan}, "alpha is nan; a finite number"),

@@ -24,7 +24,7 @@ from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
-from tests.training.cases import same, stopped_after, untimed
+from tests.training.cases import same, same_average, stopped_after, untimed
 
 JOINT = {"objective": "elbo", "kl": "analytic", "particles": 1}
 OPTIONS = {"epochs": 3, "batch_size": 8, "patience": 9, "lr": 0.02}
@@ -102,6 +102,11 @@ BROKEN = {
         {"optimiser": "adam-normgrad"},
     ),
     "rebar": (lambda: make(None, Unsmoothed()), lambda: {"estimator": "rebar"}, {"schedule": "cosine"}),
+    "averaged": (
+        lambda: make(machine(), Unsmoothed(), normalise=True),
+        lambda: {"estimator": "nvil(hidden_dims=(5,))"},
+        {"objective": "elbo", "particles": 1, "average": "ema"},
+    ),
 }
 
 
@@ -119,6 +124,7 @@ def test_a_broken_run_goes_on_bit_for_bit(name, tmp_path):
     assert [untimed(line) for line in RunFolder(tmp_path / "run").read_metrics()] == lines
     if "estimator" in objects() or "objective" in objects():
         assert same(last["estimator"], other["estimator"]) and not same(last["estimator"], kept["estimator"])
+    assert same_average(last["average"], other["average"])
     assert last["processes"][0].keys() == other["processes"][0].keys()
     for buffer, value in last["processes"][0].items():
         assert torch.equal(value, other["processes"][0][buffer])

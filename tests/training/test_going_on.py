@@ -54,11 +54,14 @@ KINDS = {
     "warm-up": {"warmup": 5},
     "clipped": {"clip": 0.1},
     "normalised": {"optimiser": "adam-normgrad"},
+    "averaged": {"average": "ema", "average_decay": 0.9},
+    "averaged alike": {"average": "swa", "average_start": 0.0},
     "drawn anew": {"bits": True, "preprocess": "binarize"},
     "validations across epochs": {"validate_every": 3},
     "em": {"bits": True, "leaf": "factorized", "latent_dim": None, "optimiser": "em", "units": 2},
     "online em": {"leaf": "gaussian", "latent_dim": None, "optimiser": "online-em", "step_size": 0.4},
     "persistent chains": DISCRETE | {"leaf": MACHINE},
+    "persistent chains, averaged": DISCRETE | {"leaf": MACHINE, "average": "ema"},
     "an estimator with parameters": DISCRETE | {"leaf": BITS, "estimator": "nvil(hidden_dims=(4,))"},
     "another estimator": DISCRETE | {"leaf": BITS, "estimator": "rebar"},
 }
@@ -119,20 +122,31 @@ def scripted(monkeypatch, bounds):
     monkeypatch.setattr(trainer_module, "mean_bounds", lambda *args: dict.fromkeys(TERMS, next(bounds)))
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def part_of_rate(schedule, part, epochs):
+    """Of the first, after a part of so many epochs of 3 steps; of one-cycle with its rise to 0.3 (T + 1) - 1."""
+    if schedule == "one-cycle":
+        steps = 3 * epochs
+        turn = 0.3 * (steps + 1) - 1
+        risen = steps * part <= turn
+        here = steps * part / turn if risen else (steps * part - turn) / (steps - turn)
+        first, last = (0.04, 1) if risen else (1, 4e-6)
+        return last + (first - last) * (1 + math.cos(math.pi * here)) / 2
+    return (1 + math.cos(math.pi * part)) / 2 if schedule == "cosine" else 1 - part
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "one-cycle"])
 def test_a_rate_that_had_come_to_its_end_goes_on_as_if_all_epochs_had_been_asked_for(folder, schedule):
     """At step t of T it is half of (1 + cos(pi t / T)), or 1 - t / T, of the first; where T grew it rises again."""
 
     def rate(epoch, epochs):
-        part = epoch / epochs
-        return 0.01 * ((1 + math.cos(math.pi * part)) / 2 if schedule == "cosine" else 1 - part)
+        return 0.01 * part_of_rate(schedule, epoch / epochs, epochs)
 
     config, lines = config_of(folder, schedule=schedule, lr=0.01), []
     train(config, folder / "run")
     resume(folder / "run", {"epochs": 8}, report=lines.append)
     rates = [line["lr"] for line in RunFolder(folder / "run").read_metrics()]
     wanted = [rate(epoch, 3) for epoch in (1, 2, 3)] + [rate(epoch, 8) for epoch in (4, 5, 6, 7, 8)]
-    assert rates == pytest.approx(wanted, abs=1e-12) and rates[2] < 1e-12 < rates[3]
+    assert rates == pytest.approx(wanted, abs=1e-12) and rates[2] < 1e-7 < rates[3]
     assert "training on from epoch 3 to 8 at most, where 3 was the last before" in lines
     now = f"{rate(3, 8):.3g}"
     assert (

@@ -76,6 +76,17 @@ def test_validation_sees_the_mean_of_running_statistics(two):
         torch.testing.assert_close(value, (own[name] + others[name]) / 2)
 
 
+def test_averaged_weights_are_the_same_with_the_mean_of_running_statistics(two):
+    one, other = (result["averaged"] for result in two)
+    assert same(one["parameters"], other["parameters"]) and same(one["parameters"], one["resumed"])
+    assert same(one["resumed"], other["resumed"])
+    of_each = one["processes"]
+    assert of_each[0] and not same(*of_each)
+    for name, value in of_each[0].items():
+        mean = (value + of_each[1][name]) / 2
+        torch.testing.assert_close(one["parameters"][name.removeprefix("average.")], mean)
+
+
 def test_evaluation_is_that_of_one_process(two):
     trainer, test = worker.make()
     trainer.spvae.load_state_dict(two[0]["parameters"])

@@ -15,7 +15,7 @@ from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.trainer import Trainer
 from tests.helpers import small_spvae
-from tests.training.cases import images, same, script, stopped_after, untimed
+from tests.training.cases import images, same, same_average, script, stopped_after, untimed
 
 
 @pytest.mark.parametrize("folder", [True, False])
@@ -110,6 +110,9 @@ def test_validations_of_the_warm_up_do_not_lower_the_rate(make, monkeypatch, war
         (5, {"schedule": "cosine", "warmup": 2}),
         (4, {"clip": 0.5}),
         (5, {"optimiser": "adam-normgrad"}),
+        *((step, {"average": "ema"}) for step in (1, 4, 6)),
+        *((step, {"average": "swa", "average_start": 0.4}) for step in (4, 5, 8)),
+        (5, {"schedule": "one-cycle", "average": "ema", "warmup": 2}),
     ],
 )
 def test_training_goes_on_bit_for_bit_from_any_step(make, stop_after, options):
@@ -129,7 +132,7 @@ def test_training_goes_on_bit_for_bit_from_any_step(make, stop_after, options):
     kept = [[untimed(line) for line in trainer.folder.read_metrics()] for trainer in (whole, second)]
     assert kept[0] == kept[1] and kept[0]
     last, other = whole.folder.load("last.pt"), second.folder.load("last.pt")
-    assert same(last["model"], other["model"])
+    assert same(last["model"], other["model"]) and same_average(last["average"], other["average"])
     for one, two in zip(last["optimiser"]["state"].values(), other["optimiser"]["state"].values(), strict=True):
         assert same(one, two)
 

@@ -185,13 +185,15 @@ def test_optimisers(make, optimiser, kind, options):
         assert {group[name] for group in made.param_groups} == {value}
 
 
-@pytest.mark.parametrize("schedule", ["plateau", "constant", "cosine", "linear"])
+@pytest.mark.parametrize("schedule", ["plateau", "constant", "cosine", "linear", "one-cycle"])
 def test_schedules(make, schedule):
     rates = [line["lr"] for line in make(epochs=4, batch_size=10, schedule=schedule, lr=0.01).run()]
     steps = [2, 4, 6, 8]
     falls = {
         "linear": [0.01 * (1 - step / 8) for step in steps],
         "cosine": [0.01 * (1 + math.cos(math.pi * step / 8)) / 2 for step in steps],
+        # from 1 / 25 to all at 0.3 * 9 - 1 = 1.7, and to 1e-4 / 25 at 8, by half cosines
+        "one-cycle": [4e-8 + (0.01 - 4e-8) * (1 + math.cos(math.pi * (step - 1.7) / 6.3)) / 2 for step in steps],
     }
     assert rates == pytest.approx(falls.get(schedule, [0.01] * 4), abs=1e-12)
 

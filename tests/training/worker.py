@@ -98,6 +98,24 @@ def statistics():
     return found
 
 
+def averaged():
+    """
+    Averaged weights after an epoch with batch normalisation; what is kept of each process; the same where training was
+    stopped after two steps.
+    """
+    whole, again = (make(**NORM, average="ema")[0] for _ in range(2))
+    again.run(max_steps=2)
+    other, _ = make(**NORM, average="ema")
+    other.load_state(again.state(), [])
+    for trainer in (whole, other):
+        trainer.run()
+    return {
+        "parameters": whole.spvae.state_dict(),
+        "processes": distributed.gathered(whole.averaged.process_buffers()),
+        "resumed": other.spvae.state_dict(),
+    }
+
+
 def main(folder):
     """Gradients, training, evaluation."""
     torch.set_default_dtype(torch.float64)
@@ -135,6 +153,7 @@ def main(folder):
         online.run()
         results |= {
             "statistics": statistics(),
+            "averaged": averaged(),
             "raced": raced(),
             "tables": tables,
             "em": em.spvae.state_dict(),
