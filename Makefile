@@ -7,7 +7,7 @@ VENV ?= .venv
 
 BIN := $(abspath $(VENV))/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-REQUIREMENTS := setup.cfg pyproject.toml constraints.txt
+REQUIREMENTS := setup.cfg pyproject.toml constraints.txt pyro_spvae/_version.py
 # mypy does not read setup.cfg's package_dir, so it is shown the installed layout as a tree of links.
 TYPING := build/typing
 

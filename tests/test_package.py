@@ -72,7 +72,7 @@ def test_every_package_is_installed() -> None:
 
 
 LAYERS = (
-    ("_version", "checks"),
+    ("_version", "checks", "locking"),
     ("circuits", "data", "part"),
     ("distributions", "registry"),
     ("blocks",),
