@@ -35,15 +35,15 @@ def test_at_most_sixty_lines(path):
 
 
 def test_svi(few):
-    run = Run("svi", "--epochs", 8, "--test-frequency", 1, "--num-samples", 200)
+    run = Run("svi", "--epochs", 8, "--test-frequency", 1, "--num-samples", 50)
     (spvae,) = run.models
     assert run.lines[0] == f"16 VAEs, {sum(parameter.numel() for parameter in spvae.parameters()):,} parameters"
     bounds = [tuple(map(float, NUMBER.findall(line))) for line in run.lines[1:-1]]
     assert len(bounds) == 8 and bounds[-1][0] > bounds[0][0] + 30 and bounds[-1][1] > bounds[0][1] + 30
     value, error = map(float, NUMBER.findall(run.lines[-1]))
-    again = spvae.log_likelihood(few.test[:], num_samples=200)
+    again = spvae.log_likelihood(few.test[:], num_samples=50)
     assert value == pytest.approx(float(again.mean()), abs=0.3)
-    assert error == pytest.approx(float(again.std() / len(again) ** 0.5), abs=0.1)
+    assert error == pytest.approx(float(again.std() / len(again) ** 0.5), rel=0.1)
     assert value > -CircuitELBO().loss(spvae.model, spvae.guide, few.test[:]) / len(again) + 1  # that of one sample
 
 
