@@ -56,5 +56,5 @@ if __name__ == "__main__":
     for own in ({}, {"leaf": FactorAnalyser()}, {"prior": FlowPrior()}, {"likelihood": StudentT()}):
         torch.manual_seed(0)
         spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, **own)
-        spvae.fit(data.train, data.validation, epochs=args.epochs, lr=3e-3, seed=0)
+        spvae.fit(data.train, data.validation, epochs=args.epochs, lr=2e-2, seed=0)
         print(f"{spvae.log_likelihood(data.test[:], num_samples=100).mean():8.2f} nats", *own or ["the usual parts"])
