@@ -112,6 +112,13 @@ def groups(law: Any, value: Tensor) -> list[tuple[Tensor, Tensor]]:
     :param Tensor value: ``[.., leaf, D]``.
     :returns: a pair ``[.., leaf, size]`` for each group.
     :raises TypeError: for any other distribution.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import FactorialBernoulli, groups
+        >>> [(logits, value)] = groups(FactorialBernoulli(torch.zeros(2, 3)), torch.ones(2, 3))  # one group
+        >>> logits.shape, value.shape
+        (torch.Size([2, 3]), torch.Size([2, 3]))
     """
     if isinstance(law, Grouped):
         return law.groups(value)

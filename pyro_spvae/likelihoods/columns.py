@@ -46,9 +46,13 @@ class Columns(Likelihood):
 
     Example::
 
-        columns = [Column("age", "count", location=38.6, scale=13.6), Column("sex", "binary", categories=("f", "m"))]
-        spvae = SPVAE(whole((2,)), units=1, likelihood=Columns(columns))
-        spvae.sample(4)  # [4, 2]: years, and 0 for f, 1 for m
+        >>> from pyro_spvae.data import Column
+        >>> age = Column("age", "count", location=38.6, scale=13.6)
+        >>> sex = Column("sex", "binary", categories=("f", "m"))
+        >>> spvae = SPVAE(whole(2), units=1, likelihood=Columns([age, sex]))
+        >>> rows = spvae.sample(4)  # years, and 0 for f, 1 for m
+        >>> rows.shape, bool(torch.isin(rows[:, 1], torch.tensor([0.0, 1.0])).all())
+        (torch.Size([4, 2]), True)
     """
 
     of = "columns"

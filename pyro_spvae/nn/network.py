@@ -55,12 +55,17 @@ class Network(Part):
 
     Example::
 
-        class Affine(Network):
-            def build(self, leaves, inputs, outputs):
-                self.weights = nn.ParameterList(0.1 * torch.randn(leaves, inputs, size) for size in outputs)
-
-            def forward(self, x):
-                return tuple(torch.einsum("...li,lio->...lo", x, weight) for weight in self.weights)
+        >>> from pyro_spvae.nn import Network
+        >>> class Affine(Network):
+        ...     def build(self, leaves, inputs, outputs):
+        ...         weights = [0.1 * torch.randn(leaves, inputs, size) for size in outputs]
+        ...         self.weights = torch.nn.ParameterList(weights)
+        ...
+        ...     def forward(self, x):
+        ...         return tuple(torch.einsum("...li,lio->...lo", x, weight) for weight in self.weights)
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=VAE(Bernoulli(), decoder=Affine()))
+        >>> spvae.sample(3).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     several_inputs: bool = False

@@ -39,6 +39,17 @@ class Queries(Generation):
     by their names. In a table NaN is a missing entry, whatever ``observed`` says.
 
     Several threads may ask; each answer is given to one at a time, since Pyro's state belongs to the process.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, latent_dim=2, likelihood=Bernoulli())
+        >>> x = spvae.sample(6)
+        >>> spvae.reconstruct(x).shape
+        torch.Size([6, 1, 4, 4])
+        >>> spvae.impute(x, torch.rand(1, 4, 4) < 0.5, num_samples=3).shape
+        torch.Size([3, 6, 1, 4, 4])
+        >>> spvae.interpolate(x[:2], x[2:4], steps=4).shape
+        torch.Size([4, 2, 1, 4, 4])
     """
 
     @alone()
