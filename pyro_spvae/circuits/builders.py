@@ -31,7 +31,7 @@ def poon_domingos(shape: int | Iterable[int], delta: int | Sequence[int]) -> Reg
     :raises ValueError: if a delta is not a positive integer, if they do not decrease, or if the first is larger than
         every side.
 
-    ::
+    Example::
 
         >>> poon_domingos((28, 28), delta=7)
         RegionGraph(shape=(28, 28), regions=100, leaf_regions=16, partitions=200)
@@ -61,8 +61,9 @@ def default_delta(shape: int | Iterable[int]) -> int:
 
     :param shape: sizes of the array of variables, or the number of variables of a table.
 
-    ::
+    Example::
 
+        >>> from pyro_spvae.circuits.builders import default_delta
         >>> default_delta((28, 28)), default_delta((32, 32)), default_delta((64, 48)), default_delta((28, 20))
         (7, 8, 16, 7)
     """

@@ -31,6 +31,7 @@ class BinaryHierarchy(Grouped, Bits):
 
     Example::
 
+        >>> from pyro_spvae.distributions import BinaryHierarchy
         >>> weight = torch.ones(2, 3)
         >>> q = BinaryHierarchy((2, 3), lambda group, before: torch.zeros(4, 2) if group == 0 else before @ weight)
         >>> z = q.sample()  # [4, 5]
@@ -65,6 +66,7 @@ class SmoothedHierarchy(Grouped):
 
     Example::
 
+        >>> from pyro_spvae.distributions import OverlappingExponentials, SmoothedHierarchy
         >>> weight = torch.ones(2, 3, requires_grad=True)
         >>> logits_of = lambda group, before: torch.zeros(4, 2) if group == 0 else before @ weight
         >>> q = SmoothedHierarchy((2, 3), logits_of, OverlappingExponentials(beta=8.0))

@@ -125,6 +125,7 @@ class StickWeights(TorchDistribution):
 
     Example::
 
+        >>> from pyro_spvae.distributions import Beta, StickWeights
         >>> prior = StickWeights(Beta(torch.ones(4), 5 * torch.ones(4)).to_event(1))
         >>> prior.sample().shape
         torch.Size([5])
