@@ -260,6 +260,13 @@ class SPVAE(Queries):
         :param callable report: takes lines of text about what happens.
         :param options: further arguments of that function, such as ``epochs=20, lr=1e-2``.
         :returns: a dict of metrics for each validation.
+
+        Example::
+
+            >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, latent_dim=2, likelihood=Bernoulli())
+            >>> metrics = spvae.fit((torch.rand(50, 1, 8, 8) < 0.5).float(), epochs=3, lr=1e-2)
+            >>> [line["epoch"] for line in metrics]
+            [1, 2, 3]
         """
         # imported here because training imports models
         from pyro_spvae.training.fit import fit

@@ -20,7 +20,7 @@ import torch
 import pyro_spvae
 
 REPOSITORY = Path(__file__).parents[1]
-SOURCES = [path for folder in ("pyro_spvae", "models", "guides") for path in sorted((REPOSITORY / folder).rglob("*.py"))]
+SOURCES = [path for folder in ("pyro_spvae", "models", "guides") for path in (REPOSITORY / folder).rglob("*.py")]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 PUBLIC = (
@@ -83,7 +83,8 @@ def as_users_have_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     torch.set_default_dtype(torch.float64)
 
 
-WITH_EXAMPLES = {path.relative_to(REPOSITORY).as_posix(): found for path in SOURCES if (found := list(examples(path)))}
+FOUND = {path.relative_to(REPOSITORY).as_posix(): list(examples(path)) for path in sorted(SOURCES)}
+WITH_EXAMPLES = {name: found for name, found in FOUND.items() if found}
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

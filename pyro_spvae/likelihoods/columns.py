@@ -88,9 +88,13 @@ class Columns(Likelihood):
 
         Example::
 
-            columns = Columns.from_rows(frame, kinds={"age": "count"})
-            spvae = SPVAE(random_binary_tree((4,), 2, 4), 4, likelihood=columns)
-            spvae.fit(frame)
+            >>> import pandas
+            >>> frame = pandas.DataFrame({"age": [31, 45, 27, 60], "sex": ["f", "m", "f", "m"]})
+            >>> columns = Columns.from_rows(frame, kinds={"age": "count"})
+            >>> [(column.name, column.kind, column.categories) for column in columns.columns]
+            [('age', 'count', ()), ('sex', 'binary', ('f', 'm'))]
+            >>> SPVAE(whole(2), units=1, likelihood=columns).sample(3).shape
+            torch.Size([3, 2])
         """
         if is_frame(x):
             if names is not None:

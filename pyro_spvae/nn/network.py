@@ -42,9 +42,9 @@ class Network(Part):
     One network for every leaf, with one or more outputs each: the decoder of a leaf model, the encoder of a guide.
 
     Subclasses make their parameters in ``build(leaves, inputs, outputs)``, with a leaf axis; the block that holds a
-    network (:class:`~pyro_spvae.blocks.Pixels`, :class:`~pyro_spvae.blocks.Gaussian`) binds it. A network that must
-    know how pixels lie also names ``input_shape`` and ``output_shape`` in its ``build``: an encoder gets the first, a
-    decoder the second, each the channels, height and width of a patch, or ``None`` where patches are not equal
+    network (:class:`~pyro_spvae.conditionals.Pixels`, :class:`~pyro_spvae.conditionals.Gaussian`) binds it. A network
+    that must know how pixels lie also names ``input_shape`` and ``output_shape`` in its ``build``: an encoder gets the
+    first, a decoder the second, each the channels, height and width of a patch, or ``None`` where patches are not equal
     rectangles. A decoder that names ``map_shape`` is told that of its one input, if it is a map that lies flattened.
 
     :cvar bool several_inputs: whether it takes several inputs, with a tuple of sizes as ``inputs``.
