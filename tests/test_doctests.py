@@ -23,28 +23,11 @@ REPOSITORY = Path(__file__).parents[1]
 SOURCES = [path for folder in ("pyro_spvae", "models", "guides") for path in (REPOSITORY / folder).rglob("*.py")]
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
-PUBLIC = (
-    "",
-    "blocks",
-    "circuits",
-    "conditionals",
-    "data",
-    "distributions",
-    "distributions.boltzmann",
-    "distributions.smoothing",
-    "guides",
-    "infer",
-    "infer.estimators",
-    "leaves",
-    "likelihoods",
-    "likelihoods.families",
-    "models",
-    "nn",
-    "plots",
-    "priors",
-    "queries",
-    "sklearn",
-    "testing",
+# packages that say what they export; that of the command line is documented by its help
+PUBLIC = sorted(
+    ".".join(path.parent.relative_to(REPOSITORY).parts).removeprefix("pyro_spvae").removeprefix(".")
+    for path in SOURCES
+    if path.name == "__init__.py" and "__all__" in path.read_text(encoding="utf-8") and path.parent.name != "commands"
 )
 # public names that are no class or function, or are shown elsewhere
 WITHOUT = {
