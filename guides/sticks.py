@@ -28,6 +28,15 @@ class StickGuide(LeafGuide):
     :param Sequence[int] hidden_dims: hidden layers of the default encoder, (32, 32); ``activation``: ``"softplus"``.
     :param Network encoder: from the features of a patch to both parameters of every fraction.
     :raises ValueError: if both an encoder and options of the default one are given.
+
+    Example::
+
+        >>> from pyro_spvae.guides import StickGuide
+        >>> from pyro_spvae.models import SBVAE
+        >>> sbvae = SPVAE(whole((8, 8)), units=1, leaf=SBVAE(Bernoulli(), truncation=5), guide=StickGuide((16,)))
+        >>> draws = sbvae.draw_latents(sbvae.sample(3))["pi"]
+        >>> bool(torch.allclose(draws.sum(-1), torch.ones(()))), bool((draws >= 0).all())
+        (True, True)
     """
 
     def __init__(

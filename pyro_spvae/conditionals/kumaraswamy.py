@@ -35,6 +35,14 @@ class Kumaraswamy(Block):
     the place.
 
     :param Network network: from the inputs to both parameters; without one, the inputs are a network's outputs.
+
+    Example::
+
+        >>> from pyro_spvae.conditionals import Kumaraswamy
+        >>> fractions = Kumaraswamy().bind(leaves=1, event_shape=(2,))  # of outputs
+        >>> law = fractions(torch.zeros(1, 2), torch.zeros(1, 2))
+        >>> law.log_prob(torch.tensor([[0.3, 0.8]])).exp().round(decimals=4)  # uniform
+        tensor([1.])
     """
 
     support = constraints.unit_interval

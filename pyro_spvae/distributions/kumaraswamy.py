@@ -44,6 +44,7 @@ class Kumaraswamy(TorchDistribution):
 
     Example::
 
+        >>> from pyro_spvae.distributions import Kumaraswamy
         >>> q = Kumaraswamy(torch.tensor([0.5, 2.0]), torch.tensor([0.1, 3.0]))
         >>> v = q.rsample((4,))  # [4, 2], inside of (0, 1)
         >>> q.log_prob(v).shape  # nats

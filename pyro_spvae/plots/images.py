@@ -31,6 +31,13 @@ def image_grid(
     :param float high: value drawn white.
     :param str title: heading.
     :param int columns: images of a row; by default the grid is about as high as it is wide.
+
+    Example::
+
+        >>> from pyro_spvae.plots import image_grid
+        >>> figure = image_grid(torch.rand(12, 1, 8, 8), columns=4)
+        >>> len(figure.axes)
+        1
     """
     height, width = images.shape[-2:]
     if columns is None:
@@ -51,6 +58,14 @@ def image_rows(
     :param float low: value drawn black.
     :param float high: value drawn white.
     :param dict seen: label to ``bool [N, C, H, W]``: pixels none of whose channels is seen get a colour of their own.
+
+    Example::
+
+        >>> from pyro_spvae.plots import image_rows
+        >>> images = torch.rand(5, 1, 8, 8)
+        >>> figure = image_rows({"images": images, "inverted": 1 - images})
+        >>> len(figure.axes)
+        2
     """
     seen = seen or {}
     mosaics = {label: mosaic(images, len(images), low, high, seen.get(label)) for label, images in rows.items()}
@@ -79,6 +94,14 @@ def tiled(
     :param float high: value drawn white.
     :param str title: heading of all.
     :param int divisions: thin lines divide each tile into so many parts in either direction.
+
+    Example::
+
+        >>> from pyro_spvae.plots import tiled
+        >>> corners = [(0, 0), (0, 4), (4, 0), (4, 4)]
+        >>> figure = tiled({"an image in four tiles": list(torch.rand(4, 1, 4, 4))}, corners)
+        >>> len(figure.axes)
+        1
     """
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
@@ -99,7 +122,14 @@ def tiled(
 
 
 def mosaic(images: Tensor, columns: int, low: float = 0.0, high: float = 1.0, seen: Tensor | None = None) -> Tensor:
-    """``[N, C, H, W]`` to ``[height, width, 3]`` with lines between images, in a colour that grey images lack."""
+    """``[N, C, H, W]`` to ``[height, width, 3]`` with lines between images, in a colour that grey images lack.
+
+    Example::
+
+        >>> from pyro_spvae.plots import mosaic
+        >>> mosaic(torch.rand(6, 1, 8, 8), columns=3).shape  # two rows of three, and lines of a pixel
+        torch.Size([17, 26, 3])
+    """
     images = _colours(images, low, high, seen)
     count, _, height, width = images.shape
     line = max(1, height // 14)

@@ -39,6 +39,17 @@ class Queries(Generation):
     by their names. In a table NaN is a missing entry, whatever ``observed`` says.
 
     Several threads may ask; each answer is given to one at a time, since Pyro's state belongs to the process.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, latent_dim=2, likelihood=Bernoulli())
+        >>> x = spvae.sample(6)
+        >>> spvae.reconstruct(x).shape
+        torch.Size([6, 1, 4, 4])
+        >>> spvae.impute(x, torch.rand(1, 4, 4) < 0.5, num_samples=3).shape
+        torch.Size([3, 6, 1, 4, 4])
+        >>> spvae.interpolate(x[:2], x[2:4], steps=4).shape
+        torch.Size([4, 2, 1, 4, 4])
     """
 
     @alone()
@@ -75,6 +86,16 @@ class Queries(Generation):
         Log-likelihood of every datum by importance sampling, see :func:`pyro_spvae.infer.log_likelihood`.
 
         :returns: nats, ``[data]``, higher is better.
+
+        Example::
+
+            >>> spvae = SPVAE(poon_domingos((2, 2), delta=1), units=2, latent_dim=2, likelihood=Bernoulli())
+            >>> x = torch.cartesian_prod(*[torch.arange(2.0)] * 4).reshape(16, 1, 2, 2)  # all images
+            >>> spvae.log_likelihood(x, num_samples=100).shape
+            torch.Size([16])
+            >>> exact = SPVAE(poon_domingos((2, 2), delta=1), units=2, leaf=FactorizedLeaf(Bernoulli()))
+            >>> round(exact.log_likelihood(x).exp().sum().item(), 4)  # without latent variables
+            1.0
         """
         x, observed = self.taken(x, observed)
         self.refuse(x, observed)
@@ -121,6 +142,15 @@ class Queries(Generation):
         :param bool means: fill with the likelihood's means instead of draws.
         :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
+
+        Example::
+
+            >>> import math
+            >>> table = torch.tensor([[0.3, math.nan], [math.nan, 1.2], [0.1, 0.7]])  # NaN is missing
+            >>> spvae = SPVAE(whole(2), units=1, leaves=2, likelihood=Normal())
+            >>> imputed = spvae.impute(table, num_samples=4)
+            >>> imputed.shape, bool(imputed.isnan().any()), bool((imputed[:, 2] == table[2]).all())
+            (torch.Size([4, 3, 2]), False, True)
         """
         num_samples = checks.positive_integer("num_samples", num_samples)
         x, observed = self.taken(x, observed)
