@@ -21,7 +21,7 @@ from pyro_spvae.nn.defaults import networks_or_defaults
 class StickGuide(LeafGuide):
     r"""
     Stick-breaking guide: :math:`\pi` of independent fractions :math:`v_k \sim \mathrm{Kumaraswamy}(a_k(x), b_k(x))`
-    (Nalisnick and Smith 2017).
+    (Nalisnick and Smyth 2017).
 
     Site: ``"pi"``, the one latent variable of the leaf.
 

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The stick-breaking VAE as a leaf (Nalisnick and Smith, ICLR 2017)."""
+"""The stick-breaking VAE as a leaf (Nalisnick and Smyth, ICLR 2017)."""
 
 from __future__ import annotations
 

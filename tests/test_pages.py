@@ -18,9 +18,9 @@ from pyro_spvae.commands.reproducing import group
 from tests.page_checks import CHECKS
 from tests.pages import PAGES, ROOT, SNIPPETS, run
 
-# of torchrun and pip
+# of torchrun, pip and benchmarks
 OTHERS = {"nproc-per-node", "nnodes", "node-rank", "rdzv-backend", "rdzv-endpoint", "rdzv-id", "max-restarts"}
-OTHERS |= {"config-settings"}
+OTHERS |= {"config-settings", "tables"}
 
 
 @pytest.fixture

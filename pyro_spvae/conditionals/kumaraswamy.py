@@ -26,7 +26,7 @@ _TAIL = 40.0  # and below exp(40), whose square single precision still holds
 class Kumaraswamy(Block):
     r"""
     Independent Kumaraswamy distributions with parameters :math:`a(h), b(h)` by a network of the inputs: posteriors of
-    the fractions of a stick (Nalisnick and Smith 2017).
+    the fractions of a stick (Nalisnick and Smyth 2017).
 
     A network's outputs are how concentrated a fraction is, :math:`o`, and where, :math:`\lambda`:
     :math:`a = \exp(4 \tanh(o / 4))` and :math:`\log b = 40 \tanh(a \lambda / 40)` (4 in the place of 40 for negative

@@ -118,7 +118,7 @@ class StickWeights(TorchDistribution):
     r"""
     The weights :math:`\pi` that random fractions of a stick make, on the simplex: of fractions that are Beta a
     Dirichlet process, cut off, or a Dirichlet distribution; of Kumaraswamy fractions the posterior of the
-    stick-breaking VAE (Nalisnick and Smith 2017).
+    stick-breaking VAE (Nalisnick and Smyth 2017).
 
     :param TorchDistribution fractions: on (0, 1), with events ``[K - 1]``; draws are differentiable where its draws
         are.
