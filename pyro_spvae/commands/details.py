@@ -35,7 +35,14 @@ _UNUSUAL: dict[str, dict[str, Any]] = {  # said behind what they belong to, unle
 }
 _OF_EM: dict[str, dict[str, Any]] = {  # likewise, of optimisers that have no learning rate
     "em": {"smoothing": None, "ridge": 1e-3},
-    "online-em": {"smoothing": None, "ridge": 1e-3, "step_size": None, "schedule": None, "batch_size": None, "hide": 0.0},
+    "online-em": {
+        "smoothing": None,
+        "ridge": 1e-3,
+        "step_size": None,
+        "schedule": None,
+        "batch_size": None,
+        "hide": 0.0,
+    },
 }
 _OF_RACE = (("bound", ".3f"), ("parameters", ",.0f"), ("epochs", ".0f"), ("seconds", ".1f"))
 

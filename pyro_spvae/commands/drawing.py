@@ -150,7 +150,9 @@ def impute(
     from pyro_spvae.commands.query import Query, to_array
 
     if means and completions not in (None, 1):
-        raise ValueError(f"completions is {completions!r}, but the means of all are one completion; leave one of them out")
+        raise ValueError(
+            f"completions is {completions!r}, but the means of all are one completion; leave one of them out"
+        )
     completions = positive_integer("completions", (1 if means else 3) if completions is None else completions)
     particles = positive_integer("particles", particles)
     asked = Query.open("impute", path, how)

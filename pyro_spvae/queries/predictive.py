@@ -109,9 +109,7 @@ class Predictive:
         if not bool(hidden.any()):
             return found
         # a column of fewer categories is asked for its last one again, and the first of the largest is taken
-        values = [
-            torch.full_like(self.x, number).minimum(last.to(self.x)) for number in range(int(last.max()) + 1)
-        ]
+        values = [torch.full_like(self.x, number).minimum(last.to(self.x)) for number in range(int(last.max()) + 1)]
         return torch.where(hidden, self.log_single(values, hidden).argmax(0), found)
 
     def log_joint(self, x: Tensor, hidden: Tensor) -> Tensor:

@@ -302,7 +302,9 @@ class TestCoordinates:
         found = in_coordinates(Latent(1, constraints.positive), values, torch.zeros(()))
         assert found.transform is None and torch.equal(found.values, values)
         inside = in_coordinates(Latent(1, constraints.positive), values[1:], torch.zeros(()))
-        assert torch.allclose(inside.values, values[1:].log()) and torch.allclose(inside.value(inside.values), values[1:])
+        assert torch.allclose(inside.values, values[1:].log()) and torch.allclose(
+            inside.value(inside.values), values[1:]
+        )
 
 
 @pytest.mark.parametrize("regions, cells", [(whole((28, 20)), 1), (poon_domingos((28, 20), 7), 12)])
