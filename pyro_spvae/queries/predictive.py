@@ -84,7 +84,8 @@ class Predictive:
         root, mask = self.root, self.batch.mask
         seen = None if mask is None else (self.batch.patches, mask)
         latents = {name: value for name, (value, _) in self.posterior.values.items()}
-        with quiet(root), DrawMessenger(progress=progress, seen=seen):
+        zero = root._reference().new_zeros(())  # draws of all leaves would take long, and most means need none
+        with quiet(root), DrawMessenger(progress=progress, zero=zero, seen=seen, means=True):
             model = particles(poutine.condition(collapse_tree(root.model), data=latents), len(self.log_share))
             trace: Any = poutine.trace(model).get_trace(num=self.batch.rows)
             means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"]).double()  # [K, B, L, P]
