@@ -79,7 +79,7 @@ def priors_hierarchies_and_autoregressive_leaves(scope):
         assert scope[name].sample(2).shape == (2, 1, 8, 8)
 
 
-@after("one_pass = ")
+@after("components=3, means=means))  # c is")
 def mixture_posteriors(scope):
     x = scope["x"]
     probabilities = scope["mixture"].embed(x).latents["c"]
@@ -100,7 +100,7 @@ def snippet_of_bits(scope):
     assert bits.embed(x).latents["z"].shape == (50, 1, 16)
 
 
-@after("quarters = ")
+@after("from pyro_spvae.priors import IndependentBits")
 def snippet_of_global_bits_over_local_variables(scope):
     spvae, scales, quarters, x = (scope[name] for name in ("spvae", "scales", "quarters", "x"))
     assert spvae.log_likelihood(x[:4], num_samples=20).isfinite().all()

@@ -146,6 +146,11 @@ def pixel_means(law: Any, value: Tensor) -> Tensor:
     return law.mean if conditional is None else conditional(value)
 
 
+def means_need_draws(law: Any) -> bool:
+    """Whether :func:`pixel_means` looks at what was drawn; of what is made of others by its ``means_need_draws``."""
+    return bool(getattr(law, "means_need_draws", hasattr(law, "conditional_mean")))
+
+
 def pixel_summaries(law: Any, value: Tensor) -> Tensor:
     """
     What stands for pixels where an answer is no draw: :func:`pixel_means`, or, where the distribution has a method

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+DPI = 150  # dots an inch of a written picture
 _STRIP = 0.4  # height over width below which pictures are put one below the other
 _TITLE = 0.25  # inches
 
@@ -54,7 +55,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         >>> Path("samples.png").read_bytes()[1:4]
         b'PNG'
     """
-    atomic_write(path, lambda file: figure.savefig(file, dpi=150, format="png"))
+    atomic_write(path, lambda file: figure.savefig(file, dpi=DPI, format="png"))
 
 
 def show_pixels(axes: Axes, pixels: NDArray[Any], title: str | None, interpolation: str = "nearest") -> None:

@@ -71,7 +71,8 @@ def latent_picture(
     filled with the means of patches over a grid on its latent space: where the latent space has one or two dimensions
     and a standard normal prior, equally likely values under the prior; otherwise a plane up to two standard deviations
     from the middle along the first two principal components of the data. Where leaf regions do not tile an image by
-    rectangles, or a latent variable is discrete, the data are shown in the coordinates of these components instead.
+    rectangles, or a latent variable is discrete, has a support that torch knows no transform to, or has values on the
+    edge of it, the data are shown in the coordinates of these components instead.
     Components are those of unconstrained values, of which values inside of the supports are made.
 
     :param dict latents: what is known of each latent site, ``[data, leaf, *event]``, as in

@@ -21,6 +21,7 @@ from pyro_spvae.queries.quiet import quiet
 from pyro_spvae.queries.storage import Storage
 
 BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
+EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are small, and circuits over them large
 
 
 class Generation(Storage):

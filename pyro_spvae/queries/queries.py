@@ -17,17 +17,17 @@ from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch, batches
 from pyro_spvae.queries.calibrated import Calibration
 from pyro_spvae.queries.calibration import calibrate
+from pyro_spvae.queries.conditional_means import ConditionalMeans
 from pyro_spvae.queries.embedding import Embedding
-from pyro_spvae.queries.generation import BLOCK, Generation
+from pyro_spvae.queries.generation import BLOCK, EXACT_BLOCK
 from pyro_spvae.queries.posterior import LeafDraws, TreePosterior
 from pyro_spvae.queries.programs import guide_draws
 from pyro_spvae.queries.quiet import forked, quiet
 
-_BLOCK = BLOCK
-_EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are small, and circuits over them large
+_BLOCK, _EXACT_BLOCK = BLOCK, EXACT_BLOCK
 
 
-class Queries(Generation):
+class Queries(ConditionalMeans):
     """
     The part of :class:`~pyro_spvae.models.SPVAE` that answers questions about data.
 
@@ -139,7 +139,8 @@ class Queries(Generation):
         :param observed: ``bool``, broadcastable to ``x``, True = seen; need not be given for tables with NaN.
         :param int num_samples: completions of each datum.
         :param int num_particles: importance samples of each leaf that latent variables are drawn from.
-        :param bool means: fill with the likelihood's means instead of draws.
+        :param bool means: fill with the likelihood's means instead of draws, given the draw of tree and latent
+            variables of each completion; the mean over all of these is :meth:`conditional_mean`.
         :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
 
