@@ -48,14 +48,16 @@ def processes(device: torch.device, advice: str = "start all of them again") -> 
     timeout = _timeout()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    meeting = _meet(min(timeout, _MEETING))
+    soon = min(timeout, _MEETING)
+    meeting = _meet(soon)
     try:
-        meeting.store.set_timeout(timeout)
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(
-            backend, store=meeting.store, rank=meeting.rank, world_size=meeting.world, timeout=timeout
-        )
+        _join(meeting, "reach", device, soon)  # or one would wait long for another that has found no way to it
+        dist.barrier()
+        dist.destroy_process_group()
+        _join(meeting, "work", device, timeout)
     except RuntimeError as error:
+        if active():
+            dist.destroy_process_group()
         raise Lost(
             f"process {meeting.rank} cannot reach the others ({_reason(error)}); if all were started, the host name of "
             "a machine may lead to no address that others can reach: set GLOO_SOCKET_IFNAME (on GPUs "
@@ -102,7 +104,8 @@ def _meet(timeout: timedelta, refusal: str = "") -> _Meeting:
     number, nth = os.environ["RANK"], 0 if _met is None else _met.nth + 1
     try:
         store, own, every = next(dist.rendezvous("env://", timeout=timeout))
-        _met = _Meeting(dist.PrefixStore(f"pyro_spvae/{nth}", store), own, every, nth)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store of earlier ones may be the same
+        _met = _Meeting(dist.PrefixStore(f"pyro_spvae/{attempt}/{nth}", store), own, every, nth)
         _met.store.set(number, refusal)
         for other in range(0 if refusal else every):
             text = _met.store.get(str(other)).decode()
@@ -114,6 +117,13 @@ def _meet(timeout: timedelta, refusal: str = "") -> _Meeting:
             f"which {timeout.total_seconds() / 60:.3g} minutes are allowed; see what the others say"
         ) from error
     return _met
+
+
+def _join(meeting: _Meeting, name: str, device: torch.device, timeout: timedelta) -> None:
+    store = dist.PrefixStore(name, meeting.store)
+    store.set_timeout(timeout)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=meeting.rank, world_size=meeting.world, timeout=timeout)
 
 
 @contextmanager
