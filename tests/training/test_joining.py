@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+from datetime import timedelta
 
 import numpy as np
 import pytest
@@ -69,6 +70,21 @@ def test_waiting_has_an_end(alone):
     alone.setenv("PYRO_SPVAE_TIMEOUT", "0.001")
     with pytest.raises(joining.Lost, match=r"^process 0 did not meet all of the 2 processes .*0\.001 minutes"):
         with joining.processes(torch.device("cpu")):
+            pass
+
+
+def test_what_processes_said_before_a_restart_is_not_heard(alone):
+    """By torchrun, whose store may be the same after it."""
+    store = torch.distributed.HashStore()
+    store.set_timeout(timedelta(milliseconds=20))
+    alone.setattr(torch.distributed, "rendezvous", lambda *args, **options: iter([(store, 0, 2)]))
+    alone.setenv("RANK", "1")
+    joining.decline("no file")
+    alone.setenv("RANK", "0")
+    for attempt, heard in (("0", "process 1 ended before it joined the others: no file"), ("1", "process 0 did not")):
+        alone.setattr(joining, "_met", None)
+        alone.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        with pytest.raises(joining.Lost, match=f"^{heard}"), joining.processes(torch.device("cpu")):
             pass
 
 
