@@ -85,7 +85,7 @@ def decline(reason: str) -> None:
 class _Meeting(NamedTuple):
     """Where processes meet; kept, since it may be this process that the others meet at."""
 
-    store: dist.Store
+    store: dist.Store  # type: ignore[name-defined]
     rank: int
     world: int
     nth: int  # of this process, from 0: what others leave behind is not mixed up
@@ -103,9 +103,9 @@ def _meet(timeout: timedelta, refusal: str = "") -> _Meeting:
     global _met
     number, nth = os.environ["RANK"], 0 if _met is None else _met.nth + 1
     try:
-        store, own, every = next(dist.rendezvous("env://", timeout=timeout))
+        store, own, every = next(dist.rendezvous("env://", timeout=timeout))  # type: ignore[attr-defined]
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # the store of earlier ones may be the same
-        _met = _Meeting(dist.PrefixStore(f"pyro_spvae/{attempt}/{nth}", store), own, every, nth)
+        _met = _Meeting(dist.PrefixStore(f"pyro_spvae/{attempt}/{nth}", store), own, every, nth)  # type: ignore[attr-defined]
         _met.store.set(number, refusal)
         for other in range(0 if refusal else every):
             text = _met.store.get(str(other)).decode()
@@ -120,7 +120,7 @@ def _meet(timeout: timedelta, refusal: str = "") -> _Meeting:
 
 
 def _join(meeting: _Meeting, name: str, device: torch.device, timeout: timedelta) -> None:
-    store = dist.PrefixStore(name, meeting.store)
+    store = dist.PrefixStore(name, meeting.store)  # type: ignore[attr-defined]
     store.set_timeout(timeout)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=meeting.rank, world_size=meeting.world, timeout=timeout)
