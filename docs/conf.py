@@ -39,17 +39,19 @@ html_title = f"pyro-spvae {__version__}"
 html_show_sphinx = False
 
 
-BESIDE = {"notebooks": "*.ipynb", "benchmarks": "README.md"}  # folders beside this one, and what of them are pages
+#: folders beside this one, what of them are pages, and what these link to
+BESIDE = {"notebooks": ("*.ipynb",), "benchmarks": ("README.md", "*twin.py")}
 
 
 def copy_pages() -> None:
     """Makes pages of what stands beside this folder."""
-    for name, pattern in BESIDE.items():
+    for name, patterns in BESIDE.items():
         shown = DOCS / name
         shutil.rmtree(shown, ignore_errors=True)
         shown.mkdir()
-        for page in sorted((DOCS.parent / name).glob(pattern)):
-            shutil.copy(page, shown)
+        for pattern in patterns:
+            for page in (DOCS.parent / name).glob(pattern):
+                shutil.copy(page, shown)
 
 
 def lead_to_copies(app: Sphinx, page: str, source: list[str]) -> None:

@@ -33,6 +33,16 @@ class DiscreteGuide(LeafGuide):
         above are then those of the networks of further groups.
     :param bool centre: subtract the mean of the training data from what the networks see.
     :raises ValueError: for options out of range; when bound, for an encoder beside options that no network has.
+
+    Example::
+
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=6, prior=BoltzmannMachine(chains=10))
+        >>> dvae = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=DiscreteGuide(groups=3))
+        >>> bits = dvae.draw_latents((torch.rand(5, 1, 8, 8) < 0.5).float())["z"]
+        >>> bits.shape, bool(((bits == 0) | (bits == 1)).all())
+        (torch.Size([1, 5, 1, 6]), True)
     """
 
     makes_networks = True

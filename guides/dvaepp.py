@@ -35,6 +35,17 @@ class DVAEppGuide(LeafGuide):
     :param int blocks: residual blocks of each level and before each group; ``norm``, ``activation`` and ``checkpoint``
         are those of all residual blocks, see :class:`pyro_spvae.nn.SEResNet`.
     :raises ValueError: for options out of range, and when bound for local variables on another grid than the pyramid's.
+
+    Example::
+
+        >>> from pyro_spvae.guides import DVAEppGuide
+        >>> from pyro_spvae.models import DVAEpp
+        >>> leaf = DVAEpp(Bernoulli(), latent_dim=4, groups=1, local_shape=(3, 2, 2), channels=4)
+        >>> guide = DVAEppGuide(groups=2, levels=2, channels=4, hidden_dims=(8,))
+        >>> dvaepp = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=guide)
+        >>> x = dvaepp.sample(3)
+        >>> {name: values.shape for name, values in dvaepp.embed(x).latents.items()}
+        {'z': torch.Size([3, 1, 4]), 'h1': torch.Size([3, 1, 3, 2, 2])}
     """
 
     def __init__(

@@ -31,6 +31,13 @@ class HierarchicalGuide(LeafGuide):
     :param Network encoder: from features to mean and scale of the variable that is drawn first.
     :param Network second: from features and ``z2`` (top-down) or from ``z1`` to those of the other one.
     :raises ValueError: for options out of range, or if all networks and options of the default ones are given.
+
+    Example::
+
+        >>> guide = HierarchicalGuide(hidden_dims=(16,), order="bottom-up")
+        >>> hvae = SPVAE(whole((8, 8)), units=1, leaf=HVAE(Bernoulli(), latent_dim=3, top_dim=2), guide=guide)
+        >>> {name: means.shape for name, means in hvae.embed(hvae.sample(4)).latents.items()}
+        {'z1': torch.Size([4, 1, 3]), 'z2': torch.Size([4, 1, 2])}
     """
 
     joint_networks = ("second",)

@@ -24,6 +24,14 @@ class MixedGuide(LeafGuide):
 
     :param parts: leaf guides, each for its own leaves.
     :param Sequence[int] counts: as those of the leaf.
+
+    Example::
+
+        >>> leaf = MixedLeaf([VAE(Bernoulli(), latent_dim=2), VAE(Bernoulli(), latent_dim=5)])
+        >>> guide = MixedGuide([NormalGuide(), NormalGuide(hidden_dims=())])
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=leaf, guide=guide)
+        >>> {name: means.shape for name, means in spvae.embed(spvae.sample(3)).latents.items()}
+        {'z': torch.Size([3, 8, 2]), 'z_1': torch.Size([3, 8, 5])}
     """
 
     def __init__(self, parts: Sequence[LeafGuide], counts: Sequence[int] | None = None) -> None:

@@ -32,6 +32,15 @@ class MixtureGuide(LeafGuide):
     :param str scale: of components, see :func:`~pyro_spvae.blocks.positive_scale`; ``enumerate``: sum over ``"c"``.
     :param Network encoder: from features to the parameters of all fractions and components.
     :raises ValueError: for options out of range, or if both an encoder and options of the default one are given.
+
+    Example::
+
+        >>> from pyro_spvae.guides import MixtureGuide
+        >>> from pyro_spvae.models import DLGMM
+        >>> leaf = DLGMM(Bernoulli(), latent_dim=2, components=3)
+        >>> dlgmm = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=MixtureGuide(hidden_dims=(16,)))
+        >>> dlgmm.embed(dlgmm.sample(4)).most_probable["c"].shape  # a component for each datum and leaf
+        torch.Size([4, 1])
     """
 
     def __init__(

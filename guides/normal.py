@@ -33,6 +33,13 @@ class NormalGuide(LeafGuide):
     :param Network encoder: from the features of a patch to mean and scale, in the place of the default
         :class:`~pyro_spvae.nn.MLP`.
     :raises ValueError: for options out of range, or if both an encoder and options of the default one are given.
+
+    Example::
+
+        >>> guide = NormalGuide(hidden_dims=(16,), networks="shared", scale="logvar")
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=VAE(Bernoulli(), latent_dim=3), guide=guide)
+        >>> spvae.draw_latents(spvae.sample(5), num_samples=7)["z"].shape
+        torch.Size([7, 5, 8, 3])
     """
 
     def __init__(

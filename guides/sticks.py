@@ -21,13 +21,22 @@ from pyro_spvae.nn.defaults import networks_or_defaults
 class StickGuide(LeafGuide):
     r"""
     Stick-breaking guide: :math:`\pi` of independent fractions :math:`v_k \sim \mathrm{Kumaraswamy}(a_k(x), b_k(x))`
-    (Nalisnick and Smith 2017).
+    (Nalisnick and Smyth 2017).
 
     Site: ``"pi"``, the one latent variable of the leaf.
 
     :param Sequence[int] hidden_dims: hidden layers of the default encoder, (32, 32); ``activation``: ``"softplus"``.
     :param Network encoder: from the features of a patch to both parameters of every fraction.
     :raises ValueError: if both an encoder and options of the default one are given.
+
+    Example::
+
+        >>> from pyro_spvae.guides import StickGuide
+        >>> from pyro_spvae.models import SBVAE
+        >>> sbvae = SPVAE(whole((8, 8)), units=1, leaf=SBVAE(Bernoulli(), truncation=5), guide=StickGuide((16,)))
+        >>> draws = sbvae.draw_latents(sbvae.sample(3))["pi"]
+        >>> bool(torch.allclose(draws.sum(-1), torch.ones(()))), bool((draws >= 0).all())
+        (True, True)
     """
 
     def __init__(

@@ -44,6 +44,15 @@ class DiscreteVAE(LeafModel):
     :param Network decoder: from the bits to the likelihood's parameters.
     :param bool from_mean: start at the mean of the training data, see :class:`~pyro_spvae.conditionals.Pixels`.
     :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
+
+    Example::
+
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=4)
+        >>> dvae = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=DiscreteGuide())
+        >>> dvae.embed(dvae.sample(3)).latents["z"].shape  # probabilities of the bits
+        torch.Size([3, 1, 4])
     """
 
     guide_name, prior_name = "discrete", "independent-bits"

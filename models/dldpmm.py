@@ -22,6 +22,15 @@ class DLDPMM(DLGMM):
     :param float alpha0: concentration of the process.
     :param others: as of :class:`~pyro_spvae.models.DLGMM`.
     :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
+
+    Example::
+
+        >>> from pyro_spvae.guides import MixtureGuide
+        >>> from pyro_spvae.models import DLDPMM
+        >>> leaf = DLDPMM(Bernoulli(), latent_dim=2, truncation=4)
+        >>> dldpmm = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=MixtureGuide())
+        >>> dldpmm.sample(3).shape, dldpmm.latents["v"].event_shape
+        (torch.Size([3, 1, 8, 8]), (3,))
     """
 
     def __init__(

@@ -36,6 +36,16 @@ class DLGMM(LeafModel):
     :param Sequence[int] hidden_dims: hidden layers of the default decoder, (32, 32); ``activation`` is ``"softplus"``.
     :param Network decoder: from ``z`` to the likelihood's parameters.
     :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
+
+    Example::
+
+        >>> from pyro_spvae.guides import MixtureGuide
+        >>> from pyro_spvae.models import DLGMM
+        >>> leaf = DLGMM(Bernoulli(), latent_dim=2, components=3)
+        >>> dlgmm = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=MixtureGuide())
+        >>> embedding = dlgmm.embed(dlgmm.sample(4))
+        >>> embedding.components["c"].shape, bool(torch.allclose(embedding.components["c"].sum(-1), torch.ones(4, 1)))
+        (torch.Size([4, 1, 3]), True)
     """
 
     guide_name = "mixture"

@@ -48,6 +48,16 @@ class DVAEpp(LeafModel):
     :param Network decoder: from the map to the pixels; an :class:`~pyro_spvae.nn.SEResNet` by default, and
         :class:`~pyro_spvae.nn.MultiScale` for pixels scale by scale.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> from pyro_spvae.guides import DVAEppGuide
+        >>> from pyro_spvae.models import DVAEpp
+        >>> leaf = DVAEpp(Bernoulli(), latent_dim=4, groups=2, local_shape=(3, 2, 2), channels=4)
+        >>> guide = DVAEppGuide(levels=2, channels=4, hidden_dims=(8,))
+        >>> dvaepp = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=guide)
+        >>> {name: latent.event_shape for name, latent in dvaepp.latents.items()}
+        {'z': (4,), 'h1': (3, 2, 2), 'h2': (3, 2, 2)}
     """
 
     guide_name, prior_name, has_own_networks = "dvaepp", "boltzmann-machine", True

@@ -30,10 +30,14 @@ class GaussianLeaf(TractableLeaf):
 
     Example::
 
-        mixture = SPN(whole((13,)), units=1, leaves=3, leaf=GaussianLeaf())
-        mixture.fit_em(x, epochs=100, ridge=1e-2)
-        mixture.log_prob(x, seen)  # of the seen entries, exact
-        mixture.impute(x, seen)  # draws of the others given them
+        >>> mixture = SPN(whole(3), units=1, leaves=2, leaf=GaussianLeaf())
+        >>> x = torch.randn(100, 3)
+        >>> history = mixture.fit_em(x, epochs=5, ridge=1e-2)
+        >>> seen = torch.tensor([True, True, False])
+        >>> mixture.log_prob(x, seen).shape  # of the seen entries, exact
+        torch.Size([100])
+        >>> mixture.impute(x, seen).shape  # draws of the others given them
+        torch.Size([1, 100, 3])
     """
 
     pixels: NormalPixels

@@ -34,6 +34,15 @@ class HVAE(LeafModel):
     :param str scale: of ``z1``, see :func:`pyro_spvae.blocks.positive_scale`; ``min_scale`` is the smallest.
     :param Network conditional: from ``z2`` to mean and scale of ``z1``; ``decoder`` from ``z1``, ``z2`` to the pixels.
     :raises ValueError: for options out of range, or if all networks and options of the default ones are given.
+
+    Example::
+
+        >>> leaf = HVAE(Bernoulli(), latent_dim=3, top_dim=2)
+        >>> hvae = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=HierarchicalGuide())
+        >>> sorted((name, latent.event_shape) for name, latent in hvae.latents.items())
+        [('z1', (3,)), ('z2', (2,))]
+        >>> hvae.sample(4).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     guide_name, joint_networks = "hierarchical", ("decoder",)

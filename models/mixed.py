@@ -38,9 +38,11 @@ class MixedLeaf(LeafModel):
 
     Example::
 
-        leaf = MixedLeaf([VAE(Bernoulli()), FactorizedLeaf(Bernoulli())])
-        guide = MixedGuide([NormalGuide(), LeafGuide()])
-        SPVAE(poon_domingos((28, 28), delta=4), units=2, leaf=leaf, guide=guide)
+        >>> leaf = MixedLeaf([VAE(Bernoulli()), FactorizedLeaf(Bernoulli())])
+        >>> guide = MixedGuide([NormalGuide(), LeafGuide()])
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=leaf, guide=guide)
+        >>> spvae.sample(3).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     def __init__(self, parts: Sequence[LeafModel], counts: Sequence[int] | None = None) -> None:

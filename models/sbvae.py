@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""The stick-breaking VAE as a leaf (Nalisnick and Smith, ICLR 2017)."""
+"""The stick-breaking VAE as a leaf (Nalisnick and Smyth, ICLR 2017)."""
 
 from __future__ import annotations
 
@@ -33,6 +33,15 @@ class SBVAE(LeafModel):
     :param Sequence[int] hidden_dims: hidden layers of the default decoder, (32, 32); ``activation`` is ``"softplus"``.
     :param Network decoder: from the weights to the likelihood's parameters.
     :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
+
+    Example::
+
+        >>> from pyro_spvae.guides import StickGuide
+        >>> from pyro_spvae.models import SBVAE
+        >>> sbvae = SPVAE(whole((8, 8)), units=1, leaf=SBVAE(Bernoulli(), truncation=5), guide=StickGuide())
+        >>> weights = sbvae.embed(sbvae.sample(3)).latents["pi"]
+        >>> weights.shape, bool(torch.allclose(weights.sum(-1), torch.ones(3, 1)))
+        (torch.Size([3, 1, 5]), True)
     """
 
     guide_name = "sticks"

@@ -36,6 +36,14 @@ class Explanation(NamedTuple):
     :ivar Tensor x: the data with unseen entries filled in, ``[data, *event_shape]``.
     :ivar Tensor tree: the leaves of the induced tree, ``bool [data, leaf]``.
     :ivar Tensor log_prob: joint log-density of tree and completed data in nats, ``[data]``.
+
+    Example::
+
+        >>> spn = SPN(poon_domingos((2, 2), delta=1), units=2, likelihood=Bernoulli())
+        >>> x = torch.cartesian_prod(*[torch.arange(2.0)] * 4).reshape(16, 1, 2, 2)  # all images
+        >>> best = spn.mpe(x)
+        >>> best.tree.shape, bool((best.log_prob <= spn.log_prob(x)).all())
+        (torch.Size([16, 8]), True)
     """
 
     x: Tensor
@@ -54,15 +62,6 @@ class SPN(SPVAE):
     whatever the number of particles. Trained by gradient (:meth:`fit`) or by EM (:meth:`fit_em`; ``fit`` with
     ``optimiser="em"`` watches validation rows and keeps checkpoints).
 
-    Example::
-
-        spn = SPN(poon_domingos((28, 28), delta=[4, 1]), units=2, likelihood=Bernoulli())
-        spn.fit_em(x, epochs=20)
-        spn.log_prob(x)  # exact, nats
-        spn.log_prob(x, observed)  # of the seen entries
-        spn.impute(x, observed)  # exact draws of the others
-        spn.mpe(x, observed).x  # the most probable ones
-
     :param regions: a :class:`~pyro_spvae.circuits.RegionGraph`, or a :class:`~pyro_spvae.circuits.Circuit` over one.
     :param int units: sum nodes of every inner region, 2 by default.
     :param int leaves: leaves of every leaf region; ``units`` by default.
@@ -72,6 +71,21 @@ class SPN(SPVAE):
     :param LeafGuide guide: one that states no site, which need not be given.
     :param channels: as for :class:`~pyro_spvae.models.SPVAE`.
     :raises ValueError: for arguments that do not go together.
+
+    Example::
+
+        >>> spn = SPN(poon_domingos((2, 2), delta=1), units=2, likelihood=Bernoulli())
+        >>> x = torch.cartesian_prod(*[torch.arange(2.0)] * 4).reshape(16, 1, 2, 2)  # all images
+        >>> losses = spn.fit_em(x[:5], epochs=3)
+        >>> round(spn.log_prob(x).exp().sum().item(), 4)  # exact
+        1.0
+        >>> observed = torch.tensor([[[True, False], [True, False]]])
+        >>> bool((spn.log_prob(x, observed) >= spn.log_prob(x)).all())  # of the seen entries
+        True
+        >>> spn.impute(x, observed).shape  # exact draws of the others
+        torch.Size([1, 16, 1, 2, 2])
+        >>> spn.mpe(x, observed).x.shape  # the most probable ones
+        torch.Size([16, 1, 2, 2])
     """
 
     def __init__(

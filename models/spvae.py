@@ -77,6 +77,22 @@ class SPVAE(Queries):
     :ivar torch.Size event_shape: shape of one datum.
     :raises ValueError: for arguments that do not go together, such as a guide whose latent sites have other names,
         event shapes or supports than the leaf declares.
+
+    Example::
+
+        >>> import pyro
+        >>> from pyro.infer import SVI
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, latent_dim=2, likelihood=Bernoulli())
+        >>> x = (torch.rand(20, 1, 8, 8) < 0.5).float()
+        >>> svi = SVI(spvae.model, spvae.guide, pyro.optim.Adam({"lr": 1e-3}), CircuitELBO(num_particles=5))
+        >>> losses = [svi.step(x) for _ in range(10)]  # of the batch, nats
+        >>> spvae.log_likelihood(x, num_samples=50).shape
+        torch.Size([20])
+        >>> observed = torch.ones(1, 8, 8, dtype=torch.bool)
+        >>> observed[..., 4:] = False
+        >>> imputed = spvae.impute(x, observed, num_samples=3)
+        >>> imputed.shape, bool((imputed[..., :4] == x[..., :4]).all())
+        (torch.Size([3, 20, 1, 8, 8]), True)
     """
 
     def __init__(
@@ -244,6 +260,13 @@ class SPVAE(Queries):
         :param callable report: takes lines of text about what happens.
         :param options: further arguments of that function, such as ``epochs=20, lr=1e-2``.
         :returns: a dict of metrics for each validation.
+
+        Example::
+
+            >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, latent_dim=2, likelihood=Bernoulli())
+            >>> metrics = spvae.fit((torch.rand(50, 1, 8, 8) < 0.5).float(), epochs=3, lr=1e-2)
+            >>> [line["epoch"] for line in metrics]
+            [1, 2, 3]
         """
         # imported here because training imports models
         from pyro_spvae.training.fit import fit

@@ -36,6 +36,16 @@ class VAE(LeafModel):
     :param Network decoder: from ``z`` to the likelihood's parameters, in the place of the default
         :class:`~pyro_spvae.nn.MLP`.
     :raises ValueError: for options out of range, or if both a decoder and options of the default one are given.
+
+    Example::
+
+        >>> leaf = VAE(Bernoulli(), latent_dim=2, hidden_dims=(16,))
+        >>> vae = SPVAE(whole((8, 8)), units=1, leaf=leaf)
+        >>> x = vae.sample(5)
+        >>> x.shape
+        torch.Size([5, 1, 8, 8])
+        >>> vae.log_likelihood(x, num_samples=100).shape  # nats
+        torch.Size([5])
     """
 
     guide_name = "normal"

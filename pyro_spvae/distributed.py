@@ -9,12 +9,10 @@ together by adding, so that every process ends with the same numbers.
 
 from __future__ import annotations
 
-import gc
 import os
+import socket
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +20,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 _T = TypeVar("_T")
-_TIMEOUT = timedelta(hours=2)  # the first process may load, download and draw while the others wait
 
 
 def launched() -> bool:
@@ -32,33 +29,17 @@ def launched() -> bool:
 
 def rank() -> int:
     """Number of this process, from 0."""
-    return dist.get_rank() if _active() else 0
+    return dist.get_rank() if active() else 0
 
 
 def world() -> int:
     """Number of processes."""
-    return dist.get_world_size() if _active() else 1
+    return dist.get_world_size() if active() else 1
 
 
 def is_main() -> bool:
     """Whether this process writes and reports."""
     return rank() == 0
-
-
-@contextmanager
-def processes(device: torch.device) -> Iterator[None]:
-    """Joins the other processes for the length of the block; gloo on CPUs, NCCL on GPUs."""
-    if not launched() or _active():
-        yield
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    try:
-        yield
-    finally:
-        gc.collect()  # what still holds the group must go first, or its threads outlive it
-        dist.destroy_process_group()
 
 
 def choose_device(name: str) -> torch.device:
@@ -142,7 +123,7 @@ def on_main(action: Callable[[], _T]) -> _T:
     """
     Runs an action in the first process and gives its result, or its refusal, to all of them.
 
-    :param callable action: what to run; its result must be plain values.
+    :param callable action: what to run; its result must be tensors and plain values.
     :raises ValueError: that of the action.
     """
     if world() == 1:
@@ -159,11 +140,33 @@ def on_main(action: Callable[[], _T]) -> _T:
     return outcome[0]
 
 
+def agree(what: str, text: str) -> None:
+    """
+    Refuses, in every process, what differs between them.
+
+    :param str what: what it is, such as ``the run runs/mnist``.
+    :param str text: what says whether it is the same.
+    :raises ValueError: if it is not.
+    """
+    if world() == 1:
+        return
+    found: list[Any] = [None] * world()
+    dist.all_gather_object(found, (text, socket.gethostname()))
+    others = [(number, host) for number, (seen, host) in enumerate(found) if seen != found[0][0]]
+    if others:
+        number, host = others[0]
+        raise ValueError(
+            f"{what} of process {number} (on {host}) is another than of process 0 (on {found[0][1]}); all of them must "
+            "see the same files, as in a folder that the machines share"
+        )
+
+
 def message_device() -> torch.device:
     """Where tensors that processes add up must live."""
-    nccl = _active() and dist.get_backend() == "nccl"
+    nccl = active() and dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
 
-def _active() -> bool:
+def active() -> bool:
+    """Whether this process has joined others."""
     return dist.is_available() and dist.is_initialized()

@@ -22,7 +22,7 @@ from pyro_spvae.commands import app, main
 QUICK = ("--epochs", "2", "--samples", "10", "--hidden", "8", "--units", "2", "--latent-dim", "3")
 FILES = {"config.json", "data.json", "metrics.jsonl", "status.json", "results.json", "log.txt", "figures"}
 FILES |= {"last.pt", "best.pt"}
-_PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+PLAIN = {"COLUMNS": "100", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
 
 # processes are forked from one that has imported once what takes each of them seconds
 _FORKS = multiprocessing.get_context("forkserver")
@@ -52,7 +52,7 @@ def refused(*args, started=False):
 
 def python(*args, **options):
     """Runs a new interpreter."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYRO_SPVAE")} | _PLAIN
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYRO_SPVAE")} | PLAIN
     command = [sys.executable, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
 
@@ -73,7 +73,7 @@ class Forked:
         with tempfile.TemporaryDirectory() as folder:
             started = []
             for rank in map(str, range(number)):
-                environment = _PLAIN if number == 1 else _PLAIN | launcher | {"RANK": rank, "LOCAL_RANK": rank}
+                environment = PLAIN if number == 1 else PLAIN | launcher | {"RANK": rank, "LOCAL_RANK": rank}
                 started.append(_FORKS.Process(target=_act, args=(action, args, f"{folder}/{rank}", cwd, environment)))
                 started[-1].start()
             if after is not None:

@@ -22,7 +22,7 @@ def after(text):
     return keep
 
 
-@after("spvae.sample(16)")
+@after("regions.counts(units=2)  #")
 def first_snippet(scope):
     spvae, x, observed = scope["spvae"], scope["x"], scope["observed"]
     counts = {"regions": 100, "leaf_regions": 16, "partitions": 200, "sums": 167, "products": 800, "weights": 1576}
@@ -79,7 +79,7 @@ def priors_hierarchies_and_autoregressive_leaves(scope):
         assert scope[name].sample(2).shape == (2, 1, 8, 8)
 
 
-@after("DLGMM")
+@after("components=3, means=means))  # c is")
 def mixture_posteriors(scope):
     x = scope["x"]
     probabilities = scope["mixture"].embed(x).latents["c"]
@@ -90,7 +90,7 @@ def mixture_posteriors(scope):
         assert scope[name].impute(x[:3], x[:3] > 0.5).shape == (1, 3, 1, 8, 8)
 
 
-@after("DiscreteVAE")
+@after("BoltzmannMachine(chains=100)")
 def snippet_of_bits(scope):
     spvae, chain, bits, x = (scope[name] for name in ("spvae", "chain", "bits", "x"))
     assert spvae.log_likelihood(x[:4], num_samples=20).isfinite().all()
@@ -100,7 +100,7 @@ def snippet_of_bits(scope):
     assert bits.embed(x).latents["z"].shape == (50, 1, 16)
 
 
-@after("DVAEpp")
+@after("from pyro_spvae.priors import IndependentBits")
 def snippet_of_global_bits_over_local_variables(scope):
     spvae, scales, quarters, x = (scope[name] for name in ("spvae", "scales", "quarters", "x"))
     assert spvae.log_likelihood(x[:4], num_samples=20).isfinite().all()

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import subprocess
+import sys
 
 import pyro
 import pytest
@@ -16,9 +18,9 @@ from pyro_spvae.commands.reproducing import group
 from tests.page_checks import CHECKS
 from tests.pages import PAGES, ROOT, SNIPPETS, run
 
-# of torchrun and pip
+# of torchrun, pip and benchmarks
 OTHERS = {"nproc-per-node", "nnodes", "node-rank", "rdzv-backend", "rdzv-endpoint", "rdzv-id", "max-restarts"}
-OTHERS |= {"config-settings"}
+OTHERS |= {"config-settings", "tables"}
 
 
 @pytest.fixture
@@ -90,3 +92,13 @@ def test_options_in_the_text_exist(page):
 def test_every_command_is_shown():
     text = "".join(PAGES.values())
     assert all(re.search(rf"pyro-spvae {name}\b|`{name}`", text) for name in commands())
+
+
+@pytest.mark.parametrize("page", [page for page, found in SNIPPETS.items() if "class Test" in "".join(found)])
+def test_inherited_tests_on_a_page_pass(page, tmp_path):
+    path = tmp_path / "test_page.py"
+    path.write_text("\n".join(["import torch\n", "torch.set_default_dtype(torch.float64)", *SNIPPETS[page]]))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", path.name]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    passed = re.search(r"(\d+) passed", ended.stdout)
+    assert ended.returncode == 0 and passed and int(passed[1]) >= 8, ended.stdout[-2000:]

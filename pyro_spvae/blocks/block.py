@@ -27,12 +27,15 @@ class Block(Part):
 
     Example::
 
-        class LearnedNormal(Block):
-            def build(self, leaves, event_shape):
-                self.loc = nn.Parameter(torch.zeros(leaves, *event_shape))
-
-            def forward(self):
-                return dist.Normal(self.loc, 1.0).to_event(1)
+        >>> from pyro.distributions import Normal
+        >>> class LearnedNormal(Block):
+        ...     def build(self, leaves, event_shape):
+        ...         self.loc = torch.nn.Parameter(torch.zeros(leaves, *event_shape))
+        ...
+        ...     def forward(self):
+        ...         return Normal(self.loc, 1.0).to_event(1)
+        >>> LearnedNormal().bind(leaves=2, event_shape=(3,))().sample((5,)).shape
+        torch.Size([5, 2, 3])
     """
 
     support: Any = constraints.real

@@ -21,6 +21,26 @@ class FromData(Part):
     which also says whether they are known.
 
     Subclasses define :meth:`keeps_known`, and set :attr:`is_known` when they have seen data.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import FromData
+        >>> class Largest(FromData):
+        ...     def build(self, leaves, pixels):
+        ...         self.register_buffer("values", torch.full((leaves, pixels), torch.nan))
+        ...
+        ...     def start(self, features):
+        ...         self.values.copy_(features.amax(0))
+        ...         self.is_known = True
+        ...
+        ...     def keeps_known(self):
+        ...         return not self.values.isnan().any()
+        >>> largest = Largest().bind(leaves=1, pixels=2)
+        >>> largest.wanted_rows
+        10000
+        >>> largest.start(torch.rand(10, 1, 2))
+        >>> largest.wanted_rows
+        0
     """
 
     waits = False  # it has no effect until then
@@ -52,6 +72,14 @@ class DataMean(FromData):
     The mean of the features of training data, of every leaf and pixel, from when it has seen some; 0 before.
 
     :ivar Tensor mean: ``[leaf, pixel]``.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import DataMean
+        >>> centre = DataMean().bind(leaves=1, pixels=2)
+        >>> centre.start(torch.tensor([[[0.0, 2.0]], [[1.0, 4.0]]]))  # [rows, leaf, pixel]
+        >>> centre(torch.ones(1, 2))
+        tensor([[ 0.5000, -2.0000]])
     """
 
     values: Tensor
@@ -85,6 +113,14 @@ class DataOutputs(FromData):
     """
     Outputs that were made of training data, which others are added to; 0 before it has seen some, and in models that
     were saved before there were any.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import DataOutputs
+        >>> start = DataOutputs().bind(leaves=1, pixels=2, outputs=(2,))
+        >>> start.keep((torch.tensor([[-1.0, 1.0]]),))
+        >>> start((torch.zeros(1, 2),))
+        (tensor([[-1.,  1.]]),)
     """
 
     known: Tensor

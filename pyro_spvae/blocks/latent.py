@@ -32,7 +32,10 @@ class Latent:
 
     Example::
 
-        self.latents = {"z": Latent(8), "p": Latent(5, constraints.simplex), "c": Latent((), constraints.boolean)}
+        >>> from torch.distributions import constraints
+        >>> latents = {"z": Latent(8), "p": Latent(5, constraints.simplex), "c": Latent((), constraints.boolean)}
+        >>> latents["z"].event_shape, latents["p"].is_discrete, latents["c"].is_discrete
+        ((8,), False, True)
     """
 
     event_shape: tuple[int, ...]

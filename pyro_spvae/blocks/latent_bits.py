@@ -24,6 +24,14 @@ class LatentBits(Latent):
     :ivar Smoothing smoothing: what model and guide smooth them by in training.
     :raises ValueError: if the numbers are no positive integers, or groups are not equal.
     :raises TypeError: if ``smoothing`` is no smoothing transformation.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import LatentBits
+        >>> from pyro_spvae.distributions import OverlappingExponentials
+        >>> bits = LatentBits(8, OverlappingExponentials(beta=8.0), groups=2)
+        >>> bits.event_shape, bits.is_discrete
+        ((8,), True)
     """
 
     groups: int

@@ -14,7 +14,15 @@ from pyro_spvae.part import Part
 
 
 def parts(module: nn.Module) -> Iterator[Part]:
-    """All parts inside a module, itself first if it is one; each once."""
+    """All parts inside a module, itself first if it is one; each once.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import parts
+        >>> spvae = SPVAE(whole((8, 8)), units=1, likelihood=Bernoulli())
+        >>> sorted(type(part).__name__ for part in parts(spvae))
+        ['Bernoulli', 'Gaussian', 'MLP', 'MLP', 'NormalGuide', 'Pixels', 'StandardNormal', 'VAE']
+    """
     return (part for part in module.modules() if isinstance(part, Part))
 
 
@@ -38,6 +46,16 @@ def in_mode(module: Any, training: bool) -> Iterator[None]:
 
     :param Module module: anything that is no module stays as it is.
     :param bool training: which mode.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import in_mode
+        >>> spvae = SPVAE(whole((8, 8)), units=1)
+        >>> with in_mode(spvae, training=False):
+        ...     spvae.leaf.training
+        False
+        >>> spvae.leaf.training
+        True
     """
     changed = [part for part in module.modules() if part.training is not training] if _is_module(module) else []
     for part in changed:
@@ -56,6 +74,15 @@ def held(*modules: Any) -> Iterator[None]:
     pseudo-inputs of a VampPrior. Scopes inside others change nothing.
 
     :param modules: anything that is no module is left alone.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import held
+        >>> spvae = SPVAE(whole((8, 8)), units=1, prior=VampPrior(20), likelihood=Bernoulli())
+        >>> with torch.no_grad(), held(spvae):
+        ...     prior = spvae.leaf.prior
+        ...     prior() is prior()  # pseudo-inputs are encoded once
+        True
     """
     found = [part for module in filter(_is_module, modules) for part in parts(module)]
     for part in found:

@@ -19,6 +19,16 @@ def unstated() -> Iterator[None]:
     """
     Within the block programs state no parameters: traces hold none of them, and Pyro's parameter store learns of none.
     For optimisers that take them from the modules, with Pyro's setting ``module_local_params``.
+
+    Example::
+
+        >>> from pyro import poutine
+        >>> from pyro_spvae.blocks import unstated
+        >>> spvae = SPVAE(whole((8, 8)), units=1, likelihood=Bernoulli())
+        >>> with unstated():
+        ...     trace = poutine.trace(spvae.model).get_trace(num=2)
+        >>> any(site["type"] == "param" for site in trace.nodes.values())
+        False
     """
     token = _STATED.set(False)
     try:
@@ -35,6 +45,24 @@ class Program(PyroModule):
     networks of hundreds of small tensors that takes as long as a tenth of a training step. Within :func:`unstated` it
     is read alone. What Pyro itself makes of an attribute (``PyroParam``, ``PyroSample``, a ``PyroModule``) it makes in
     any case.
+
+    Example::
+
+        >>> from pyro import poutine, sample
+        >>> from pyro.distributions import Normal
+        >>> from pyro_spvae.blocks import Program, unstated
+        >>> class Line(Program):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.slope = torch.nn.Parameter(torch.ones(()))
+        ...
+        ...     def forward(self):
+        ...         return sample("y", Normal(self.slope, 1.0))
+        >>> list(poutine.trace(Line()).get_trace().nodes)
+        ['_INPUT', 'slope', 'y', '_RETURN']
+        >>> with unstated():
+        ...     list(poutine.trace(Line()).get_trace().nodes)
+        ['_INPUT', 'y', '_RETURN']
     """
 
     def __getattr__(self, name: str) -> Any:

@@ -33,6 +33,12 @@ def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
     :param Tensor raw: any shape.
     :param str kind: one of the above.
     :param float floor: smallest standard deviation, at least 0.
+
+    Example::
+
+        >>> from pyro_spvae.blocks import positive_scale
+        >>> positive_scale(torch.tensor([-20.0, 0.0]), "exp", floor=0.01)
+        tensor([0.0100, 1.0000])
     """
     raw = at_least_single(raw)
     if kind == "softplus":

@@ -31,7 +31,7 @@ def poon_domingos(shape: int | Iterable[int], delta: int | Sequence[int]) -> Reg
     :raises ValueError: if a delta is not a positive integer, if they do not decrease, or if the first is larger than
         every side.
 
-    ::
+    Example::
 
         >>> poon_domingos((28, 28), delta=7)
         RegionGraph(shape=(28, 28), regions=100, leaf_regions=16, partitions=200)
@@ -61,8 +61,9 @@ def default_delta(shape: int | Iterable[int]) -> int:
 
     :param shape: sizes of the array of variables, or the number of variables of a table.
 
-    ::
+    Example::
 
+        >>> from pyro_spvae.circuits.builders import default_delta
         >>> default_delta((28, 28)), default_delta((32, 32)), default_delta((64, 48)), default_delta((28, 20))
         (7, 8, 16, 7)
     """
@@ -84,6 +85,14 @@ def quad_tree(shape: int | Iterable[int], delta: int = 1) -> RegionGraph:
     :param shape: sizes of the array of variables, or the number of variables of a table.
     :param int delta: side of a cell.
     :raises ValueError: if delta is not a positive integer, or larger than every side.
+
+    Example::
+
+        >>> graph = quad_tree((8, 8), delta=2)
+        >>> graph
+        RegionGraph(shape=(8, 8), regions=31, leaf_regions=16, partitions=15)
+        >>> sum(len(scope) for scope in graph.leaf_scopes)  # cells that tile the image
+        64
     """
     sizes = check_shape(shape)
     (step,) = _check_deltas(sizes, [delta])
@@ -118,6 +127,14 @@ def random_binary_tree(shape: int | Iterable[int], depth: int, repetitions: int 
     :param int seed: seed of a random generator of its own; the global ones are left alone.
     :raises ValueError: if ``depth`` is negative or needs more leaf regions than there are variables, or if
         ``repetitions`` is not positive.
+
+    Example::
+
+        >>> graph = random_binary_tree(20, depth=2, repetitions=3, seed=0)
+        >>> len(graph.leaf_scopes), {len(scope) for scope in graph.leaf_scopes}
+        (12, {5})
+        >>> Circuit(graph, units=4).num_leaves
+        48
     """
     sizes = check_shape(shape)
     depth, repetitions, seed = (
@@ -150,6 +167,14 @@ def whole(shape: int | Iterable[int]) -> RegionGraph:
     """One region that holds all variables: a circuit over it is a mixture of its leaves, or the leaf if there is one.
 
     :param shape: sizes of the array of variables, or the number of variables of a table.
+
+    Example::
+
+        >>> whole((28, 28))
+        RegionGraph(shape=(28, 28), regions=1, leaf_regions=1, partitions=0)
+        >>> mixture = SPN(whole(3), units=1, leaves=5, likelihood=Normal())  # of five products of normals
+        >>> mixture.sample(4).shape
+        torch.Size([4, 3])
     """
     sizes = check_shape(shape)
     return _from_boxes(sizes, lambda box: [])

@@ -97,7 +97,7 @@ def chow_liu(
         seen together in fewer than two rows; if ``block`` is below 1, ``arity`` or ``bins`` below 2, or there are more
         or fewer of ``categorical`` or ``names`` than variables.
 
-    ::
+    Example::
 
         >>> steps = torch.randn(500, 5, generator=torch.Generator().manual_seed(0))
         >>> chain = steps.cumsum(1)

@@ -91,7 +91,7 @@ def learn_regions(
     :raises ValueError: if ``x`` is complex, has another shape, fewer than two rows or no columns; if ``leaf_size`` is
         not in ``1 .. D``, ``repetitions`` not positive, or ``max_rows`` below two.
 
-    ::
+    Example::
 
         >>> noise = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
         >>> x = torch.stack([noise[:, 0], noise[:, 1], noise[:, 0] ** 2, noise[:, 1] + noise[:, 2]], 1)

@@ -18,7 +18,16 @@ from ._structure import Structure, canonical_structure, check_integer, check_sha
 
 class Partition(tuple[int, ...]):
     """One way to take a region apart, ``(region, *parts)``: it is the disjoint union of two parts or more, which are
-    regions too."""
+    regions too.
+
+    Example::
+
+        >>> graph = poon_domingos((4, 4), delta=2)
+        >>> partition = graph.partitions[0]
+        >>> region, *parts = partition
+        >>> graph.scope(region) == tuple(sorted(sum((graph.scope(part) for part in parts), ())))
+        True
+    """
 
     __slots__ = ()
 

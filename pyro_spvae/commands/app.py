@@ -5,8 +5,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TextIO, cast
@@ -18,6 +20,7 @@ from pyro_spvae.commands.allocator import keep_freed_memory
 
 _UsageError = cast(type[Exception], typer.BadParameter.__base__)  # not exported; its home depends on typer's version
 INTERRUPTED = 130
+LOST = 1  # a connection, so that starting again may help
 _WRAPPED = "Value error, "  # what typer puts before the words that an option knows
 
 
@@ -89,9 +92,7 @@ def command(
 ) -> Callable[..., None]:
     """
     Adds a command, to a group if one is given, whose refusals end in one sentence and exit code 2, and whose
-    interruption ends in 130.
-
-    Of several processes the first alone tells.
+    interruption ends in 130. A connection that is lost, such as to other processes, ends it likewise in 1.
     """
 
     @functools.wraps(function)
@@ -100,6 +101,8 @@ def command(
             sys.path.append("")  # a user's own parts ("package.module:Class") may lie in the current folder
         try:
             function(*args, **kwargs)
+        except ConnectionError as error:
+            _fail(str(error), LOST)
         except (ValueError, TypeError, OSError) as error:
             refuse(error)
         except KeyboardInterrupt as error:
@@ -112,8 +115,29 @@ def command(
 def refuse(error: Exception) -> NoReturn:
     """Ends the command with one sentence and exit code 2."""
     text = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
-    _say(f"Error: {' '.join(text.split())}")
-    raise typer.Exit(2)
+    _fail(text, 2)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    """
+    Ends the command with one sentence.
+
+    Several processes need not fail alike: the first on every machine tells, torchrun is left what to say of any other,
+    and those that wait for one that has not joined them are told.
+    """
+    text = " ".join(text.split())
+    if os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0")) == "0":
+        typer.echo(f"Error: {text}", err=True)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if report is not None:
+        details = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        with open(report, "w") as file:
+            json.dump({"message": {"message": text, "extraInfo": details}}, file)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from pyro_spvae.joining import decline
+
+        decline(text)
+    raise typer.Exit(code)
 
 
 def _note(

@@ -36,6 +36,17 @@ _UNUSUAL: dict[str, dict[str, Any]] = {  # said behind what they belong to, unle
     },
     "data": {"preprocess": "none", "missing": "none", "na": None, "grey": False, "fraction": 1.0},
 }
+_OF_EM: dict[str, dict[str, Any]] = {  # likewise, of optimisers that have no learning rate
+    "em": {"smoothing": None, "ridge": 1e-3},
+    "online-em": {
+        "smoothing": None,
+        "ridge": 1e-3,
+        "step_size": None,
+        "schedule": None,
+        "batch_size": None,
+        "hide": 0.0,
+    },
+}
 _OF_RACE = (("bound", ".3f"), ("parameters", ",.0f"), ("epochs", ".0f"), ("seconds", ".1f"))
 
 
@@ -58,6 +69,7 @@ def _lines(row: Mapping[str, Any], options: Mapping[str, Any], path: Path) -> It
     def with_rest(name: str) -> str:
         return "" if options.get(name) is None else ", ".join([str(options[name]), *_rest(name, options)])
 
+    latent = options.get("guide") != "none"  # else there are no networks either
     yield "status", row["status"]
     yield "data", ", ".join([str(row["data"]), *_rest("data", options), *_rows(path)])
     yield "structure", with_rest("structure")
@@ -67,14 +79,14 @@ def _lines(row: Mapping[str, Any], options: Mapping[str, Any], path: Path) -> It
     yield "tie", _text(options.get("tie"))
     yield "leaf", with_rest("leaf")
     yield "guide", _text(options.get("guide"))
-    if options.get("guide") != "none":  # nothing is latent, and there are no networks
+    if latent:
         yield "prior", _text(options.get("prior"))
     yield "likelihood", _text(options.get("likelihood"))
-    if options.get("guide") != "none" and options.get("network") is not None:
+    if latent and options.get("network") is not None:
         layers = f", hidden layers {_text(options.get('hidden'))}, {_text(options.get('activation'))}"
         yield "encoder", _text(options["network"]) + layers
         yield "decoder", _text(options.get("decoder") or options["network"]) + layers
-    yield "objective", with_rest("objective")
+    yield "objective", with_rest("objective") if latent else "log-likelihood"  # which all bounds are then
     yield "optimiser", with_rest("optimiser")
     if options.get("epochs") is not None:
         yield "epochs", f"at most {_text(options['epochs'])}, patience {_text(options.get('patience'))}"
@@ -84,9 +96,10 @@ def _lines(row: Mapping[str, Any], options: Mapping[str, Any], path: Path) -> It
 
 def _rest(name: str, options: Mapping[str, Any]) -> list[str]:
     """Options that belong to another, where they are not what they are by default."""
+    unusual = _OF_EM.get(str(options.get("optimiser")), _UNUSUAL[name]) if name == "optimiser" else _UNUSUAL[name]
     return [
         key.replace("_", " ") if value is True else f"{key.replace('_', ' ')} {_text(value)}"
-        for key, usual in _UNUSUAL[name].items()
+        for key, usual in unusual.items()
         for value in [options.get(key)]
         if value is not None and value != usual and value != "auto"
     ]

@@ -120,8 +120,11 @@ def impute(
         str | None, option(MASK, WHAT, metavar="MASK", show_default="what is not missing from the data")
     ] = None,
     num: Annotated[int | None, number("How many rows, from the first of the split.", "8, of tables all")] = None,
-    completions: Annotated[int, option("Completions of each row.", WHAT, min=1)] = 3,
-    means: Annotated[bool, option("Fill with the likelihood's means instead of draws.", WHAT, "--means")] = False,
+    completions: Annotated[int | None, option("Completions of each row.", WHAT, min=1, show_default="3")] = None,
+    means: Annotated[
+        bool,
+        option("One completion by the conditional mean of what is missing given what is seen.", WHAT, "--means"),
+    ] = False,
     particles: Particles = 100,
     rows: RowOptions,
     how: RunOptions,
@@ -134,18 +137,23 @@ def impute(
     drawn in any case. Writes .npz and, for images, a picture of the
     rows: original, seen (missing pixels orange) and completions. For tables
     imputed.csv holds the rows of the file with all of its columns, holes filled
-    in, and imputed-2.csv, .. the further completions.
+    in, and imputed-2.csv, .. the further completions. With means it is their
+    mean over all trees and latent variables, of categories the most probable.
 
     :returns: what was written: ``original`` and the mask ``observed`` ``[row, *event]``, ``imputed``
         ``[completion, row, *event]`` in the model's units, ``low``, ``high``; see
-        :meth:`pyro_spvae.models.SPVAE.impute`.
+        :meth:`pyro_spvae.models.SPVAE.impute` and, of means, :meth:`pyro_spvae.models.SPVAE.conditional_mean`.
     :raises ValueError: if it is no run, or an option is unfit.
     """
     from pyro_spvae import plots
     from pyro_spvae.commands.observed import ACCEPTED, observed_name, parse_observed
     from pyro_spvae.commands.query import Query, to_array
 
-    completions = positive_integer("completions", completions)
+    if means and completions not in (None, 1):
+        raise ValueError(
+            f"completions is {completions!r}, but the means of all are one completion; leave one of them out"
+        )
+    completions = positive_integer("completions", (1 if means else 3) if completions is None else completions)
     particles = positive_integer("particles", particles)
     asked = Query.open("impute", path, how)
     selection = asked.select(rows)
@@ -161,7 +169,11 @@ def impute(
             f"observed is not given, but no entry of {selection.described} is missing; accepted are {ACCEPTED}"
         )
     with asked.drawing():
-        imputed = asked.spvae.impute(x, mask, completions, num_particles=particles, means=means, progress=progress)
+        how_drawn: dict[str, Any] = {"num_particles": particles, "progress": progress}
+        if means:
+            imputed = asked.spvae.conditional_mean(x, mask, **how_drawn).unsqueeze(0)
+        else:
+            imputed = asked.spvae.impute(x, mask, completions, **how_drawn)
     arrays = {"original": to_array(x), "observed": to_array(mask), "imputed": to_array(imputed)}
     labels = ["imputed"] if completions == 1 else [f"imputed {i + 1}" for i in range(completions)]
     shown = {"original": x, "seen": x, **dict(zip(labels, imputed, strict=True))}

@@ -94,7 +94,7 @@ def evaluate(
         VampPrior, pseudo-inputs and what is generated from them.
     :raises ValueError: if it is no run, an option is unfit, or a figure is not finite.
     """
-    from pyro_spvae import distributed
+    from pyro_spvae import distributed, joining
     from pyro_spvae.commands.calibrating import training_rows
     from pyro_spvae.commands.observed import parse_observed
     from pyro_spvae.commands.query import Query
@@ -112,10 +112,12 @@ def evaluate(
     given = {"samples": drawn, "chunk_size": chunk_size, "particles": particles}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(asked.run.config, **changes)
-    with distributed.processes(asked.device):
+    with joining.processes(asked.device):
+        distributed.agree(f"the run {asked.run.path}", asked.run.folder.digest())
         if rows.download:  # by one process
             distributed.on_main(lambda: asked.select(rows) and None)
         selection = asked.select(dataclasses.replace(rows, download=False))
+        distributed.agree(f"the data {selection.data.name}", selection.data.fingerprint())
         mask = None
         if observed is not None:
             mask = parse_observed(observed, asked.run.event_shape, len(selection.rows), asked.seed)

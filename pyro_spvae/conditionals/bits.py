@@ -29,6 +29,15 @@ class Bits(Block):
     :param hidden_dims: of the networks of further groups, which are :class:`~pyro_spvae.nn.Joint` ones; linear if it is
         empty. Likewise ``activation`` and ``normalise``.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> from pyro_spvae.conditionals import Bits
+        >>> from pyro_spvae.nn import MLP
+        >>> posterior = Bits(MLP(), groups=2).bind(leaves=3, inputs=10, event_shape=(4,))
+        >>> bits = posterior(torch.rand(5, 3, 10)).sample()
+        >>> bits.shape, bool(((bits == 0) | (bits == 1)).all())
+        (torch.Size([5, 3, 4]), True)
     """
 
     support = constraints.boolean

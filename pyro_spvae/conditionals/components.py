@@ -27,6 +27,18 @@ class Components(Block):
     :param str scale: how standard deviations are parameterised, see :func:`pyro_spvae.blocks.positive_scale`.
     :param float min_scale: smallest standard deviation; 1e-3 by default for ``"softplus"``, else none.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> from pyro_spvae.conditionals import Components
+        >>> from pyro_spvae.nn import MLP
+        >>> components = Components(MLP()).bind(leaves=2, inputs=10, event_shape=(3,), components=4)
+        >>> h = torch.rand(5, 2, 10)
+        >>> components(h, torch.zeros(5, 2, dtype=torch.int64)).sample().shape  # of the first component
+        torch.Size([5, 2, 3])
+        >>> mixture = components.mixture(components.embed(h), torch.zeros(5, 2, 4).log_softmax(-1))
+        >>> mixture.log_prob(torch.zeros(5, 2, 3)).shape
+        torch.Size([5, 2])
     """
 
     support = constraints.real
@@ -88,6 +100,13 @@ class NormalComponents(Block):
     :param Sequence[float] means: :math:`m_k`, the same in every dimension; 0 for all by default.
     :param float scale: standard deviation :math:`s`.
     :raises ValueError: for options out of range; when bound, if there are means of another number of components.
+
+    Example::
+
+        >>> from pyro_spvae.conditionals import NormalComponents
+        >>> components = NormalComponents([-1.0, 0.0, 1.0]).bind(leaves=1, event_shape=(2,), components=3)
+        >>> components(torch.tensor([2])).mean
+        tensor([[1., 1.]])
     """
 
     support = constraints.real

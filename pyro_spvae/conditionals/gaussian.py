@@ -26,6 +26,14 @@ class Gaussian(Block):
     :param str scale: how the standard deviation is parameterised, see :func:`pyro_spvae.blocks.positive_scale`.
     :param float min_scale: smallest standard deviation; 1e-3 by default for ``"softplus"``, else none.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> from pyro_spvae.nn import MLP
+        >>> posterior = Gaussian(MLP((16,)), scale="exp").bind(leaves=3, inputs=10, event_shape=(2,))
+        >>> z = posterior(torch.rand(5, 3, 10)).rsample()
+        >>> z.shape
+        torch.Size([5, 3, 2])
     """
 
     support = constraints.real

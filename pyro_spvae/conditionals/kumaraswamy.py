@@ -26,7 +26,7 @@ _TAIL = 40.0  # and below exp(40), whose square single precision still holds
 class Kumaraswamy(Block):
     r"""
     Independent Kumaraswamy distributions with parameters :math:`a(h), b(h)` by a network of the inputs: posteriors of
-    the fractions of a stick (Nalisnick and Smith 2017).
+    the fractions of a stick (Nalisnick and Smyth 2017).
 
     A network's outputs are how concentrated a fraction is, :math:`o`, and where, :math:`\lambda`:
     :math:`a = \exp(4 \tanh(o / 4))` and :math:`\log b = 40 \tanh(a \lambda / 40)` (4 in the place of 40 for negative
@@ -35,6 +35,14 @@ class Kumaraswamy(Block):
     the place.
 
     :param Network network: from the inputs to both parameters; without one, the inputs are a network's outputs.
+
+    Example::
+
+        >>> from pyro_spvae.conditionals import Kumaraswamy
+        >>> fractions = Kumaraswamy().bind(leaves=1, event_shape=(2,))  # of outputs
+        >>> law = fractions(torch.zeros(1, 2), torch.zeros(1, 2))
+        >>> law.log_prob(torch.tensor([[0.3, 0.8]])).exp().round(decimals=4)  # uniform
+        tensor([1.])
     """
 
     support = constraints.unit_interval

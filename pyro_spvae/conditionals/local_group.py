@@ -36,6 +36,15 @@ class LocalGroup(Block):
     :param str norm: as of :class:`~pyro_spvae.nn.residual.ResidualBlock`, like ``activation``.
     :param bool checkpoint: as of :class:`~pyro_spvae.nn.residual.ResidualStack`.
     :raises ValueError: for options out of range, and when bound for a map of other sides.
+
+    Example::
+
+        >>> from pyro_spvae.conditionals import LocalGroup
+        >>> group = LocalGroup(Latent((3, 2, 2))).bind(leaves=1, event_shape=(3, 2, 2), map_shape=(8, 2, 2))
+        >>> s = group.refine(torch.randn(5, 1, 8, 2, 2))
+        >>> h = group(s).sample()
+        >>> h.shape, group.insert(s, h).shape
+        (torch.Size([5, 1, 3, 2, 2]), torch.Size([5, 1, 8, 2, 2]))
     """
 
     def __init__(

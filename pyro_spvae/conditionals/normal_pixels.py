@@ -43,6 +43,15 @@ class NormalPixels(Observation):
         ``factor`` :math:`F`, ``[leaf, pixel, rank]``.
     :raises ValueError: when bound, for a likelihood without Normal pixels, several channels, or a rank that is not
         smaller than the number of Normal pixels of the leaf that has most.
+
+    Example::
+
+        >>> from pyro_spvae.conditionals import NormalPixels
+        >>> pixels = NormalPixels(Normal()).bind(leaves=2, pixels=3)
+        >>> x = torch.randn(5, 2, 3)
+        >>> seen = torch.tensor([True, True, False])
+        >>> pixels().log_prob(x).shape, pixels(mask=seen).log_prob(x).shape  # the second of two columns
+        (torch.Size([5, 2]), torch.Size([5, 2]))
     """
 
     begun: Tensor

@@ -23,6 +23,15 @@ def conditional(latent: Latent, network: Network, **of_bits: Any) -> Bits | Gaus
     :param Network network: from what is given to the outputs that the block needs.
     :param of_bits: further options of :class:`Bits`, such as groups.
     :raises ValueError: for variables of another support.
+
+    Example::
+
+        >>> from torch.distributions import constraints
+        >>> from pyro_spvae.conditionals import conditional
+        >>> from pyro_spvae.nn import MLP
+        >>> bits = Latent(3, constraints.boolean)
+        >>> [type(conditional(latent, MLP())).__name__ for latent in (Latent(3), bits)]
+        ['Gaussian', 'Bits']
     """
     key = support_key(latent.support)
     if key == _OF_BITS:

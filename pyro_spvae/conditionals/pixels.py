@@ -51,6 +51,16 @@ class Pixels(Observation):
         own ``from_mean``. Autoregressive decoders start as they are.
     :ivar ParameterList outputs: without a decoder, a tensor ``[leaf, head]`` for each of ``likelihood.heads``, drawn by
         :meth:`pyro_spvae.likelihoods.Likelihood.initial_outputs`.
+
+    Example::
+
+        >>> from pyro_spvae.nn import MLP
+        >>> pixels = Pixels(Bernoulli(), MLP((16,))).bind(leaves=3, pixels=4, inputs=2)
+        >>> pixels(torch.randn(5, 3, 2)).sample().shape
+        torch.Size([5, 3, 4])
+        >>> free = Pixels(Bernoulli()).bind(leaves=3, pixels=4)  # the same for all data
+        >>> free().log_prob(torch.ones(5, 3, 4)).shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, likelihood: Likelihood, decoder: Network | None = None, from_mean: bool | None = None) -> None:

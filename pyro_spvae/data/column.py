@@ -81,6 +81,14 @@ class Column:
         is not known.
     :ivar float high: the largest, likewise.
     :raises ValueError: if these contradict each other.
+
+    Example::
+
+        >>> from pyro_spvae.data import Column
+        >>> age = Column("age", "count", location=38.6, scale=13.6)
+        >>> sex = Column("sex", "binary", categories=("f", "m"), frequencies=(0.5, 0.5))
+        >>> age.family, age.is_density, sex.is_coded
+        ('negative-binomial', False, True)
     """
 
     name: str

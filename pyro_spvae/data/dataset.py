@@ -47,6 +47,16 @@ class DataSet:
     :raises ValueError: if a split is empty, differs from the others in its event shape, or holds NaN that is not taken
         as missing, nothing else than NaN, infinities or values other than ``values`` states; or if there is not one of
         ``columns`` for each column.
+
+    Example::
+
+        >>> from pyro_spvae.data import DataSet, Values
+        >>> x = torch.randint(0, 17, (100, 1, 8, 8)).float()
+        >>> images = DataSet("mine", x[:80], x[80:90], x[90:], Values.grey_levels(17))
+        >>> images.event_shape, images.is_image, images.train.shape
+        (torch.Size([1, 8, 8]), True, torch.Size([80, 1, 8, 8]))
+        >>> images.preprocessed("dequantize").values.described()
+        "values from 0 to 1, made of grey levels 0 to 16 by 'dequantize'"
     """
 
     name: str

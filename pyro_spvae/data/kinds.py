@@ -61,6 +61,7 @@ def describe_columns(
 
     Example::
 
+        >>> from pyro_spvae.data import describe_columns
         >>> columns = describe_columns(torch.tensor([[0.0, 1.5], [1.0, -2.0], [1.0, torch.nan]]), ["sex", "change"])
         >>> [(column.name, column.kind) for column in columns]
         [('sex', 'binary'), ('change', 'real')]

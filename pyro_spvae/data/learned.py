@@ -25,6 +25,13 @@ def learned(column: Column, values: Tensor) -> Column:
     :param Column column: its kind, family and categories.
     :param Tensor values: those that are seen, of its kind, ``[row]``; NaN, for missing ones, is left out.
     :raises ValueError: if there are none, or they are of another kind.
+
+    Example::
+
+        >>> from pyro_spvae.data import Column, learned
+        >>> column = learned(Column("height", "real"), torch.tensor([150.0, 170.0, 190.0, torch.nan]))
+        >>> column.location, round(column.scale, 3), column.low, column.high
+        (170.0, 16.33, 150.0, 190.0)
     """
     seen = values.detach().to("cpu", torch.float64).flatten()
     if bool(seen.sum().isnan()):

@@ -110,6 +110,13 @@ def dequantize(x: Tensor, levels: int, generator: torch.Generator | None = None)
     :returns: values strictly inside (0, 1), of the type and shape of ``x``, on its device.
     :raises ValueError: if ``levels`` is out of range or ``x`` holds anything but grey levels.
     :raises TypeError: if ``x`` is not of a floating-point type of at least 32 bits.
+
+    Example::
+
+        >>> from pyro_spvae.data import dequantize
+        >>> x = torch.tensor([0.0, 3.0, 15.0])
+        >>> (dequantize(x, levels=16) * 16).floor()
+        tensor([ 0.,  3., 15.])
     """
     if not 2 <= levels <= MAX_LEVELS:
         raise ValueError(f"levels is {levels}, but it must be between 2 and {MAX_LEVELS}.")

@@ -73,6 +73,7 @@ def load_data(
 
     Example::
 
+        >>> from pyro_spvae.data import load_data
         >>> digits = load_data("digits")
         >>> digits.train.shape, digits.values.levels
         (torch.Size([1297, 1, 8, 8]), 17)

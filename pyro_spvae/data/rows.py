@@ -50,6 +50,14 @@ class Rows:
     :param Tensor drawn_as: of each row of ``source`` the number of a split and that of a row in it, int64 ``[N, 2]``,
         whose noise it has; by default those of ``stream`` and of the row itself.
     :raises ValueError: if ``source`` holds no real rows, or ``labels`` are no integers or not as many as it has rows.
+
+    Example::
+
+        >>> from pyro_spvae.data import Rows
+        >>> rows = Rows(torch.arange(20, dtype=torch.uint8).reshape(10, 2), index=torch.tensor([1, 3, 5]))
+        >>> rows.shape, rows[1:]
+        (torch.Size([3, 2]), tensor([[ 6.,  7.],
+                [10., 11.]]))
     """
 
     dtype = torch.float32

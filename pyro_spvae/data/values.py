@@ -36,6 +36,13 @@ class Values:
     :param str preprocess: how they were made from others, see :func:`pyro_spvae.data.preprocessing.preprocessing`.
     :param Values raw: from which kind; ``None`` for values as they are.
     :raises ValueError: if the parts contradict each other.
+
+    Example::
+
+        >>> from pyro_spvae.data import Values
+        >>> levels = Values.grey_levels(256)
+        >>> levels.described(), round(levels.bits_per_dim(-784 * 1.3863, (1, 28, 28)), 3)
+        ('grey levels 0 to 255', 2.0)
     """
 
     low: float

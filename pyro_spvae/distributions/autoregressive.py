@@ -44,6 +44,17 @@ class LeafAutoregressive(LeafDistribution):
         global switch.
     :raises TypeError: if ``mask`` is no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if ``mask`` shows a part of an event.
+
+    Example::
+
+        >>> from pyro_spvae.nn import PixelCNN
+        >>> pixels = Pixels(Bernoulli(), PixelCNN(filters=4, layers=2, norm="none"))
+        >>> law = pixels.bind(leaves=1, pixels=4, inputs=3, patch=(1, 2, 2))(torch.randn(1, 3))
+        >>> type(law).__name__
+        'LeafAutoregressive'
+        >>> values = torch.cartesian_prod(*[torch.arange(2.0)] * 4).unsqueeze(1)  # all patches, [16, leaf, pixel]
+        >>> round(law.log_prob(values).exp().sum().item(), 4)
+        1.0
     """
 
     has_rsample = False
@@ -133,6 +144,11 @@ def pixel_means(law: Any, value: Tensor) -> Tensor:
     """
     conditional = getattr(law, "conditional_mean", None)
     return law.mean if conditional is None else conditional(value)
+
+
+def means_need_draws(law: Any) -> bool:
+    """Whether :func:`pixel_means` looks at what was drawn; of what is made of others by its ``means_need_draws``."""
+    return bool(getattr(law, "means_need_draws", hasattr(law, "conditional_mean")))
 
 
 def pixel_summaries(law: Any, value: Tensor) -> Tensor:

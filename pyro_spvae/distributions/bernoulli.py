@@ -30,6 +30,13 @@ class LeafBernoulli(LeafDistribution):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if ``logits`` is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a logit is NaN.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafBernoulli
+        >>> mask = torch.tensor([True, True, False])
+        >>> LeafBernoulli(torch.zeros(3), mask).log_prob(torch.ones(3)).exp()  # of the two pixels that count
+        tensor(0.2500)
     """
 
     arg_constraints = {"logits": ParameterConstraint(constraints.real, 1)}

@@ -31,6 +31,7 @@ class Beta(dist.Beta):
 
     Example::
 
+        >>> from pyro_spvae.distributions import Beta
         >>> Beta(torch.ones(4), 5 * torch.ones(4)).expand((100, 4)).log_prob(torch.rand(100, 4)).shape
         torch.Size([100, 4])
     """

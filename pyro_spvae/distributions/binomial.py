@@ -32,6 +32,13 @@ class LeafBinomial(LeafDistribution):
     :raises TypeError: if ``total_count`` is no int, ``logits`` no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if ``total_count`` is below 1, if shapes do not broadcast, or, under validation, if a
         logit is NaN.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafBinomial
+        >>> law = LeafBinomial(2, torch.zeros(1))
+        >>> law.log_prob(torch.arange(3.0).unsqueeze(-1)).exp().round(decimals=4)
+        tensor([0.2500, 0.5000, 0.2500])
     """
 
     arg_constraints = {"logits": ParameterConstraint(constraints.real, 1)}

@@ -26,6 +26,12 @@ def bernoulli_divergence(q: Tensor, p: Tensor) -> Tensor:
     The divergence of Bernoulli distributions from their logits, :math:`\sigma(\ell_q)(\ell_q - \ell_p) +
     \log(1 + e^{\ell_p}) - \log(1 + e^{\ell_q})` nats, entry by entry. Both logits may change sign: with that of
     :math:`q` made negative small divergences are not lost to rounding.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import bernoulli_divergence
+        >>> bernoulli_divergence(torch.tensor([0.0, 40.0]), torch.tensor([0.0, 0.0]))  # nothing, log 2
+        tensor([0.0000, 0.6931])
     """
     sign = torch.where(q.detach() > 0, -1.0, 1.0).to(q.dtype)
     q, p = sign * q, sign * p
@@ -45,6 +51,13 @@ def bits_divergence(q: Any, p: Any, value: Tensor) -> Tensor:
     :param p: likewise, of as many bits, in any groups.
     :param Tensor value: drawn from ``q``.
     :raises ValueError: for another number of bits.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import FactorialBernoulli, bits_divergence
+        >>> q, p = FactorialBernoulli(torch.full((2, 3), 40.0)), FactorialBernoulli(torch.zeros(2, 3))
+        >>> bits_divergence(q, p, q.sample())  # 3 log 2
+        tensor([2.0794, 2.0794])
     """
     of_q, of_p = ([logits for logits, _ in groups(law, value)] for law in (q, p))
     sizes, others = ([logits.shape[-1] for logits in law] for law in (of_q, of_p))

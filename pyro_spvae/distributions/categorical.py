@@ -24,6 +24,13 @@ class LeafCategorical(LeafDistribution):
     :raises TypeError: if ``logits`` is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if ``logits`` has fewer than 2 dimensions, if shapes do not broadcast, or, under validation,
         if a logit is NaN.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafCategorical
+        >>> law = LeafCategorical(torch.zeros(2, 4))  # two pixels of four levels
+        >>> law.log_prob(torch.tensor([0.0, 3.0])).exp().round(decimals=4)
+        tensor(0.0625)
     """
 
     arg_constraints = {"logits": ParameterConstraint(constraints.real, 2)}
@@ -163,6 +170,12 @@ class LeafNominal(LeafCategorical):
     :func:`pyro_spvae.distributions.autoregressive.pixel_summaries`.
 
     :param torch.Tensor logits: and the others as of :class:`LeafCategorical`.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafNominal
+        >>> LeafNominal(torch.tensor([[0.0, 2.0, 1.0]])).mode  # the most probable category
+        tensor([1.])
     """
 
     def summary(self, value: Tensor) -> Tensor:

@@ -48,6 +48,16 @@ class LeafColumns(LeafDistribution):
     :param bool validate_args: whether to check values; None follows Pyro's global switch.
     :raises TypeError: if ``mask`` is no bool tensor.
     :raises ValueError: if it does not broadcast.
+
+    Example::
+
+        >>> from pyro_spvae.data import Column
+        >>> from pyro_spvae.distributions import LeafColumns
+        >>> likelihood = Columns([Column("age", "count", location=40.0, scale=9.0), Column("change", "real")])
+        >>> likelihood = likelihood.bind(leaves=1, pixels=2, scopes=((0, 1),))
+        >>> law = likelihood(tuple(torch.zeros(1, size) for size in likelihood.heads))
+        >>> isinstance(law, LeafColumns), law.mean.round(decimals=3)
+        (True, tensor([[40.,  0.]]))
     """
 
     def __init__(

@@ -42,6 +42,13 @@ class LeafPoisson(_Counts):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if ``rate`` is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a rate is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafPoisson
+        >>> law = LeafPoisson(torch.tensor([3.0]))
+        >>> law.mean, law.log_prob(torch.zeros(1))
+        (tensor([3.]), tensor(-3.))
     """
 
     arg_constraints = {"rate": _POSITIVE}
@@ -71,6 +78,13 @@ class LeafNegativeBinomial(_Counts):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafNegativeBinomial
+        >>> law = LeafNegativeBinomial(torch.tensor([2.0]), torch.tensor([0.0]))
+        >>> law.mean, law.variance  # r e^l, and more than it
+        (tensor([2.]), tensor([4.]))
     """
 
     arg_constraints = {"total_count": _POSITIVE, "logits": ParameterConstraint(constraints.real, 1)}
@@ -102,6 +116,13 @@ class LeafBetaBinomial(_Counts):
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if ``total_count`` is no positive integer, if shapes do not broadcast, or, under validation, if
         a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafBetaBinomial
+        >>> law = LeafBetaBinomial(4, torch.ones(1), torch.ones(1))
+        >>> law.log_prob(torch.arange(5.0).unsqueeze(-1)).exp().round(decimals=4)  # uniform on 0..4
+        tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.2000])
     """
 
     arg_constraints = {"concentration1": _POSITIVE, "concentration0": _POSITIVE}

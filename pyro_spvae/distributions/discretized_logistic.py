@@ -46,6 +46,13 @@ class LeafDiscretizedLogistic(LeafDistribution):
     :raises TypeError: if a parameter is no floating-point tensor, ``levels`` no int, or ``mask`` no bool tensor.
     :raises ValueError: if ``levels`` is below 2, ``edges`` is unknown, shapes do not broadcast, or, under validation,
         a parameter is NaN.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafDiscretizedLogistic
+        >>> law = LeafDiscretizedLogistic(torch.tensor([0.5]), torch.tensor([-2.0]), levels=16)
+        >>> round(law.log_prob(torch.arange(16.0).unsqueeze(-1)).exp().sum().item(), 4)
+        1.0
     """
 
     arg_constraints = {

@@ -64,9 +64,11 @@ class LeafDiscretizedLogisticMixture(LeafDistribution):
 
     Example::
 
-        logits, loc = torch.zeros(16, 5), torch.rand(3 * 16, 5)  # 4x4 pixels of three channels, five components
-        law = LeafDiscretizedLogisticMixture(logits, loc, torch.full_like(loc, -3.0))
-        law.log_prob(law.sample((7,)))  # [7]
+        >>> from pyro_spvae.distributions import LeafDiscretizedLogisticMixture
+        >>> logits, loc = torch.zeros(16, 5), torch.rand(3 * 16, 5)  # 4x4 pixels of three channels, five components
+        >>> law = LeafDiscretizedLogisticMixture(logits, loc, torch.full_like(loc, -3.0))
+        >>> law.log_prob(law.sample((7,))).shape
+        torch.Size([7])
     """
 
     arg_constraints = {

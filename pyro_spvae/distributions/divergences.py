@@ -28,9 +28,15 @@ def register_divergence(guide: type, model: type) -> Callable[[_Divergence], _Di
 
     Example::
 
-        @register_divergence(Kumaraswamy, Beta)
-        def _(q, p, value):
-            return ...  # [.., leaf], nats
+        >>> from pyro_spvae.distributions import LeafNormal, divergence, register_divergence
+        >>> class Shifted(LeafNormal):
+        ...     pass
+        >>> @register_divergence(Shifted, Shifted)
+        ... def _(q, p, value):
+        ...     return (0.5 * ((q.loc - p.loc) / p.scale).square()).sum(-1)  # of equal scales
+        >>> q, p = Shifted(torch.ones(3), torch.ones(3)), Shifted(torch.zeros(3), torch.ones(3))
+        >>> divergence(q, p, q.sample())
+        tensor(1.5000)
     """
 
     def decorate(function: _Divergence) -> _Divergence:
@@ -49,6 +55,13 @@ def divergence(guide: Any, model: Any, value: Tensor) -> Tensor | None:
     :param model: :math:`p`.
     :param Tensor value: drawn from :math:`q`.
     :returns: nats, of the common batch shape; ``None`` if none is known.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafNormal, LeafStandardNormal, divergence
+        >>> q, p = LeafNormal(torch.ones(2, 4), torch.ones(2, 4)), LeafStandardNormal(4)
+        >>> divergence(q, p, q.sample())  # half of the squared norm of the mean
+        tensor([2., 2.])
     """
     found = _find(_divergences, guide, model)
     try:
@@ -68,7 +81,14 @@ def register_by_dimension(guide: type, model: type) -> Callable[[_ByDimension], 
 
 
 def divergence_by_dimension(guide: Any, model: Any) -> Tensor | None:
-    """The terms of a divergence by dimension, ``[.., leaf, *event]`` in nats; ``None`` where it is no such sum."""
+    """The terms of a divergence by dimension, ``[.., leaf, *event]`` in nats; ``None`` where it is no such sum.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafNormal, LeafStandardNormal, divergence_by_dimension
+        >>> divergence_by_dimension(LeafNormal(torch.tensor([0.0, 2.0]), torch.ones(2)), LeafStandardNormal(2))
+        tensor([0., 2.])
+    """
     found = _find(_by_dimension, guide, model)
     return None if found is None else found(guide, model)
 

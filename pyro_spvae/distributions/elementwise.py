@@ -28,6 +28,23 @@ class LeafElementwise(LeafDistribution):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from torch import distributions as td
+        >>> from torch.distributions import constraints
+        >>> from pyro_spvae.distributions import LeafElementwise
+        >>> class LeafExponential(LeafElementwise):
+        ...     arg_constraints = {"rate": constraints.independent(constraints.positive, 1)}
+        ...     pixel_support = constraints.nonnegative
+        ...
+        ...     def __init__(self, rate, mask=None, *, validate_args=None):
+        ...         super().__init__({"rate": rate}, mask, validate_args)
+        ...
+        ...     def family(self, rate):
+        ...         return td.Exponential(rate)
+        >>> LeafExponential(torch.ones(3)).log_prob(torch.ones(3))
+        tensor(-3.)
     """
 
     #: whether densities, moments and draws are computed in double precision

@@ -49,6 +49,7 @@ class FactorialBernoulli(Bits, LeafBernoulli):
 
     Example::
 
+        >>> from pyro_spvae.distributions import FactorialBernoulli
         >>> p = FactorialBernoulli(torch.zeros(2, 3))  # [leaf, D]
         >>> p.log_prob(p.sample())  # nats
         tensor([-2.0794, -2.0794])

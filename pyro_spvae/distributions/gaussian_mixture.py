@@ -45,6 +45,7 @@ class LeafGaussianMixture(TorchDistribution):
 
     Example::
 
+        >>> from pyro_spvae.distributions import LeafGaussianMixture
         >>> loc, log_weight = torch.randn(5, 2, 3, 8), torch.zeros(5, 2, 3).log_softmax(-1)
         >>> LeafGaussianMixture(loc, torch.ones_like(loc), log_weight).rsample().shape
         torch.Size([5, 2, 8])

@@ -31,6 +31,7 @@ class BinaryHierarchy(Grouped, Bits):
 
     Example::
 
+        >>> from pyro_spvae.distributions import BinaryHierarchy
         >>> weight = torch.ones(2, 3)
         >>> q = BinaryHierarchy((2, 3), lambda group, before: torch.zeros(4, 2) if group == 0 else before @ weight)
         >>> z = q.sample()  # [4, 5]
@@ -65,6 +66,7 @@ class SmoothedHierarchy(Grouped):
 
     Example::
 
+        >>> from pyro_spvae.distributions import OverlappingExponentials, SmoothedHierarchy
         >>> weight = torch.ones(2, 3, requires_grad=True)
         >>> logits_of = lambda group, before: torch.zeros(4, 2) if group == 0 else before @ weight
         >>> q = SmoothedHierarchy((2, 3), logits_of, OverlappingExponentials(beta=8.0))
@@ -112,6 +114,13 @@ def groups(law: Any, value: Tensor) -> list[tuple[Tensor, Tensor]]:
     :param Tensor value: ``[.., leaf, D]``.
     :returns: a pair ``[.., leaf, size]`` for each group.
     :raises TypeError: for any other distribution.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import FactorialBernoulli, groups
+        >>> [(logits, value)] = groups(FactorialBernoulli(torch.zeros(2, 3)), torch.ones(2, 3))  # one group
+        >>> logits.shape, value.shape
+        (torch.Size([2, 3]), torch.Size([2, 3]))
     """
     if isinstance(law, Grouped):
         return law.groups(value)

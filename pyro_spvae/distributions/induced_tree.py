@@ -37,6 +37,16 @@ class InducedTree(TorchDistribution):
     :param Circuit circuit: the circuit whose trees are meant.
     :param Tensor leaf_values: optional log-densities ``[.., leaf]`` in nats; their leading shape is the batch shape.
     :raises ValueError: if the last size of ``leaf_values`` is not the circuit's number of leaves.
+
+    Example::
+
+        >>> circuit = Circuit(poon_domingos((4, 4), delta=2), units=2)
+        >>> tree = InducedTree(circuit).sample((10,))
+        >>> tree.shape, tree.sum(-1).unique()  # a leaf of each of four cells
+        (torch.Size([10, 8]), tensor([4]))
+        >>> posterior = InducedTree(circuit, torch.randn(3, circuit.num_leaves))  # given leaf log-densities
+        >>> posterior.log_prob(posterior.sample()).shape
+        torch.Size([3])
     """
 
     arg_constraints: dict[str, Any] = {}

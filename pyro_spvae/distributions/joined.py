@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Self
 
-from pyro_spvae.distributions.autoregressive import pixel_means, pixel_summaries
+from pyro_spvae.distributions.autoregressive import means_need_draws, pixel_means, pixel_summaries
 from pyro_spvae.distributions.kinds import hidden_pixels, kind_probabilities, limit_support, mixture_of
 
 
@@ -87,6 +87,11 @@ class SomeLeaves(TorchDistribution):
             if mixture is None
             else lambda value: self._scatter(mixture.log_responsibilities(self.gather(value)), 1)
         )
+
+    @property
+    def means_need_draws(self) -> bool:
+        """Whether :meth:`conditional_mean` looks at values."""
+        return means_need_draws(self.base)
 
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them; 0 for the other leaves."""
@@ -183,6 +188,11 @@ class JoinedLeaves(TorchDistribution):
     def mode(self) -> Tensor:
         """Mode, ``[.., leaf] + event_shape``."""
         return self._added([part.mode for part in self.parts])
+
+    @property
+    def means_need_draws(self) -> bool:
+        """Whether :meth:`conditional_mean` looks at values."""
+        return any(part.means_need_draws for part in self.parts)
 
     def conditional_mean(self, value: Tensor) -> Tensor:
         """Means of pixels given the values of those before, where they depend on them."""

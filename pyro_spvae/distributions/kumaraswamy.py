@@ -29,7 +29,7 @@ _LEFT, _STEP, _NODES = -24.0, 0.4, 70  # trapezoids of log e, which end where ex
 class Kumaraswamy(TorchDistribution):
     r"""
     The Kumaraswamy distribution on (0, 1), whose draws are differentiable in its parameters (Kumaraswamy 1980;
-    Nalisnick and Smith 2017),
+    Nalisnick and Smyth 2017),
 
     .. math:: p(v) = a b\, v^{a - 1} (1 - v^a)^{b - 1}, \qquad v = (1 - u^{1/b})^{1/a},\ u \sim U(0, 1).
 
@@ -44,6 +44,7 @@ class Kumaraswamy(TorchDistribution):
 
     Example::
 
+        >>> from pyro_spvae.distributions import Kumaraswamy
         >>> q = Kumaraswamy(torch.tensor([0.5, 2.0]), torch.tensor([0.1, 3.0]))
         >>> v = q.rsample((4,))  # [4, 2], inside of (0, 1)
         >>> q.log_prob(v).shape  # nats

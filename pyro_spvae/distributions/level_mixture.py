@@ -35,6 +35,14 @@ class LeafLevelMixture(LeafDistribution):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not fit or broadcast, or, under validation, if a parameter is NaN.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafLevelMixture
+        >>> logits, table, bias = torch.randn(1, 3), torch.randn(8, 3), torch.zeros(1, 8)  # a pixel, 8 levels
+        >>> law = LeafLevelMixture(logits, table, bias)
+        >>> round(law.log_prob(torch.arange(8.0).unsqueeze(-1)).exp().sum().item(), 4)
+        1.0
     """
 
     arg_constraints = {

@@ -36,6 +36,17 @@ class LeafLowRankNormal(LeafCorrelatedNormal):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not fit, or, under validation, a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafLowRankNormal
+        >>> factor, scale = torch.tensor([[1.0], [1.0], [0.0]]), torch.ones(3)
+        >>> law = LeafLowRankNormal(torch.zeros(3), factor, scale)
+        >>> law.variance  # the diagonal of F F' + 1
+        tensor([2., 2., 1.])
+        >>> normal = torch.distributions.LowRankMultivariateNormal(torch.zeros(3), factor, scale)
+        >>> bool(torch.allclose(law.log_prob(torch.ones(3)), normal.log_prob(torch.ones(3))))
+        True
     """
 
     arg_constraints = {

@@ -34,10 +34,15 @@ class LeafMultivariateNormal(LeafCorrelatedNormal):
 
     Example::
 
-        root = torch.linalg.inv(torch.linalg.cholesky(covariance))
-        law = LeafMultivariateNormal(mean, root, mask=seen)
-        law.log_prob(x)  # of the seen values
-        law.given_seen(x, seen).sample()  # the others
+        >>> from pyro_spvae.distributions import LeafMultivariateNormal
+        >>> covariance = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> root = torch.linalg.inv(torch.linalg.cholesky(covariance))
+        >>> law, x = LeafMultivariateNormal(torch.zeros(2), root), torch.tensor([1.0, 0.0])
+        >>> law.variance.round(decimals=3)
+        tensor([2., 2.])
+        >>> seen = torch.tensor([True, False])
+        >>> law.given_seen(x, seen).mean.round(decimals=3)  # the other one given the first
+        tensor([1.0000, 0.5000])
     """
 
     arg_constraints = {

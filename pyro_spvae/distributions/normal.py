@@ -42,6 +42,13 @@ class LeafNormal(LeafDistribution):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafNormal
+        >>> mask = torch.tensor([True, False])
+        >>> LeafNormal(torch.zeros(2), torch.ones(2), mask).log_prob(torch.zeros(2))  # of the first alone
+        tensor(-0.9189)
     """
 
     arg_constraints = {
@@ -197,6 +204,13 @@ class LeafStandardNormal(LeafDistribution):
     :param torch.device device: device of samples and moments; None is torch's default.
     :param bool validate_args: whether to check values; None follows Pyro's global switch.
     :raises ValueError: if ``event_size`` is below 1.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafStandardNormal
+        >>> p = LeafStandardNormal(3, batch_shape=(2,))
+        >>> p.sample().shape, p.log_prob(torch.zeros(2, 3))
+        (torch.Size([2, 3]), tensor([-2.7568, -2.7568]))
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}

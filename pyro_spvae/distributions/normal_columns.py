@@ -29,6 +29,14 @@ class Coordinates:
     :ivar Tensor scale: :math:`s`, likewise.
     :ivar Tensor logs: of which values logarithms are taken, ``bool``; ``None`` for none.
     :ivar Tensor joint: which values are, ``bool``; ``None`` for all.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Coordinates, LeafMultivariateNormal, LeafNormalColumns
+        >>> coordinates = Coordinates(location=torch.tensor([170.0, 60.0]), scale=torch.tensor([10.0, 5.0]))  # cm, kg
+        >>> law = LeafNormalColumns(LeafMultivariateNormal(torch.zeros(2), torch.eye(2)), coordinates)
+        >>> law.mean  # in the values' own units
+        tensor([170.,  60.])
     """
 
     location: Tensor
@@ -82,6 +90,17 @@ class LeafNormalColumns(LeafDistribution):
     :param bool validate_args: whether to check values; None follows Pyro's global switch.
     :raises TypeError: if ``mask`` is no bool tensor.
     :raises ValueError: if it does not broadcast.
+
+    Example::
+
+        >>> from pyro_spvae.data import Column
+        >>> from pyro_spvae.distributions import LeafNormalColumns
+        >>> height = Column("height", "real", location=170.0, scale=10.0)
+        >>> sex = Column("sex", "binary", categories=("f", "m"))
+        >>> mixture = SPN(whole(2), units=1, leaves=3, leaf=GaussianLeaf(likelihood=Columns([height, sex])))
+        >>> law = mixture.leaf.law()
+        >>> isinstance(law, LeafNormalColumns), law.batch_shape, law.event_shape
+        (True, torch.Size([3]), torch.Size([2]))
     """
 
     def __init__(

@@ -50,6 +50,14 @@ class LeafNormalMixture(LeafDistribution):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor.
     :raises ValueError: if shapes do not fit, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafNormalMixture
+        >>> loc = torch.tensor([[-1.0], [1.0]])  # two components, [component, value]
+        >>> mixture = LeafNormalMixture(loc, torch.ones(2, 1))
+        >>> mixture.mean, mixture.variance
+        (tensor([0.]), tensor([2.]))
     """
 
     arg_constraints = {

@@ -22,6 +22,13 @@ def ordinal_log_probs(first: Tensor, gaps: Tensor) -> Tensor:
     :param Tensor first: :math:`c_1 - \eta`, ``[..]``.
     :param Tensor gaps: :math:`c_{k+1} - c_k > 0`, ``[.., V - 2]``.
     :returns: nats, ``[.., V]``; logits of a :class:`~pyro_spvae.distributions.LeafCategorical`.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import ordinal_log_probs
+        >>> probs = ordinal_log_probs(torch.tensor(-1.0), torch.tensor([2.0])).exp()  # cut at -1 and 1
+        >>> probs.round(decimals=4), round(probs.sum().item(), 4)
+        (tensor([0.2689, 0.4621, 0.2689]), 1.0)
     """
     cuts = torch.cat([first.unsqueeze(-1), first.unsqueeze(-1) + gaps.cumsum(-1)], -1)  # [.., V - 1]
     below, above = logsigmoid(cuts), logsigmoid(-cuts)

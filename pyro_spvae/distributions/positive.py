@@ -28,6 +28,13 @@ class LeafGamma(LeafElementwise):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafGamma
+        >>> law = LeafGamma(torch.tensor([4.0, 1.0]), torch.tensor([2.0, 1.0]))
+        >>> law.mean, law.variance
+        (tensor([2., 1.]), tensor([1., 1.]))
     """
 
     arg_constraints = {
@@ -64,6 +71,13 @@ class LeafLogNormal(LeafElementwise):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafLogNormal
+        >>> law = LeafLogNormal(torch.zeros(2), torch.ones(2))
+        >>> law.log_prob(torch.ones(2))  # as of the logarithms, which are 0
+        tensor(-1.8379)
     """
 
     arg_constraints = {

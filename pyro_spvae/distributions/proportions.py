@@ -29,6 +29,13 @@ class LeafBeta(LeafElementwise):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafBeta
+        >>> law = LeafBeta(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 2.0]))
+        >>> law.mean, law.log_prob(torch.tensor([0.3, 0.5])).exp().round(decimals=4)
+        (tensor([0.5000, 0.5000]), tensor(1.5000))
     """
 
     arg_constraints = {

@@ -39,6 +39,7 @@ class Shaped(TorchDistribution):
 
     Example::
 
+        >>> from pyro_spvae.distributions import LeafStandardNormal, Shaped
         >>> p = Shaped(LeafStandardNormal(12), (3, 2, 2))
         >>> p.sample().shape, p.log_prob(torch.zeros(3, 2, 2))  # nats
         (torch.Size([3, 2, 2]), tensor(-11.0273))

@@ -35,6 +35,7 @@ class SmoothedBernoulli(LeafDistribution):
 
     Example::
 
+        >>> from pyro_spvae.distributions import OverlappingExponentials, SmoothedBernoulli
         >>> q = SmoothedBernoulli(torch.zeros(2, 3, requires_grad=True), OverlappingExponentials(beta=8.0))
         >>> zeta = q.rsample()  # [2, 3], between 0 and 1
         >>> q.log_prob(zeta).shape  # nats

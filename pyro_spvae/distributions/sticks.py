@@ -28,6 +28,12 @@ def log_stick_weights(v: Tensor) -> Tensor:
 
     :param Tensor v: what is broken off what is left, ``[.., K - 1]``.
     :returns: ``[.., K]``, whose exponentials sum to 1.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import log_stick_weights
+        >>> log_stick_weights(torch.tensor([0.5, 0.5])).exp()
+        tensor([0.5000, 0.2500, 0.2500])
     """
     log_weights: Tensor = _LogStickWeights.apply(v) if by_hand(v) else _log_stick_weights(v)
     return log_weights
@@ -63,7 +69,14 @@ class _LogStickWeights(torch.autograd.Function):
 
 
 def stick_weights(v: Tensor) -> Tensor:
-    """The weights themselves, see :func:`log_stick_weights`; ``[.., K]`` on the simplex."""
+    """The weights themselves, see :func:`log_stick_weights`; ``[.., K]`` on the simplex.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import stick_weights
+        >>> stick_weights(torch.tensor([0.25, 0.5]))
+        tensor([0.2500, 0.3750, 0.3750])
+    """
     return log_stick_weights(v).exp()
 
 
@@ -73,6 +86,12 @@ def stick_fractions(log_weights: Tensor) -> Tensor:
 
     :param Tensor log_weights: ``[.., K]``.
     :returns: ``[.., K - 1]``.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import log_stick_weights, stick_fractions
+        >>> stick_fractions(log_stick_weights(torch.tensor([0.2, 0.7]))).round(decimals=4)
+        tensor([0.2000, 0.7000])
     """
     rest = log_weights.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sums from k on
     return (log_weights - rest)[..., :-1].exp()
@@ -85,6 +104,12 @@ def mean_stick_weights(mean: Tensor) -> Tensor:
 
     :param Tensor mean: of the fractions, ``[.., K - 1]``.
     :returns: ``[.., K]`` on the simplex.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import mean_stick_weights
+        >>> mean_stick_weights(torch.tensor([1 / 3, 1 / 2]))
+        tensor([0.3333, 0.3333, 0.3333])
     """
     return stick_weights(mean)
 
@@ -93,13 +118,14 @@ class StickWeights(TorchDistribution):
     r"""
     The weights :math:`\pi` that random fractions of a stick make, on the simplex: of fractions that are Beta a
     Dirichlet process, cut off, or a Dirichlet distribution; of Kumaraswamy fractions the posterior of the
-    stick-breaking VAE (Nalisnick and Smith 2017).
+    stick-breaking VAE (Nalisnick and Smyth 2017).
 
     :param TorchDistribution fractions: on (0, 1), with events ``[K - 1]``; draws are differentiable where its draws
         are.
 
     Example::
 
+        >>> from pyro_spvae.distributions import Beta, StickWeights
         >>> prior = StickWeights(Beta(torch.ones(4), 5 * torch.ones(4)).to_event(1))
         >>> prior.sample().shape
         torch.Size([5])

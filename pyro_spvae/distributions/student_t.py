@@ -29,6 +29,13 @@ class LeafStudentT(LeafElementwise):
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import LeafStudentT
+        >>> law = LeafStudentT(torch.tensor([4.0]), torch.tensor([1.0]), torch.tensor([1.0]))
+        >>> law.mean, law.variance  # df / (df - 2)
+        (tensor([1.]), tensor([2.]))
     """
 
     arg_constraints = {

@@ -33,6 +33,16 @@ class AnnealMessenger(Messenger):
         be set anew at any time.
     :param bool guide: whether the program is a guide.
     :raises ValueError: for other weights.
+
+    Example::
+
+        >>> from pyro import poutine
+        >>> from pyro_spvae.infer import AnnealMessenger
+        >>> vae = SPVAE(whole((4, 4)), units=1, likelihood=Bernoulli())
+        >>> with AnnealMessenger(beta=0.5):
+        ...     trace = poutine.trace(vae.model).get_trace(vae.sample(3))
+        >>> trace.nodes["z"]["scale"], trace.nodes["x"]["scale"]
+        (0.5, 1.0)
     """
 
     def __init__(self, beta: Weight = 1.0, guide: bool = False) -> None:
@@ -90,15 +100,21 @@ def anneal(program: Callable[..., Any], beta: Weight = 1.0, guide: bool = False)
     """
     A model or guide whose latent leaf sites count ``beta`` times; wrap both, and set their ``beta`` as training goes.
 
-    Example::
-
-        model, guide = anneal(spvae.model), anneal(spvae.guide, guide=True)
-        loss = CircuitELBO(num_particles=5)(model, guide)
-        for epoch in range(epochs):
-            model.beta = guide.beta = min(1.0, (epoch + 1) / 100)
-
     :param callable program: a model or guide.
     :param beta: weight of the latent KL, at least 0, or a dict of one a site.
     :param bool guide: whether the program is a guide, whose factors are a part of its density.
+
+    Example::
+
+        >>> from pyro_spvae.infer import anneal
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> x = spvae.sample(10)
+        >>> model, guide = anneal(spvae.model), anneal(spvae.guide, guide=True)
+        >>> objective, losses = CircuitELBO(num_particles=5), []
+        >>> for epoch in range(3):
+        ...     model.beta = guide.beta = min(1.0, (epoch + 1) / 2)
+        ...     losses.append(objective.differentiable_loss(model, guide, x).item())
+        >>> model.beta, len(losses)
+        (1.0, 3)
     """
     return Annealed(program, beta, guide)

@@ -94,6 +94,17 @@ class CircuitELBO(ELBO):
     Takes ``torch.compile``; ``torch.jit.trace`` is refused, since it would freeze choices that are made from values.
 
     :raises ValueError: for options out of range, and at the first evaluation for sites that it cannot place.
+
+    Example::
+
+        >>> spn = SPN(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> x = spn.sample(10)
+        >>> loss = CircuitELBO().loss(spn.model, spn.guide, x)
+        >>> abs(loss + spn.log_prob(x).sum().item()) < 1e-3  # nothing but the tree is latent: the bound is tight
+        True
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, latent_dim=2, likelihood=Bernoulli())
+        >>> CircuitELBO(5, gradient="dreg").differentiable_loss(spvae.model, spvae.guide, x).requires_grad
+        True
     """
 
     def __init__(

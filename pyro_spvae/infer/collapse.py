@@ -22,6 +22,17 @@ class CollapseTreeMessenger(Messenger):
     keeps its distribution in ``site["infer"]["collapsed"]``, from which
     :class:`~pyro_spvae.infer.CircuitELBO` sums over trees. Sites that a guide, ``poutine.replay`` or
     ``poutine.condition`` inside this handler has given a value are left alone.
+
+    Example::
+
+        >>> from pyro import poutine
+        >>> from pyro_spvae.infer import CollapseTreeMessenger
+        >>> spn = SPN(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> with CollapseTreeMessenger():
+        ...     trace = poutine.trace(spn.model).get_trace(num=3)
+        >>> tree = trace.nodes["tree"]
+        >>> tree["is_observed"], bool(tree["value"].all()), type(tree["infer"]["collapsed"]).__name__
+        (True, True, 'InducedTree')
     """
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -45,6 +56,14 @@ def collapse_tree(fn: Any = None) -> Any:
     itself for use as a context manager.
 
     :param callable fn: a model with an ``InducedTree`` site.
+
+    Example::
+
+        >>> from pyro.infer import TraceMeanField_ELBO
+        >>> vae = SPVAE(whole((4, 4)), units=1, likelihood=Bernoulli())  # one leaf, one tree
+        >>> x = vae.sample(5)
+        >>> TraceMeanField_ELBO().loss(collapse_tree(vae.model), vae.guide, x) > 0
+        True
     """
     messenger = CollapseTreeMessenger()
     return messenger if fn is None else messenger(fn)
@@ -58,6 +77,16 @@ def sample_tree(name: str, tree: InducedTree) -> Tensor | None:
     :param InducedTree tree: the distribution over trees.
     :returns: the selected leaves ``bool [.., leaf]``, or ``None`` where :func:`collapse_tree` sums over all of them, so
         that no mask needs to be applied.
+
+    Example::
+
+        >>> from pyro_spvae.infer import sample_tree
+        >>> circuit = Circuit(poon_domingos((4, 4), delta=2), units=2)
+        >>> sample_tree("tree", InducedTree(circuit)).sum().item()  # a leaf of each of four cells
+        4
+        >>> with collapse_tree():
+        ...     sample_tree("tree", InducedTree(circuit)) is None
+        True
     """
     outcome: dict[str, bool] = {}
     infer: Any = {"enumerate": "parallel", "outcome": outcome}

@@ -58,6 +58,14 @@ def expected_counts(circuit: Circuit, leaf: Tensor) -> tuple[Tensor, Tensor, lis
     :returns: log-likelihoods in nats ``[data]``; probabilities ``[data, leaf]``; for each of ``circuit.layers`` the
         expected counts, added up over the data, in the shapes of ``layer.log_factors()``: ``[region, sum, product]``
         unless weights are products.
+
+    Example::
+
+        >>> from pyro_spvae.infer import expected_counts
+        >>> circuit = Circuit(poon_domingos((4, 4), delta=2), units=2)
+        >>> log_prob, leaves, products = expected_counts(circuit, torch.zeros(3, circuit.num_leaves))
+        >>> leaves.shape, leaves.sum(-1).round(decimals=4)  # a leaf of each of four cells
+        (torch.Size([3, 8]), tensor([4., 4., 4.]))
     """
     layers = _layers(circuit)
     with torch.enable_grad():
@@ -81,6 +89,16 @@ class ExpectedStatistics:
     :ivar int rows: data so far.
     :ivar float log_likelihood: the sum of their log-likelihoods, in nats.
     :ivar list sums: the statistics; those of several parts of the data may be added up.
+
+    Example::
+
+        >>> spn = SPN(poon_domingos((2, 2), delta=1), units=2, likelihood=Bernoulli())
+        >>> x = spn.sample(50)
+        >>> expected = spn.expected_statistics()
+        >>> spn.expect(expected, x)  # a batch
+        >>> spn.maximise(expected, smoothing=0.0)
+        >>> expected.rows, bool(spn.log_prob(x).sum() >= expected.log_likelihood)
+        (50, True)
     """
 
     def __init__(self, circuit: Circuit, leaf: ClosedFormLeaf) -> None:

@@ -34,7 +34,12 @@ class KLBalance:
 
     Example::
 
-        CircuitELBO(alpha=1, kl="analytic", balance=KLBalance())
+        >>> from pyro_spvae.infer import KLBalance, anneal
+        >>> hvae = SPVAE(whole((4, 4)), units=1, leaf=HVAE(Bernoulli(), latent_dim=3), guide=HierarchicalGuide())
+        >>> objective = CircuitELBO(alpha=1, kl="analytic", balance=KLBalance())
+        >>> model, guide = anneal(hvae.model, 0.5), anneal(hvae.guide, 0.5, guide=True)
+        >>> bool(objective.differentiable_loss(model, guide, hvae.sample(10)) > 0)
+        True
     """
 
     def __init__(self, eps: float = 0.1, by_size: bool = False) -> None:

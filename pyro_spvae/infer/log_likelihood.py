@@ -55,6 +55,16 @@ def log_likelihood(
     :returns: nats per datum, ``[data]``, higher is better.
     :raises ValueError: if ``x`` is empty, or ``num_samples`` or ``chunk_size`` is not positive; for sites outside the
         plate ``leaf`` that are latent or depend on latent variables, or whose log-density is NaN.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> log_likelihood(spvae.model, spvae.guide, spvae.sample(6), num_samples=100).shape
+        torch.Size([6])
+        >>> spn = SPN(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> x = spn.sample(6)
+        >>> bool(torch.allclose(log_likelihood(spn.model, spn.guide, x), spn.log_prob(x)))  # nothing to draw: exact
+        True
     """
     num_samples = checks.positive_integer("num_samples", num_samples)
     chunk_size = checks.positive_integer("chunk_size", chunk_size)

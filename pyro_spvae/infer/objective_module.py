@@ -20,6 +20,17 @@ class ObjectiveModule(ELBOModule):
 
     ``model`` and ``guide`` may be modules, methods of modules (``spvae.model``, ``spvae.guide``) or functions; the
     parameters of the modules are the parameters of this one, and those of the estimator, if there is one.
+
+    Example::
+
+        >>> import pyro
+        >>> pyro.settings.set(module_local_params=True)
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> loss = CircuitELBO(num_particles=5)(spvae.model, spvae.guide)
+        >>> type(loss).__name__, len(list(loss.parameters())) == len(list(spvae.parameters()))
+        ('ObjectiveModule', True)
+        >>> loss(spvae.sample(10)).shape  # nats, summed over the data
+        torch.Size([])
     """
 
     elbo: Any

@@ -26,6 +26,20 @@ class RunningStatistics:
     :param int rows: number of all data, which smoothing is in proportion to.
     :ivar int steps: batches so far.
     :ivar list sums: the statistics, in proportion to all data.
+
+    Example::
+
+        >>> from pyro_spvae.infer import RunningStatistics
+        >>> spn = SPN(poon_domingos((2, 2), delta=1), units=2, likelihood=Bernoulli())
+        >>> running = RunningStatistics(rows=40)
+        >>> for batch in spn.sample(40).split(20):
+        ...     expected = spn.expected_statistics()
+        ...     spn.expect(expected, batch)
+        ...     running.take(expected, step_size=0.5)
+        ...     if running.ready:
+        ...         spn.maximise(running.into(expected))
+        >>> running.steps, running.ready
+        (2, True)
     """
 
     def __init__(self, rows: int) -> None:

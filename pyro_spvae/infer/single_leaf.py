@@ -44,6 +44,21 @@ class SingleLeafELBO(ObjectiveModule):
     The call raises a ValueError for several leaves; for a site of the guide without ``rsample``, which ``Trace_ELBO``
     and ``TraceEnum_ELBO`` take (by the score function); for an enumerated site, which the latter takes alone; and, with
     ``TraceMeanField_ELBO``, for a guide that draws latent variables in another order than the model.
+
+    Example::
+
+        >>> import pyro
+        >>> from pyro.infer import Trace_ELBO
+        >>> from pyro_spvae.infer import SingleLeafELBO
+        >>> pyro.settings.set(module_local_params=True)
+        >>> vae = SPVAE(whole((4, 4)), units=1, likelihood=Bernoulli())
+        >>> loss = SingleLeafELBO(vae.model, vae.guide, Trace_ELBO())
+        >>> x, losses = vae.sample(10), []
+        >>> for module in (loss, CircuitELBO(alpha=1)(vae.model, vae.guide)):
+        ...     pyro.set_rng_seed(0)
+        ...     losses.append(module(x).item())
+        >>> abs(losses[0] - losses[1]) < 1e-3
+        True
     """
 
     elbo: Any

@@ -31,15 +31,20 @@ class LeafGuide(Part, Program):
 
     Example, for the leaf :class:`~pyro_spvae.models.VAE`, whose one latent site is ``"z"``::
 
-        class LinearGuide(LeafGuide):
-            def build(self, leaves, pixels, latents):
-                (size,) = self.shape_of(latents, "z")
-                self.weight = nn.Parameter(0.1 * torch.randn(leaves, pixels, size))
-                self.log_scale = nn.Parameter(torch.zeros(leaves, size))
-
-            def forward(self, x):  # [data, leaf, pixel]
-                loc = torch.einsum("blp,lpd->bld", x, self.weight)
-                pyro.sample("z", dist.Normal(loc, self.log_scale.exp()).to_event(1))
+        >>> from pyro import sample
+        >>> from pyro.distributions import Normal
+        >>> class LinearGuide(LeafGuide):
+        ...     def build(self, leaves, pixels, latents):
+        ...         (size,) = self.shape_of(latents, "z")
+        ...         self.weight = torch.nn.Parameter(0.1 * torch.randn(leaves, pixels, size))
+        ...         self.log_scale = torch.nn.Parameter(torch.zeros(leaves, size))
+        ...
+        ...     def forward(self, x):  # [data, leaf, pixel]
+        ...         loc = torch.einsum("blp,lpd->bld", x, self.weight)
+        ...         sample("z", Normal(loc, self.log_scale.exp()).to_event(1))
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=VAE(Bernoulli()), guide=LinearGuide())
+        >>> spvae.embed(spvae.sample(5)).latents["z"].shape
+        torch.Size([5, 8, 8])
     """
 
     #: names of the networks that take several inputs, where a perceptron has a first layer for each

@@ -32,20 +32,25 @@ class LeafModel(Part, Program):
 
     Example::
 
-        class FactorAnalyser(LeafModel):
-            def __init__(self, latent_dim=2):
-                super().__init__()
-                self.latent_dim = latent_dim
-                self.latents = {"z": Latent(latent_dim)}
-
-            def build(self, leaves, pixels):
-                self.loadings = nn.Parameter(0.1 * torch.randn(leaves, self.latent_dim, pixels))
-                self.log_scale = nn.Parameter(torch.zeros(leaves, pixels))
-
-            def forward(self, x=None, mask=None):
-                z = pyro.sample("z", LeafStandardNormal(self.latent_dim))
-                loc = torch.einsum("...ld,ldp->...lp", z, self.loadings)
-                return pyro.sample("x", LeafNormal(loc, self.log_scale.exp(), mask=mask), obs=x)
+        >>> from pyro import sample
+        >>> from pyro_spvae.distributions import LeafNormal, LeafStandardNormal
+        >>> class FactorAnalyser(LeafModel):
+        ...     def __init__(self, latent_dim=2):
+        ...         super().__init__()
+        ...         self.latent_dim = latent_dim
+        ...         self.latents = {"z": Latent(latent_dim)}
+        ...
+        ...     def build(self, leaves, pixels):
+        ...         self.loadings = torch.nn.Parameter(0.1 * torch.randn(leaves, self.latent_dim, pixels))
+        ...         self.log_scale = torch.nn.Parameter(torch.zeros(leaves, pixels))
+        ...
+        ...     def forward(self, x=None, mask=None):
+        ...         z = sample("z", LeafStandardNormal(self.latent_dim))
+        ...         loc = torch.einsum("...ld,ldp->...lp", z, self.loadings)
+        ...         return sample("x", LeafNormal(loc, self.log_scale.exp(), mask=mask), obs=x)
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=FactorAnalyser(), guide=NormalGuide())
+        >>> spvae.log_likelihood(torch.randn(5, 1, 8, 8), num_samples=10).shape
+        torch.Size([5])
     """
 
     latents: Mapping[str, Latent] = {}  # not a proxy, which cannot be copied or pickled

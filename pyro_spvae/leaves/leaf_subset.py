@@ -24,6 +24,13 @@ class LeafSubset(PyroModule):
 
     :param program: a leaf model or guide.
     :param int place: which of several it is; decides how its sites are called.
+
+    Example::
+
+        >>> leaf = MixedLeaf([VAE(Bernoulli()), FactorizedLeaf(Bernoulli())])
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=leaf)
+        >>> [subset.index.tolist() for subset in leaf.subsets]
+        [[0, 2, 4, 6], [1, 3, 5, 7]]
     """
 
     index: Tensor

@@ -23,6 +23,18 @@ class TractableLeaf(LeafModel):
 
     Subclasses set :attr:`pixels` to a block whose call ``pixels(mask=mask)`` returns that distribution; for EM it also
     has ``check_closed_form``, ``expected`` and ``maximise``, see :class:`~pyro_spvae.conditionals.Pixels`.
+
+    Example::
+
+        >>> from pyro_spvae.leaves import TractableLeaf
+        >>> class Independent(TractableLeaf):
+        ...     def __init__(self, likelihood):
+        ...         super().__init__()
+        ...         self.pixels = Pixels(likelihood)
+        >>> spn = SPN(whole(3), units=1, leaves=2, leaf=Independent(Bernoulli()))
+        >>> x = torch.cartesian_prod(*[torch.arange(2.0)] * 3)
+        >>> round(spn.log_prob(x).exp().sum().item(), 4)
+        1.0
     """
 
     guide_name = "none"

@@ -13,7 +13,15 @@ from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
 
 
 class Bernoulli(Likelihood):
-    """Binary pixels, one logit each."""
+    """Binary pixels, one logit each.
+
+    Example::
+
+        >>> likelihood = Bernoulli().bind(leaves=2, pixels=3)
+        >>> law = likelihood((torch.zeros(2, 3),))  # logits, [leaf, pixel]
+        >>> law.log_prob(torch.ones(2, 3)).exp().round(decimals=4)
+        tensor([0.1250, 0.1250])
+    """
 
     of = "binary"
     same_at_all_pixels = True

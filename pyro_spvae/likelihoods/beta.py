@@ -17,6 +17,13 @@ class Beta(OfFamily):
     :param float location: :math:`m`, about the mean of pixels, between 0.001 and 0.999.
     :param float scale: :math:`s`, about their standard deviation.
     :raises ValueError: for a location outside, or a scale that is not above 0.
+
+    Example::
+
+        >>> likelihood = Beta(location=0.3, scale=0.1).bind(leaves=1, pixels=2)
+        >>> law = likelihood((torch.zeros(1, 2), torch.zeros(1, 2)))
+        >>> law.mean.round(decimals=3), law.variance.sqrt().round(decimals=3)
+        (tensor([[0.3000, 0.3000]]), tensor([[0.1000, 0.1000]]))
     """
 
     of = "real"

@@ -24,6 +24,13 @@ class BetaBinomial(Likelihood):
     :param int total_count: N, the largest value.
     :param bool from_mean: whether a decoder's outputs are added to those of the means and variances of training data,
         see :class:`~pyro_spvae.conditionals.Pixels`.
+
+    Example::
+
+        >>> likelihood = BetaBinomial(total_count=15).bind(leaves=1, pixels=1)
+        >>> law = likelihood((torch.zeros(1, 1), torch.zeros(1, 1)))
+        >>> round(law.log_prob(torch.arange(16.0).reshape(16, 1, 1)).exp().sum().item(), 4)
+        1.0
     """
 
     of = "levels"

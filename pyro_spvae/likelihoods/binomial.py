@@ -21,6 +21,13 @@ class Binomial(Likelihood):
     :param int total_count: N, the largest value.
     :param bool from_mean: whether a decoder's outputs are added to the log-odds of the means of training data, see
         :class:`~pyro_spvae.conditionals.Pixels`; ``False`` is the paper's form.
+
+    Example::
+
+        >>> likelihood = Binomial(total_count=15).bind(leaves=1, pixels=2)
+        >>> law = likelihood((torch.zeros(1, 2),))  # logits
+        >>> law.mean
+        tensor([[7.5000, 7.5000]])
     """
 
     of = "levels"

@@ -23,6 +23,15 @@ class Categorical(Likelihood):
     :param int levels: number of levels.
     :param bool from_mean: whether a decoder's outputs are added to the logarithms of the frequencies of levels in
         training data, see :class:`~pyro_spvae.conditionals.Pixels`.
+
+    Example::
+
+        >>> likelihood = Categorical(levels=4).bind(leaves=1, pixels=3)
+        >>> likelihood.heads  # logits that a decoder makes of a leaf
+        (12,)
+        >>> law = likelihood((torch.zeros(1, 12),))
+        >>> law.log_prob(torch.zeros(1, 3)).exp().round(decimals=4)
+        tensor([0.0156])
     """
 
     of = "levels"

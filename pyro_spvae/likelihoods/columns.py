@@ -46,9 +46,13 @@ class Columns(Likelihood):
 
     Example::
 
-        columns = [Column("age", "count", location=38.6, scale=13.6), Column("sex", "binary", categories=("f", "m"))]
-        spvae = SPVAE(whole((2,)), units=1, likelihood=Columns(columns))
-        spvae.sample(4)  # [4, 2]: years, and 0 for f, 1 for m
+        >>> from pyro_spvae.data import Column
+        >>> age = Column("age", "count", location=38.6, scale=13.6)
+        >>> sex = Column("sex", "binary", categories=("f", "m"))
+        >>> spvae = SPVAE(whole(2), units=1, likelihood=Columns([age, sex]))
+        >>> rows = spvae.sample(4)  # years, and 0 for f, 1 for m
+        >>> rows.shape, bool(torch.isin(rows[:, 1], torch.tensor([0.0, 1.0])).all())
+        (torch.Size([4, 2]), True)
     """
 
     of = "columns"
@@ -84,9 +88,13 @@ class Columns(Likelihood):
 
         Example::
 
-            columns = Columns.from_rows(frame, kinds={"age": "count"})
-            spvae = SPVAE(random_binary_tree((4,), 2, 4), 4, likelihood=columns)
-            spvae.fit(frame)
+            >>> import pandas
+            >>> frame = pandas.DataFrame({"age": [31, 45, 27, 60], "sex": ["f", "m", "f", "m"]})
+            >>> columns = Columns.from_rows(frame, kinds={"age": "count"})
+            >>> [(column.name, column.kind, column.categories) for column in columns.columns]
+            [('age', 'count', ()), ('sex', 'binary', ('f', 'm'))]
+            >>> SPVAE(whole(2), units=1, likelihood=columns).sample(3).shape
+            torch.Size([3, 2])
         """
         if is_frame(x):
             if names is not None:

@@ -51,6 +51,13 @@ class DiscretizedLogistic(Likelihood):
     :param bool from_mean: whether a decoder's outputs are added to those of the means and variances of training data,
         see :class:`~pyro_spvae.conditionals.Pixels`; by default where the location is free.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> likelihood = DiscretizedLogistic(levels=16).bind(leaves=1, pixels=1)
+        >>> law = likelihood((torch.zeros(1, 1), torch.zeros(1, 1)))
+        >>> round(law.log_prob(torch.arange(16.0).reshape(16, 1, 1)).exp().sum().item(), 4)
+        1.0
     """
 
     of = "levels"

@@ -55,9 +55,11 @@ class DiscretizedLogisticMixture(Likelihood):
 
     Example::
 
-        leaf = VAE(DiscretizedLogisticMixture(levels=256, components=10, coupled=True), decoder=Conv())
-        spvae = SPVAE(whole((32, 32)), units=1, leaf=leaf, guide=NormalGuide(encoder=Conv()), channels=3)
-        spvae.sample(4)  # [4, 3, 32, 32]
+        >>> from pyro_spvae.nn import Conv
+        >>> leaf = VAE(DiscretizedLogisticMixture(levels=256, components=5, coupled=True), decoder=Conv((4, 8)))
+        >>> spvae = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=NormalGuide(encoder=Conv((4, 8))), channels=3)
+        >>> spvae.sample(4).shape
+        torch.Size([4, 3, 8, 8])
     """
 
     of = "levels"

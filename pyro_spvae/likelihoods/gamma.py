@@ -16,6 +16,13 @@ class Gamma(OfFamily):
     :param float location: :math:`m`, about the mean of pixels.
     :param float scale: :math:`s`, about their standard deviation.
     :raises ValueError: for a location or scale that is not above 0.
+
+    Example::
+
+        >>> likelihood = Gamma(location=3.0, scale=2.0).bind(leaves=1, pixels=2)
+        >>> law = likelihood((torch.zeros(1, 2), torch.zeros(1, 2)))
+        >>> law.mean.round(decimals=3), law.variance.round(decimals=3)
+        (tensor([[3., 3.]]), tensor([[4., 4.]]))
     """
 
     of = "positive"

@@ -37,20 +37,24 @@ class Likelihood(Block):
 
     Example, of a location and a scale for each pixel::
 
-        class Laplace(Likelihood):
-            accepts = "finite real numbers"
-
-            @property
-            def heads(self):
-                return (self.sizes["pixels"], self.sizes["pixels"])
-
-            def forward(self, outputs, mask=None):
-                loc, raw = outputs
-                laplace = dist.Laplace(loc, 1e-3 + torch.nn.functional.softplus(raw))
-                return (laplace if mask is None else laplace.mask(mask)).to_event(1)
-
-            def supports(self, x):
-                return torch.isfinite(x)
+        >>> from pyro import distributions as dist
+        >>> class Laplace(Likelihood):
+        ...     accepts = "finite real numbers"
+        ...
+        ...     @property
+        ...     def heads(self):
+        ...         return (self.sizes["pixels"], self.sizes["pixels"])
+        ...
+        ...     def forward(self, outputs, mask=None):
+        ...         loc, raw = outputs
+        ...         laplace = dist.Laplace(loc, 1e-3 + torch.nn.functional.softplus(raw))
+        ...         return (laplace if mask is None else laplace.mask(mask)).to_event(1)
+        ...
+        ...     def supports(self, x):
+        ...         return torch.isfinite(x)
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, likelihood=Laplace())
+        >>> spvae.sample(3).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     accepts: str  # what values are accepted, for error messages

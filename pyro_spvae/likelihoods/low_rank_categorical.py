@@ -43,9 +43,11 @@ class LowRankCategorical(Likelihood):
 
     Example::
 
-        leaf = VAE(LowRankCategorical(levels=256, rank=8))
-        spvae = SPVAE(poon_domingos((28, 28), delta=7), units=4, leaf=leaf)
-        spvae.sample(4)  # [4, 1, 28, 28]: integers 0 to 255
+        >>> leaf = VAE(LowRankCategorical(levels=16, rank=4))
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=leaf)
+        >>> images = spvae.sample(4)
+        >>> images.shape, bool((images == images.round()).all()), bool(images.max() <= 15)
+        (torch.Size([4, 1, 8, 8]), True, True)
     """
 
     of = "levels"

@@ -23,6 +23,13 @@ class Normal(Likelihood):
         :math:`\sigma = (1 + s^2)^{-1/2}`, the paper's form, which has no floor.
     :param float min_scale: smallest standard deviation, in units of ``x``; 1e-3 by default, none for ``"precision"``. A
         density is unbounded without it: constant pixels can be hit with any precision.
+
+    Example::
+
+        >>> likelihood = Normal(mean="sigmoid", scale="precision").bind(leaves=1, pixels=2)
+        >>> law = likelihood((torch.zeros(1, 2), torch.zeros(1, 2)))
+        >>> law.mean.round(decimals=3), law.variance.round(decimals=3)
+        (tensor([[0.5000, 0.5000]]), tensor([[1., 1.]]))
     """
 
     of = "real"

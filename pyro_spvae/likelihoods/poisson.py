@@ -16,6 +16,13 @@ class Poisson(OfFamily):
     :param float location: :math:`m`, about the mean of pixels.
     :param float scale: :math:`s`, about the standard deviation of their rates.
     :raises ValueError: for a location or scale that is not above 0.
+
+    Example::
+
+        >>> likelihood = Poisson(location=3.0).bind(leaves=1, pixels=2)
+        >>> law = likelihood((torch.zeros(1, 2),))
+        >>> law.mean.round(decimals=3), law.variance.round(decimals=3)
+        (tensor([[3., 3.]]), tensor([[3., 3.]]))
     """
 
     of = "counts"

@@ -18,6 +18,13 @@ class StudentT(OfFamily):
     :param float location: :math:`m`, about where pixels are.
     :param float scale: :math:`s`, about their standard deviation.
     :raises ValueError: for a scale that is not above 0.
+
+    Example::
+
+        >>> likelihood = StudentT(location=3.0, scale=2.0).bind(leaves=1, pixels=2)
+        >>> law = likelihood((torch.zeros(1, 2), torch.zeros(1, 2), torch.zeros(1, 2)))
+        >>> law.mean.round(decimals=3), law.variance.round(decimals=3)
+        (tensor([[3., 3.]]), tensor([[4., 4.]]))
     """
 
     of = "real"

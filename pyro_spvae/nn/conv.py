@@ -46,6 +46,13 @@ class Conv(Network):
     :param str activation: as of :class:`~pyro_spvae.nn.MLP`.
     :param float output_gain: factor of the outputs' initial weights.
     :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape.
+
+    Example::
+
+        >>> from pyro_spvae.nn import Conv
+        >>> decoder = Conv((4, 8)).bind(leaves=3, inputs=2, outputs=(64, 64), output_shape=(1, 8, 8))
+        >>> [output.shape for output in decoder(torch.randn(5, 3, 2))]
+        [torch.Size([5, 3, 64]), torch.Size([5, 3, 64])]
     """
 
     def __init__(

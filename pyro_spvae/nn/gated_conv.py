@@ -45,6 +45,14 @@ class GatedConv(Network):
     :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape, or such
         as are smaller than the layers need.
     :ivar width: size of what the heads of an encoder see; ``None`` before it is bound, and of a decoder.
+
+    Example::
+
+        >>> from pyro_spvae.nn import GatedConv
+        >>> encoder = GatedConv([(8, 3, 2, 1), (8, 3, 2, 1)])  # channels, kernel, stride, padding
+        >>> encoder = encoder.bind(leaves=1, inputs=64, outputs=(2, 2), input_shape=(1, 8, 8))
+        >>> encoder.width, [output.shape for output in encoder(torch.rand(5, 1, 64))]
+        (32, [torch.Size([5, 1, 2]), torch.Size([5, 1, 2])])
     """
 
     several_inputs = True

@@ -35,6 +35,13 @@ class Joint(Network):
         ``GatedConv("small", heads=False)``. If it has a :attr:`~pyro_spvae.nn.Network.width` of its own, the other
         inputs' layers are as wide.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> from pyro_spvae.nn import Joint
+        >>> decoder = Joint((16, 16)).bind(leaves=3, inputs=(4, 2), outputs=(10,))
+        >>> decoder(torch.randn(5, 3, 4), torch.randn(7, 5, 3, 2))[0].shape
+        torch.Size([7, 5, 3, 10])
     """
 
     several_inputs = True

@@ -68,6 +68,14 @@ class MLP(Network):
     :param bool normalise: batch normalisation of each unit before its activation (Ioffe and Szegedy 2015); not of gated
         layers.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> from pyro_spvae.nn import MLP
+        >>> encoder = MLP((16,), activation="relu").bind(leaves=3, inputs=10, outputs=(2, 2))
+        >>> mean, scale = encoder(torch.rand(5, 3, 10))
+        >>> mean.shape
+        torch.Size([5, 3, 2])
     """
 
     def __init__(

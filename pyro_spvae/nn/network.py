@@ -42,9 +42,9 @@ class Network(Part):
     One network for every leaf, with one or more outputs each: the decoder of a leaf model, the encoder of a guide.
 
     Subclasses make their parameters in ``build(leaves, inputs, outputs)``, with a leaf axis; the block that holds a
-    network (:class:`~pyro_spvae.blocks.Pixels`, :class:`~pyro_spvae.blocks.Gaussian`) binds it. A network that must
-    know how pixels lie also names ``input_shape`` and ``output_shape`` in its ``build``: an encoder gets the first, a
-    decoder the second, each the channels, height and width of a patch, or ``None`` where patches are not equal
+    network (:class:`~pyro_spvae.conditionals.Pixels`, :class:`~pyro_spvae.conditionals.Gaussian`) binds it. A network
+    that must know how pixels lie also names ``input_shape`` and ``output_shape`` in its ``build``: an encoder gets the
+    first, a decoder the second, each the channels, height and width of a patch, or ``None`` where patches are not equal
     rectangles. A decoder that names ``map_shape`` is told that of its one input, if it is a map that lies flattened.
 
     :cvar bool several_inputs: whether it takes several inputs, with a tuple of sizes as ``inputs``.
@@ -55,12 +55,17 @@ class Network(Part):
 
     Example::
 
-        class Affine(Network):
-            def build(self, leaves, inputs, outputs):
-                self.weights = nn.ParameterList(0.1 * torch.randn(leaves, inputs, size) for size in outputs)
-
-            def forward(self, x):
-                return tuple(torch.einsum("...li,lio->...lo", x, weight) for weight in self.weights)
+        >>> from pyro_spvae.nn import Network
+        >>> class Affine(Network):
+        ...     def build(self, leaves, inputs, outputs):
+        ...         weights = [0.1 * torch.randn(leaves, inputs, size) for size in outputs]
+        ...         self.weights = torch.nn.ParameterList(weights)
+        ...
+        ...     def forward(self, x):
+        ...         return tuple(torch.einsum("...li,lio->...lo", x, weight) for weight in self.weights)
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, leaf=VAE(Bernoulli(), decoder=Affine()))
+        >>> spvae.sample(3).shape
+        torch.Size([3, 1, 8, 8])
     """
 
     several_inputs: bool = False

@@ -44,6 +44,14 @@ class PixelCNN(Network):
     :param str latents: ``"all"``: the first convolution sees maps of latent vectors at all positions; ``"masked"``:
         before the present one only, as in the paper's code, whose first pixel knows nothing of the latent vectors.
     :raises ValueError: for options out of range, and when bound for leaves that are no rectangles of one shape.
+
+    Example::
+
+        >>> from pyro_spvae.nn import PixelCNN
+        >>> leaf = VAE(Bernoulli(), latent_dim=2, decoder=PixelCNN(filters=4, layers=2))
+        >>> spvae = SPVAE(whole((6, 6)), units=1, leaf=leaf)
+        >>> spvae.sample(3).shape  # pixel by pixel
+        torch.Size([3, 1, 6, 6])
     """
 
     several_inputs = True

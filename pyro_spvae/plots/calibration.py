@@ -32,6 +32,13 @@ def calibration(pit: NDArray[Any] | Tensor, of: NDArray[Any] | Tensor, names: Se
     :param pit: of each entry, ``[N]``, in [0, 1].
     :param of: the number of its column, int ``[N]``.
     :param names: of the columns; none for images.
+
+    Example::
+
+        >>> from pyro_spvae.plots import calibration
+        >>> figure = calibration(torch.rand(200), torch.arange(200) % 2, ["age", "height"])
+        >>> len(figure.axes)
+        3
     """
     pit, of = np.asarray(pit), np.asarray(of)
     shown = [number for number in range(len(names)) if (of == number).any()]

@@ -21,6 +21,14 @@ def show_classes(axes: Axes, points: Tensor, labels: Tensor, title: str | None =
     :param Tensor labels: integers ``[N]``; colours repeat after ten.
     :param str title: heading.
     :raises ValueError: for labels of another length.
+
+    Example::
+
+        >>> from pyro_spvae.plots import new_figure, show_classes
+        >>> axes = new_figure(3.0, 3.0).add_subplot()
+        >>> show_classes(axes, torch.randn(20, 2), torch.arange(20) % 3)
+        >>> len(axes.get_legend().get_texts())
+        3
     """
     if labels.shape != points.shape[:1]:
         raise ValueError(f"labels has shape {list(labels.shape)}; one for each of the {len(points)} points is needed")

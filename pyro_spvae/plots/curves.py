@@ -24,6 +24,13 @@ class Line(NamedTuple):
     :ivar y: their heights, or the one of a level.
     :ivar str style: as of matplotlib's ``plot``, for instance ``":"`` or ``"o-"``.
     :ivar str colour: chosen by matplotlib by default.
+
+    Example::
+
+        >>> from pyro_spvae.plots import Line, Panel, line_plot
+        >>> lines = [Line("bound", [1, 2, 3], [-90.0, -85.0, -84.0]), Line("evidence", None, [-83.0], style=":")]
+        >>> len(line_plot(Panel(lines, "epoch", "nats")).axes[0].lines)
+        2
     """
 
     label: str
@@ -43,6 +50,13 @@ class Panel(NamedTuple):
     :ivar str title: heading.
     :ivar bool log: whether the horizontal axis is logarithmic.
     :ivar bool later: fit the vertical axis to all but the first tenth of each line, which would flatten the rest.
+
+    Example::
+
+        >>> from pyro_spvae.plots import Line, Panel, line_plot
+        >>> panel = Panel([Line("bound", [1, 10, 100], [-90.0, -85.0, -84.0])], "samples", "nats", log=True)
+        >>> line_plot(panel, panel).axes[0].get_xscale()
+        'log'
     """
 
     lines: Sequence[Line]
@@ -54,7 +68,15 @@ class Panel(NamedTuple):
 
 
 def line_plot(*panels: Panel) -> Figure:
-    """Panels of lines, side by side."""
+    """Panels of lines, side by side.
+
+    Example::
+
+        >>> from pyro_spvae.plots import Line, Panel, line_plot
+        >>> panel = Panel([Line("a", [1, 2], [3.0, 4.0])], "epoch", "nats")
+        >>> len(line_plot(panel, panel).axes)
+        2
+    """
     figure = new_figure(5.4, 3.8) if len(panels) == 1 else new_figure(4.5 * len(panels), 3.6)
     for place, panel in enumerate(panels, start=1):
         axes = figure.add_subplot(1, len(panels), place)
@@ -75,7 +97,15 @@ def line_plot(*panels: Panel) -> Figure:
 
 
 def learning_curve(metrics: list[dict[str, Any]]) -> Figure:
-    """Training and validation bound (nats per datum) against epochs, from the lines of ``metrics.jsonl``."""
+    """Training and validation bound (nats per datum) against epochs, from the lines of ``metrics.jsonl``.
+
+    Example::
+
+        >>> from pyro_spvae.plots import learning_curve
+        >>> metrics = [{"epoch": epoch, "elbo": -90.0 + epoch, "val_elbo": -91.0 + epoch} for epoch in range(1, 6)]
+        >>> learning_curve(metrics).axes[0].get_xlabel()
+        'epoch'
+    """
     from matplotlib.ticker import MaxNLocator
 
     figure = new_figure(5.0, 3.2)
@@ -104,6 +134,13 @@ def histogram(values: NDArray[Any], quantity: str, unit: str, error: float | Non
     :param str quantity: what they are, with its unit.
     :param str unit: what is counted.
     :param float error: standard error of the mean.
+
+    Example::
+
+        >>> from pyro_spvae.plots import histogram
+        >>> figure = histogram(torch.randn(100).numpy(), "log-likelihood (nats)", "rows")
+        >>> figure.axes[0].get_ylabel()
+        'rows'
     """
     figure = new_figure(5.0, 3.2)
     axes = figure.add_subplot()

@@ -17,12 +17,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
+DPI = 150  # dots an inch of a written picture
 _STRIP = 0.4  # height over width below which pictures are put one below the other
 _TITLE = 0.25  # inches
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, inches."""
+    """An empty figure, inches.
+
+    Example::
+
+        >>> from pyro_spvae.plots import new_figure
+        >>> new_figure(4.0, 3.0).get_size_inches().tolist()
+        [4.0, 3.0]
+    """
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
@@ -38,12 +46,29 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     Writes a figure as PNG, at one go.
 
     :raises ValueError: if the file cannot be written.
+
+    Example::
+
+        >>> from pathlib import Path
+        >>> from pyro_spvae.plots import image_grid, save
+        >>> save(image_grid(torch.rand(4, 1, 8, 8)), "samples.png")
+        >>> Path("samples.png").read_bytes()[1:4]
+        b'PNG'
     """
-    atomic_write(path, lambda file: figure.savefig(file, dpi=150, format="png"))
+    atomic_write(path, lambda file: figure.savefig(file, dpi=DPI, format="png"))
 
 
 def show_pixels(axes: Axes, pixels: NDArray[Any], title: str | None, interpolation: str = "nearest") -> None:
-    """Pixels ``[height, width, 3]`` and nothing but a heading."""
+    """Pixels ``[height, width, 3]`` and nothing but a heading.
+
+    Example::
+
+        >>> from pyro_spvae.plots import mosaic, new_figure, show_pixels
+        >>> axes = new_figure(3.0, 3.0).add_subplot()
+        >>> show_pixels(axes, mosaic(torch.rand(4, 1, 8, 8), columns=2).numpy(), "four images")
+        >>> axes.get_title()
+        'four images'
+    """
     axes.imshow(pixels, interpolation=interpolation)
     axes.set_axis_off()
     if title:
@@ -55,6 +80,15 @@ def picture_files(rows: Iterable[Sequence[tuple[str, Path]]]) -> Figure:
     Pictures that were written before, side by side; wide strips one below the other.
 
     :param rows: of each row the headings and files of its pictures.
+
+    Example::
+
+        >>> from pathlib import Path
+        >>> from pyro_spvae.plots import image_grid, picture_files, save
+        >>> save(image_grid(torch.rand(4, 1, 8, 8)), "samples.png")
+        >>> figure = picture_files([[("first", Path("samples.png")), ("again", Path("samples.png"))]])
+        >>> len(figure.axes)
+        2
     """
     from matplotlib.image import imread
 

@@ -5,19 +5,66 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pyro_spvae.plots.figures import new_figure, show_pixels
+from pyro_spvae.plots.figures import DPI, new_figure, show_pixels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LINE = (0.35, 0.55, 0.8)  # red, green, blue
 _MISSING = (0.98, 0.78, 0.62)  # likewise a colour that grey images lack
+_DOTS = 2  # of a written picture that each pixel has, so that all pixels look of one size
+_PATCH = 12  # dots to a side of the smallest patches that lines are drawn between
+_LETTER, _LETTER_OF_ALL = 0.072, 0.082  # inches, of the headings of a panel and of all
+_LOW, _HIGH = 0.75, 1.35  # of the number of columns of a square grid, among which the one that is filled best is taken
+
+
+class Layout(NamedTuple):
+    """
+    :ivar int columns: panels side by side.
+    :ivar float width: of a panel, inches.
+    :ivar float column: of a panel with its heading, inches.
+    """
+
+    columns: int
+    width: float
+    column: float
+
+
+def layout(number: int, height: int, width: int) -> Layout:
+    """
+    How panels of one shape are laid out: of about equal area whatever their shape, larger where their pixels would be
+    too small, and side by side so that the figure is about as high as it is wide.
+
+    :param int number: of panels.
+    :param int height: of a panel, pixels.
+    :param int width: of a panel, pixels.
+    """
+    shape = height / width
+    own = min((4.0 if number == 1 else 3.4) / math.sqrt(shape), 9.0, 11.0 / shape)
+    own = min(max(own, _DOTS * width / DPI), 20.0)
+    column = max(own, 1.6)  # with room for a heading
+
+    def unfit(columns: int) -> float:
+        """How oblong the figure is, and how much of it is empty."""
+        rows = math.ceil(number / columns)
+        return abs(math.log(rows * (own * shape + 0.3) / (columns * column))) + 2 * math.log(rows * columns / number)
+
+    return Layout(min(range(1, number + 1), key=unfit), own, column)
+
+
+def grid_columns(number: int, height: int, width: int) -> int:
+    """How many of some images stand side by side, so that a grid is about as high as wide and its last row is full."""
+    square = math.sqrt(number * height / width)
+    nearest = min(number, max(1, round(square)))
+    others = range(math.ceil(_LOW * square), min(number, math.floor(_HIGH * square)) + 1)
+    return min([nearest, *others], key=lambda columns: (-number % columns, abs(columns - square)))
 
 
 def image_grid(
@@ -31,12 +78,20 @@ def image_grid(
     :param float high: value drawn white.
     :param str title: heading.
     :param int columns: images of a row; by default the grid is about as high as it is wide.
+
+    Example::
+
+        >>> from pyro_spvae.plots import image_grid
+        >>> figure = image_grid(torch.rand(12, 1, 8, 8), columns=4)
+        >>> len(figure.axes)
+        1
     """
-    height, width = images.shape[-2:]
     if columns is None:
-        columns = min(len(images), max(1, round(math.sqrt(len(images) * height / width))))
+        channels, height, width = images.shape[1:]
+        columns = grid_columns(len(images), height, width if channels in (1, 3) else channels * width)
     pixels = mosaic(images, columns, low, high)
-    figure = new_figure(4.0, 4.0 * pixels.size(0) / pixels.size(1) + (0.3 if title else 0))
+    inches = max(4.0, _DOTS * pixels.size(1) / DPI)
+    figure = new_figure(inches, inches * pixels.size(0) / pixels.size(1) + (0.3 if title else 0))
     show_pixels(figure.add_subplot(), pixels.numpy(), title)
     return figure
 
@@ -51,6 +106,14 @@ def image_rows(
     :param float low: value drawn black.
     :param float high: value drawn white.
     :param dict seen: label to ``bool [N, C, H, W]``: pixels none of whose channels is seen get a colour of their own.
+
+    Example::
+
+        >>> from pyro_spvae.plots import image_rows
+        >>> images = torch.rand(5, 1, 8, 8)
+        >>> figure = image_rows({"images": images, "inverted": 1 - images})
+        >>> len(figure.axes)
+        2
     """
     seen = seen or {}
     mosaics = {label: mosaic(images, len(images), low, high, seen.get(label)) for label, images in rows.items()}
@@ -78,18 +141,33 @@ def tiled(
     :param float low: value drawn black.
     :param float high: value drawn white.
     :param str title: heading of all.
-    :param int divisions: thin lines divide each tile into so many parts in either direction.
+    :param int divisions: thin lines divide each tile into so many parts in either direction, unless these are smaller
+        than 12 dots of the written picture.
+
+    Example::
+
+        >>> from pyro_spvae.plots import tiled
+        >>> corners = [(0, 0), (0, 4), (4, 0), (4, 4)]
+        >>> figure = tiled({"an image in four tiles": list(torch.rand(4, 1, 4, 4))}, corners)
+        >>> len(figure.axes)
+        1
     """
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
     canvases = {label: _tiles(tiles, corners, low, high) for label, tiles in pictures.items()}
     height, width, _ = next(iter(canvases.values()))[0].shape
-    side = 4.0 if len(pictures) == 1 else 3.4
-    figure = new_figure(columns * side, rows * (min(3.0, height / width) * side + 0.3) + (0.3 if title else 0))
-    for place, (label, (canvas, boxes)) in enumerate(canvases.items(), start=1):
+    columns, own, column = layout(len(pictures), height, width)
+    rows = math.ceil(len(pictures) / columns)
+    headings = [textwrap.fill(label, int(column / _LETTER)) for label in pictures]
+    above = 0.3 + 0.15 * max(heading.count("\n") for heading in headings)
+    title = textwrap.fill(title or "", int(columns * column / _LETTER_OF_ALL))
+    lines = title.count("\n") + 1 if title else 0
+    figure = new_figure(columns * column, rows * (own * height / width + above) + (0.1 + 0.2 * lines if title else 0))
+    dots = own * DPI / width  # of a pixel
+    for place, (heading, (canvas, boxes)) in enumerate(zip(headings, canvases.values(), strict=True), start=1):
         axes = figure.add_subplot(rows, columns, place)
-        show_pixels(axes, canvas.numpy(), label)
-        for top, left, bottom, right in boxes if divisions > 1 else []:
+        show_pixels(axes, canvas.numpy(), heading, "nearest" if dots > 1 else "auto")
+        for top, left, bottom, right in boxes:
+            if divisions == 1 or dots * min(bottom - top, right - left) < _PATCH * divisions:
+                continue
             ys, xs = (_between(*ends, divisions) for ends in ((top, bottom), (left, right)))
             axes.hlines(ys, left - 0.5, right - 0.5, color=_LINE, linewidth=0.4, alpha=0.6)
             axes.vlines(xs, top - 0.5, bottom - 0.5, color=_LINE, linewidth=0.4, alpha=0.6)
@@ -99,7 +177,14 @@ def tiled(
 
 
 def mosaic(images: Tensor, columns: int, low: float = 0.0, high: float = 1.0, seen: Tensor | None = None) -> Tensor:
-    """``[N, C, H, W]`` to ``[height, width, 3]`` with lines between images, in a colour that grey images lack."""
+    """``[N, C, H, W]`` to ``[height, width, 3]`` with lines between images, in a colour that grey images lack.
+
+    Example::
+
+        >>> from pyro_spvae.plots import mosaic
+        >>> mosaic(torch.rand(6, 1, 8, 8), columns=3).shape  # two rows of three, and lines of a pixel
+        torch.Size([17, 26, 3])
+    """
     images = _colours(images, low, high, seen)
     count, _, height, width = images.shape
     line = max(1, height // 14)
@@ -129,8 +214,8 @@ def _tiles(
     colours = [_colours(tile.unsqueeze(0), low, high).squeeze(0) for tile in tiles]
     stretch = colours[0].size(-1) // tiles[0].size(-1)  # of channels side by side
     tops, lefts = (sorted(set(places)) for places in zip(*corners, strict=True))
-    extent = max(top + tile.size(-2) for (top, _), tile in zip(corners, tiles, strict=True))
-    line = max(1, extent // 100)
+    ends = [(top + tile.size(-2), left + tile.size(-1)) for (top, left), tile in zip(corners, tiles, strict=True)]
+    line = max(1, max(map(max, ends)) // 100)
     placed = [
         (top + line * tops.index(top), stretch * left + line * lefts.index(left), tile)
         for (top, left), tile in zip(corners, colours, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import Transform, biject_to
+from torch.distributions import Transform, biject_to, constraints
 
 from pyro_spvae.blocks import Latent
 from pyro_spvae.distributions.autoregressive import pixel_summaries
@@ -64,24 +64,31 @@ class Coordinates(NamedTuple):
 def in_coordinates(latent: Latent, values: Tensor, like: Tensor) -> Coordinates:
     """
     What is known of a latent site in real coordinates: unconstrained ones where values are continuous, so that sums of
-    coordinates are those of values inside of the support; of discrete variables the probabilities.
+    coordinates are those of values inside of the support; the values themselves where no transform to such coordinates
+    is known or values lie on the edge of the support; of discrete variables the probabilities.
 
     :param Latent latent: the site.
     :param Tensor values: as in :class:`~pyro_spvae.queries.Embedding`, ``[data, leaf, *event]``.
     :param Tensor like: of the model's type, on its device.
     """
     values = values.to(like)
-    transform: Any = None
-    if not latent.is_discrete:
-        try:
-            transform = biject_to(latent.support)
-        except NotImplementedError:
-            pass
+    transform = None if latent.is_discrete else _from_reals(latent.support)
     reals = values if transform is None else transform.inv(values)
     if not bool(reals.isfinite().all()):  # on the edge of the support
         reals, transform = values, None
     flat = reals.reshape(*reals.shape[:2], math.prod(reals.shape[2:]))
     return Coordinates(flat.cpu().double(), transform, tuple(reals.shape[2:]), like)
+
+
+def _from_reals(support: constraints.Constraint) -> Any:
+    """The transform from unconstrained values, ``None`` for a support that is not registered with torch as having
+    one, such as one of a user's own."""
+    try:
+        return biject_to(support)
+    except NotImplementedError as error:
+        if not str(error).startswith("Cannot transform"):  # raised by what is registered, which is a fault of it
+            raise
+        return None
 
 
 def principal_components(means: Tensor) -> Components:

@@ -71,7 +71,8 @@ def latent_picture(
     filled with the means of patches over a grid on its latent space: where the latent space has one or two dimensions
     and a standard normal prior, equally likely values under the prior; otherwise a plane up to two standard deviations
     from the middle along the first two principal components of the data. Where leaf regions do not tile an image by
-    rectangles, or a latent variable is discrete, the data are shown in the coordinates of these components instead.
+    rectangles, or a latent variable is discrete, has a support that torch knows no transform to, or has values on the
+    edge of it, the data are shown in the coordinates of these components instead.
     Components are those of unconstrained values, of which values inside of the supports are made.
 
     :param dict latents: what is known of each latent site, ``[data, leaf, *event]``, as in
@@ -80,6 +81,17 @@ def latent_picture(
     :param Values values: range of the pixels.
     :param int panels: leaf programs of a region that are drawn, at most.
     :param int grid: patches to a side.
+
+    Example::
+
+        >>> from pyro_spvae.data import Values
+        >>> from pyro_spvae.plots import latent_picture
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, latent_dim=2, likelihood=Bernoulli())
+        >>> embedding = spvae.embed(spvae.sample(5))
+        >>> values = Values.grey_levels(2)
+        >>> drawn = latent_picture(spvae, embedding.latents, embedding.leaf_posterior, values, panels=2, grid=3)
+        >>> len(drawn.figure.axes), drawn.explained
+        (2, None)
     """
     places, leaves = tiles(spvae.circuit.regions), spvae.circuit.leaves
     shown = range(min(panels, leaves))
@@ -117,7 +129,15 @@ def latent_picture(
 
 
 def has_prior_grid(spvae: SPVAE, latents: Mapping[str, Tensor]) -> bool:
-    """Whether :func:`prior_grid` fits: one latent site of one or two dimensions with a standard normal prior."""
+    """Whether :func:`prior_grid` fits: one latent site of one or two dimensions with a standard normal prior.
+
+    Example::
+
+        >>> from pyro_spvae.plots import has_prior_grid
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, latent_dim=2, likelihood=Bernoulli())
+        >>> has_prior_grid(spvae, spvae.embed(spvae.sample(5)).latents)
+        True
+    """
     (name, *others) = latents
     if others or spvae.latents[name].event_shape not in ((1,), (2,)) or tiles(spvae.circuit.regions) is None:
         return False
@@ -132,6 +152,13 @@ def clouds(points: dict[str, tuple[Tensor, Tensor]], columns: int, weight: str, 
     :param int columns: plots side by side.
     :param str weight: what the weights, shown by colour, are.
     :param str title: heading of all.
+
+    Example::
+
+        >>> from pyro_spvae.plots import clouds
+        >>> points = {name: (torch.randn(20, 2), torch.rand(20)) for name in ("first", "second")}
+        >>> type(clouds(points, columns=2, weight="posterior of the leaf")).__name__
+        'Figure'
     """
     columns = min(columns, len(points))
     rows = math.ceil(len(points) / columns)

@@ -89,6 +89,14 @@ def pseudo_input_pictures(spvae: SPVAE, values: Values) -> dict[str, Figure]:
     and for rows that are no images. The same for the same model.
 
     :param Values values: range of the pixels.
+
+    Example::
+
+        >>> from pyro_spvae.data import Values
+        >>> from pyro_spvae.plots import pseudo_input_pictures
+        >>> vae = SPVAE(whole((8, 8)), units=1, prior=VampPrior(4), likelihood=Bernoulli())
+        >>> list(pseudo_input_pictures(vae, Values.grey_levels(2)))
+        ['pseudo_inputs', 'generations']
     """
     prior = vamp_prior(spvae)
     if prior is None or len(spvae.event_shape) != 3 or spvae.num_features != spvae.view.pixels:

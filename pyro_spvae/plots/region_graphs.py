@@ -50,6 +50,13 @@ def region_graph(graph: RegionGraph, ax: Axes | None = None, names: Sequence[str
     :param names: of the variables, such as the columns of a table, which are written to the leaf regions.
     :raises ValueError: if there is not one for each variable.
     :return: the axes.
+
+    Example::
+
+        >>> from pyro_spvae.plots import region_graph
+        >>> axes = region_graph(quad_tree((4, 4), delta=2))
+        >>> type(axes.figure).__name__
+        'Figure'
     """
     import matplotlib.pyplot as plt
 

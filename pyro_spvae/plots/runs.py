@@ -24,6 +24,12 @@ def likelihood_histogram(log_likelihood: Tensor) -> Figure:
     Histogram of the log-likelihoods of a run's test rows.
 
     :param Tensor log_likelihood: nats, ``[data]``.
+
+    Example::
+
+        >>> from pyro_spvae.plots import likelihood_histogram
+        >>> likelihood_histogram(-80 + torch.randn(50)).axes[0].get_xlabel()
+        'log-likelihood (nats)'
     """
     return histogram(log_likelihood.numpy(), "log-likelihood (nats)", "test rows")
 
@@ -44,6 +50,15 @@ def run_pictures(spvae: SPVAE, data: DataSet, metrics: list[dict[str, Any]]) -> 
     same model.
 
     :param list metrics: lines of ``metrics.jsonl``.
+
+    Example::
+
+        >>> from pyro_spvae.data import load_data
+        >>> from pyro_spvae.plots import run_pictures
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, likelihood=Binomial(16))
+        >>> metrics = [{"epoch": 1, "elbo": -200.0, "val_elbo": -210.0}]
+        >>> list(run_pictures(spvae, load_data("digits"), metrics).figures)
+        ['learning_curve', 'samples', 'means', 'reconstructions']
     """
     figures = {"learning_curve": learning_curve(metrics)}
     if not data.is_image:

@@ -27,6 +27,12 @@ class MixtureOfGaussians(Prior):
     :param float spread: standard deviation of the initial means, above 0 and below 1.
     :param float min_scale: smallest standard deviation of a component.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> prior = MixtureOfGaussians(components=10).bind(leaves=2, event_shape=(3,))
+        >>> prior().log_prob(prior().sample((5,))).shape
+        torch.Size([5, 2])
     """
 
     #: axis of the parameters along which leaves lie

@@ -22,12 +22,15 @@ class Prior(Block):
 
     Example::
 
-        class LearnedNormal(Prior):
-            def build(self, leaves, event_shape):
-                self.loc = nn.Parameter(torch.zeros(leaves, *event_shape))
-
-            def forward(self):
-                return dist.Normal(self.loc, 1.0).to_event(1)
+        >>> from pyro.distributions import Normal
+        >>> class LearnedNormal(Prior):
+        ...     def build(self, leaves, event_shape):
+        ...         self.loc = torch.nn.Parameter(torch.zeros(leaves, *event_shape))
+        ...
+        ...     def forward(self):
+        ...         return Normal(self.loc, 1.0).to_event(1)
+        >>> SPVAE(whole((8, 8)), units=1, prior=LearnedNormal()).sample(4).shape
+        torch.Size([4, 1, 8, 8])
     """
 
     #: groups of a value that are drawn one after the other, each given those before it

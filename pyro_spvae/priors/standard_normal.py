@@ -16,7 +16,14 @@ from pyro_spvae.priors.prior import Prior
 
 
 class StandardNormal(Prior):
-    r""":math:`p(z) = N(0, I)` for every leaf, events of any shape; no parameters."""
+    r""":math:`p(z) = N(0, I)` for every leaf, events of any shape; no parameters.
+
+    Example::
+
+        >>> prior = StandardNormal().bind(leaves=2, event_shape=(3,))
+        >>> prior().log_prob(torch.zeros(2, 3))  # nats
+        tensor([-2.7568, -2.7568])
+    """
 
     _reference: Tensor
 

@@ -29,6 +29,13 @@ class Sticks(Prior):
     :param float alpha0: concentration of the process, 1 by default; the expected number of pieces in use grows with it.
     :param float alpha: concentration of the Dirichlet distribution, in its place.
     :raises ValueError: if one is not positive, or both are given.
+
+    Example::
+
+        >>> from pyro_spvae.priors import Sticks
+        >>> fractions = Sticks(alpha=1.0).bind(leaves=2, event_shape=(3,))()
+        >>> fractions.mean.round(decimals=4)  # of what is left: pieces of a quarter each
+        tensor([0.2500, 0.3333, 0.5000])
     """
 
     support: Any = constraints.unit_interval
@@ -72,6 +79,14 @@ class StickBreaking(Sticks):
     """
     The weights themselves as the latent variable, on the simplex: the prior of the stick-breaking VAE (Nalisnick and
     Smith 2017). Options are those of :class:`Sticks`.
+
+    Example::
+
+        >>> from pyro_spvae.priors import StickBreaking
+        >>> prior = StickBreaking(alpha0=5.0).bind(leaves=2, event_shape=(4,))
+        >>> weights = prior().sample((10,))
+        >>> weights.shape, bool(torch.allclose(weights.sum(-1), torch.ones(())))
+        (torch.Size([10, 4]), True)
     """
 
     support = constraints.simplex

@@ -34,11 +34,6 @@ class VampPrior(Prior):
     features, what the guide's networks see of data, held within ``range`` by a hardtanh as in the paper's code. Each
     leaf of a circuit has pseudo-inputs of its own. A step encodes them once, whatever the number of particles.
 
-    Example::
-
-        SPVAE(whole((28, 28)), units=1, prior=VampPrior(500), likelihood=Bernoulli())
-        SPVAE(whole((28, 28)), units=1, prior=VampPrior(data=x_train[:500]), likelihood=Bernoulli())
-
     :param int components: number of pseudo-inputs of each leaf, K; 500 by default, or as many as there are ``data``.
     :param Tensor data: data ``[rows, *event_shape]`` as the model takes them; ``components`` of them, drawn at random,
         are the pseudo-inputs ("VampPrior data" in the paper), frozen unless ``frozen=False``.
@@ -53,6 +48,16 @@ class VampPrior(Prior):
         pseudo-inputs of ``init="data"`` are refused outside of it.
     :param str weights: ``"uniform"`` as in the paper, or ``"learned"``.
     :raises ValueError: for options out of range or fewer data than components.
+
+    Example::
+
+        >>> x = (torch.rand(100, 1, 8, 8) < 0.5).float()
+        >>> learned = SPVAE(whole((8, 8)), units=1, prior=VampPrior(50), likelihood=Bernoulli())
+        >>> learned.sample(4).shape
+        torch.Size([4, 1, 8, 8])
+        >>> of_data = SPVAE(whole((8, 8)), units=1, prior=VampPrior(data=x[:20]), likelihood=Bernoulli())
+        >>> of_data.leaf.prior().log_prob(torch.zeros(1, 8)).shape  # a mixture of 20
+        torch.Size([1])
     """
 
     pseudo_inputs: Tensor

@@ -30,6 +30,13 @@ class LeafBatch:
     :ivar Tensor mask: pixels that count, ``bool`` broadcastable to ``patches``, or ``None`` if all do.
     :ivar Tensor seen: leaves that see anything, ``bool [data or 1, leaf]``, or ``None`` if all do.
     :ivar int first: number of the first row among those that were asked about, where these are few of them.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> batch = spvae.prepare(torch.zeros(5, 1, 4, 4))
+        >>> batch.patches.shape, batch.mask  # [data, leaf, pixel]; all pixels count
+        (torch.Size([5, 8, 4]), None)
     """
 
     x: Tensor

@@ -77,6 +77,13 @@ class Calibration:
     :ivar Tensor log_likelihood_joint: of each row, nats, float64 ``[data]``; 0 where nothing is hidden.
     :ivar Tensor has_pit: which entries have an order, ``bool [entry]``.
     :ivar dict options: ``holdout``, ``draws``, ``seed``.
+
+    Example::
+
+        >>> spn = SPN(whole(2), units=1, leaves=2, likelihood=Normal())
+        >>> calibration = spn.calibration(torch.randn(50, 2), holdout=0.2, draws=20)
+        >>> len(calibration.by_column), calibration.overall["hidden"] == len(calibration.has_pit)
+        (2, True)
     """
 
     overall: Figures

@@ -17,7 +17,7 @@ from pyro_spvae.data.masks import random_mask
 from pyro_spvae.data.rows import select
 from pyro_spvae.evaluating import block, evaluating, shared_blocks
 from pyro_spvae.queries.calibrated import Calibration, Entries
-from pyro_spvae.queries.generation import BLOCK, Generation
+from pyro_spvae.queries.generation import BLOCK, EXACT_BLOCK, Generation
 from pyro_spvae.queries.marginals import Marginal
 from pyro_spvae.queries.predictive import Predictive
 from pyro_spvae.queries.scores import fair_crps, randomised_pit
@@ -25,7 +25,6 @@ from pyro_spvae.queries.scores import fair_crps, randomised_pit
 _MASKS, _NOISE = 12, 13  # streams
 _READ = 4096  # rows
 _MARGINAL_ROWS = 2**16  # training rows that marginals are made of, evenly spaced
-_EXACT_BLOCK = 256  # rows at a time where nothing is latent
 _VALUES = 2**24  # draws of all rows that are held together
 _KINDS: dict[str, str] = {"binary": "binary", "real": "real", "counts": "count", "positive": "positive"}
 
@@ -110,7 +109,7 @@ def calibrate(
     where = distributed.message_device()
     found = torch.zeros(int(counts.sum()), len(Entries.COMPUTED), dtype=torch.float64, device=where)
     joint = torch.zeros(len(rows), dtype=torch.float64, device=where)
-    size = max(1, BLOCK // num_particles) if root.latents else _EXACT_BLOCK
+    size = max(1, BLOCK // num_particles) if root.latents else EXACT_BLOCK
     size = max(1, min(size, _VALUES // (draws * event.numel())))
     with evaluating(root):
         for start, _ in shared_blocks(len(rows), size, seed, stream=_NOISE):
@@ -143,13 +142,8 @@ def _block(
     uniform = torch.rand(value.shape, dtype=torch.float64, device=value.device)
     best, log = drawn.mean(0).round(), torch.full_like(value, torch.nan)
     if columns is not None:
-        categories = max((len(column.categories) for column in columns), default=0)
-        last = x.new_tensor([max(0, len(column.categories) - 1) for column in columns])
-        coded = hidden & x.new_tensor([column.is_coded for column in columns]).bool()
-        each = predictive.log_single([torch.full_like(x, number).minimum(last) for number in range(categories)], coded)
-        if categories:
-            likely = each[:, hidden].argmax(0).minimum(last.long().expand(x.shape)[hidden])
-            best = torch.where(coded[hidden], likely.double(), best)
+        coded = hidden & predictive.coded(columns)
+        best = torch.where(coded[hidden], predictive.likeliest(columns, coded)[hidden].double(), best)
         log = predictive.log_single([x], hidden)[0][hidden]
     crps, pit = fair_crps(drawn, value), randomised_pit(drawn, value, uniform)
     found = [value, drawn.mean(0), best, crps, pit, log]

@@ -28,6 +28,7 @@ def clustering_accuracy(clusters: Tensor, labels: Tensor) -> float:
 
     Example::
 
+        >>> from pyro_spvae.queries import clustering_accuracy
         >>> clustering_accuracy(torch.tensor([2, 2, 0, 0]), torch.tensor([5, 5, 7, 5]))
         0.75
     """

@@ -9,6 +9,7 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from pyro_spvae.distributions.autoregressive import means_need_draws
 from pyro_spvae.distributions.kinds import hidden_pixels
 from pyro_spvae.distributions.leaf import LeafDistribution
 
@@ -21,12 +22,18 @@ class DrawMessenger(Messenger):
     :param tuple seen: patches, and which of their pixels are seen, that the others are drawn given.
     :param Tensor zero: a number of the model's type on its device, which is put in their place where nobody looks at
         them; by default they are drawn.
+    :param bool means: with ``zero``, that means are looked at, for which values are drawn where these need them.
     """
 
     def __init__(
-        self, progress: bool = False, zero: Tensor | None = None, seen: tuple[Tensor, Tensor] | None = None
+        self,
+        progress: bool = False,
+        zero: Tensor | None = None,
+        seen: tuple[Tensor, Tensor] | None = None,
+        means: bool = False,
     ) -> None:
         super().__init__()
+        self.means = means
         self.progress = progress
         self.seen = seen
         self.zero = zero
@@ -37,7 +44,7 @@ class DrawMessenger(Messenger):
         if self.seen is not None:
             msg["fn"] = hidden_pixels(msg["fn"], *self.seen)
         law: Any = msg["fn"]
-        if self.zero is not None:
+        if self.zero is not None and not (self.means and means_need_draws(law)):
             msg["value"] = self.zero.expand(law.batch_shape + law.event_shape)
         elif self.progress and isinstance(law, LeafDistribution) and law.stepwise:
             msg["value"] = msg["fn"].sample(progress=True)

@@ -23,6 +23,15 @@ class Embedding(NamedTuple):
         guide is a mixture, the probability of each kind or component, ``[data, leaf, component]``, see
         :meth:`pyro_spvae.blocks.Latent.components`; the prior's where a leaf sees nothing, or equal ones if the prior
         is no mixture of as many components; 0 for leaves that do not have the site.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, latent_dim=3, likelihood=Bernoulli())
+        >>> embedding = spvae.embed(spvae.sample(5))
+        >>> embedding.latents["z"].shape
+        torch.Size([5, 8, 3])
+        >>> bool(torch.allclose(embedding.leaf_posterior.sum(-1), torch.full((5,), 4.0)))  # a leaf of every cell
+        True
     """
 
     latents: dict[str, Tensor]

@@ -21,6 +21,7 @@ from pyro_spvae.queries.quiet import quiet
 from pyro_spvae.queries.storage import Storage
 
 BLOCK = 8192  # data (times particles) that are generated or decoded at a time, which bounds memory
+EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are small, and circuits over them large
 
 
 class Generation(Storage):
@@ -59,6 +60,15 @@ class Generation(Storage):
         :returns: ``[num, *event_shape]``.
         :raises ValueError: if a site is unknown, or a value is outside of its support or does not broadcast; for copies
             beside ``given``, or held sites without copies.
+
+        Example::
+
+            >>> spvae = SPVAE(poon_domingos((8, 8), delta=4), units=2, latent_dim=2, likelihood=Bernoulli())
+            >>> spvae.sample(5).shape
+            torch.Size([5, 1, 8, 8])
+            >>> means = spvae.sample(5, means=True)
+            >>> bool(((means > 0) & (means < 1)).all())
+            True
         """
         num = checks.positive_integer("num", num)
         num_particles = checks.positive_integer("num_particles", num_particles)

@@ -12,8 +12,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_spvae.data import Column
+from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.distributions.kinds import hidden_pixels
 from pyro_spvae.infer import collapse_tree
+from pyro_spvae.queries.decoding import DrawMessenger
 from pyro_spvae.queries.generation import Generation
 from pyro_spvae.queries.posterior import TreePosterior
 from pyro_spvae.queries.programs import particles
@@ -42,11 +45,12 @@ class Predictive:
     :param Tensor x: data ``[data, *event_shape]`` that were checked; entries that are not seen are not looked at.
     :param Tensor observed: ``bool [data, *event_shape]``.
     :param int num_particles: importance samples of each leaf.
+    :param int first: number of the first row among those that were asked about, for messages.
     """
 
-    def __init__(self, root: Generation, x: Tensor, observed: Tensor, num_particles: int) -> None:
+    def __init__(self, root: Generation, x: Tensor, observed: Tensor, num_particles: int, first: int = 0) -> None:
         self.root, self.x, self.observed = root, x, observed
-        self.batch = root.prepare(torch.where(observed, x, 0.0), observed)
+        self.batch = replace(root.prepare(torch.where(observed, x, 0.0), observed), first=first)
         with torch.no_grad(), quiet(root):
             self.posterior = TreePosterior(root, self.batch, num_particles)
             log_weight = self.posterior.log_weight
@@ -63,6 +67,51 @@ class Predictive:
             return torch.stack(
                 [root._generate(self.batch.rows, self.posterior, False, False, seen=seen) for _ in range(num)]
             )
+
+    @torch.no_grad()
+    def mean(self, progress: bool = False) -> Tensor:
+        r"""
+        Means of what is not seen, Rao-Blackwellised like the densities,
+
+        .. math:: E[x_j \mid s] = \sum_{l \ni j} P(l \mid s) \sum_k \hat w_{kl}\, E[x_{lj} \mid z_{kl}, s_l],
+
+        and where pixels of a leaf wait for each other of each given a draw of those before it. Of categories that of
+        their numbers.
+
+        :param bool progress: show a progress bar where pixels are drawn one after the other.
+        :returns: float64 ``[data, *event_shape]``; in the place of what is seen, anything may stand.
+        """
+        root, mask = self.root, self.batch.mask
+        seen = None if mask is None else (self.batch.patches, mask)
+        latents = {name: value for name, (value, _) in self.posterior.values.items()}
+        zero = root._reference().new_zeros(())  # draws of all leaves would take long, and most means need none
+        with quiet(root), DrawMessenger(progress=progress, zero=zero, seen=seen, means=True):
+            model = particles(poutine.condition(collapse_tree(root.model), data=latents), len(self.log_share))
+            trace: Any = poutine.trace(model).get_trace(num=self.batch.rows)
+            means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"]).double()  # [K, B, L, P]
+        posterior = self.log_posterior.exp()
+        of_leaves = (self.log_share.double().exp().unsqueeze(-1) * means).sum(0)  # [B, L, P]
+        return root.view.assemble(posterior > 0, posterior.unsqueeze(-1) * of_leaves)
+
+    def coded(self, columns: Sequence[Column]) -> Tensor:
+        """Which columns hold numbers of categories, ``bool [entry]``."""
+        return torch.tensor([column.is_coded for column in columns], device=self.x.device)
+
+    def likeliest(self, columns: Sequence[Column], hidden: Tensor) -> Tensor:
+        """
+        The most probable category of each hidden entry by itself, given what is seen.
+
+        :param columns: what the entries of a row are.
+        :param Tensor hidden: ``bool [data, entry]``, of columns of categories, none of which are seen.
+        :returns: numbers of categories ``[data, entry]``; 0 where entries are not hidden.
+        """
+        last = torch.tensor([max(0, len(column.categories) - 1) for column in columns], device=self.x.device)
+        found = torch.zeros_like(self.x, dtype=torch.long)
+        if not bool(hidden.any()):
+            return found
+        # a column of fewer categories is asked for its last one again, and the first of the largest is taken
+        values = [torch.full_like(self.x, number).minimum(last.to(self.x)) for number in range(int(last.max()) + 1)]
+        return torch.where(hidden, self.log_single(values, hidden).argmax(0), found)
 
     def log_joint(self, x: Tensor, hidden: Tensor) -> Tensor:
         r"""

@@ -17,17 +17,17 @@ from pyro_spvae.locking import alone
 from pyro_spvae.queries.batch import LeafBatch, batches
 from pyro_spvae.queries.calibrated import Calibration
 from pyro_spvae.queries.calibration import calibrate
+from pyro_spvae.queries.conditional_means import ConditionalMeans
 from pyro_spvae.queries.embedding import Embedding
-from pyro_spvae.queries.generation import BLOCK, Generation
+from pyro_spvae.queries.generation import BLOCK, EXACT_BLOCK
 from pyro_spvae.queries.posterior import LeafDraws, TreePosterior
 from pyro_spvae.queries.programs import guide_draws
 from pyro_spvae.queries.quiet import forked, quiet
 
-_BLOCK = BLOCK
-_EXACT_BLOCK = 256  # data at a time where nothing is latent: such leaves are small, and circuits over them large
+_BLOCK, _EXACT_BLOCK = BLOCK, EXACT_BLOCK
 
 
-class Queries(Generation):
+class Queries(ConditionalMeans):
     """
     The part of :class:`~pyro_spvae.models.SPVAE` that answers questions about data.
 
@@ -39,6 +39,17 @@ class Queries(Generation):
     by their names. In a table NaN is a missing entry, whatever ``observed`` says.
 
     Several threads may ask; each answer is given to one at a time, since Pyro's state belongs to the process.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, latent_dim=2, likelihood=Bernoulli())
+        >>> x = spvae.sample(6)
+        >>> spvae.reconstruct(x).shape
+        torch.Size([6, 1, 4, 4])
+        >>> spvae.impute(x, torch.rand(1, 4, 4) < 0.5, num_samples=3).shape
+        torch.Size([3, 6, 1, 4, 4])
+        >>> spvae.interpolate(x[:2], x[2:4], steps=4).shape
+        torch.Size([4, 2, 1, 4, 4])
     """
 
     @alone()
@@ -75,6 +86,16 @@ class Queries(Generation):
         Log-likelihood of every datum by importance sampling, see :func:`pyro_spvae.infer.log_likelihood`.
 
         :returns: nats, ``[data]``, higher is better.
+
+        Example::
+
+            >>> spvae = SPVAE(poon_domingos((2, 2), delta=1), units=2, latent_dim=2, likelihood=Bernoulli())
+            >>> x = torch.cartesian_prod(*[torch.arange(2.0)] * 4).reshape(16, 1, 2, 2)  # all images
+            >>> spvae.log_likelihood(x, num_samples=100).shape
+            torch.Size([16])
+            >>> exact = SPVAE(poon_domingos((2, 2), delta=1), units=2, leaf=FactorizedLeaf(Bernoulli()))
+            >>> round(exact.log_likelihood(x).exp().sum().item(), 4)  # without latent variables
+            1.0
         """
         x, observed = self.taken(x, observed)
         self.refuse(x, observed)
@@ -118,9 +139,19 @@ class Queries(Generation):
         :param observed: ``bool``, broadcastable to ``x``, True = seen; need not be given for tables with NaN.
         :param int num_samples: completions of each datum.
         :param int num_particles: importance samples of each leaf that latent variables are drawn from.
-        :param bool means: fill with the likelihood's means instead of draws.
+        :param bool means: fill with the likelihood's means instead of draws, given the draw of tree and latent
+            variables of each completion; the mean over all of these is :meth:`conditional_mean`.
         :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: ``[num_samples, data, *event_shape]``, seen entries as in ``x``.
+
+        Example::
+
+            >>> import math
+            >>> table = torch.tensor([[0.3, math.nan], [math.nan, 1.2], [0.1, 0.7]])  # NaN is missing
+            >>> spvae = SPVAE(whole(2), units=1, leaves=2, likelihood=Normal())
+            >>> imputed = spvae.impute(table, num_samples=4)
+            >>> imputed.shape, bool(imputed.isnan().any()), bool((imputed[:, 2] == table[2]).all())
+            (torch.Size([4, 3, 2]), False, True)
         """
         num_samples = checks.positive_integer("num_samples", num_samples)
         x, observed = self.taken(x, observed)

@@ -44,6 +44,14 @@ class Root(PreparesBatches, Program):
     :ivar torch.Size event_shape: shape of one datum.
     :ivar Values values: the kind of values that the model is a density of, which queries refuse others than; set by
         ``fit`` and ``train``, saved with the model, ``None`` as long as nobody has said.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, latent_dim=3, likelihood=Bernoulli())
+        >>> spvae.num_leaves, spvae.num_features, spvae.event_shape
+        (8, 4, torch.Size([1, 4, 4]))
+        >>> spvae.latents["z"].event_shape
+        (3,)
     """
 
     circuit: Circuit

@@ -33,7 +33,16 @@ _FILES = ("model.pt", "best.pt", "last.pt")  # in the order in which a folder is
 
 
 class Storage(Root):
-    """The part of :class:`~pyro_spvae.models.SPVAE` that writes and reads models."""
+    """The part of :class:`~pyro_spvae.models.SPVAE` that writes and reads models.
+
+    Example::
+
+        >>> spvae = SPVAE(poon_domingos((4, 4), delta=2), units=2, likelihood=Bernoulli())
+        >>> spvae.save("model")
+        >>> again = SPVAE.load("model")
+        >>> all(bool((own == other).all()) for own, other in zip(spvae.parameters(), again.parameters()))
+        True
+    """
 
     def architecture(self) -> dict[str, Any]:
         """

@@ -102,19 +102,19 @@ class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
             found[:, places] = np.where(mask.cpu().numpy(), found[:, places], filled.cpu().double().numpy())
         return found
 
-    def _draws(self, x: Tensor, seen: Tensor, draws: int, means: bool = False) -> Tensor:
-        particles = checks.positive_integer("samples", self.samples)
-        return self.model_.impute(x, seen, draws, num_particles=particles, means=means)
+    @property
+    def _particles(self) -> int:
+        return checks.positive_integer("samples", self.samples)
+
+    def _draws(self, x: Tensor, seen: Tensor, draws: int) -> Tensor:
+        return self.model_.impute(x, seen, draws, num_particles=self._particles)
 
     def _averages(self, x: Tensor, seen: Tensor, draws: int) -> Tensor:
-        """Of the likelihood's means given draws of the rest; the most frequent draw of categories. ``[1, N, D]``"""
+        """Conditional means, and most probable categories, ``[1, N, D]``."""
+        found = self.model_.conditional_mean(x, seen, num_particles=self._particles)
         coded = torch.tensor([column.is_coded for column in self.columns_], device=x.device)
-        holes = (~seen).any(0)
-        found = x.clone()
-        if bool((holes & ~coded).any()):
-            found = self._draws(x, seen, draws, means=True).mean(0)
-        if bool((holes & coded).any()):
-            found = torch.where(coded, self._draws(x, seen, draws).mode(0).values, found)
+        if self.model_.columns is None and bool((~seen & coded).any()):  # a likelihood that knows no categories
+            found = torch.where(coded & ~seen, self._draws(x, seen, draws).mode(0).values, found)
         return found.unsqueeze(0)
 
 

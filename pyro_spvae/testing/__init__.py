@@ -9,11 +9,12 @@ leaves that are as if alone, masks that count for nothing, bounds below the evid
 
 Example::
 
-    from pyro_spvae.testing import PriorTests
-
-    class TestLaplacePrior(PriorTests):
-        def make(self):
-            return LaplacePrior(scale=0.5)
+    >>> from pyro_spvae.testing import PriorTests
+    >>> class TestMyPrior(PriorTests):
+    ...     def make(self):
+    ...         return MixtureOfGaussians(components=3)  # or a prior of one's own
+    >>> len([name for name in dir(TestMyPrior) if name.startswith("test_")]) > 10
+    True
 
 Tests run in whatever floating-point type is torch's default; float64 is recommended
 (``torch.set_default_dtype(torch.float64)`` in a fixture).

@@ -41,6 +41,17 @@ class BlockTests(SeededTests):
     A part is made of its options, sized once, and described by them.
 
     Subclasses define :meth:`make`, and the sizes that it is bound with.
+
+    Example::
+
+        >>> from pyro_spvae.testing import BlockTests
+        >>> class TestStandardNormalAsBlock(BlockTests):
+        ...     sizes = {"leaves": 3, "event_shape": (2,)}
+        ...
+        ...     def make(self):
+        ...         return StandardNormal()
+        >>> issubclass(TestStandardNormalAsBlock, BlockTests)
+        True
     """
 
     sizes: dict[str, Any] = {"leaves": LEAVES}

@@ -30,6 +30,15 @@ class LeafPairTests(ModelTests):
     weights by hand, bounds below the evidence, equality with Pyro's enumeration, masks, modes, types, every query.
 
     Subclasses define :meth:`make`, and :meth:`data` where values are not real.
+
+    Example::
+
+        >>> from pyro_spvae.testing import LeafPairTests
+        >>> class TestVAE(LeafPairTests):
+        ...     def make(self):
+        ...         return VAE(Normal(), latent_dim=2), NormalGuide()
+        >>> issubclass(TestVAE, LeafPairTests)
+        True
     """
 
     #: whether the guide draws latent variables in the model's order, as a tree that is sampled needs

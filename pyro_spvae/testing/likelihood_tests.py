@@ -25,6 +25,17 @@ class LikelihoodTests(BlockTests):
     Subclasses define :meth:`make`; and :attr:`values`, all values of a pixel where they can be listed, or else
     :attr:`reach`, ends of a grid that holds almost all of the mass. Where channels of a position depend on each other,
     :attr:`channels` and :attr:`sizes` say how many there are.
+
+    Example::
+
+        >>> from pyro_spvae.testing import LikelihoodTests
+        >>> class TestCategorical(LikelihoodTests):
+        ...     values = torch.arange(4)
+        ...
+        ...     def make(self):
+        ...         return Categorical(levels=4)
+        >>> issubclass(TestCategorical, LikelihoodTests)
+        True
     """
 
     sizes = {"leaves": LEAVES, "pixels": PIXELS}

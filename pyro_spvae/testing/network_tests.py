@@ -18,6 +18,16 @@ class NetworkTests(BlockTests):
     each output.
 
     Subclasses define :meth:`make`, and :attr:`sizes` where they need others.
+
+    Example::
+
+        >>> from pyro_spvae.nn import MLP
+        >>> from pyro_spvae.testing import NetworkTests
+        >>> class TestMLP(NetworkTests):
+        ...     def make(self):
+        ...         return MLP((16,), activation="tanh")
+        >>> issubclass(TestMLP, NetworkTests)
+        True
     """
 
     sizes = {"leaves": LEAVES, "inputs": 6, "outputs": (4, 2)}

@@ -26,6 +26,15 @@ class ObjectiveTests(ModelTests):
     optimisers, the same by both.
 
     Subclasses define :meth:`make`.
+
+    Example::
+
+        >>> from pyro_spvae.testing import ObjectiveTests
+        >>> class TestIWAE(ObjectiveTests):
+        ...     def make(self):
+        ...         return CircuitELBO(num_particles=3)
+        >>> issubclass(TestIWAE, ObjectiveTests)
+        True
     """
 
     rows = 4

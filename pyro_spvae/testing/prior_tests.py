@@ -75,6 +75,15 @@ class PriorTests(_AnyPriorTests):
 
     Subclasses define :meth:`make`. The moments are integrals over a grid, from ``-reach`` to ``reach`` in each of two
     dimensions, which must hold all of the mass but ``mass_error``.
+
+    Example::
+
+        >>> from pyro_spvae.testing import PriorTests
+        >>> class TestMixtureOfGaussians(PriorTests):
+        ...     def make(self):
+        ...         return MixtureOfGaussians(components=3)
+        >>> issubclass(TestMixtureOfGaussians, PriorTests)
+        True
     """
 
     reach = 9.0
@@ -125,6 +134,16 @@ class DiscretePriorTests(_AnyPriorTests):
     every leaf: the masses of all values add up to 1, and samples follow them.
 
     Subclasses define :meth:`make`, and :meth:`all_values` unless values are bits.
+
+    Example::
+
+        >>> from pyro_spvae.priors import BitChain
+        >>> from pyro_spvae.testing import DiscretePriorTests
+        >>> class TestBitChain(DiscretePriorTests):
+        ...     def make(self):
+        ...         return BitChain(groups=2)
+        >>> issubclass(TestBitChain, DiscretePriorTests)
+        True
     """
 
     #: number of entries of a value; all values are listed

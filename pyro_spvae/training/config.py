@@ -78,7 +78,7 @@ class FitConfig:
     """
     How parameters are fitted to data; the options of :meth:`pyro_spvae.models.SPVAE.fit`.
 
-    Every field is documented by :func:`describe`, by ``pyro-spvae train --help``, and in its declaration below.
+    Every field is documented by ``pyro-spvae train --help`` and in its declaration below.
 
     :raises ValueError: in one sentence, for a value of the wrong type or out of range, or values that do not go
         together.

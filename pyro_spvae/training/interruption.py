@@ -42,5 +42,6 @@ class Interruption:
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) == self._ask:  # or somebody else has set another since
+                signal.signal(number, handler)
         self._before = {}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -19,6 +20,8 @@ from pyro_spvae import __version__
 from pyro_spvae.checkpoint import atomic_write, read_checkpoint, write_checkpoint
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.status import TRAINING, is_finished, read_status, status_of
+
+_DIGESTED = ("config.json", "data.json", "last.pt", "best.pt")
 
 
 class RunFolder:
@@ -210,6 +213,23 @@ class RunFolder:
     def load(self, name: str) -> dict[str, Any]:
         """Reads a checkpoint without running code that may be in it."""
         return read_checkpoint(self.path / name)
+
+    def digest(self) -> str:
+        """
+        What is the same for the same configuration, data and checkpoints.
+
+        :raises ValueError: if a file cannot be read.
+        """
+        found = hashlib.sha256()
+        for name in _DIGESTED:
+            path = self.path / name
+            try:
+                found.update(f"{name} {path.stat().st_size} ".encode() + path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ValueError(f"the file {path} cannot be read: {error.strerror or error}") from None
+        return found.hexdigest()
 
     def _is_run(self) -> bool:
         return all((self.path / name).is_file() for name in ("config.json", "data.json"))

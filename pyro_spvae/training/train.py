@@ -16,7 +16,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from pyro_spvae import distributed, plots
+from pyro_spvae import distributed, joining, plots
 from pyro_spvae.data import DATA_SETS
 from pyro_spvae.training import cost
 from pyro_spvae.training.by_kind import passes
@@ -73,8 +73,10 @@ def train(
     :raises ValueError: if the configuration does not fit the data, the folder exists, or a number is not finite. In the
         last case the folder keeps the checkpoints, if there are any, and is removed otherwise.
     :raises Interrupted: when it was stopped by SIGINT or SIGTERM, with everything saved for :func:`resume`.
+    :raises Lost: if it is one of several processes, and the others cannot be reached any longer; :func:`resume` goes
+        on.
     """
-    with _processes(config, report) as (device, report):
+    with _processes(config, out, report) as (device, report):
         distributed.on_main(lambda: RunFolder(out).check_free(overwrite))
         job = set_up(config, device, download, objective, report)
         folder = RunFolder(out)
@@ -128,7 +130,8 @@ def resume(
             f"objective is {given or 'none'}, but the run {folder.path} was started with {wanted or 'none'}; give the "
             "same to resume"
         )
-    with _processes(config, report) as (device, report):
+    with _processes(config, folder.path, report) as (device, report):
+        distributed.agree(f"the run {folder.path}", folder.digest())
         job = set_up(config, device, download, objective)
         job.record.update({name: kept[name] for name in ("race",) if name in kept})
         if any(kept.get(name) != job.record.get(name) for name in ("fingerprint", "columns")):
@@ -202,6 +205,8 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
             folder.write_json("results.json", results)
             _say_finished(folder, known)
         distributed.barrier()
+    except ConnectionError:  # the folder is as of a run that was killed
+        raise
     except Exception:
         if distributed.is_main():
             folder.discard_unless_trained()
@@ -356,10 +361,13 @@ def _announce(job: Job, trainer: Trainer, report: Report) -> int:
 
 
 @contextmanager
-def _processes(config: TrainConfig, report: Report) -> Iterator[tuple[torch.device, Report]]:
+def _processes(
+    config: TrainConfig, out: str | os.PathLike[str], report: Report
+) -> Iterator[tuple[torch.device, Report]]:
     """Joins the processes that were launched together; the first alone reports."""
     device = distributed.choose_device(config.device)
-    with distributed.processes(device):
+    advice = f"start all of them again, by --resume {out} where that folder is there"
+    with joining.processes(device, advice):
         yield device, report if distributed.is_main() else (lambda line: None)
 
 

@@ -15,7 +15,7 @@ from pyro.infer import ELBO
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pyro_spvae import distributed
+from pyro_spvae import distributed, joining
 from pyro_spvae.blocks import in_mode
 from pyro_spvae.blocks.life_cycle import process_buffers
 from pyro_spvae.data import Rows
@@ -158,11 +158,13 @@ class Trainer:
         :returns: the lines of metrics, one a validation.
         :raises ValueError: if a training or validation bound is not finite, or a file cannot be written.
         :raises Interrupted: after SIGINT or SIGTERM, when the step is done and everything is saved.
+        :raises Lost: if it is one of several processes, and the others cannot be reached any longer.
         """
         total = self.config.epochs * self.rows
         done = self.epoch * self.rows + self.batch * self.rows // len(self.batches)
         bar = tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not self.progress, desc="training")
-        with _training(self.spvae), bar, Interruption() as interruption:
+        advice = f"start all of them again with: {self._go_on}" if self.folder else "start all of them again"
+        with _training(self.spvae), bar, Interruption() as interruption, joining.together(advice):
             self._start(lambda: interruption.asked)
             objective = distributed.share(self.objective)
             last = math.inf if max_steps is None else self.step + max_steps
@@ -334,16 +336,17 @@ class Trainer:
         if distributed.is_main():
             self.folder.save("last.pt", state)
         distributed.barrier()
-        raise Interrupted(
-            f"stopped after step {self.step}, everything is saved; continue with: "
-            + self.how_to_resume.format(path=self.folder.path)
-        )
+        raise Interrupted(f"stopped after step {self.step}, everything is saved; continue with: {self._go_on}")
+
+    @property
+    def _go_on(self) -> str:
+        return "" if self.folder is None else self.how_to_resume.format(path=self.folder.path)
 
     @alone()
     def _restore_best(self) -> None:
         if self.folder is not None:
-            distributed.barrier()
-            self.spvae.load_state_dict(self.folder.load("best.pt")["model"])
+            folder = self.folder
+            self.spvae.load_state_dict(distributed.on_main(lambda: folder.load("best.pt")["model"]))
         elif self._best_state is not None:
             self.spvae.load_state_dict(self._best_state)
             own = process_buffers(self.spvae)

@@ -218,12 +218,14 @@ class TestImpute(VerbTests):
         assert (arrays["imputed"][0] != arrays["imputed"][1])[~arrays["observed"]].any()
 
     def test_means_and_names(self, digits, tmp_path):
-        options = {"means": True, "completions": 1, "num": 2, "split": "validation"}
+        options = {"means": True, "num": 2, "split": "validation"}
         arrays = impute(digits, observed="random:0.5", **options, out=tmp_path)
         assert names(tmp_path) == ["validation-random-0.5-means.npz", "validation-random-0.5-means.png"]
         x, mask = rows(digits, "validation")[:2], torch.from_numpy(arrays["observed"])
-        wanted = asked(digits, 5, lambda spvae: spvae.impute(x, mask, 1, means=True))
-        assert same(arrays["imputed"], wanted)
+        wanted = asked(digits, 5, lambda spvae: spvae.conditional_mean(x, mask))
+        assert same(arrays["imputed"], wanted.unsqueeze(0))
+        with pytest.raises(ValueError, match="^completions is 3, but the means of all are one completion; leave one"):
+            impute(digits, observed="left", means=True, completions=3, out=tmp_path / "other")
         assert not np.array_equal(mask[0], mask[1])
 
     def test_particles(self, digits, tmp_path):

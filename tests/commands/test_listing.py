@@ -166,6 +166,21 @@ class TestDetails:
         lines = details(info([write_run(tmp_path / "run", exact, leaf="factorized", guide="none")])[0])
         assert of(lines, "samples") == "exact" and of(lines, "guide") == "none"
         assert not [line for line in lines if line.startswith(("prior", "encoder", "decoder"))]
+        assert of(lines, "objective") == "log-likelihood", "exact, whatever the number of particles"
+        assert of(lines, "optimiser").startswith("adam, ")
+
+    @pytest.mark.parametrize(
+        "optimiser, wanted",
+        [
+            ("em", "em, smoothing 0.25"),
+            ("online-em", "online-em, smoothing 0.25, step size 0.3, schedule plateau, batch size 64"),
+        ],
+    )
+    def test_em_has_its_own_options_alone(self, tmp_path, optimiser, wanted):
+        options = {"leaf": "factorized", "guide": "none", "lr": 0.03, "smoothing": 0.25, "batch_size": 64}
+        run = write_run(tmp_path / "run", RESULTS | {"samples": 0}, optimiser=optimiser, **options)
+        lines = details(info([run])[0])
+        assert of(lines, "objective") == "log-likelihood" and of(lines, "optimiser") == wanted
 
     def test_a_race_is_shown_the_best_first(self, tmp_path):
         raced = [

@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
+import doctest
 import inspect
-import textwrap
 from typing import Any
 
 import pyro.distributions as dist
@@ -22,8 +22,9 @@ def example() -> type[Likelihood]:
     """The class in the docstring, as it stands there."""
     text = inspect.getdoc(Likelihood)
     assert text is not None
-    code = textwrap.dedent(text.partition("Example")[2].partition("::\n")[2])
-    names: dict[str, Any] = {"Likelihood": Likelihood, "dist": dist, "torch": torch, "__name__": __name__}
+    parts = [part.source for part in doctest.DocTestParser().get_examples(text)]
+    code = "".join(part for part in parts if part.startswith(("from ", "class ")))
+    names: dict[str, Any] = {"Likelihood": Likelihood, "torch": torch, "__name__": __name__}
     exec(compile(code, "Likelihood", "exec", dont_inherit=True), names)
     found: type[Likelihood] = names["Laplace"]
     return found

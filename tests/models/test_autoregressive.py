@@ -167,6 +167,8 @@ def test_imputes_whole_regions_by_the_conditional_distribution(decoder):
     filled = spvae.impute(images[:1].expand(2000, -1, -1, -1), observed, num_particles=30)[0]
     assert (filled[:, 0, 0, 0] == 1).all()
     assert filled[:, 0, 0, 1].mean().item() == pytest.approx((joint[1] / joint.sum()).item(), abs=0.04)
+    mean = spvae.conditional_mean(images[:1], observed, num_particles=4000)[0, 0, 0]
+    assert mean[0] == 1 and mean[1].item() == pytest.approx((joint[1] / joint.sum()).item(), abs=0.03)
 
 
 def test_parts_of_regions_are_refused(decoder):

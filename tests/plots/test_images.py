@@ -140,3 +140,55 @@ def test_thin_lines_divide_tiles():
     ]
     (axes,) = plots.tiled({"": tiles}, [(0, 0), (4, 0)]).axes
     assert not axes.collections
+
+
+@pytest.mark.parametrize(
+    "number, height, width, columns",
+    [(64, 28, 28, 8), (64, 28, 20, 8), (100, 28, 28, 10), (3, 3, 2, 2), (1, 28, 20, 1), (2, 4, 40, 1), (5, 40, 4, 5)],
+)
+def test_a_grid_is_about_square_and_its_last_row_full(number, height, width, columns):
+    assert plots.images.grid_columns(number, height, width) == columns
+
+
+def test_channels_side_by_side_count_as_width():
+    (picture,) = shown(plots.image_grid(torch.rand(16, 4, 2, 2)))
+    assert picture.shape == (8 * 2 + 7, 2 * 8 + 1, 3)
+
+
+@pytest.mark.parametrize("number", [1, 2, 4, 5, 9, 100])
+@pytest.mark.parametrize("height, width", [(64, 64), (224, 160), (224, 224), (32, 320), (480, 48), (128, 192)])
+def test_panels_fill_a_figure_that_is_not_oblong(number, height, width):
+    columns, own, column = plots.images.layout(number, height, width)
+    rows = -(-number // columns)
+    assert rows * columns < number + columns, "no empty row"
+    assert own <= column and own * height / width < 12
+    assert own * plots.figures.DPI >= 2 * width - 1e-6, "two dots a pixel, at least"
+    if number >= 4:
+        assert 1 / 3 < rows * own * height / width / (columns * column) < 3
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (28, 20), (4, 40), (60, 6)])
+@pytest.mark.parametrize("number", [1, 6])
+def test_panels_keep_the_shape_of_what_they_show_and_headings_are_apart(height, width, number):
+    """As they are drawn, by the boxes of axes and texts in dots."""
+    tiles = [torch.rand(1, 4 * height, 4 * width)]
+    headings = [f"VAE {i + 1}, 69% of the variance on average" for i in range(number)]
+    figure = plots.tiled(dict.fromkeys(headings, tiles), [(0, 0)], title="latent spaces of the leaves, all of them")
+    figure.draw_without_rendering()
+    assert [" ".join(axes.get_title().split()) for axes in figure.axes] == headings
+    panels = [axes.get_window_extent() for axes in figure.axes]
+    texts = [text.get_window_extent() for text in (*(axes.title for axes in figure.axes), figure._suptitle)]
+    for panel in panels:
+        assert panel.height / panel.width == pytest.approx(height / width, rel=0.02)
+        assert panel.width * panel.height > 0.3 * figure.bbox.width * figure.bbox.height / (number + 1)
+    for i, box in enumerate(texts):
+        assert figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(other) for other in [*texts[i + 1 :], *panels])
+
+
+def test_lines_that_would_fill_patches_are_left_out():
+    tiles = [torch.zeros(1, 512, 512)]
+    (axes,) = plots.tiled({"": tiles}, [(0, 0)], divisions=128).axes
+    assert not axes.collections
+    (axes,) = plots.tiled({"": tiles}, [(0, 0)], divisions=8).axes
+    assert len(axes.collections) == 2

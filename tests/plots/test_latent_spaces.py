@@ -11,7 +11,7 @@ import pytest
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import nn
-from torch.distributions import constraints
+from torch.distributions import biject_to, constraints
 
 from pyro_spvae import poon_domingos, quad_tree, random_binary_tree, whole
 from pyro_spvae.blocks import Latent
@@ -22,7 +22,7 @@ from pyro_spvae.guides import LeafGuide
 from pyro_spvae.likelihoods import Binomial
 from pyro_spvae.models import SPVAE, LeafModel
 from pyro_spvae.plots import clouds, has_prior_grid, latent_picture
-from pyro_spvae.plots.latent_planes import component_grid, decode, principal_components, prior_grid
+from pyro_spvae.plots.latent_planes import component_grid, decode, in_coordinates, principal_components, prior_grid
 from pyro_spvae.plots.latent_spaces import Tile, manifold, tiles
 from pyro_spvae.priors import Prior
 from tests.helpers import small_spvae
@@ -267,3 +267,52 @@ class TestSupports:
         assert latents["v"].shape == (12, 4, 3) and torch.allclose(explained, found.explained)
         order = posterior[:, 1].argsort()
         assert np.allclose(figure.axes[1].collections[0].get_offsets(), found.scores[order, 1])
+
+
+class Halves(constraints.Constraint):
+    """A support of one's own, of which torch knows nothing."""
+
+    event_dim = 1
+
+    def check(self, value):
+        return (value <= 0.5).all(-1)
+
+
+class Registered(Halves):
+    """One that torch knows a transform to, which fails."""
+
+
+@biject_to.register(Registered)
+def _fails(support):
+    raise NotImplementedError("to be done")
+
+
+class TestCoordinates:
+    def test_a_support_without_a_transform_keeps_its_values(self):
+        values = torch.rand(5, 3, 2) / 2
+        found = in_coordinates(Latent(2, Halves()), values, torch.zeros(()))
+        assert found.transform is None and torch.equal(found.values, values)
+
+    def test_what_a_transform_raises_is_not_hidden(self):
+        with pytest.raises(NotImplementedError, match="^to be done$"):
+            in_coordinates(Latent(2, Registered()), torch.rand(5, 3, 2), torch.zeros(()))
+
+    def test_values_on_the_edge_of_the_support_stay(self):
+        values = torch.tensor([0.0, 0.25, 0.75]).reshape(3, 1, 1)
+        found = in_coordinates(Latent(1, constraints.positive), values, torch.zeros(()))
+        assert found.transform is None and torch.equal(found.values, values)
+        inside = in_coordinates(Latent(1, constraints.positive), values[1:], torch.zeros(()))
+        assert torch.allclose(inside.values, values[1:].log()) and torch.allclose(
+            inside.value(inside.values), values[1:]
+        )
+
+
+@pytest.mark.parametrize("regions, cells", [(whole((28, 20)), 1), (poon_domingos((28, 20), 7), 12)])
+def test_an_oblong_image_of_few_or_ragged_leaf_regions(regions, cells):
+    """28 x 20 pixels, as of Frey faces, cut into cells of 7 x 7 and 7 x 6."""
+    spvae = small_spvae(regions, latent_dim=3)
+    drawn = latent_picture(spvae, *embedded(spvae), UNIT, panels=2, grid=3)
+    lines = {1: (0, 0), 12: (3, 2)}[cells]  # between rows and columns of cells, one pixel each
+    assert len(tiles(regions)) == cells and len(drawn.figure.axes) == 2
+    for picture in shown(drawn.figure):
+        assert picture.shape == (3 * 28 + lines[0], 3 * 20 + lines[1], 3)

@@ -9,7 +9,7 @@ import torch
 
 from pyro_spvae import poon_domingos
 from pyro_spvae.conditionals.pixels import Pixels
-from pyro_spvae.distributions import LeafCategorical
+from pyro_spvae.distributions import LeafBernoulli, LeafCategorical
 from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Categorical
 from pyro_spvae.models import HVAE, SPN, SPVAE, VAE, FactorizedLeaf, MixedLeaf
@@ -106,6 +106,17 @@ def test_features_are_made_for_guides_that_state_something(x, left, monkeypatch)
     assert not made
     small_spvae(GRID, likelihood=Bernoulli()).embed(x)
     assert made
+
+
+def test_means_of_leaves_whose_pixels_are_independent_are_not_drawn(x, left, monkeypatch):
+    for law in (LeafCategorical, LeafBernoulli):
+        monkeypatch.setattr(law, "sample", lambda *args: pytest.fail("drawn"))
+    for leaf in (
+        FactorizedLeaf(Categorical(2)),
+        MixedLeaf([FactorizedLeaf(Categorical(2)), FactorizedLeaf(Bernoulli())]),
+    ):
+        spn = SPN(GRID, 2, leaf=leaf)
+        assert spn.conditional_mean(x, left).shape == x.shape
 
 
 @pytest.mark.parametrize("query", ["impute", "sample", "means"])

@@ -77,17 +77,15 @@ def test_against_exact_conditionals() -> None:
     rows[:, 2:] = torch.tensor(np.stack([x["grade"] == 20, x["visits"], x["flag"]], 1)[:8].astype(float))
     own, log_prob = torch.arange(5), imputer.model_.log_prob
     by_kind = torch.stack([log_prob(torch.where(own == 1, code, rows), seen | (own == 1)) for code in (0.0, 1.0, 2.0)])
-    shares = by_kind.softmax(0).detach().sort(0).values
-    clear = (shares[2] - shares[1] > 0.2).numpy()  # five errors of 500 draws
     wanted = np.array(["large", "middle", "small"])[by_kind.argmax(0).numpy()]
-    assert (filled["kind"].to_numpy() == wanted)[clear].all() and len(set(wanted[clear])) > 1
+    assert (filled["kind"].to_numpy() == wanted).all() and len(set(wanted)) > 1
     grid = torch.linspace(-12, 12, 481)
     for row in range(4):
         truth = float(log_prob(rows[row : row + 1], seen).detach().exp())
         densities = log_prob(torch.where(own == 0, grid.unsqueeze(1), rows[row]), seen | (own == 0)).exp().detach()
         assert float(densities.sum()) * 0.05 == pytest.approx(truth, rel=1e-3)
         mean = float((densities * grid).sum() / densities.sum())
-        assert abs(filled["size"].iloc[row] - mean) < 0.5  # four errors of 500 draws
+        assert filled["size"].iloc[row] == pytest.approx(mean, abs=1e-3)
 
 
 def test_the_most_probable_category_lies_on_no_side_of_the_mean() -> None:

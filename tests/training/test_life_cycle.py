@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_spvae import distributed, poon_domingos
+from pyro_spvae import distributed, joining, poon_domingos
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
@@ -173,7 +173,7 @@ class TestChain:
 
 def main(folder):
     """A whole run and a broken one, in each of several processes."""
-    with distributed.processes(torch.device("cpu")):
+    with joining.processes(torch.device("cpu")):
         whole = trainer(Chain(), folder / "whole")
         chain = []
         advance = whole.spvae.advance

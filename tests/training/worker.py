@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from pyro_spvae import distributed
+from pyro_spvae import distributed, joining
 from pyro_spvae.data import load_data
 from pyro_spvae.evaluating import lean
 from pyro_spvae.training import trainer as trainer_module
@@ -119,7 +119,7 @@ def averaged():
 def main(folder):
     """Gradients, training, evaluation."""
     torch.set_default_dtype(torch.float64)
-    with distributed.processes(torch.device("cpu")), lean():
+    with joining.processes(torch.device("cpu")), lean():
         trainer, test = make()
         results = {"gradients": gradients(trainer, distributed.share(trainer.objective))}
         seeds = []

@@ -45,6 +45,7 @@ class Boltzmann(LeafDistribution):
 
     Example::
 
+        >>> from pyro_spvae.distributions import Boltzmann
         >>> law = Boltzmann(torch.zeros(1, 3), torch.ones(1, 1, 2))
         >>> law.log_prob(torch.tensor([[1.0, 1.0, 0.0]])) + law.log_z
         tensor([1.])

@@ -25,6 +25,13 @@ def log_normaliser(machine: Machine) -> Tensor:
 
     :returns: nats, ``[leaf]``.
     :raises ValueError: if there are more than :math:`2^{25}` states.
+
+    Example::
+
+        >>> from pyro_spvae.distributions.boltzmann import RestrictedMachine, log_normaliser
+        >>> machine = RestrictedMachine(torch.zeros(1, 4), torch.zeros(1, 2, 2))
+        >>> log_normaliser(machine).exp().round(decimals=3)  # the number of states
+        tensor([16.])
     """
     with full_precision(machine.bias):
         parts = [_part(machine, states) for states in chunks(machine)]

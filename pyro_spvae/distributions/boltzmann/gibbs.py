@@ -53,6 +53,14 @@ class Gibbs:
 
     :param Machine machine: of one or several leaves.
     :param int chains: number of chains of each leaf.
+
+    Example::
+
+        >>> from pyro_spvae.distributions.boltzmann import Gibbs, RestrictedMachine
+        >>> machine = RestrictedMachine(torch.zeros(1, 4), torch.ones(1, 2, 2))
+        >>> sampler = Gibbs.of(machine, chains=10)
+        >>> sampler.sweep(torch.zeros(1, 10, 4), sweeps=5).shape  # [leaf, chain, D]
+        torch.Size([1, 10, 4])
     """
 
     def __init__(self, machine: Machine, chains: int) -> None:

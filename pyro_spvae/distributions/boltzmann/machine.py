@@ -25,6 +25,14 @@ class Machine:
 
     :ivar Tensor bias: :math:`a`, ``[leaf, D]``.
     :ivar Tensor weight: couplings, see the subclasses.
+
+    Example::
+
+        >>> from pyro_spvae.distributions.boltzmann import Machine, RestrictedMachine, log_normaliser
+        >>> machine = RestrictedMachine(torch.zeros(1, 3), torch.ones(1, 1, 2))
+        >>> z = torch.cartesian_prod(*[torch.arange(2.0)] * 3).unsqueeze(1)  # all states, [8, leaf, D]
+        >>> isinstance(machine, Machine), round((-machine.energy(z) - log_normaliser(machine)).exp().sum().item(), 4)
+        (True, 1.0)
     """
 
     bias: Tensor
@@ -133,6 +141,13 @@ class RestrictedMachine(Machine):
     :math:`E(z) = -a^T z - z_l^T W z_r`.
 
     :ivar Tensor weight: :math:`W`, ``[leaf, left, right]``.
+
+    Example::
+
+        >>> from pyro_spvae.distributions.boltzmann import RestrictedMachine
+        >>> machine = RestrictedMachine(torch.zeros(1, 3), torch.ones(1, 1, 2))  # one unit and two
+        >>> machine.energy(torch.ones(1, 3))
+        tensor([-2.])
     """
 
     @property
@@ -189,6 +204,13 @@ class GeneralMachine(Machine):
 
     :ivar Tensor weight: the couplings :math:`J_{ij}` of pairs i < j in the upper triangle, ``[leaf, D, D]``; whatever
         stands elsewhere does not count and has no gradient.
+
+    Example::
+
+        >>> from pyro_spvae.distributions.boltzmann import GeneralMachine
+        >>> couplings = torch.tensor([[[0.0, 2.0], [0.0, 0.0]]])
+        >>> GeneralMachine(torch.ones(1, 2), couplings).energy(torch.ones(1, 2))  # -(1 + 1) - 2
+        tensor([-4.])
     """
 
     @property

@@ -33,6 +33,14 @@ class SmoothedBoltzmann(LeafDistribution):
     :param Boltzmann bits: the law of the bits.
     :param smoothing: r, with ``support``, ``log_density(zeta)`` and ``conditional(z, rho)``.
     :param bool validate_args: whether to check values; None follows Pyro's global switch.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Boltzmann, OverlappingExponentials, smoothed
+        >>> law = smoothed(Boltzmann(torch.zeros(1, 4), torch.zeros(1, 2, 2)), OverlappingExponentials(beta=8.0))
+        >>> zeta = law.sample()
+        >>> type(law).__name__, bool(((zeta >= 0) & (zeta <= 1)).all())
+        ('SmoothedBoltzmann', True)
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}

@@ -59,6 +59,14 @@ def tempered_sweep(machine: Machine, states: Tensor, sweeps: int) -> Tensor:
 
     :param Tensor states: ``[leaf, temperature, chain, D]``, bool or numbers.
     :returns: of the machine's type, of the same shape.
+
+    Example::
+
+        >>> from pyro_spvae.distributions.boltzmann import RestrictedMachine, tempered_sweep
+        >>> machine = RestrictedMachine(torch.zeros(1, 4), torch.ones(1, 2, 2))
+        >>> states = torch.zeros(1, 3, 10, 4)  # [leaf, temperature, chain, D]
+        >>> tempered_sweep(machine, states, sweeps=2).shape
+        torch.Size([1, 3, 10, 4])
     """
     leaves, temperatures, chains, size = states.shape
     machine = machine.detach().precise()

@@ -24,6 +24,7 @@ class OverlappingExponentials(Smoothing):
 
     Example::
 
+        >>> from pyro_spvae.distributions import OverlappingExponentials
         >>> r = OverlappingExponentials(beta=8.0)
         >>> logits = torch.zeros(3, requires_grad=True)
         >>> r.rsample(logits, torch.tensor([0.1, 0.5, 0.9])).detach().round(decimals=3)

@@ -29,6 +29,7 @@ class PowerFunctions(Smoothing):
 
     Example::
 
+        >>> from pyro_spvae.distributions import PowerFunctions
         >>> r = PowerFunctions(beta=2.0)
         >>> r.conditional(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 0.5]))
         tensor([0.2500, 0.7500])

@@ -19,6 +19,13 @@ def smoothed(law: Any, smoothing: Any) -> Any:
     :param law: a distribution of bits, of a class with :func:`register_smoothing` or a subclass of one.
     :param Smoothing smoothing: :math:`r`.
     :raises TypeError: for any other.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import FactorialBernoulli, PowerFunctions, smoothed
+        >>> law = smoothed(FactorialBernoulli(torch.zeros(2, 3)), PowerFunctions(beta=4.0))
+        >>> law.rsample().shape
+        torch.Size([2, 3])
     """
     known = ", ".join(cls.__name__ for cls in smoothed.registry if cls is not object)
     raise TypeError(f"a {type(law).__name__} has no smoothed form; one of {known} is needed")
@@ -32,8 +39,14 @@ def register_smoothing(binary: type) -> Callable[[_Smoothed], _Smoothed]:
 
     Example::
 
-        @register_smoothing(FactorialBernoulli)
-        def _(law, smoothing):
-            return SmoothedBernoulli(law.logits, smoothing)
+        >>> from pyro_spvae.distributions import FactorialBernoulli, OverlappingExponentials, SmoothedBernoulli
+        >>> from pyro_spvae.distributions import register_smoothing, smoothed
+        >>> class Bits(FactorialBernoulli):
+        ...     pass
+        >>> @register_smoothing(Bits)
+        ... def _(law, smoothing):
+        ...     return SmoothedBernoulli(law.logits, smoothing)
+        >>> type(smoothed(Bits(torch.zeros(3)), OverlappingExponentials())).__name__
+        'SmoothedBernoulli'
     """
     return smoothed.register(binary)

@@ -33,6 +33,18 @@ class Smoothing(Part):
     :param beta: :math:`\beta > 0`; a pair ``(first, last)`` is annealed linearly from the first to the last by
         :meth:`advance`. It is kept in a buffer, so that saved models and schedules agree.
     :raises ValueError: if it is not positive, or a pair does not rise.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import FactorialBernoulli, OverlappingExponentials
+        >>> smoothing = OverlappingExponentials(beta=(6.0, 14.0))  # annealed
+        >>> smoothing.advance(0.5)
+        >>> smoothing.beta.item()
+        10.0
+        >>> type(smoothing(FactorialBernoulli(torch.zeros(3)))).__name__  # in training
+        'SmoothedBernoulli'
+        >>> type(smoothing.eval()(FactorialBernoulli(torch.zeros(3)))).__name__
+        'FactorialBernoulli'
     """
 
     #: of the smoothed variable

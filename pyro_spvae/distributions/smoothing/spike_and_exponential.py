@@ -31,6 +31,7 @@ class SpikeAndExponential(Smoothing):
 
     Example::
 
+        >>> from pyro_spvae.distributions import SpikeAndExponential
         >>> r = SpikeAndExponential(beta=4.0)
         >>> logits = torch.zeros(3, requires_grad=True)
         >>> r.rsample(logits, torch.tensor([0.2, 0.6, 0.9])).detach().round(decimals=3)

@@ -10,7 +10,15 @@ from pyro_spvae.distributions.smoothing.smoothing import Smoothing
 
 
 class Unsmoothed(Smoothing):
-    """Leaves bits as they are, in training too: gradients through them are then an estimator's."""
+    """Leaves bits as they are, in training too: gradients through them are then an estimator's.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import FactorialBernoulli, Unsmoothed
+        >>> law = FactorialBernoulli(torch.zeros(3))
+        >>> Unsmoothed()(law) is law
+        True
+    """
 
     def __init__(self) -> None:
         super().__init__()

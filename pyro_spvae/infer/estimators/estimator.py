@@ -34,6 +34,17 @@ class Estimator(Part):
 
     :cvar bool unbiased: whether the gradient's expectation is that of the bound.
     :cvar int least_particles: how many the objective must draw.
+
+    Example::
+
+        >>> from pyro_spvae.infer import Estimator
+        >>> class ScoreFunction(Estimator):  # without a control variate
+        ...     unbiased = True
+        ...
+        ...     def surrogate(self, step):
+        ...         return step.score(step.learning_signal)
+        >>> CircuitELBO(num_particles=1, estimator=ScoreFunction()).estimator.least_particles
+        1
     """
 
     unbiased = True
@@ -92,6 +103,15 @@ class ScoredStep:
     :ivar callable weigh: from values of a site to log-weights, with the guide's parameters held constant.
     :ivar Tensor features: what the guide's networks see of the batch, ``[data, leaf, pixel]``; ``None`` where the
         programs are not those of a root.
+
+    Example::
+
+        >>> from pyro_spvae.infer import Estimator
+        >>> class Centred(Estimator):  # by what the bound is without a particle's and leaf's own weight
+        ...     def surrogate(self, step):
+        ...         return step.score(step.learning_signal - step.bound_with(torch.zeros(())))
+        >>> issubclass(Centred, Estimator)
+        True
     """
 
     terms: LeafTerms

@@ -23,6 +23,13 @@ def renyi_mean(log_weight: Tensor, alpha: float = 0.0) -> Tensor:
     :param Tensor log_weight: ``[particle, ..]`` in nats.
     :param float alpha: order; below 0 the result need not be a lower bound.
     :returns: ``[..]`` in nats.
+
+    Example::
+
+        >>> from pyro_spvae.infer import renyi_mean
+        >>> log_weight = torch.tensor([1.0, 3.0]).log()
+        >>> [renyi_mean(log_weight, alpha).exp().round(decimals=4) for alpha in (0.0, float("-inf"))]  # mean, largest
+        [tensor(2.), tensor(3.)]
     """
     particles = log_weight.size(0)
     if particles == 1:
@@ -65,5 +72,11 @@ def leave_one_out(log_weight: Tensor, mean: Callable[[Tensor], Tensor]) -> Tenso
     :param Tensor log_weight: ``[particle, ..]``, at least two particles.
     :param callable mean: reduces the first axis, such as :func:`renyi_mean`.
     :returns: ``[particle, ..]``: entry k does not depend on particle k.
+
+    Example::
+
+        >>> from pyro_spvae.infer import leave_one_out, renyi_mean
+        >>> leave_one_out(torch.tensor([1.0, 2.0, 6.0]), lambda weights: renyi_mean(weights, alpha=1)).round(decimals=4)
+        tensor([4.0000, 3.5000, 1.5000])
     """
     return with_each_replaced(log_weight, of_others(log_weight), mean)

@@ -25,6 +25,19 @@ class MuProp(Baseline):
 
     :param Sequence[int] hidden_dims: hidden layers of a baseline of what the control variate leaves over, as of
         :class:`NVIL`; ``None``: none, the default.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Unsmoothed
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.infer import MuProp
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=4, smoothing=Unsmoothed())
+        >>> dvae = SPVAE(whole((4, 4)), units=1, leaf=leaf, guide=DiscreteGuide())
+        >>> objective = CircuitELBO(1, estimator=MuProp())
+        >>> objective.differentiable_loss(dvae.model, dvae.guide, dvae.sample(10)).backward()
+        >>> all(parameter.grad is not None for parameter in dvae.leaf_guide.parameters())
+        True
     """
 
     def __init__(self, hidden_dims: Sequence[int] | None = None) -> None:

@@ -81,6 +81,19 @@ class NVIL(Baseline):
     paper also divides signals by a running deviation, which this does not.
 
     :param Sequence[int] hidden_dims: hidden layers of the baseline, (100,) as in that paper.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Unsmoothed
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.infer import NVIL
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=4, smoothing=Unsmoothed())
+        >>> dvae = SPVAE(whole((4, 4)), units=1, leaf=leaf, guide=DiscreteGuide())
+        >>> objective = CircuitELBO(1, estimator=NVIL())
+        >>> objective.differentiable_loss(dvae.model, dvae.guide, dvae.sample(10)).backward()
+        >>> all(parameter.grad is not None for parameter in dvae.leaf_guide.parameters())
+        True
     """
 
     def __init__(self, hidden_dims: Sequence[int] = (100,)) -> None:

@@ -30,6 +30,19 @@ class REBAR(Estimator):
     :param float scale: :math:`\eta` at the start.
     :param bool learn: whether both are learned; the temperature needs second derivatives.
     :raises ValueError: if the temperature is not positive.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Unsmoothed
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.infer import REBAR
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=4, smoothing=Unsmoothed())
+        >>> dvae = SPVAE(whole((4, 4)), units=1, leaf=leaf, guide=DiscreteGuide())
+        >>> objective = CircuitELBO(1, estimator=REBAR())
+        >>> objective.differentiable_loss(dvae.model, dvae.guide, dvae.sample(10)).backward()
+        >>> all(parameter.grad is not None for parameter in dvae.leaf_guide.parameters())
+        True
     """
 
     lr_factor = 1.0

@@ -112,6 +112,19 @@ class StraightThrough(Relaxation):
     Bits in the forward pass, and in the backward pass as if they were their probabilities (Bengio et al. 2013). Biased:
     the bound is the true one, its gradient is not. For guides of independent bits; the divergence is sampled, also with
     ``kl="analytic"``.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Unsmoothed
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.infer import StraightThrough
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=4, smoothing=Unsmoothed())
+        >>> dvae = SPVAE(whole((4, 4)), units=1, leaf=leaf, guide=DiscreteGuide())
+        >>> objective = CircuitELBO(1, estimator=StraightThrough())
+        >>> objective.differentiable_loss(dvae.model, dvae.guide, dvae.sample(10)).backward()
+        >>> all(parameter.grad is not None for parameter in dvae.leaf_guide.parameters())
+        True
     """
 
     def relax(self, program: Callable[..., Any], guide: bool) -> Callable[..., Any]:
@@ -129,6 +142,19 @@ class Concrete(Relaxation):
     :param float temperature: T.
     :param str form: ``"density"`` or ``"mass"``.
     :raises ValueError: for options out of range.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Unsmoothed
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.infer import Concrete
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=4, smoothing=Unsmoothed())
+        >>> dvae = SPVAE(whole((4, 4)), units=1, leaf=leaf, guide=DiscreteGuide())
+        >>> objective = CircuitELBO(1, estimator=Concrete(temperature=0.5))
+        >>> objective.differentiable_loss(dvae.model, dvae.guide, dvae.sample(10)).backward()
+        >>> all(parameter.grad is not None for parameter in dvae.leaf_guide.parameters())
+        True
     """
 
     def __init__(self, temperature: float = 0.5, form: str = "density") -> None:

@@ -15,6 +15,19 @@ class VIMCO(Estimator):
     r"""
     Score function with the leave-one-out baseline of Mnih and Rezende (2016): the bound with the weight of one particle
     of one leaf replaced by the geometric mean of that leaf's others. Unbiased; needs at least two particles.
+
+    Example::
+
+        >>> from pyro_spvae.distributions import Unsmoothed
+        >>> from pyro_spvae.guides import DiscreteGuide
+        >>> from pyro_spvae.infer import VIMCO
+        >>> from pyro_spvae.models import DiscreteVAE
+        >>> leaf = DiscreteVAE(Bernoulli(), latent_dim=4, smoothing=Unsmoothed())
+        >>> dvae = SPVAE(whole((4, 4)), units=1, leaf=leaf, guide=DiscreteGuide())
+        >>> objective = CircuitELBO(5, estimator=VIMCO())
+        >>> objective.differentiable_loss(dvae.model, dvae.guide, dvae.sample(10)).backward()
+        >>> all(parameter.grad is not None for parameter in dvae.leaf_guide.parameters())
+        True
     """
 
     least_particles = 2

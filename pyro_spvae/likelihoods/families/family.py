@@ -51,6 +51,14 @@ class ColumnFamily:
     deviation of theirs; every parameter is finite for outputs of up to 20 in single precision.
 
     :cvar str takes: which values there are, for messages: "a count takes 0, 1, 2, ..".
+
+    Example::
+
+        >>> from pyro_spvae.likelihoods.families import COLUMN_FAMILIES, Unit
+        >>> unit = Unit(torch.tensor([10.0]), torch.tensor([2.0]), torch.zeros(1, 0))  # of one column
+        >>> law = COLUMN_FAMILIES["normal"].law((torch.zeros(1), torch.zeros(1)), unit)
+        >>> law.mean.round(decimals=3), law.variance.round(decimals=3)
+        (tensor([10.]), tensor([4.]))
     """
 
     takes: str
