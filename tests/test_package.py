@@ -78,7 +78,7 @@ LAYERS = (
     ("blocks",),
     ("nn", "checkpoint", "distributed"),
     ("infer", "priors", "likelihoods"),
-    ("evaluating",),
+    ("evaluating", "joining"),
     ("conditionals",),
     ("leaves",),
     ("guides", "queries"),
