@@ -17,7 +17,7 @@ MODELS = ("spn", "spvae", "vae")
 _EPOCHS: dict[Budget, dict[str, int]] = {
     "paper": {"spn": 20, "spvae": 20, "vae": 20},
     "small": {"spn": 3, "spvae": 5, "vae": 5},
-    "tiny": {"spn": 2, "spvae": 2, "vae": 2},
+    "tiny": {"spn": 3, "spvae": 3, "vae": 3},
 }
 _SAMPLES: dict[Budget, int] = {"paper": 1000, "small": 100, "tiny": 10}
 

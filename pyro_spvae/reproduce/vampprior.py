@@ -46,7 +46,7 @@ _CONVOLUTIONS = (
 _BUDGETS: dict[Budget, tuple[int, int, int, int]] = {
     "paper": (2000, 100, 51, 5000),
     "small": (25, 5, 25, 1000),
-    "tiny": (3, 1, 25, 10),
+    "tiny": (5, 1, 25, 10),
 }
 # smaller budgets of the convolutional model, whose steps take far longer; no warm-up
 _CONVOLUTIONAL_EPOCHS: dict[Budget, dict[VampData, int]] = {
@@ -77,7 +77,7 @@ class VampExperiment:
     :ivar str prior: ``standard``; ``mog``, a mixture of Gaussians; ``vamp``; ``vamp-data``, with frozen training images
         as pseudo-inputs.
     :ivar str budget: ``paper``: their schedule, at most 2000 epochs; ``small``, for two cores: 25 epochs and 1000
-        importance samples, of the ``convhvae`` 500 steps and 10 samples; ``tiny``: three epochs of a part of the
+        importance samples, of the ``convhvae`` 500 steps and 10 samples; ``tiny``: five epochs of 1,500
         images, of the ``convhvae`` one.
     :ivar int components: of a mixture; 500, for OMNIGLOT 1000.
     """

@@ -60,7 +60,7 @@ class Pace:
             while not over.wait(max(EVERY - self.silent_for, _LEAST)):
                 self.tell(lambda: f"{what:<12}{minutes(clock() - start)} so far")
 
-        watcher = threading.Thread(target=watch, daemon=True)
+        watcher = threading.Thread(target=watch, name=f"pace of {what}", daemon=True)
         watcher.start()
         try:
             yield

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 import statistics
@@ -23,7 +22,6 @@ from pyro_spvae.priors import BoltzmannMachine, IndependentBits, StandardNormal
 from pyro_spvae.queries.held import Held
 from pyro_spvae.reproduce import dvaepp as paper
 from pyro_spvae.reproduce.dvaepp import ROWS, ConvolutionalExperiment, of_table
-from pyro_spvae.reproduce.finished import Finished
 from pyro_spvae.reproduce.global_report import global_table
 from pyro_spvae.reproduce.over_seeds import with_seeds
 from pyro_spvae.reproduce.published import GLOBAL
@@ -35,6 +33,7 @@ from pyro_spvae.training.objective import build_objective
 from pyro_spvae.training.reading import modelled
 from pyro_spvae.training.resolve import resolve
 from tests.cli_cases import invoke
+from tests.reproduce.cases import finished
 
 #: the paper's rows: prior of the global variables, what smooths them, local variables, closed divergences
 PAPER = {
@@ -198,19 +197,6 @@ class TestCells:
         with pytest.raises(ValueError) as error:
             experiment(**options)
         assert str(error.value) == message
-
-
-def finished(path, cell, log_likelihood, bits=None, **results):
-    """A finished run of an experiment, as its files tell of it."""
-    path.mkdir()
-    record = {"table": cell.table, "experiment": dataclasses.asdict(cell), "command": command_line(cell)}
-    known = {"log_likelihood": log_likelihood, "standard_error": 0.5, "elbo": log_likelihood - 4, "bits_per_dim": bits}
-    known |= {"samples": 4000, "rows": 10_000, "parameters": 1234567, "steps": 6000, "train_seconds": 12.4}
-    (path / "config.json").write_text(json.dumps(cell.configuration().to_dict()))
-    (path / "reproduce.json").write_text(json.dumps(record))
-    (path / "results.json").write_text(json.dumps(known | results))
-    (path / "metrics.jsonl").touch()
-    return Finished.read(path)
 
 
 class TestReport:
