@@ -89,7 +89,7 @@ def test_a_tiny_run_is_scored_on_the_first_test_rows(tiny_mnist, tmp_path, monke
     monkeypatch.setattr("pyro_spvae.reproduce.dlgmm._HIDDEN", 5)
     words = ("--table", "kNN", "--model", "gauss-vae", "--budget", "tiny", "--data-dir", tiny_mnist, "--out", tmp_path)
     result = invoke("reproduce", "dlgmm", *words)
-    assert result.exit_code == 2 and "neighbours is 10, but there are 3 points" in result.output
+    assert result.exit_code == 2 and "neighbours is 5, but there are 3 points" in result.output
     folder = tmp_path / "dlgmm" / "mnist-gauss-vae-budget-tiny"
     results = json.loads((folder / "results.json").read_text())
     assert (results["rows"], results["samples"]) == (7, 10)

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 import pytest
 
 from pyro_spvae.reproduce import dlgmm, race, run, spvae
+from pyro_spvae.reproduce.timing import TimeExperiment
 from pyro_spvae.training.forecast import Forecast
 from pyro_spvae.training.pace import Pace
 from tests.cli_cases import invoke, refused
 from tests.reproduce.killed import shrink
+from tests.training.cases import stopped_after
 
 
 def reproduce(*words):
@@ -111,3 +113,21 @@ def test_the_folder_of_a_report_is_named_once(tmp_path):
     )
     said = refused("reproduce", "report", tmp_path)
     assert said.startswith(f"the folder {tmp_path} holds no finished experiments and none that was begun; run one")
+
+
+@pytest.mark.parametrize(
+    ("start", "experiment"),
+    [
+        (run.run, dlgmm.MixtureExperiment(model="gauss-vae", budget="small")),
+        (race.race, TimeExperiment(recipe="tuned", budget="small")),
+    ],
+)
+def test_who_stops_is_told_how_to_go_on(start, experiment, tiny_mnist, tmp_path, monkeypatch):
+    """By the command that was given, since others know nothing of objectives, scores and turns."""
+    shrink(monkeypatch.setattr)
+    path = tmp_path / experiment.table / experiment.name
+    with stopped_after(2, match=f"^stopped in {path}, everything is saved; the same command goes on with it$"):
+        start(experiment, tmp_path, data_dir=str(tiny_mnist))
+    lines = []
+    start(experiment, tmp_path, data_dir=str(tiny_mnist), report=lines.append)
+    assert any(line.startswith("resuming    ") for line in lines)
