@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 from pyro_spvae.commands.app import option, say
-from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, binary_set, run_experiments, words
+from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, binary_set, by_seed, run_experiments, words
+from pyro_spvae.reproduce.budget import Budget
 from pyro_spvae.reproduce.published import BinarySet, MixtureBound, MixturePrior, MixtureRecipe, MixtureTable
-from pyro_spvae.reproduce.spvae import Budget
 
 
 @add("dlgmm")
@@ -58,7 +58,8 @@ def dlgmm(
     budget: Annotated[
         Budget,
         option(
-            "paper: 100 to 200 epochs, of the recipe paper at most 1000; small: 20 to 40, an hour a model on one core.",
+            "paper: 100 to 200 epochs, of the recipe paper at most 1000; small: 20 to 40, an hour a model on one core; "
+            "tiny: under three minutes, to see that all works.",
             HOW,
         ),
     ] = "paper",
@@ -85,25 +86,27 @@ def dlgmm(
         for name, given in (("model", model), ("bound", bound), ("prior", None if prior == "zero" else prior)):
             if given is not None:
                 raise ValueError(f"{name} is {given!r}, but figure {figure} has models of its own; leave it out")
-        chosen = paper.of_figure(figure, data, budget, recipe, where.seed)
-    else:
-        chosen = paper.of_table(asked, data, words(model), bound, prior, budget, recipe, where.seed)
-    if figure is None:
-        run_experiments(chosen, where, partial(_add_mixture_score, table=asked, where=where))
+        chosen = paper.of_figure(figure, data, budget, recipe)
+        for seed, paths in by_seed(run_experiments(chosen, where), where).items():
+            from pyro_spvae.reproduce.mixture_figure import draw_figure_2
+
+            drawn = draw_figure_2(
+                where.out, *paths, seed=seed, data_dir=where.data_dir, device=where.device, report=say
+            )
+            say(f"written to  {drawn}")
         return
-    paths = run_experiments(chosen, where)
-    if paths:
-        from pyro_spvae.reproduce.mixture_figure import draw_figure_2
-
-        say(f"written to  {draw_figure_2(where.out, *paths, data_dir=where.data_dir, device=where.device)}")
+    chosen = paper.of_table(asked, data, words(model), bound, prior, budget, recipe)
+    samples = paper.SAMPLES[budget][0]
+    run_experiments(chosen, where, partial(_add_mixture_score, table=asked, samples=samples, where=where))
 
 
-def _add_mixture_score(path: Path, table: MixtureTable, where: Where) -> None:
+def _add_mixture_score(path: Path, table: MixtureTable, samples: int, where: Where) -> None:
     from pyro_spvae.reproduce.mixture_scores import add_score
 
     add_score(
         path,
         table,
+        samples,
         data_dir=where.data_dir,
         device=where.device,
         overwrite=where.overwrite,

@@ -49,14 +49,11 @@ def dvae(
             show_default="the table's",
         ),
     ] = None,
-    seeds: Annotated[
-        int | None, option("Run seeds 0 to one less than this; reports show mean and deviation.", HOW, min=1)
-    ] = None,
     budget: Annotated[
         Budget,
         option(
             "paper: two million steps of Table 1, one million of Table 2; small: at most half an hour of one core a "
-            "model; tiny: under a minute, to see that all works.",
+            "model; tiny: under three minutes, to see that all works.",
             HOW,
         ),
     ] = "paper",
@@ -71,12 +68,7 @@ def dvae(
     """
     from pyro_spvae.reproduce import dvae as paper
 
-    if seeds is not None and where.seed:
-        raise ValueError(f"seeds is {seeds} and seed is {where.seed}; give one of them")
     nets = words(net)
     if table is None:
         table = 2 if nets is not None and set(nets) & set(paper.NETS[2]) else 1
-    every = (where.seed,) if seeds is None else tuple(range(seeds))
-    several = None if len(every) == 1 else f"seeds {every[0]} to {every[-1]}"
-    chosen = paper.of_table(table, data or binary_set(where, seeds=several), nets, words(method), budget, every)
-    run_experiments(chosen, where)
+    run_experiments(paper.of_table(table, data or binary_set(where), nets, words(method), budget), where)

@@ -36,14 +36,11 @@ def dvaepp(
         option("4: five lines of five images that share their global variables.", WHAT, min=4, max=4),
     ] = None,
     groups: Annotated[int, option("Of the posterior of global bits: 1, 2 or 4.", WHAT)] = 2,
-    seeds: Annotated[
-        int | None, option("Run seeds 0 to one less than this; reports show mean and deviation.", HOW, min=1)
-    ] = None,
     budget: Annotated[
         Budget,
         option(
-            "paper: for a GPU; small: at most 45 minutes of two cores a model of MNIST; tiny: minutes, to see that all "
-            "works.",
+            "paper: for a GPU; small: at most 45 minutes of two cores a model of MNIST; tiny: under three minutes "
+            "of one core, to see that all works.",
             HOW,
         ),
     ] = "paper",
@@ -57,10 +54,7 @@ def dvaepp(
     from pyro_spvae.reproduce.dvaepp import of_table
     from pyro_spvae.reproduce.global_figure import draw_figure_4
 
-    if seeds is not None and where.seed:
-        raise ValueError(f"seeds is {seeds} and seed is {where.seed}; give one of them")
-    every = (where.seed,) if seeds is None else tuple(range(seeds))
     chosen = ("rbm-normal",) if model is None and table is None and figure is not None else words(model)
-    for path in run_experiments(of_table(data, chosen, budget, groups, every), where):
+    for path in run_experiments(of_table(data, chosen, budget, groups), where):
         if figure is not None:
             say(f"written to  {draw_figure_4(where.out, path, device=where.device)}")

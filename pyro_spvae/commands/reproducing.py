@@ -34,6 +34,9 @@ class Where:
     """Options that all commands share which run experiments."""
 
     seed: Annotated[int, option("Decides split, initial parameters, order and noise.", HOW, min=0)] = 0
+    seeds: Annotated[
+        int | None, option("Run seeds 0 to one less than this; tables show mean and standard deviation.", HOW, min=1)
+    ] = None
     data_dir: Annotated[
         str | None, option("Folder of data sets.", RUN, "--data-dir", metavar="FOLDER", show_default=False)
     ] = None
@@ -42,8 +45,20 @@ class Where:
     overwrite: Annotated[bool, option("Train again what was run before.", RUN, "--overwrite")] = False
     download: Annotated[bool, option("Download a missing data set into data_dir.", RUN, "--download")] = False
     dry_run: Annotated[
-        bool, option("Print the resolved protocol and parameter counts, and stop.", RUN, "--dry-run")
+        bool,
+        option(
+            "Print the resolved protocol, parameter counts and about how long it will take, and stop.", RUN, "--dry-run"
+        ),
     ] = False
+
+    def __post_init__(self) -> None:
+        if self.seeds is not None and self.seed:
+            raise ValueError(f"seeds is {self.seeds} and seed is {self.seed}; give one of them")
+
+    @property
+    def every(self) -> tuple[int, ...]:
+        """All seeds."""
+        return (self.seed,) if self.seeds is None else tuple(range(self.seeds))
 
 
 def add(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -51,31 +66,44 @@ def add(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return lambda function: command(with_options(function), group, name)
 
 
-def report(out: _Out = _OUT) -> None:
+def report(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of all experiments.", show_default=str(_OUT))] = None,
+    out: Annotated[
+        Path | None,
+        option("The same, as of the other commands.", RUN, "--out", "-o", metavar="FOLDER", show_default=False),
+    ] = None,
+) -> None:
     """
     Tables and plots of all experiments in a folder: report.md and pictures in it.
+
+    Experiments that were begun, or asked for by a command that was stopped, stand
+    in a table of their own: the epoch that they have reached, and their best
+    validation bound so far.
     """
     from pyro_spvae.reproduce.report import write_report
 
-    write_report(out, say)
+    if folder is not None and out is not None:
+        raise ValueError(f"folder is {folder} and out is {out}; give one of them")
+    write_report(folder or out or _OUT, say)
 
 
 command(report, group, "report")
 
 
-def binary_set(where: Where, labels: bool = False, seeds: str | None = None) -> BinarySet:
+def binary_set(where: Where, labels: bool = False) -> BinarySet:
     """
     The usual set of binary images, and says why where it is not Larochelle's.
 
     :param bool labels: whether labels are needed, which his files have not.
-    :param str seeds: what it is drawn by, where that is not one seed.
     """
     from pyro_spvae.reproduce.binary_sets import usual_data
 
     data: BinarySet = "mnist" if labels else usual_data(where.data_dir)
     if data == "mnist":
         why = "labels are needed" if labels else "the files of static_mnist are not in data_dir"
-        say(f"data        mnist, binarised once by the {seeds or f'seed {where.seed}'}, as {why}")
+        first, *_, last = (*where.every, where.every[-1])
+        by = f"seed {first}" if first == last else f"seeds {first} to {last}"
+        say(f"data        mnist, binarised once by the {by}, as {why}")
     return data
 
 
@@ -83,42 +111,46 @@ def run_experiments(
     experiments: Iterable[Any], where: Where, score: Callable[[Path], None] = lambda path: None
 ) -> list[Path]:
     """
-    Runs experiments, printing what came out beside the paper, and the report where they are several; or only says what
-    would be run.
+    Runs experiments with all seeds, printing what came out beside the paper, and the report where they are several; or
+    only says what would be run and how long it would take.
 
     :param callable score: adds to a finished run what it has not by itself.
-    :returns: the run folders.
+    :returns: the run folders, those of each experiment's seeds together.
     """
-    from pyro_spvae.reproduce.report import beside_paper, write_report
-    from pyro_spvae.reproduce.run import run, show_plan
+    from pyro_spvae.reproduce.cells import run_cells, show_cells
+    from pyro_spvae.reproduce.over_seeds import with_seeds
 
-    paths = []
-    for experiment in experiments:
-        config = experiment.configuration(where.data_dir, where.device)
-        if where.dry_run:
-            show_plan(experiment, config, say, where.download)
-            continue
-        path = run(
-            experiment,
-            where.out,
-            config=config,
-            overwrite=where.overwrite,
-            download=where.download,
-            progress=sys.stderr.isatty(),
-            report=say,
-        )
-        score(path)
-        for line in beside_paper(path):
-            say(line)
-        paths.append(path)
-    if len(paths) > 1:
-        write_report(where.out, say)
-    return paths
+    cells = with_seeds(experiments, where.every)
+    if where.dry_run:
+        show_cells(cells, say, where.data_dir, where.device, where.download)
+        return []
+    return run_cells(
+        cells,
+        where.out,
+        say,
+        score,
+        data_dir=where.data_dir,
+        device=where.device,
+        overwrite=where.overwrite,
+        download=where.download,
+        progress=sys.stderr.isatty(),
+    )
+
+
+def by_seed(paths: list[Path], where: Where) -> dict[int, list[Path]]:
+    """The folders of :func:`run_experiments` for each seed; empty if nothing was run."""
+    number = len(where.every)
+    return {seed: paths[place::number] for place, seed in enumerate(where.every)} if paths else {}
 
 
 def words(text: str | None) -> tuple[Any, ...] | None:
     """What stands between commas."""
     return None if text is None else tuple(word.strip() for word in text.split(","))
+
+
+def several(text: str, known: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What stands between commas, or all that there is."""
+    return known if text.strip() == "all" else words(text) or ()
 
 
 def whole_numbers(text: str | None) -> tuple[int, ...] | None:

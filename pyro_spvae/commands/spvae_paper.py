@@ -5,17 +5,23 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, get_args
 
 from pyro_spvae.commands.app import command, option, say
-from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, group, numbers, run_experiments, words
+from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, group, numbers, run_experiments, several, words
+from pyro_spvae.reproduce.budget import Budget
 from pyro_spvae.reproduce.published import Pixels, SpvaeData, SpvaeModel
-from pyro_spvae.reproduce.spvae import Budget, Experiment, Protocol, Recipe, of_figure_2
+from pyro_spvae.reproduce.spvae import Experiment, Protocol, Recipe, of_figure_2
 
 _Data = Annotated[SpvaeData, option("Data set; svhn and cifar10 in grey, as in the paper.", WHAT)]
 _Pixels = Annotated[Pixels, option("Gaussian on [0, 1], or binomial on 0..255.", WHAT)]
-_Model = Annotated[SpvaeModel, option("Which model of the table.", WHAT)]
-_Budget = Annotated[Budget, option("paper, or small: 20 minutes on two cores.", HOW)]
+_Budget = Annotated[
+    Budget,
+    option(
+        "paper; small: 20 minutes a model on two cores; tiny: under three minutes of one core, to see that all works.",
+        HOW,
+    ),
+]
 _Protocol = Annotated[
     Protocol,
     option("paper: the authors' scaling and noise; clean: pixels as they are or dequantised, with bits/dim.", HOW),
@@ -33,9 +39,14 @@ _Recipe = Annotated[
 @add("spvae-table1")
 def table_1(
     where: Where,
-    data: _Data = "mnist",
-    pixels: _Pixels = "continuous",
-    model: _Model = "spvae",
+    data: Annotated[
+        str,
+        option("mnist, svhn or cifar10, the latter two in grey, as in the paper; several with commas, or all.", WHAT),
+    ] = "mnist",
+    pixels: Annotated[
+        str, option("continuous: Gaussian on [0, 1]; discrete: binomial on 0..255; both with a comma, or all.", WHAT)
+    ] = "continuous",
+    model: Annotated[str, option("spvae, vae, conv-spvae or conv-vae; several with commas, or all.", WHAT)] = "spvae",
     budget: _Budget = "paper",
     protocol: _Protocol = "paper",
     recipe: _Recipe = "best",
@@ -44,12 +55,18 @@ def table_1(
     """
     Table 1 of the SPVAE paper: test log-likelihood with 5000 samples.
 
-    A command trains one cell, goes on with it if it was stopped, and prints it
+    A command trains one cell, or several: --data all --pixels all --model all
+    is the whole table. It goes on where it was stopped, and prints each cell
     beside the paper's. All recipes train on all images in a proper shuffle;
     the authors' released code saw the first 17,384 only.
     """
-    experiment = Experiment(data, pixels, model, budget, protocol, recipe, layers=layers, seed=where.seed)
-    run_experiments([experiment], where)
+    chosen = [
+        Experiment(one, kind, name, budget, protocol, recipe, layers=layers)
+        for one in several(data, get_args(SpvaeData))
+        for kind in several(pixels, get_args(Pixels))
+        for name in several(model, get_args(SpvaeModel))
+    ]
+    run_experiments(chosen, where)
 
 
 @add("spvae-figure2")
@@ -70,7 +87,7 @@ def figure_2(
     """
     chosen = words(models) or ()
     run_experiments(
-        of_figure_2(numbers("fractions", fractions), chosen, data, pixels, budget, recipe, where.seed),
+        of_figure_2(numbers("fractions", fractions), chosen, data, pixels, budget, recipe),
         where,
     )
 
@@ -89,13 +106,13 @@ def figure_3(
     """
     Figure 3 of the SPVAE paper: the latent space of every leaf on the grid of super-pixels.
     """
-    experiment = Experiment(
-        data, pixels, "spvae", budget, "paper", recipe, latent_dim=latent_dim, figure=3, seed=where.seed
-    )
+    experiment = Experiment(data, pixels, "spvae", budget, "paper", recipe, latent_dim=latent_dim, figure=3)
     for path in run_experiments([experiment], where):
         from pyro_spvae.commands.embedding import embed
+        from pyro_spvae.training.pace import Pace
 
-        embed(path, sums=False, report=say, progress=sys.stderr.isatty())
+        with Pace(say).during("embedding"):
+            embed(path, sums=False, report=say, progress=sys.stderr.isatty())
 
 
 @add("spvae-time")
@@ -109,18 +126,12 @@ def spvae_time(
     """
     Seconds of training until the SPVAE passes the VAE's final test value, over the VAE's seconds to its own.
 
-    The two take turns in one process.
+    The two take turns in one process. One that was stopped goes on from the last
+    turns.
     """
-    experiments = {
-        model: Experiment(data, pixels, model, budget, "paper", recipe, seed=where.seed) for model in ("spvae", "vae")
-    }
-    if where.dry_run:
-        run_experiments(experiments.values(), where)
-        return
-    from pyro_spvae.reproduce.race import race
+    from pyro_spvae.reproduce.timing import TimeExperiment
 
-    configs = {name: chosen.configuration(where.data_dir, where.device) for name, chosen in experiments.items()}
-    race(configs, where.out, where.overwrite, where.download, progress=sys.stderr.isatty(), report=say)
+    run_experiments([TimeExperiment(data, pixels, budget, recipe)], where)
 
 
 @add("poster")
@@ -134,7 +145,7 @@ def poster(
     """
     from pyro_spvae.reproduce.poster import PosterExperiment
 
-    run_experiments([PosterExperiment(name.strip(), budget, where.seed) for name in model.split(",")], where)
+    run_experiments([PosterExperiment(name, budget) for name in words(model) or ()], where)
 
 
 def table_2(

@@ -7,14 +7,15 @@ from __future__ import annotations
 from typing import Annotated
 
 from pyro_spvae.commands.app import option, say
-from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, run_experiments, whole_numbers, words
+from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, by_seed, run_experiments, whole_numbers, words
+from pyro_spvae.reproduce.budget import Budget
 from pyro_spvae.reproduce.published import VampData
-from pyro_spvae.reproduce.spvae import Budget
 
 _Budget = Annotated[
     Budget,
     option(
-        "paper: at most 2000 epochs; small: 25, of the convhvae 500 steps; less than 30 minutes a model on two cores.",
+        "paper: at most 2000 epochs; small: 25, of the convhvae 500 steps; less than 30 minutes a model on two cores; "
+        "tiny: under three minutes of one core, to see that all works.",
         HOW,
     ),
 ]
@@ -62,13 +63,13 @@ def vampprior(
     if table is not None and figure is not None:
         raise ValueError(f"table is {table} and figure is {figure}; give one of them")
     if figure is not None:
-        chosen = paper.of_figure(
-            figure, data, words(model), words(prior), whole_numbers(components), budget, where.seed
-        )
+        chosen = paper.of_figure(figure, data, words(model), words(prior), whole_numbers(components), budget)
     else:
-        chosen = paper.of_table(table, data, words(model), words(prior), whole_numbers(components), budget, where.seed)
+        chosen = paper.of_table(table, data, words(model), words(prior), whole_numbers(components), budget)
     paths = run_experiments(chosen, where)
     if figure is not None and paths:
         from pyro_spvae.reproduce.figures import draw_vamp_figure
 
-        say(f"written to  {draw_vamp_figure(figure, where.out, paths)}")
+        drawn = {None: paths} if figure == 2 else by_seed(paths, where)  # whose lines are means over seeds
+        for seed, shown in drawn.items():
+            say(f"written to  {draw_vamp_figure(figure, where.out, shown, seed or 0)}")

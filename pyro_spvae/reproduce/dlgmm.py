@@ -10,6 +10,7 @@ from typing import Any, ClassVar, get_args
 from pyro.infer import ELBO
 
 from pyro_spvae.reproduce.binary_sets import preprocessing
+from pyro_spvae.reproduce.budget import TEST_ROWS, Budget, fraction_of
 from pyro_spvae.reproduce.component_elbo import Eq1ELBO
 from pyro_spvae.reproduce.published import (
     NEIGHBOURS,
@@ -20,14 +21,13 @@ from pyro_spvae.reproduce.published import (
     MixtureRecipe,
     MixtureTable,
 )
-from pyro_spvae.reproduce.spvae import Budget
 from pyro_spvae.training.config import TrainConfig
 
 FIGURES = {2: "samples of the extreme components, and t-SNE of the latent spaces of Gauss-VAE and DLGMM"}
 #: prior means of the components in Figure 2
 MEANS = (-1.5, -0.75, 0.0, 0.75, 1.5)
 #: how many samples the marginal likelihood is estimated with: as in the authors' code, and well
-SAMPLES = (50, 5000)
+SAMPLES: dict[Budget, tuple[int, int]] = {"paper": (50, 5000), "small": (50, 5000), "tiny": (5, 10)}
 _HIDDEN, _LATENT, _COMPONENTS, _TRUNCATION, _PIECES = 500, 25, 3, 17, 25
 _CONCENTRATION = 5  # of the SB-VAE's sticks, in its authors' code
 _OF_MIXTURES: tuple[MixtureModel, ...] = ("dlgmm", "dldpmm")
@@ -35,11 +35,11 @@ _LR: dict[MixtureModel, float] = {"gauss-vae": 1e-3, "sb-vae": 3e-3, "dlgmm": 1e
 _PAPER_LR, _LOOK_AHEAD = 3e-4, 30
 # epochs; those of the paper's recipe are the most, and end by looking ahead
 _EPOCHS: dict[MixtureRecipe, dict[Budget, int]] = {
-    "best": {"paper": 100, "small": 30},
-    "paper": {"paper": 1000, "small": 30},
+    "best": {"paper": 100, "small": 30, "tiny": 5},
+    "paper": {"paper": 1000, "small": 30, "tiny": 5},
 }
-_SLOW_EPOCHS: dict[Budget, int] = {"paper": 100, "small": 20}  # of models whose steps take longer
-_STICK_EPOCHS: dict[Budget, int] = {"paper": 200, "small": 40}  # of sticks, which are learned more slowly
+_SLOW_EPOCHS: dict[Budget, int] = {"paper": 100, "small": 20, "tiny": 5}  # of models whose steps take longer
+_STICK_EPOCHS: dict[Budget, int] = {"paper": 200, "small": 40, "tiny": 5}  # of sticks, which are learned more slowly
 _NEVER = 10**6
 
 
@@ -54,7 +54,8 @@ class MixtureExperiment:
     :ivar str bound: of a mixture: ``mixture``, the tightest and cheapest, with one decoder pass; ``enumerated``, the
         sum over components; ``eq1``, the paper's. By default that of the recipe.
     :ivar str prior: of the components: ``zero``, all N(0, I), or ``spread``, the five means of Figure 2.
-    :ivar str budget: ``paper``, or ``small``: 30 epochs, 40 of the SB-VAE, 20 of the DLDPMM and of Figure 2.
+    :ivar str budget: ``paper``, or ``small``: 30 epochs, 40 of the SB-VAE, 20 of the DLDPMM and of Figure 2;
+        or ``tiny``: five epochs of 1,500 images.
     :ivar str recipe: ``best``: Adam with a rate that falls to 0 as a cosine. ``paper``: Adam with 3e-4, standard
         deviations as exponentials, eq. (1), and an end after 30 epochs without a better validation.
     """
@@ -133,7 +134,9 @@ class MixtureExperiment:
             batch_size=100,
             epochs=self._epochs(),
             patience=_NEVER if own else _LOOK_AHEAD,
-            samples=SAMPLES[-1] if self.prior == "zero" else SAMPLES[0],
+            fraction=fraction_of(self.budget, self.data),
+            samples=SAMPLES[self.budget][-1 if self.prior == "zero" else 0],
+            test_rows=TEST_ROWS[self.budget],
             seed=self.seed,
             device=device,
             **self._programs("softplus" if own else "exp"),
@@ -166,7 +169,6 @@ def of_table(
     prior: MixturePrior,
     budget: Budget,
     recipe: MixtureRecipe,
-    seed: int,
 ) -> list[MixtureExperiment]:
     """
     The cells of a table.
@@ -196,15 +198,12 @@ def of_table(
             prior if model == "dlgmm" else "zero",
             budget,
             recipe,
-            seed,
         )
         for model in chosen
     ]
 
 
-def of_figure(
-    figure: int, data: BinarySet, budget: Budget, recipe: MixtureRecipe, seed: int
-) -> list[MixtureExperiment]:
+def of_figure(figure: int, data: BinarySet, budget: Budget, recipe: MixtureRecipe) -> list[MixtureExperiment]:
     """
     The models that a figure shows: a Gauss-VAE, and a DLGMM whose components have means of their own.
 
@@ -215,6 +214,6 @@ def of_figure(
     if data != "mnist":
         raise ValueError(f"data is {data!r}, but figure {figure} shows classes, which mnist has; leave it out")
     return [
-        MixtureExperiment(data, "gauss-vae", None, "zero", budget, recipe, seed),
-        MixtureExperiment(data, "dlgmm", None if recipe == "paper" else "enumerated", "spread", budget, recipe, seed),
+        MixtureExperiment(data, "gauss-vae", None, "zero", budget, recipe),
+        MixtureExperiment(data, "dlgmm", None if recipe == "paper" else "enumerated", "spread", budget, recipe),
     ]

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, get_args
 
 from pyro_spvae import checks
 from pyro_spvae.reproduce.binary_sets import preprocessing
-from pyro_spvae.reproduce.budget import Budget, fraction_of
+from pyro_spvae.reproduce.budget import TEST_ROWS, TRAINING, Budget, fraction_of
 from pyro_spvae.reproduce.published import DISCRETE, BinarySet, DiscreteMethod, DiscreteNet
 from pyro_spvae.training.config import TrainConfig
 
@@ -27,7 +27,6 @@ SAMPLES: dict[Table, dict[Budget, int]] = {
     2: {"paper": 4000, "small": 500, "tiny": 5},
 }
 _BITS, _HIDDEN, _BATCH = 200, "(200,200)", 100
-_TRAINING: dict[BinarySet, int] = {"static_mnist": 50_000, "mnist": 50_000, "omniglot_burda": 23_000}
 _STEPS: dict[Table, dict[Budget, int]] = {
     1: {"paper": 2_000_000, "small": 22_500, "tiny": 100},
     2: {"paper": 1_000_000, "small": 17_500, "tiny": 100},
@@ -138,8 +137,8 @@ class DiscreteExperiment:
         :param str device: as in :class:`~pyro_spvae.training.config.TrainConfig`.
         """
         table = self.number
-        fraction = fraction_of(self.budget)
-        batches = math.ceil(round(fraction * _TRAINING[self.data]) / _BATCH)
+        fraction = fraction_of(self.budget, self.data)
+        batches = math.ceil(round(fraction * TRAINING[self.data]) / _BATCH)
         epochs = max(1, round(_STEPS[table][self.budget] / batches))
         return TrainConfig(
             data=self.data,
@@ -166,6 +165,7 @@ class DiscreteExperiment:
             seed=self.seed,
             device=device,
             fraction=fraction,
+            test_rows=TEST_ROWS[self.budget],
         )
 
     @property
@@ -209,7 +209,6 @@ def of_table(
     nets: tuple[DiscreteNet, ...] | None = None,
     chosen: tuple[DiscreteMethod, ...] | None = None,
     budget: Budget = "paper",
-    seeds: tuple[int, ...] = (0,),
 ) -> list[DiscreteExperiment]:
     """
     The cells of a table.
@@ -217,7 +216,6 @@ def of_table(
     :param int table: 1 or 2.
     :param nets: ``None``: all of the table.
     :param chosen: methods; ``None``: all of the table.
-    :param seeds: of each cell.
     :raises ValueError: if there is no such table, or it has no such networks or methods.
     """
     if table not in (1, 2):
@@ -227,8 +225,7 @@ def of_table(
         if checks.one_of("net", net, get_args(DiscreteNet)) not in NETS[number]:
             raise ValueError(f"net is {net!r}, but Table {number} has {', '.join(NETS[number])}")
     return [
-        DiscreteExperiment(data, net, method, budget, seed)
+        DiscreteExperiment(data, net, method, budget)
         for net in nets or NETS[number]
         for method in chosen or methods(number)
-        for seed in seeds
     ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar, get_args
 
 from pyro_spvae import checks
-from pyro_spvae.reproduce.budget import Budget, fraction_of
+from pyro_spvae.reproduce.budget import TEST_ROWS, TRAINING, Budget, fraction_of
 from pyro_spvae.reproduce.published import GLOBAL, GlobalData, GlobalModel
 from pyro_spvae.training.config import Preprocessing, TrainConfig
 
@@ -20,13 +20,6 @@ ROWS: dict[GlobalModel, tuple[str, str, str]] = {
     "rbm-normal": ("boltzmann-machine", "exponential", "normal"),
     "rbm-bernoulli": ("boltzmann-machine", "exponential", "bernoulli"),
     "bernoulli-bernoulli": ("independent-bits", "exponential", "bernoulli"),
-}
-_TRAINING: dict[GlobalData, int] = {
-    "static_mnist": 50_000,
-    "mnist": 50_000,
-    "omniglot_burda": 23_000,
-    "caltech101_silhouettes": 4_100,
-    "cifar10": 45_000,
 }
 _BATCH = 100
 _BETA = {"exponential": 8, "spike-and-exponential": 5}
@@ -115,8 +108,8 @@ class ConvolutionalExperiment:
         :param str device: as in :class:`~pyro_spvae.training.config.TrainConfig`.
         """
         size, colour = _SIZES[self.budget], self.data == "cifar10"
-        fraction = fraction_of(self.budget)
-        rows = max(1, round(fraction * _TRAINING[self.data]))
+        fraction = fraction_of(self.budget, self.data)
+        rows = max(1, round(fraction * TRAINING[self.data]))
         epochs = max(1, round(size.steps / math.ceil(rows / _BATCH)))
         warmup = round(_WARMUP * epochs)
         return TrainConfig(
@@ -143,6 +136,7 @@ class ConvolutionalExperiment:
             seed=self.seed,
             device=device,
             fraction=fraction,
+            test_rows=TEST_ROWS[self.budget],
         )
 
     def _preprocess(self) -> Preprocessing:
@@ -188,14 +182,12 @@ def of_table(
     models: tuple[GlobalModel, ...] | None,
     budget: Budget,
     groups: int = 2,
-    seeds: tuple[int, ...] = (0,),
 ) -> list[ConvolutionalExperiment]:
     """
     The cells of Table 3.
 
     :param str data: one column; ``None``: MNIST binarised anew for every batch.
     :param models: rows; ``None``: all.
-    :param seeds: of each cell.
     """
     chosen = tuple(GLOBAL[data or "mnist"]) if models is None else models
-    return [ConvolutionalExperiment(data or "mnist", model, budget, groups, seed) for model in chosen for seed in seeds]
+    return [ConvolutionalExperiment(data or "mnist", model, budget, groups) for model in chosen]

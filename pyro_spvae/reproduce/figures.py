@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pyro_spvae import plots
 from pyro_spvae.plots import Line, Panel
 from pyro_spvae.reproduce.discrete_curves import discrete_curves
 from pyro_spvae.reproduce.finished import Finished
+from pyro_spvae.reproduce.over_seeds import seed_in_name
 from pyro_spvae.reproduce.published import TABLE_1, figure_2
 
 _COLOURS = {
@@ -62,18 +64,19 @@ def draw_figures(folder: Path, runs: list[Finished], points: list[Finished]) -> 
     return pictures
 
 
-def draw_vamp_figure(figure: int, out: str | os.PathLike[str], paths: Sequence[Path]) -> Path:
+def draw_vamp_figure(figure: int, out: str | os.PathLike[str], paths: Sequence[Path], seed: int = 0) -> Path:
     """
     Draws a figure of the VampPrior paper into the folder of all experiments.
 
     :param int figure: its number, 2 to 6.
     :param out: folder of all experiments.
     :param paths: finished runs that it shows.
+    :param int seed: of the runs, for the name.
     :returns: the picture.
     :raises ValueError: if a run has not the pictures that are wanted.
     """
     runs = [Finished.read(path) for path in paths]
-    path = Path(out) / f"vampprior-figure{figure}.png"
+    path = Path(out) / f"vampprior-figure{figure}{seed_in_name(seed)}.png"
     if figure == 2:
         drawn = plots.line_plot(
             Panel(_by_components(runs, lambda run: run.results["elbo"]), "components", "test bound (nats)"),
@@ -137,8 +140,8 @@ def _figure_2(runs: list[Finished]) -> Any:
         theirs |= {} if bound is None else {1.0: bound}
         lines.append(Line(f"{model}, paper (read off)", [*theirs], [*theirs.values()], ":", _COLOURS[model]))
     for model in dict.fromkeys(run.model for run in runs):
-        ours = sorted((run.experiment["fraction"], run.results["elbo"]) for run in runs if run.model == model)
-        fractions, bounds = zip(*ours, strict=True)
+        chosen = [run for run in runs if run.model == model]
+        fractions, bounds = _means(chosen, lambda run: run.experiment["fraction"], lambda run: run.results["elbo"])
         lines.append(Line(f"{model}, ours", fractions, bounds, "o-", _COLOURS[model]))
     x, y = "fraction of the training images", "test bound, 5 samples (nats)"
     return plots.line_plot(Panel(lines, x, y, f"{data}, {pixels}", log=True))
@@ -149,11 +152,20 @@ def _by_components(runs: list[Finished], value: Callable[[Finished], float]) -> 
     lines = []
     for prior in dict.fromkeys(run.experiment["prior"] for run in runs):
         chosen = [run for run in runs if run.experiment["prior"] == prior]
-        points = sorted((run.experiment["components"] or 500, value(run)) for run in chosen)
-        x, y = zip(*points, strict=True)
+        x, y = _means(chosen, lambda run: run.experiment["components"] or 500, value)
         level = prior == "standard"
         lines.append(Line(prior, None if level else x, y, ":" if level else "o-", _PRIORS[prior]))
     return lines
+
+
+def _means(
+    runs: list[Finished], at: Callable[[Finished], float], value: Callable[[Finished], float]
+) -> tuple[list[float], list[float]]:
+    """Means of a value of the runs that are at the same place, such as those of several seeds, from left to right."""
+    found: dict[float, list[float]] = {}
+    for run in sorted(runs, key=at):
+        found.setdefault(at(run), []).append(value(run))
+    return [*found], [statistics.mean(values) for values in found.values()]
 
 
 def _upper(run: Finished) -> int:

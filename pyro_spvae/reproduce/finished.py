@@ -99,7 +99,7 @@ class Finished:
 
     @property
     def how(self) -> str:
-        """Protocol, budget, recipe and what else is not usual."""
+        """Protocol, budget, recipe and what else is not usual, but for the seed."""
         parts = [
             f"{name} {self.experiment[name]}" for name in ("protocol", "budget", "recipe") if name in self.experiment
         ]
@@ -107,7 +107,7 @@ class Finished:
             parts.append(f"{self.experiment['layers']} hidden layers")
         if self.experiment.get("fraction", 1) != 1:
             parts.append(f"fraction {self.experiment['fraction']:g}")
-        return ", ".join([*parts, f"seed {self.experiment['seed']}"])
+        return ", ".join(parts)
 
 
 def with_error(results: dict[str, Any]) -> str:
@@ -120,9 +120,7 @@ def finished(out: str | os.PathLike[str]) -> list[Finished]:
     """
     The finished experiments in a folder, in the order of their paths.
 
-    :raises ValueError: if the folder holds none.
+    :raises ValueError: if a file of one cannot be read.
     """
     paths = sorted(path.parent for path in Path(out).glob(f"*/*/{RECORD}"))
-    if not paths:
-        raise ValueError(f"the folder {os.fspath(out)} holds no finished experiments; run one by pyro-spvae reproduce")
-    return [Finished.read(path) for path in paths if (path / "results.json").exists()]
+    return [Finished.read(path) for path in paths if RunFolder(path).is_finished]

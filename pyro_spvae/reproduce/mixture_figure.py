@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import evaluating
 from pyro_spvae.reproduce.dlgmm import MEANS
 from pyro_spvae.reproduce.mixture_scores import latent_draws
+from pyro_spvae.reproduce.over_seeds import seed_in_name
+from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.run import Run, open_run
 
 _SAMPLES, _EMBEDDED, _STREAM = 100, 3000, 12
@@ -28,8 +31,10 @@ def draw_figure_2(
     normal: Path,
     mixture: Path,
     *,
+    seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
     device: str = "auto",
+    report: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """
     Draws the figure into the folder of all experiments: (a), (b) means of images from the first and the last component
@@ -39,12 +44,14 @@ def draw_figure_2(
     :param out: folder of all experiments.
     :param Path normal: run of the Gauss-VAE.
     :param Path mixture: run of the DLGMM.
+    :param int seed: of both, for the picture's name.
     :returns: the picture.
     """
     place = distributed.choose_device(device)
     first, second = (open_run(path, place) for path in (normal, mixture))
     rows: Rows = first.data(data_dir=data_dir).test
-    spaces = {f"({letter}) {name}": _tsne(run, rows) for letter, name, run in _spaces(first, second)}
+    with Pace(report).during("t-SNE"):
+        spaces = {f"({letter}) {name}": _tsne(run, rows) for letter, name, run in _spaces(first, second)}
     figure = plots.new_figure(8.0, 8.4)
     for place_number, (letter, component) in enumerate((("a", 0), ("b", len(MEANS) - 1)), start=1):
         images = _component_samples(second, component)
@@ -54,7 +61,7 @@ def draw_figure_2(
     labels = rows.labels[:_EMBEDDED]
     for place_number, (title, points) in enumerate(spaces.items(), start=3):
         plots.show_classes(figure.add_subplot(2, 2, place_number), points, labels, title)
-    path = Path(out) / "dlgmm-figure2.png"
+    path = Path(out) / f"dlgmm-figure2{seed_in_name(seed)}.png"
     plots.save(figure, path)
     return path
 

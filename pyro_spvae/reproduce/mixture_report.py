@@ -11,6 +11,7 @@ from pyro_spvae.reproduce.dlgmm import SAMPLES, MixtureExperiment
 from pyro_spvae.reproduce.finished import Finished, with_error
 from pyro_spvae.reproduce.mixture_scores import read_scores
 from pyro_spvae.reproduce.neighbours import NEIGHBOURS
+from pyro_spvae.reproduce.over_seeds import by_seed, mean, note_on_seeds, seeds, spread
 from pyro_spvae.reproduce.published import NEIGHBOURS as PUBLISHED
 
 _BOUNDS = {"mixture": "the mixture", "enumerated": "summed over", "eq1": "eq. (1)", None: "ELBO"}
@@ -21,7 +22,7 @@ def mixture_lines(run: Finished) -> list[tuple[str, str, str | None]]:
     scores, lines = read_scores(run.path), list[tuple[str, str, str | None]]()
     if "likelihood" in scores:
         ours = f"{scores['likelihood']['log_likelihood']:.2f}"
-        lines.append((f"log-likelihood (nats, {SAMPLES[0]})", ours, run.published_score))
+        lines.append((f"log-likelihood (nats, {scores['likelihood']['samples']})", ours, run.published_score))
     for k, error in scores.get("kNN", {}).get("errors", {}).items():
         theirs = _published(run).get(int(k))
         lines.append((f"{k} neighbours, error", f"{100 * error:.2f} %", None if theirs is None else f"{theirs:.2f} %"))
@@ -31,42 +32,53 @@ def mixture_lines(run: Finished) -> list[tuple[str, str, str | None]]:
 def mixture_table(runs: list[Finished]) -> list[str]:
     """Markdown, one table of all data."""
     lines = [
-        "| data | model | trained by | "
-        + " | ".join(f"log-likelihood, {samples:,} samples" for samples in reversed(SAMPLES))
-        + " | paper, 50 | "
+        "| data | model | trained by | log-likelihood | samples | log-likelihood, few samples | samples | paper, 50 | "
         + " | ".join(f"{k} neighbours, error: ours | paper" for k in NEIGHBOURS)
         + " | parameters | epochs | training seconds | how |",
-        "|" + "---|" * (10 + 2 * len(NEIGHBOURS)),
+        "|" + "---|" * (12 + 2 * len(NEIGHBOURS)),
     ]
-    for run in runs:
-        lines.append("| " + " | ".join(_cells(run)) + " |")
-    return lines
+    groups = by_seed(runs)
+    for group in groups:
+        lines.append("| " + " | ".join(_cells(group)) + " |")
+    return lines + note_on_seeds(groups)
 
 
-def _cells(run: Finished) -> list[str]:
-    results, experiment, scores = run.results, run.experiment, read_scores(run.path)
-    few, errors = scores.get("likelihood"), scores.get("kNN", {}).get("errors", {})
-    many: dict[str, Any] | None = results
-    if results["samples"] == SAMPLES[0]:  # of Figure 2, whose runs are scored with few
-        many, few = None, results
+def _cells(group: list[Finished]) -> list[str]:
+    """
+    :param list group: runs that differ in their seeds alone.
+    """
+    run, experiment = group[0], group[0].experiment
+    scores = [read_scores(each.path) for each in group]
+    many: list[dict[str, Any]] = [each.results for each in group]
+    few = [found["likelihood"] for found in scores if "likelihood" in found]
+    if run.results["samples"] == SAMPLES[experiment["budget"]][0]:  # of Figure 2, whose runs are scored with few
+        many, few = [], many
     neighbours = []
     for k in NEIGHBOURS:
-        theirs, shown = _published(run).get(k), errors.get(str(k))
-        neighbours += ["" if shown is None else f"{100 * shown:.2f} %", "" if theirs is None else f"{theirs:.2f} %"]
-    spread = ", means of Figure 2" if experiment["prior"] == "spread" else ""
+        shown = [100 * found["kNN"]["errors"][str(k)] for found in scores if "kNN" in found]
+        theirs = _published(run).get(k)
+        neighbours += [f"{spread(shown)} %" if shown else "", "" if theirs is None else f"{theirs:.2f} %"]
     return [
         TITLES[experiment["data"]],
-        run.model + spread,
+        run.model + (", means of Figure 2" if experiment["prior"] == "spread" else ""),
         _BOUNDS[MixtureExperiment(**experiment).chosen_bound],
-        "" if many is None else with_error(many),
-        "" if few is None else with_error(few),
+        *_likelihood(many),
+        *_likelihood(few),
         run.published_score or "",
         *neighbours,
-        f"{results['parameters']:,}",
-        str(results["best_epoch"]),
-        f"{results['train_seconds']:.0f}",
-        f"recipe {experiment['recipe']}, budget {experiment['budget']}, seed {experiment['seed']}",
+        f"{run.results['parameters']:,}",
+        mean(group, lambda each: each.results["best_epoch"], 0),
+        mean(group, lambda each: each.results["train_seconds"], 0),
+        f"recipe {experiment['recipe']}, budget {experiment['budget']}, {seeds(group)}",
     ]
+
+
+def _likelihood(found: list[dict[str, Any]]) -> tuple[str, str]:
+    """Over seeds, and how many samples."""
+    if not found:
+        return "", ""
+    shown = with_error(found[0]) if len(found) == 1 else spread([one["log_likelihood"] for one in found])
+    return shown, f"{found[0]['samples']:,}"
 
 
 def _published(run: Finished) -> dict[int, float]:

@@ -16,11 +16,12 @@ from pyro_spvae import distributed
 from pyro_spvae.data import DataSet, Rows
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import evaluating
-from pyro_spvae.reproduce.dlgmm import SAMPLES
 from pyro_spvae.reproduce.neighbours import neighbour_errors
 from pyro_spvae.reproduce.published import MixtureTable
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.evaluation import log_likelihoods, prepare_evaluation
+from pyro_spvae.training.pace import Pace
+from pyro_spvae.training.reading import evaluated
 from pyro_spvae.training.run import Run, open_run
 
 FILE = "scores.json"
@@ -37,6 +38,7 @@ def read_scores(path: Path) -> dict[str, Any]:
 def add_score(
     path: Path,
     table: MixtureTable,
+    samples: int,
     *,
     data_dir: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -49,9 +51,10 @@ def add_score(
 
     - ``kNN``: error of k-nearest-neighbour classifiers, k = 3, 5, 10, on one draw of the latent variables of every
       image: those of training are the points, those of test are classified.
-    - ``likelihood``: test log-likelihood with 50 importance samples, as in the authors' code (which drops batches that
+    - ``likelihood``: test log-likelihood with few importance samples, 50 in the authors' code (which drops batches that
       are not finite; here there are none).
 
+    :param int samples: of the log-likelihood.
     :raises ValueError: if the data have no labels.
     """
     scores = read_scores(path)
@@ -59,22 +62,25 @@ def add_score(
         return
     run = open_run(path, distributed.choose_device(device))
     data = run.data(data_dir=data_dir)
+    test, pace = evaluated(run.config, data), Pace(report)
     if table == "kNN":
         report("neighbours  of 1 draw of the latent variables of every training and test image")
-        errors = neighbour_errors(*_draws(run, data, "train"), *_draws(run, data, "test"))
+        with pace.during("neighbours"):
+            errors = neighbour_errors(*_draws(run, data, data.train), *_draws(run, data, test))
         scores[table] = {"errors": {str(k): error for k, error in errors.items()}, "points": len(data.train)}
     else:
         prepare_evaluation(run.spvae, run.config.seed)
         values = log_likelihoods(
             run.spvae,
-            data.test,
-            samples=SAMPLES[0],
+            test,
+            samples=samples,
             chunk_size=run.config.chunk_size,
             seed=run.config.seed,
             progress=progress,
+            tick=(lambda done, rows: pace.said()) if progress else pace.counting("scoring"),
         )
         error = float(values.std() / len(values) ** 0.5)
-        scores[table] = {"samples": SAMPLES[0], "log_likelihood": float(values.mean()), "standard_error": error}
+        scores[table] = {"samples": samples, "log_likelihood": float(values.mean()), "standard_error": error}
     run.folder.write_json(FILE, scores)
 
 
@@ -95,8 +101,7 @@ def latent_draws(run: Run, rows: Rows, count: int | None = None) -> Tensor:
     return torch.cat(found)
 
 
-def _draws(run: Run, data: DataSet, split: str) -> tuple[Tensor, Tensor]:
-    rows: Rows = getattr(data, split)
+def _draws(run: Run, data: DataSet, rows: Rows) -> tuple[Tensor, Tensor]:
     if rows.labels is None:
         raise ValueError(f"data is {data.name}, which has no labels; nearest neighbours need them")
     return latent_draws(run, rows), rows.labels

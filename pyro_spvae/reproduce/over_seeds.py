@@ -1,22 +1,36 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that differ in their seeds alone, as one line of a table."""
+"""Experiments with several seeds, and runs that differ in their seeds alone as one line of a table."""
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
-from pyro_spvae.reproduce.finished import Finished
+from pyro_spvae.reproduce.finished import Finished, with_error
 from pyro_spvae.training.stated import stated_lines
 
+T = TypeVar("T")
 
-def by_seed(runs: Sequence[Finished], place: Callable[[Finished], Any]) -> list[list[Finished]]:
+
+def with_seeds(experiments: Iterable[T], every: Iterable[int]) -> list[T]:
+    """Each experiment, a dataclass with a ``seed``, with each of the seeds."""
+    chosen = tuple(every)
+    return [dataclasses.replace(cast(Any, one), seed=seed) for one in experiments for seed in chosen]
+
+
+def seed_in_name(seed: int) -> str:
+    """The end of a picture's name."""
+    return f"-seed-{seed}" if seed else ""
+
+
+def by_seed(runs: Sequence[Finished], place: Callable[[Finished], Any] = lambda run: 0) -> list[list[Finished]]:
     """
     Runs that differ in their seeds alone, together.
 
-    :param callable place: where the runs of one group belong.
+    :param callable place: where the runs of one group belong; by default where the first of them is.
     """
     groups: dict[tuple[Any, ...], list[Finished]] = {}
     for run in runs:
@@ -27,14 +41,30 @@ def by_seed(runs: Sequence[Finished], place: Callable[[Finished], Any]) -> list[
 
 def score(group: list[Finished]) -> str:
     """Mean log-likelihood over seeds, and its deviation where they are several."""
-    values = [run.results["log_likelihood"] for run in group]
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+    return spread([run.results["log_likelihood"] for run in group])
+
+
+def likelihood(group: list[Finished]) -> str:
+    """:func:`score`, of a single seed with the standard error over images."""
+    return score(group) if len(group) > 1 else with_error(group[0].results)
+
+
+def spread(values: Sequence[float], digits: int = 2) -> str:
+    """Mean, and standard deviation of several."""
+    deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{deviation}"
+
+
+def note_on_seeds(groups: Iterable[list[Finished]]) -> list[str]:
+    """What stands below a table some of whose lines are of several seeds."""
+    if all(len(group) == 1 for group in groups):
+        return []
+    return ["", "± is the standard deviation over seeds where there are several, else the standard error over images."]
 
 
 def mean(group: list[Finished], value: Callable[[Finished], float], digits: int = 2) -> str:
     """Of a value of each run."""
-    return f"{statistics.mean(map(value, group)):.{digits}f}"
+    return f"{statistics.mean(map(value, group)):,.{digits}f}"
 
 
 def log_z(group: list[Finished]) -> str:

@@ -5,10 +5,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
+from pyro_spvae import checks
+from pyro_spvae.reproduce.budget import TEST_ROWS, Budget, fraction_of
 from pyro_spvae.reproduce.published import POSTER
-from pyro_spvae.reproduce.spvae import Budget
 from pyro_spvae.training.config import TrainConfig
 
 MODELS = ("spn", "spvae", "vae")
@@ -16,7 +17,9 @@ MODELS = ("spn", "spvae", "vae")
 _EPOCHS: dict[Budget, dict[str, int]] = {
     "paper": {"spn": 20, "spvae": 20, "vae": 20},
     "small": {"spn": 3, "spvae": 5, "vae": 5},
+    "tiny": {"spn": 3, "spvae": 3, "vae": 3},
 }
+_SAMPLES: dict[Budget, int] = {"paper": 1000, "small": 100, "tiny": 10}
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class PosterExperiment:
     def __post_init__(self) -> None:
         if self.model not in MODELS:
             raise ValueError(f"model is {self.model!r}; known are {', '.join(MODELS)}")
+        checks.one_of("budget", self.budget, get_args(Budget))
 
     table: ClassVar[str] = "poster"
     objective: ClassVar[None] = None
@@ -61,7 +65,9 @@ class PosterExperiment:
                 "schedule": "constant",
                 "epochs": _EPOCHS[self.budget][self.model],
                 "patience": 10**6,
-                "samples": 1000 if self.budget == "paper" else 100,
+                "samples": _SAMPLES[self.budget],
+                "test_rows": TEST_ROWS[self.budget],
+                "fraction": fraction_of(self.budget, "mnist"),
                 "seed": self.seed,
                 "device": device,
                 **self._model(),

@@ -7,75 +7,154 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pyro_spvae import distributed, plots
-from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.reproduce.race_report import RACE
+from pyro_spvae.reproduce.run import check_folder, check_same
+from pyro_spvae.reproduce.timing import TimeExperiment
+from pyro_spvae.training.config import TrainConfig, read_json
 from pyro_spvae.training.cost import MOST
 from pyro_spvae.training.evaluation import log_likelihoods
+from pyro_spvae.training.forecast import forecast
+from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.job import Job, set_up
+from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.run_folder import RunFolder
+from pyro_spvae.training.train import plan
 from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
 
-_TURN = 128  # batches of a turn, after each of which the test images are scored
+_SCORE = "score.json"
 
 
 def race(
-    configs: dict[str, TrainConfig],
+    experiment: TimeExperiment,
     out: str | os.PathLike[str],
+    *,
+    data_dir: str | None = None,
+    device: str = "auto",
     overwrite: bool = False,
     download: bool = False,
     progress: bool = False,
     report: Report = lambda line: None,
-) -> dict[str, Any]:
+) -> Path:
     """
-    Trains ``spvae`` and ``vae`` by turns of 128 batches and scores the test images after each; the SPVAE only takes
-    its turn while it is not ahead. Early stopping is that of the configurations, on the test bound.
+    Trains ``spvae`` and ``vae`` by turns of as many batches as lie between validations, 128 of the paper's, and scores
+    the test images after each; the SPVAE only takes its turn while it is not ahead. Early stopping is that of the
+    configurations, on the test bound.
 
     The VAE's final value is its best five-sample test bound, and its time that of reaching it. The SPVAE's time is that
     of its first five-sample test bound above this value; also above the VAE's final log-likelihood with the samples of
     its configuration, which is higher, while the SPVAE's own bound still counts with five. Seconds are those of
     training steps alone.
 
-    :param dict configs: ``spvae`` and ``vae``.
+    ``out/spvae-time/name`` gets ``race.json``: the curves, the times and their ratios. One that was stopped or killed
+    goes on from the last turns of both, and one that is finished is used as it is.
+
+    :param TimeExperiment experiment: what is run.
     :param out: folder of all experiments.
-    :returns: what is written to ``race.json``: the curves, the times and their ratios.
-    :raises ValueError: if it was run before, or a model cannot be trained.
+    :param str data_dir: folder of data sets.
+    :param bool overwrite: train again where there is one.
+    :returns: its folder.
+    :raises ValueError: if the folder holds one of other configurations or data, or a model cannot be trained.
     """
-    first = configs["spvae"]
-    pixels = "discrete" if first.likelihood.startswith("binomial") else "continuous"
-    folder = Path(out) / "spvae-time" / f"{first.data}-{pixels}"
-    if (folder / "race.json").exists() and not overwrite:
-        raise ValueError(f"{folder / 'race.json'} is there already; run it again by --overwrite")
-    folder.mkdir(parents=True, exist_ok=True)
-    device = distributed.choose_device(first.device)
+    path = Path(out) / experiment.table / experiment.name
+    report(f"--- {experiment.table}: {experiment.name} ---")
+    configs = experiment.configurations(data_dir, device)
+    if overwrite and path.exists():
+        shutil.rmtree(path)
+    if (path / RACE).exists():
+        found = read_json(path / RACE)
+        for name, config in configs.items():
+            of_folder = TrainConfig.from_dict(found["configs"][name], f"the file {path / RACE}")
+            check_same(f"{path}, {name},", of_folder, config)
+        report(f"finished    before, in {path}; train it again by --overwrite")
+    else:
+        found = _run(configs, path, distributed.choose_device(device), download, progress, report)
+        plots.save(_picture(found), path / "race.png")
+        RunFolder(path).write_json(RACE, found | {"experiment": dataclasses.asdict(experiment)})
+        report(f"written to  {path / RACE}, race.png")
+    for line in found["lines"]:
+        report(line)
+    return path
+
+
+def show_race(
+    experiment: TimeExperiment, data_dir: str | None, device: str, report: Report, download: bool = False
+) -> float:
+    """
+    Reports the resolved configurations and parameter counts of both models, without training.
+
+    :returns: seconds that it will take, about and at most.
+    """
+    total = 0.0
+    for name, member in experiment.members().items():
+        report(f"--- {experiment.table}: {experiment.name}, {name} ---")
+        job = plan(member.configuration(data_dir, device), report, download)
+        expected = forecast(job, job.test)
+        total += expected.total if name == "vae" else expected.training  # which alone is scored with many samples
+    return total
+
+
+def _run(
+    configs: dict[str, TrainConfig], path: Path, device: torch.device, download: bool, progress: bool, report: Report
+) -> dict[str, Any]:
+    """What ``race.json`` holds of it."""
     jobs = {name: set_up(config, device, download) for name, config in configs.items()}
     vae = jobs["vae"]
     samples = vae.config.samples or MOST
 
     def score() -> float:
-        per_datum = log_likelihoods(
-            vae.spvae,
-            vae.data.test,
-            samples=samples,
-            chunk_size=vae.config.chunk_size,
-            seed=vae.config.seed,
-            progress=progress,
-        )
-        return float(per_datum.mean())
+        if (path / _SCORE).exists():  # of a race that was stopped after it
+            return float(read_json(path / _SCORE)["log_likelihood"])
+        pace = Pace(report)
+        with pace.during("scoring"):
+            per_datum = log_likelihoods(
+                vae.spvae,
+                vae.test,
+                samples=samples,
+                chunk_size=vae.config.chunk_size,
+                seed=vae.config.seed,
+                progress=progress,
+                tick=(lambda done, rows: pace.said()) if progress else pace.counting("scoring"),
+            )
+        found = float(per_datum.mean())
+        RunFolder(path).write_json(_SCORE, {"log_likelihood": found, "samples": samples})
+        return found
 
-    trainers = _trainers(jobs, progress, report)
-    found = summarise(*_take_turns(trainers["spvae"], trainers["vae"], score), samples)
-    for line in found["lines"]:
-        report(line)
-    RunFolder(folder).write_json("race.json", found | {"configs": {n: j.config.to_dict() for n, j in jobs.items()}})
-    plots.save(_picture(found), folder / "race.png")
-    report(f"written to  {folder / 'race.json'}, race.png")
-    return found
+    racers = {
+        name: Racer(_trainer(job, _folder(path / name, configs[name], job, report), name, progress, report))
+        for name, job in jobs.items()
+    }
+    try:
+        level = _take_turns(racers["spvae"], racers["vae"], score)
+    except Interrupted:
+        raise Interrupted(f"stopped in {path}, everything is saved; the same command goes on with it") from None
+    found = summarise({name: racer.curve for name, racer in racers.items()}, level, samples)
+    return found | {"configs": {name: job.config.to_dict() for name, job in jobs.items()}}
+
+
+def _folder(path: Path, config: TrainConfig, job: Job, report: Report) -> RunFolder:
+    """
+    The run folder of a model, made, or as it was left.
+
+    :raises ValueError: if it is of another configuration or of other data.
+    """
+    if not path.exists():
+        return RunFolder.create(path, job.config.to_dict(), job.record)
+    folder = RunFolder.open(path)
+    check_folder(folder, config)
+    if folder.read_json("data.json").get("fingerprint") != job.record["fingerprint"]:
+        raise ValueError(f"the data {config.data} are not those that the run {path} was started with")
+    report(f"resuming    {path}")
+    return folder
 
 
 def summarise(curves: dict[str, list[dict[str, float]]], score: float, samples: int) -> dict[str, Any]:
@@ -103,48 +182,76 @@ def summarise(curves: dict[str, list[dict[str, float]]], score: float, samples: 
     return {"curves": curves, "vae_score": score, "ratios": ratios, "lines": lines}
 
 
-def _trainers(jobs: dict[str, Job], progress: bool, report: Report) -> dict[str, Trainer]:
-    return {
-        name: Trainer(
-            job.spvae,
-            job.data.train,
-            job.data.test,
-            dataclasses.replace(job.config, validate_every=_TURN),
-            progress=progress,
-            report=lambda line, name=name: report(f"{name:6}{line}"),  # type: ignore[misc]
-        )
-        for name, job in jobs.items()
-    }
+def _trainer(job: Job, folder: RunFolder, name: str, progress: bool, report: Report) -> Trainer:
+    """Of a model, on the test rows, as far as its folder has come."""
+    trainer = Trainer(
+        job.spvae,
+        job.data.train,
+        job.test,
+        job.config,
+        folder,
+        job.identity,
+        progress=progress,
+        report=lambda line: report(f"{name:6}{line}"),
+    )
+    kept = (folder.path / "last.pt").exists()
+    state = folder.load("last.pt") if kept else None
+    metrics = folder.rewind(0 if state is None else state["validations"])
+    if state is not None:
+        trainer.load_state(state, metrics)
+    return trainer
 
 
-def _turn(trainer: Trainer) -> list[dict[str, float]]:
-    """128 more steps; a point of the curve for each scoring in them."""
-    before = len(trainer.metrics)
-    trainer.run(max_steps=_TURN)
-    return [
-        {"step": line["step"], "seconds": trainer.step_seconds, "bound": line["val_elbo"]}
-        for line in trainer.metrics[before:]
-    ]
-
-
-def _take_turns(spvae: Trainer, vae: Trainer, score: Callable[[], float]) -> tuple[dict[str, list[Any]], float]:
+class Racer:
     """
-    The curves of both, and the VAE's score. The VAE trains to its end; the SPVAE takes its turn while it is not above
+    One of the two: its turns, of which those that were taken before a stop are taken again as they were.
+
+    :param Trainer trainer: as far as it has come.
+    :ivar list curve: after each of the turns so far, ``step``, ``seconds`` and test ``bound``.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        assert trainer.config.validate_every is not None
+        self._turn = trainer.config.validate_every
+        self.curve: list[dict[str, float]] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has no turn left."""
+        return len(self.curve) == len(self._trainer.metrics) and self._trainer.finished
+
+    @property
+    def best(self) -> float:
+        """The best bound so far."""
+        return max((point["bound"] for point in self.curve), default=-math.inf)
+
+    def turn(self) -> None:
+        """Trains until the next validation, if that was not before a stop."""
+        if len(self.curve) == len(self._trainer.metrics):
+            self._trainer.run(max_steps=self._turn - self._trainer.step % self._turn)
+        line = self._trainer.metrics[len(self.curve)]
+        self.curve.append({"step": line["step"], "seconds": line["step_seconds"], "bound": line["val_elbo"]})
+
+    def restore(self) -> None:
+        """The best parameters, of one that is finished, also if that was before a stop."""
+        self._trainer.run(max_steps=0)
+
+
+def _take_turns(spvae: Racer, vae: Racer, score: Callable[[], float]) -> float:
+    """
+    Has both race, and gives the VAE's score. The VAE trains to its end; the SPVAE takes its turn while it is not above
     the best that the VAE has reached so far, and then until it is above the VAE's score.
     """
-    curves: dict[str, list[dict[str, float]]] = {"spvae": [], "vae": []}
     while not vae.finished:
-        curves["vae"] += _turn(vae)
-        if _best(curves["spvae"]) <= _best(curves["vae"]) and not spvae.finished:
-            curves["spvae"] += _turn(spvae)
+        vae.turn()
+        if spvae.best <= vae.best and not spvae.finished:
+            spvae.turn()
+    vae.restore()
     level = score()
-    while _best(curves["spvae"]) <= max(level, _best(curves["vae"])) and not spvae.finished:
-        curves["spvae"] += _turn(spvae)
-    return curves, level
-
-
-def _best(curve: list[dict[str, float]]) -> float:
-    return max((point["bound"] for point in curve), default=-math.inf)
+    while spvae.best <= max(level, vae.best) and not spvae.finished:
+        spvae.turn()
+    return level
 
 
 def _picture(found: dict[str, Any]) -> Any:

@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""Gathers finished experiments: Markdown tables of our numbers beside the papers', and plots."""
+"""Gathers experiments: Markdown tables of our numbers beside the papers', plots, and what is unfinished."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from pyro_spvae.checkpoint import atomic_write
+from pyro_spvae.reproduce.asked import unfinished, unfinished_table
+from pyro_spvae.reproduce.budget import remarks
 from pyro_spvae.reproduce.discrete_report import discrete_lines, discrete_table
 from pyro_spvae.reproduce.figures import draw_figures
 from pyro_spvae.reproduce.finished import Finished, finished, with_error
 from pyro_spvae.reproduce.global_report import global_table
 from pyro_spvae.reproduce.mixture_report import mixture_lines, mixture_table
+from pyro_spvae.reproduce.over_seeds import by_seed, likelihood, mean, note_on_seeds, seeds, spread
+from pyro_spvae.reproduce.race_report import race_sections
 from pyro_spvae.reproduce.vamp_report import vamp_lines, vamp_table
 from pyro_spvae.training.config import read_json
+from pyro_spvae.training.pace import Pace
 
 REPORT = "report.md"
 
@@ -47,7 +52,9 @@ def beside_paper(path: Path) -> Iterator[str]:
         rows.append(("bits/dim", f"{results['bits_per_dim']:.3f}", bits))
     for name, ours, theirs in rows:
         yield f"{name:28}{ours:>22}  {theirs or '-':>10}"
-    yield f"{'protocol':28}{run.how}; {results['rows']:,} test images"
+    yield f"{'protocol':28}{run.how}, seed {run.experiment['seed']}; {results['rows']:,} test images"
+    for line in remarks([run.experiment["budget"]]):
+        yield f"{'note':28}{line}"
     if cell is not None and cell.note:
         yield f"{'note on the paper':28}{cell.note}"
     yield f"{'again by':28}{run.command}"
@@ -60,19 +67,29 @@ def write_report(out: str | os.PathLike[str], report: Callable[[str], None] = la
     :param out: folder of all experiments.
     :param callable report: takes the lines.
     :returns: the file.
-    :raises ValueError: if there is no finished experiment, or a file cannot be written.
+    :raises ValueError: if there is no experiment, finished or begun, or a file cannot be read or written.
     """
     folder = Path(out)
-    runs = finished(folder)
+    runs, open_ones = finished(folder), unfinished(folder)
+    races = race_sections(folder)
+    if not runs and not open_ones and not races:
+        raise ValueError(
+            f"the folder {folder} holds no finished experiments and none that was begun; run one by "
+            "pyro-spvae reproduce"
+        )
     lines = ["# Experiments of the papers, ours beside theirs", ""]
-    for title, table in _sections(runs):
+    for title, table in [*_sections(runs), *races]:
         lines += [f"## {title}", "", *table, ""]
-    lines += [*_race(folder)]
+    if open_ones:
+        lines += ["## Unfinished", "", *unfinished_table(open_ones, folder), ""]
     for line in lines:
         report(line)
-    pictures = draw_figures(folder, runs, points_of_figure_2(runs))
-    lines += ["## Pictures", "", *[f"![{name}]({path.name})" for name, path in pictures.items()], ""]
-    lines += ["## Commands", "", "```bash", *[run.command for run in runs], "```", ""]
+    with Pace(report).during("pictures"):
+        pictures = draw_figures(folder, runs, points_of_figure_2(runs))
+    if pictures:
+        lines += ["## Pictures", "", *[f"![{name}]({path.name})" for name, path in pictures.items()], ""]
+    if runs:
+        lines += ["## Commands", "", "```bash", *[run.command for run in runs], "```", ""]
     text = "\n".join(lines)
     atomic_write(folder / REPORT, lambda file: file.write(text.encode()))
     report(f"written to  {folder / REPORT}" + "".join(f", {path.name}" for path in pictures.values()))
@@ -95,7 +112,8 @@ def _sections(runs: list[Finished]) -> Iterator[tuple[str, list[str]]]:
     for table, title in tables.items():
         chosen = points_of_figure_2(runs) if table == "spvae-figure2" else [run for run in runs if run.table == table]
         if chosen:
-            yield title, tables_of.get(table, _table)(chosen)
+            notes = remarks(run.experiment["budget"] for run in chosen)
+            yield title, [*tables_of.get(table, _table)(chosen), *([""] if notes else []), *notes]
 
 
 def _table(runs: list[Finished]) -> list[str]:
@@ -104,24 +122,27 @@ def _table(runs: list[Finished]) -> list[str]:
         "| steps | training seconds | how |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for run in runs:
+    groups = by_seed(runs)
+    for group in groups:
+        run = group[0]
         results, cell = run.results, run.published
         cells = (
             run.experiment.get("data", "mnist"),
             run.experiment.get("pixels", "binary"),
             run.model,
-            with_error(results),
+            likelihood(group),
             _samples(results),
             "" if cell is None else f"{cell.log_likelihood:.1f}" + ("*" if cell.note else ""),
-            f"{results['elbo']:.1f}",
+            spread([each.results["elbo"] for each in group], 1),
             "" if cell is None or cell.bound is None else f"{cell.bound:.1f}",
             f"{results['parameters']:,}",
             "" if cell is None else f"{cell.parameters:,}k",
-            f"{results['steps']:,}",
-            f"{results['train_seconds']:.0f}",
-            run.how,
+            mean(group, lambda each: each.results["steps"], 0),
+            mean(group, lambda each: each.results["train_seconds"], 0),
+            f"{run.how}, {seeds(group)}",
         )
         lines.append("| " + " | ".join(cells) + " |")
+    lines += note_on_seeds(groups)
     notes = {f"{run.published.note}" for run in runs if run.published is not None and run.published.note}
     return lines + ["", *[f"\\* {note}" for note in sorted(notes)]] if notes else lines
 
@@ -146,31 +167,22 @@ def _figure_2(runs: list[Finished]) -> list[str]:
         "| data | pixels | fraction | model | ours | paper, read off | parameters | how |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for run in sorted(
-        runs, key=lambda run: (run.experiment["data"], run.experiment["pixels"], run.experiment["fraction"])
-    ):
-        experiment = run.experiment
+    groups = by_seed(runs, lambda run: (run.experiment["data"], run.experiment["pixels"], run.experiment["fraction"]))
+    for group in groups:
+        run, experiment = group[0], group[0].experiment
         theirs = run.published_bound  # the last point of the page is the entry of Table 1
         cells = (
             experiment["data"],
             experiment["pixels"],
             f"{experiment['fraction']:g}",
             run.model,
-            f"{run.results['elbo']:.1f}",
+            spread([each.results["elbo"] for each in group], 1),
             "" if theirs is None else f"{theirs:.0f}",
             f"{run.results['parameters']:,}",
-            run.how,
+            f"{run.how}, {seeds(group)}",
         )
         lines.append("| " + " | ".join(cells) + " |")
-    return lines
-
-
-def _race(folder: Path) -> list[str]:
-    lines = []
-    for path in sorted(folder.glob("spvae-time/*/race.json")):
-        race = read_json(path)
-        lines += [f"## Time: {path.parent.name}", "", *race["lines"], ""]
-    return lines
+    return lines + note_on_seeds(groups)
 
 
 def _bound(run: Finished) -> str:

@@ -10,11 +10,13 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from pyro.infer import ELBO
 
 from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.forecast import forecast
+from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.leaf_kinds import resolved_prior
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import plan, resume, train
@@ -44,7 +46,8 @@ def run(
     experiment: Runnable,
     out: str | os.PathLike[str],
     *,
-    config: TrainConfig,
+    data_dir: str | None = None,
+    device: str = "auto",
     overwrite: bool = False,
     download: bool = False,
     progress: bool = False,
@@ -56,50 +59,58 @@ def run(
 
     :param Runnable experiment: what is run.
     :param out: folder of all experiments.
-    :param TrainConfig config: its configuration.
+    :param str data_dir: folder of data sets.
+    :param str device: as in :class:`~pyro_spvae.training.config.TrainConfig`.
     :param bool overwrite: train again where there is a run.
     :param bool download: whether missing files may be fetched.
     :param bool progress: show progress bars.
     :param callable report: takes lines of text.
     :returns: the run folder.
     :raises ValueError: if the run cannot be trained, or the folder holds one of another configuration.
+    :raises Interrupted: when it was stopped by SIGINT or SIGTERM, with everything saved.
     """
-    path = Path(out) / experiment.table / experiment.name
+    path, config = Path(out) / experiment.table / experiment.name, experiment.configuration(data_dir, device)
     report(f"--- {experiment.table}: {experiment.name} ---")
     folder = RunFolder(path)
-    if path.exists() and not overwrite:
-        folder = RunFolder.open(path)
-        _check_same(folder, config)
-        if folder.is_finished:
-            report(f"finished    before, in {path}; train it again by --overwrite")
+    try:
+        if path.exists() and not overwrite:
+            folder = RunFolder.open(path)
+            check_folder(folder, config)
+            if folder.is_finished:
+                report(f"finished    before, in {path}; train it again by --overwrite")
+            else:
+                resume(path, progress=progress, report=report, download=download, objective=experiment.objective)
         else:
-            resume(path, progress=progress, report=report, download=download, objective=experiment.objective)
-    else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        train(config, path, progress, report, download, overwrite, experiment.objective)
-    folder.write_json(
-        RECORD,
-        {
-            "table": experiment.table,
-            "experiment": asdict(cast(Any, experiment)),
-            "command": command_line(experiment),
-        },
-    )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            train(config, path, progress, report, download, overwrite, experiment.objective)
+    except Interrupted:
+        raise Interrupted(f"stopped in {path}, everything is saved; the same command goes on with it") from None
+    folder.write_json(RECORD, record(experiment))
     return path
 
 
-def show_plan(experiment: Runnable, config: TrainConfig, report: Report, download: bool = False) -> None:
-    """Reports the resolved configuration and its parameter counts, without training."""
+def record(experiment: Any) -> dict[str, Any]:
+    """What says of an experiment what is run, and the command that runs it."""
+    return {"table": experiment.table, "experiment": asdict(experiment), "command": command_line(experiment)}
+
+
+def show_plan(experiment: Runnable, data_dir: str | None, device: str, report: Report, download: bool = False) -> float:
+    """
+    Reports the resolved configuration and its parameter counts, without training.
+
+    :returns: seconds that it will take, about and at most.
+    """
     report(f"--- {experiment.table}: {experiment.name} ---")
     if experiment.objective is not None:
         report(f"objective   {type(experiment.objective).__name__}, in the place of the one that is named below")
-    plan(config, report, download)
+    job = plan(experiment.configuration(data_dir, device), report, download, experiment.objective)
+    return forecast(job).total
 
 
-def command_line(experiment: Runnable) -> str:
+def command_line(experiment: Any) -> str:
     """The command that runs an experiment: every option that is not the default."""
     parts = ["pyro-spvae", "reproduce", experiment.table]
-    for field in dataclasses.fields(cast(Any, experiment)):
+    for field in dataclasses.fields(experiment):
         value = getattr(experiment, field.name)
         named = field.name in ("pixels", "model") or field.metadata.get("named")
         if value == field.default and not named or field.name == "figure":
@@ -111,18 +122,30 @@ def command_line(experiment: Runnable) -> str:
     return " ".join(parts)
 
 
-def _check_same(folder: RunFolder, config: TrainConfig) -> None:
-    """Refuses a folder whose run has other options than are asked for; what is left to the data may be anything."""
+def check_folder(folder: RunFolder, config: TrainConfig) -> None:
+    """
+    :raises ValueError: if a run has other options than are asked for.
+    """
     path = folder.path / "config.json"
-    of_folder = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {path}")
-    if config.leaf == "auto":  # of images
-        config = dataclasses.replace(config, leaf="vae")
-    found, wanted = (one.to_dict() | {"prior": resolved_prior(one)} for one in (of_folder, config))
-    for name, value in wanted.items():
-        if name in ("data_dir", "device", "structure") or value in (None, "auto"):
+    check_same(
+        f"the run {folder.path}",
+        TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {path}"),
+        config,
+    )
+
+
+def check_same(what: str, found: TrainConfig, wanted: TrainConfig) -> None:
+    """
+    :param str what: was found, for messages.
+    :raises ValueError: if an option is another than is asked for; what is left to the data may be anything.
+    """
+    if wanted.leaf == "auto":  # of images
+        wanted = dataclasses.replace(wanted, leaf="vae")
+    has, asked = (one.to_dict() | {"prior": resolved_prior(one)} for one in (found, wanted))
+    for name, value in asked.items():
+        if name in ("data_dir", "device", "structure") or value == "auto" or (value is None and name != "test_rows"):
             continue  # resolved from the data, or free to change
-        if found[name] != value:
+        if has[name] != value:
             raise ValueError(
-                f"the run {folder.path} has {name} {found[name]!r}, but {value!r} is asked for; choose another --out, "
-                "or --overwrite it"
+                f"{what} has {name} {has[name]!r}, but {value!r} is asked for; choose another --out, or --overwrite it"
             )

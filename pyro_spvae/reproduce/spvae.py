@@ -7,44 +7,38 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
+from pyro_spvae.reproduce.budget import TEST_ROWS, TRAINING, Budget, fraction_of
 from pyro_spvae.reproduce.published import FIGURE_2_SIZES, TABLE_1, Pixels, SpvaeData, SpvaeModel
+from pyro_spvae.reproduce.spvae_widths import DELTA, best_shape, widest
 from pyro_spvae.training.config import TrainConfig
 
-Budget = Literal["paper", "small"]
 Protocol = Literal["paper", "clean"]
 Recipe = Literal["best", "tuned", "paper"]
 
-_DELTA = {"mnist": 7, "svhn": 8, "cifar10": 8}
-_TRAINING = {"mnist": 50_000, "svhn": 73_257, "cifar10": 40_000}  # images
-_BATCH, _VALIDATE_EVERY = 128, 128  # the paper's
+_BATCH = 128  # the paper's
+_VALIDATE_EVERY: dict[Budget, int] = {"paper": 128, "small": 128, "tiny": 24}  # batches
+# importance samples of the test log-likelihood, and those beside the five-sample bounds of figures
+_SAMPLES: dict[Budget, int] = {"paper": 5000, "small": 500, "tiny": 10}
+_FIGURE_SAMPLES: dict[Budget, int] = {"paper": 100, "small": 100, "tiny": 10}
 _STRIKES = 11  # validations without a new maximum after which the authors' code stops
 _NEVER = 10**6
 
 # our schedule: steps of the whole run, and the learning rate that falls to 0 over them as a cosine
 _STEPS: dict[SpvaeModel, dict[Budget, int]] = {
-    "spvae": {"paper": 16_000, "small": 6_000},
-    "vae": {"paper": 16_000, "small": 6_000},
-    "conv-spvae": {"paper": 16_000, "small": 4_000},
-    "conv-vae": {"paper": 16_000, "small": 6_000},
+    "spvae": {"paper": 16_000, "small": 6_000, "tiny": 100},
+    "vae": {"paper": 16_000, "small": 6_000, "tiny": 100},
+    "conv-spvae": {"paper": 16_000, "small": 4_000, "tiny": 50},
+    "conv-vae": {"paper": 16_000, "small": 6_000, "tiny": 50},
 }
 # of each point of Figure 2, where fewer images are overfitted the sooner and the best validation counts
-_FIGURE_2_STEPS: dict[Budget, int] = {"paper": 6_000, "small": 2_500}
+_FIGURE_2_STEPS: dict[Budget, int] = {"paper": 6_000, "small": 2_500, "tiny": 100}
 _FIGURE_2_EPOCHS = 60  # at most
 _FIGURE_2_LR = 0.003
 _FEW, _FEW_STEPS, _FEW_EPOCHS = 0.2, 4_000, 150  # part of the images; steps and epochs, at most
 _LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.01, "conv-vae": 0.001}
 _PAPER_LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.01, "conv-vae": 0.001}
-# parameters of the paper's models, Table 2; exact where its notebooks print them
-_LIMITS: dict[tuple[SpvaeData, Pixels, SpvaeModel], int] = {
-    key: 1000 * cell.parameters for key, cell in TABLE_1.items()
-} | {
-    ("mnist", "continuous", "spvae"): 413_352,
-    ("mnist", "discrete", "spvae"): 310_024,
-    ("mnist", "continuous", "vae"): 1_545_168,
-    ("mnist", "discrete", "vae"): 1_158_584,
-}
 _FILTERS = {"conv-spvae": ("(4,8)", 1), "conv-vae": ("(32,64)", 2)}
 
 
@@ -56,7 +50,8 @@ class Experiment:
     :ivar str data: ``mnist``, ``svhn`` or ``cifar10``; the latter two in grey, as in the paper.
     :ivar str pixels: ``continuous`` (Gaussian) or ``discrete`` (binomial on 0..255).
     :ivar str model: ``spvae``, ``vae``, ``conv-spvae`` or ``conv-vae``.
-    :ivar str budget: ``paper``, or ``small``: 20 minutes on two cores.
+    :ivar str budget: ``paper``; ``small``: 20 minutes on two cores; ``tiny``: under three minutes of one core, on a
+        part of the training images.
     :ivar str protocol: what is modelled. ``paper``: every image scaled to [0, 1] by itself, with the authors' noise if
         continuous. ``clean``: pixels as they are, uniform noise if continuous, so that bits/dim mean something.
     :ivar str recipe: how it is parameterised and fitted. ``paper``: standard deviations as :math:`(1 + s^2)^{-1/2}`, a
@@ -109,7 +104,8 @@ class Experiment:
             "data_dir": data_dir,
             "grey": self.data != "mnist",
             "preprocess": self._preprocess(),
-            "fraction": self.fraction,
+            "fraction": self._part,
+            "test_rows": TEST_ROWS[self.budget],
             "particles": 5,
             "batch_size": _BATCH,
             "samples": self._samples(),
@@ -141,11 +137,14 @@ class Experiment:
             parts.append(f"seed-{self.seed}")
         return "-".join(parts)
 
+    @property
+    def _part(self) -> float:
+        """Of the training images that is seen."""
+        return self.fraction * fraction_of(self.budget, self.data)
+
     def _samples(self) -> int:
         """Figures report the bound with the five samples of training; log-likelihoods are an addition there."""
-        if self.figure is not None:
-            return 100
-        return 5000 if self.budget == "paper" else 500
+        return (_SAMPLES if self.figure is None else _FIGURE_SAMPLES)[self.budget]
 
     def _preprocess(self) -> str:
         if self.protocol == "paper":
@@ -156,8 +155,8 @@ class Experiment:
         if self.model in ("vae", "conv-vae"):
             return {"structure": "whole", "units": 1}
         ours = self._is_ours() or self._is_few()
-        units = _best_shape(self.data, self.pixels, self.model).units if ours else 2
-        return {"structure": "poon-domingos", "delta": _DELTA[self.data], "units": units, "weights": "full"}
+        units = best_shape(self.data, self.pixels, self.model).units if ours else 2
+        return {"structure": "poon-domingos", "delta": DELTA[self.data], "units": units, "weights": "full"}
 
     def _is_few(self) -> bool:
         """Whether it is a point of Figure 2 with few images."""
@@ -186,8 +185,8 @@ class Experiment:
         if self.figure == 2:
             latent, hidden = FIGURE_2_SIZES.get((self.data, self.pixels, self.model), (latent, hidden))
         if self._is_ours() or self._is_few():
-            latent = _best_shape(self.data, self.pixels, self.model).latent_dim
-            hidden = _widest(self.data, self.pixels, self.model, self._is_few())
+            latent = best_shape(self.data, self.pixels, self.model).latent_dim
+            hidden = widest(self.data, self.pixels, self.model, self._is_few())
         return latent if self.latent_dim is None else self.latent_dim, hidden
 
     def _networks(self) -> dict[str, Any]:
@@ -212,23 +211,23 @@ class Experiment:
         }
 
     def _training(self) -> dict[str, Any]:
-        batches = math.ceil(self.fraction * _TRAINING[self.data] / _BATCH)
+        batches = math.ceil(self._part * TRAINING[self.data] / _BATCH)
         if self._is_few():
             steps = min(_FEW_STEPS, _FIGURE_2_STEPS[self.budget], _FEW_EPOCHS * batches)
             return {
                 "lr": _PAPER_LR[self.model],
                 "schedule": "cosine",
                 "gradient": "dreg",
-                "validate_every": _VALIDATE_EVERY // 2,
+                "validate_every": _VALIDATE_EVERY[self.budget] // 2,
                 "patience": _STRIKES,
                 "epochs": max(1, round(steps / batches)),
             }
         if self._is_theirs():
-            epochs = 400 if self.budget == "paper" else _STEPS[self.model]["small"] / batches
+            epochs = 400 if self.budget == "paper" else _STEPS[self.model][self.budget] / batches
             return {
                 "lr": _PAPER_LR[self.model],
                 "schedule": "constant",
-                "validate_every": _VALIDATE_EVERY,
+                "validate_every": _VALIDATE_EVERY[self.budget],
                 "patience": _STRIKES,
                 "epochs": max(1, round(epochs)),
             }
@@ -239,7 +238,7 @@ class Experiment:
             "lr": _FIGURE_2_LR if self.figure == 2 and self.model == "spvae" else _LR[self.model],
             "schedule": "cosine",
             "gradient": "dreg",
-            "validate_every": _VALIDATE_EVERY,
+            "validate_every": _VALIDATE_EVERY[self.budget],
             "patience": _STRIKES if self.figure == 2 else _NEVER,  # few images are overfitted long before the end
             "epochs": max(1, round(steps / batches)),
         }
@@ -252,13 +251,10 @@ def of_figure_2(
     pixels: Pixels = "continuous",
     budget: Budget = "paper",
     recipe: Recipe = "best",
-    seed: int = 0,
 ) -> list[Experiment]:
     """The points of Figure 2. With all images they are, as in the paper, the cells of Table 1."""
     return [
-        Experiment(
-            data, pixels, model, budget, "paper", recipe, fraction, figure=None if fraction == 1 else 2, seed=seed
-        )
+        Experiment(data, pixels, model, budget, "paper", recipe, fraction, figure=None if fraction == 1 else 2)
         for fraction in fractions
         for model in models
     ]
@@ -268,60 +264,11 @@ def _written(name: str, options: list[str]) -> str:
     return f"{name}({', '.join(options)})" if options else name
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """Of the models of the recipe ``best``: ``cells`` leaf regions of ``pixels`` with ``units`` leaves each."""
-
-    cells: int
-    pixels: int
-    units: int
-    latent_dim: int
-
-    @property
-    def weights(self) -> int:
-        """Sum weights of a 4 x 4 grid: 200 partitions, six of them of the root, which is one sum node."""
-        return 0 if self.cells == 1 else 194 * self.units**3 + 6 * self.units**2
-
-
-def _best_shape(data: SpvaeData, pixels: Pixels, model: SpvaeModel) -> _Shape:
-    side = 4 * _DELTA[data]
-    if model == "vae":
-        return _Shape(1, side**2, 1, 200)
-    if pixels == "continuous":
-        return _Shape(16, (side // 4) ** 2, 4, 10)
-    return _Shape(16, (side // 4) ** 2, 2, 25)
-
-
-def _widest(data: SpvaeData, pixels: Pixels, model: SpvaeModel, few: bool = False) -> int:
-    """
-    The widest hidden layers with which a model of our form has at most the paper's number of parameters.
-
-    :param bool few: with a network for each head, one hidden layer each, instead of a shared trunk and a skip.
-    """
-    shape = _best_shape(data, pixels, model)
-    heads = 2 if pixels == "continuous" else 1
-
-    def network(inputs: int, outputs: int, width: int, heads: int) -> int:
-        if few:
-            return heads * (inputs + 1) * width + (width + 1) * outputs
-        return (inputs + 1) * width + (width + 1) * width + (width + 1) * outputs + inputs * outputs
-
-    def parameters(width: int) -> int:
-        encoder = network(shape.pixels, 2 * shape.latent_dim, width, 2)
-        decoder = network(shape.latent_dim, heads * shape.pixels, width, heads)
-        return shape.cells * shape.units * (encoder + decoder) + shape.weights
-
-    width = 1
-    while parameters(width + 1) <= _LIMITS[data, pixels, model]:
-        width += 1
-    return width
-
-
 _KNOWN: dict[str, tuple[str, ...]] = {
     "data": ("mnist", "svhn", "cifar10"),
     "pixels": ("continuous", "discrete"),
     "model": ("spvae", "vae", "conv-spvae", "conv-vae"),
-    "budget": ("paper", "small"),
+    "budget": get_args(Budget),
     "protocol": ("paper", "clean"),
     "recipe": ("best", "tuned", "paper"),
 }

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
 
-from pyro_spvae.reproduce.finished import Finished, with_error
+from pyro_spvae.reproduce.finished import Finished
+from pyro_spvae.reproduce.over_seeds import by_seed, likelihood, mean, note_on_seeds, seeds, spread
 from pyro_spvae.reproduce.published import VAMP_OTHERS
 
 _NAMES = {
@@ -19,7 +21,7 @@ _NAMES = {
 
 def vamp_lines(results: dict[str, Any]) -> list[tuple[str, str, str | None]]:
     """Rows about one run: name, ours, theirs."""
-    return [("active units", _active(results), None)]
+    return [("active units", _active([results]), None)]
 
 
 def vamp_table(runs: list[Finished]) -> list[str]:
@@ -29,24 +31,26 @@ def vamp_table(runs: list[Finished]) -> list[str]:
         "| parameters | steps | training seconds | how |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for run in runs:
-        results, experiment = run.results, run.experiment
+    groups = by_seed(runs)
+    for group in groups:
+        run, results, experiment = group[0], group[0].results, group[0].experiment
         cells = (
             experiment["data"],
             run.model,
             _NAMES[experiment["prior"]],
             "" if experiment["components"] is None else str(experiment["components"]),
-            f"{results['bits_per_dim']:.3f}" if run.published_in_bits else with_error(results),
+            spread([each.results["bits_per_dim"] for each in group], 3) if run.published_in_bits else likelihood(group),
             f"{results['samples']:,}",
             run.published_score or "",
-            f"{results['elbo']:.1f}",
-            _active(results),
+            spread([each.results["elbo"] for each in group], 1),
+            _active([each.results for each in group]),
             f"{results['parameters']:,}",
-            f"{results['steps']:,}",
-            f"{results['train_seconds']:.0f}",
-            f"budget {experiment['budget']}, seed {experiment['seed']}",
+            mean(group, lambda each: each.results["steps"], 0),
+            mean(group, lambda each: each.results["train_seconds"], 0),
+            f"budget {experiment['budget']}, {seeds(group)}",
         )
         lines.append("| " + " | ".join(cells) + " |")
+    lines += note_on_seeds(groups)
     for data in dict.fromkeys(run.experiment["data"] for run in runs):
         if data in VAMP_OTHERS:
             quoted = ", ".join(f"{name} {value:.2f}" for name, value in VAMP_OTHERS[data].items())
@@ -54,9 +58,8 @@ def vamp_table(runs: list[Finished]) -> list[str]:
     return lines
 
 
-def _active(results: dict[str, Any]) -> str:
-    """Units that are active, of each layer of latent variables."""
-    found = results.get("active_units")
-    if isinstance(found, dict):
-        return ", ".join(f"{name} {number}" for name, number in found.items())
-    return "" if found is None else str(found)
+def _active(results: list[dict[str, Any]]) -> str:
+    """Units that are active, of each layer of latent variables, means over seeds."""
+    counts = [each.get("active_units") or {} for each in results]
+    known = {name: [count[name] for count in counts] for name in counts[0]}
+    return ", ".join(f"{name} {statistics.mean(of):g}" for name, of in known.items() if None not in of)

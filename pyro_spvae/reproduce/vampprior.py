@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, get_args
 
 from pyro_spvae.checks import positive_integer
 from pyro_spvae.reproduce import spvae
+from pyro_spvae.reproduce.budget import TEST_ROWS, Budget, fraction_of
 from pyro_spvae.reproduce.published import VampData, VampModel, VampPriorName
 from pyro_spvae.training.config import TrainConfig
-
-Budget = Literal["paper", "small"]
 
 TABLES: dict[int, tuple[VampData, ...]] = {
     1: get_args(VampData),
@@ -44,17 +43,25 @@ _CONVOLUTIONS = (
     "first=gated_conv(layers=small, heads=False)))"
 )
 # epochs, epochs of warm-up, validations to look ahead, importance samples of the test log-likelihood
-_BUDGETS: dict[Budget, tuple[int, int, int, int]] = {"paper": (2000, 100, 51, 5000), "small": (25, 5, 25, 1000)}
-# the small budget of the convolutional model, whose steps take far longer: some 500 steps, in epochs; no warm-up
-_CONVOLUTIONAL_EPOCHS: dict[VampData, int] = {
-    "mnist": 1,
-    "static_mnist": 1,
-    "omniglot_burda": 2,
-    "caltech101_silhouettes": 12,
-    "frey_faces": 32,
-    "histopathology": 7,
+_BUDGETS: dict[Budget, tuple[int, int, int, int]] = {
+    "paper": (2000, 100, 51, 5000),
+    "small": (25, 5, 25, 1000),
+    "tiny": (5, 1, 25, 10),
 }
-_CONVOLUTIONAL_SAMPLES, _CONVOLUTIONAL_VALIDATION = 10, 100  # importance samples; batches between validations
+# smaller budgets of the convolutional model, whose steps take far longer; no warm-up
+_CONVOLUTIONAL_EPOCHS: dict[Budget, dict[VampData, int]] = {
+    "small": {  # some 500 steps
+        "mnist": 1,
+        "static_mnist": 1,
+        "omniglot_burda": 2,
+        "caltech101_silhouettes": 12,
+        "frey_faces": 32,
+        "histopathology": 7,
+    },
+    "tiny": dict.fromkeys(get_args(VampData), 1),
+}
+# importance samples, and batches between validations
+_CONVOLUTIONAL: dict[Budget, tuple[int, int]] = {"small": (10, 100), "tiny": (1, 10)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,8 @@ class VampExperiment:
     :ivar str prior: ``standard``; ``mog``, a mixture of Gaussians; ``vamp``; ``vamp-data``, with frozen training images
         as pseudo-inputs.
     :ivar str budget: ``paper``: their schedule, at most 2000 epochs; ``small``, for two cores: 25 epochs and 1000
-        importance samples, of the ``convhvae`` 500 steps and 10 samples.
+        importance samples, of the ``convhvae`` 500 steps and 10 samples; ``tiny``: five epochs of 1,500
+        images, of the ``convhvae`` one.
     :ivar int components: of a mixture; 500, for OMNIGLOT 1000.
     """
 
@@ -119,12 +127,14 @@ class VampExperiment:
             return dataclasses.replace(like.configuration(data_dir, device), prior=self._prior())
         epochs, warmup, patience, samples = _BUDGETS[self.budget]
         validate_every = None
-        if self.model == "convhvae" and self.budget == "small":
-            epochs, warmup = _CONVOLUTIONAL_EPOCHS[self.data], 0
-            samples, validate_every = _CONVOLUTIONAL_SAMPLES, _CONVOLUTIONAL_VALIDATION
+        if self.model == "convhvae" and self.budget in _CONVOLUTIONAL:
+            epochs, warmup = _CONVOLUTIONAL_EPOCHS[self.budget][self.data], 0
+            samples, validate_every = _CONVOLUTIONAL[self.budget]
         return TrainConfig(
             data=self.data,
             data_dir=data_dir,
+            fraction=fraction_of(self.budget, self.data),
+            test_rows=TEST_ROWS[self.budget],
             preprocess=self._preprocess(),
             structure="whole",
             units=1,
@@ -183,7 +193,6 @@ def of_table(
     priors: tuple[VampPriorName, ...] | None,
     components: tuple[int, ...] | None,
     budget: Budget,
-    seed: int,
 ) -> list[VampExperiment]:
     """
     The cells of a table, or all combinations of what is named.
@@ -202,7 +211,7 @@ def of_table(
         raise ValueError(f"data is {data!r}, but table {table} is of {', '.join(known)}; leave one of them out")
     usual: tuple[VampModel, ...] = ("vae",) if table is None else ("vae", "hvae", "convhvae")
     return [
-        VampExperiment(one, model, prior, budget, number, seed)
+        VampExperiment(one, model, prior, budget, number)
         for one in (known if data is None else (data,))
         for model in models or usual
         for prior in priors or ("standard", "vamp")
@@ -217,7 +226,6 @@ def of_figure(
     priors: tuple[VampPriorName, ...] | None,
     components: tuple[int, ...] | None,
     budget: Budget,
-    seed: int,
 ) -> list[VampExperiment]:
     """
     The models that a figure shows; arguments as of :func:`of_table`, ``None`` being the paper's.
@@ -237,5 +245,5 @@ def of_figure(
             ("hvae", "vamp"),
             ("convhvae", "vamp"),
         )
-        return [VampExperiment(data or "mnist", model, prior, budget, None, seed) for model, prior in cells]
-    return of_table(None, data, models, priors, components, budget, seed)
+        return [VampExperiment(data or "mnist", model, prior, budget) for model, prior in cells]
+    return of_table(None, data, models, priors, components, budget)

@@ -448,6 +448,9 @@ class TrainConfig(FitConfig):
         "training, 10 to 5000. More give a higher bound.",
         least=1,
     )
+    test_rows: int | None = _option(
+        None, "Evaluation", "Evaluate the first so many rows of the test split alone; all by default.", least=1
+    )
     chunk_size: int = _option(2048, "Evaluation", "Pairs of row and sample decoded at a time; bounds memory.", least=1)
     device: str = _option("auto", "Machine", "auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps.")
     precision: Precision = _option("float32", "Machine", "Floating-point type of the parameters.")

@@ -187,16 +187,34 @@ def evaluate_rows(
     :raises ValueError: if one of them is not finite.
     """
 
-    def tick(what: str) -> Tick | None:
-        return None if pace is None else pace.counting(what)
+    pace = Pace(lambda line: None) if pace is None else pace
+    with pace.during("evaluating"):
+        return _evaluated(spvae, rows, elbo, samples, chunk_size, seed, observed, progress, pace)
+
+
+def _evaluated(
+    spvae: Queries,
+    rows: Rows | Tensor,
+    elbo: CircuitELBO,
+    samples: int,
+    chunk_size: int,
+    seed: int,
+    observed: Tensor | None,
+    progress: bool,
+    pace: Pace,
+) -> Evaluation:
+    tick = pace.counting
+
+    def beside_bar(what: str) -> Tick:
+        return (lambda done, rows: pace.said()) if progress else tick(what)
 
     seen = seen_per_row(rows, observed)
     prepare_evaluation(spvae, seed)
     per_mask = partial(
         log_likelihoods, spvae, rows, samples=samples, chunk_size=chunk_size, seed=seed, progress=progress
     )
-    per_datum = per_mask(observed=observed, tick=tick("evaluating"))
-    kinds = by_kind(spvae, per_datum, lambda mask: per_mask(observed=mask, tick=tick("discrete")), observed)
+    per_datum = per_mask(observed=observed, tick=beside_bar("evaluating"))
+    kinds = by_kind(spvae, per_datum, lambda mask: per_mask(observed=mask, tick=beside_bar("discrete")), observed)
     bounds, latents, by_dimension = _mean_bounds(
         spvae, elbo, rows, seed, observed, _latents(spvae, rows, observed), tick("bounds")
     )

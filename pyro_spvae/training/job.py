@@ -16,7 +16,7 @@ import torch
 from pyro.infer import ELBO
 
 from pyro_spvae import distributed
-from pyro_spvae.data import DATA_SETS, DataSet
+from pyro_spvae.data import DATA_SETS, DataSet, Rows
 from pyro_spvae.data.columns_table import columns_table
 from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
@@ -30,7 +30,7 @@ from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.optimisers import OPTIMISERS
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.race import race
-from pyro_spvae.training.reading import CACHE, modelled, recorded
+from pyro_spvae.training.reading import CACHE, evaluated, modelled, recorded
 from pyro_spvae.training.resolve import resolve
 
 _LARGE = 10.0  # networks start with outputs near 0 and steps of the learning rate
@@ -58,6 +58,11 @@ class Job:
     def parameters(self) -> int:
         """Number of parameters."""
         return sum(parameter.numel() for parameter in self.spvae.parameters())
+
+    @property
+    def test(self) -> Rows:
+        """The test rows that are evaluated, see :func:`~pyro_spvae.training.reading.evaluated`."""
+        return evaluated(self.config, self.data)
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -4,10 +4,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EVERY = 30.0  # seconds without a line
+_LEAST = 0.01  # seconds between two looks at the clock
 
 clock = time.monotonic
 
@@ -22,6 +25,7 @@ class Pace:
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._last = clock()
+        self._one = threading.Lock()  # of two threads that tell
 
     @property
     def silent_for(self) -> float:
@@ -38,9 +42,31 @@ class Pace:
 
         :param callable line: makes it.
         """
-        if self.silent_for >= EVERY:
-            self._report(line())
-            self.said()
+        with self._one:
+            if self.silent_for >= EVERY:
+                self._report(line())
+                self.said()
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """
+        Inside, another thread says that work goes on which cannot say how far it came, or not often enough.
+
+        :param str what: is being done.
+        """
+        start, over = clock(), threading.Event()
+
+        def watch() -> None:
+            while not over.wait(max(EVERY - self.silent_for, _LEAST)):
+                self.tell(lambda: f"{what:<12}{minutes(clock() - start)} so far")
+
+        watcher = threading.Thread(target=watch, name=f"pace of {what}", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def counting(self, what: str, of: str = "rows") -> Callable[[int, int], None]:
         """

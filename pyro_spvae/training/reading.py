@@ -8,7 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from pyro_spvae.data import DATA_SETS, Column, DataSet, load_data
+import torch
+
+from pyro_spvae.data import DATA_SETS, Column, DataSet, Rows, load_data
 from pyro_spvae.registry import find, parse
 from pyro_spvae.training.config import TrainConfig, parse_kinds, parse_names
 
@@ -72,6 +74,13 @@ def modelled(config: TrainConfig, data: DataSet) -> DataSet:
     """The data as the likelihood of a resolved configuration models them."""
     changed = data.thinned(config.fraction, config.seed).preprocessed(config.preprocess, config.seed)
     return changed.as_measured() if _of_measures(config, data) else changed
+
+
+def evaluated(config: TrainConfig, data: DataSet) -> Rows:
+    """The test rows that a run is evaluated on at its end: all, or the first ``test_rows``."""
+    if config.test_rows is None or config.test_rows >= len(data.test):
+        return data.test
+    return data.test.part(torch.arange(config.test_rows, device="cpu"))
 
 
 def _of_measures(config: TrainConfig, data: DataSet) -> bool:

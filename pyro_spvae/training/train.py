@@ -154,12 +154,15 @@ def resume(
         return _run(job, folder, state, progress, report)
 
 
-def plan(config: TrainConfig, report: Report, download: bool = False) -> None:
+def plan(config: TrainConfig, report: Report, download: bool = False, objective: ELBO | None = None) -> Job:
     """
     Reports the resolved configuration as JSON, and what it would train, without training: where candidates would race,
     all of them, and the first one's configuration.
+
+    :param ELBO objective: in the place of the one that the configuration names.
+    :returns: what would be trained.
     """
-    job = set_up(config, distributed.choose_device(config.device), download)
+    job = set_up(config, distributed.choose_device(config.device), download, objective)
     report(json.dumps(job.config.to_dict(), indent=2))
     if is_raced(config, job.raw):
         for line in entry_list(config, job.raw):
@@ -168,6 +171,7 @@ def plan(config: TrainConfig, report: Report, download: bool = False) -> None:
     describe(job, report)
     for name, part in (("circuit", job.spvae.circuit), ("leaves", job.spvae.leaf), ("guides", job.spvae.leaf_guide)):
         report(f"  {name:<10}{sum(parameter.numel() for parameter in part.parameters()):,}")
+    return job
 
 
 def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bool, report: Report) -> dict[str, Any]:
@@ -258,13 +262,14 @@ def _write_pictures(
 ) -> None:
     """Those that training leaves, or, given the log-likelihoods of the test rows, that of these alone."""
     images: dict[str, Tensor] = {}
-    if log_likelihood is None:
-        figures, images = plots.run_pictures(job.spvae, job.data, trainer.metrics)
-    else:
-        figures = {"log_likelihoods": plots.likelihood_histogram(log_likelihood)}
     folder.figures.mkdir(exist_ok=True)
-    for name, figure in figures.items():
-        plots.save(figure, folder.figures / f"{name}.png")
+    with Pace(report).during("pictures"):
+        if log_likelihood is None:
+            figures, images = plots.run_pictures(job.spvae, job.data, trainer.metrics)
+        else:
+            figures = {"log_likelihoods": plots.likelihood_histogram(log_likelihood)}
+        for name, figure in figures.items():
+            plots.save(figure, folder.figures / f"{name}.png")
     for logger in loggers:
         for name, shown in images.items():
             logger.image(trainer.step, name, shown)
@@ -308,13 +313,13 @@ def _results(job: Job, trainer: Trainer, progress: bool, report: Report) -> tupl
     samples = _announce(job, trainer, report)
     figures, log_likelihood, _ = evaluate_rows(
         job.spvae,
-        job.data.test,
+        job.test,
         elbo=as_bound(build_objective(config)),
         samples=samples,
         chunk_size=config.chunk_size,
         seed=config.seed,
         progress=progress,
-        pace=Pace((lambda line: None) if progress else report),
+        pace=Pace(report),
     )
     results = {
         "data": job.raw.name,
@@ -345,7 +350,7 @@ def _known(job: Job, trainer: Trainer) -> dict[str, Any]:
 
 def _announce(job: Job, trainer: Trainer, report: Report) -> int:
     """Says what the evaluation will cost; the number of its samples, the same in every process."""
-    config, rows = job.config, job.data.test
+    config, rows = job.config, job.test
 
     def measure() -> list[float]:
         per_sample = cost.sample_seconds(job.spvae, rows, config.chunk_size, config.samples) * passes(job.spvae)

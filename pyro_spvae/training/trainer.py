@@ -139,10 +139,10 @@ class Trainer:
         self.waited = 0  # validations without a better bound
         self.seconds = 0.0
         self.summed = [0.0, 0.0, 0.0]  # bounds, rows and seconds of steps since the last validation
-        self.step_seconds = 0.0  # of steps alone, up to the last validation; since this object was made
+        self.step_seconds = 0.0  # of steps alone, up to the last validation
         self.metrics: list[dict[str, Any]] = []
         self._best_state: dict[str, Tensor] | None = None
-        self.pace = Pace((lambda line: None) if progress else report)
+        self.pace = Pace(report)
         self._of_validations = Pace(report)
 
     @property
@@ -224,7 +224,10 @@ class Trainer:
         if self.batch == len(self.batches):
             self.epoch, self.batch = self.epoch + 1, 0
         bar.update(size)
-        self.pace.tell(self._so_far)
+        if self.progress:
+            self.pace.said()  # by the bar
+        else:
+            self.pace.tell(self._so_far)
         return stop
 
     def _step(
@@ -273,6 +276,7 @@ class Trainer:
             **{f"val_{name}": value for name, value in means.items()},
             **({} if lr is None else {"lr": lr}),
             "seconds": round(self.seconds, 3),
+            "step_seconds": round(self.step_seconds, 3),
             "images_per_second": round(rows / seconds, 1),
         }
         self.summed = [0.0, 0.0, 0.0]
@@ -449,6 +453,7 @@ class Trainer:
             setattr(self, name, state[name])
         self.summed = list(state["summed"])
         self.metrics = metrics
+        self.step_seconds = metrics[-1].get("step_seconds", 0.0) if metrics else 0.0  # of older runs unknown
 
 
 @contextmanager

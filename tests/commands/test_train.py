@@ -24,7 +24,8 @@ from tests.training.cases import assert_same_outcome, likelihood_again
 ALWAYS = {"learning_curve.png", "log_likelihoods.png"}
 PICTURES = ALWAYS | {"samples.png", "means.png", "reconstructions.png"}
 METRICS = dict.fromkeys(
-    "elbo val_elbo val_leaf_elbo val_reconstruction val_latent_kl val_tree_kl lr seconds images_per_second".split(),
+    ("elbo val_elbo val_leaf_elbo val_reconstruction val_latent_kl val_tree_kl lr seconds step_seconds ".split())
+    + ["images_per_second"],
     float,
 ) | {"epoch": int, "step": int}
 OWN_PART = """

@@ -24,7 +24,7 @@ from pyro_spvae.training.reading import modelled
 from pyro_spvae.training.resolve import resolve
 from tests.cli_cases import invoke
 
-COMMON = ("mnist", None, None, "zero", "small", "best", 0)
+COMMON = ("mnist", None, None, "zero", "small", "best")
 
 
 def model(**options):
@@ -69,7 +69,7 @@ class TestProtocol:
         assert spvae.state_dict().keys() == model().state_dict().keys()
 
     def test_components_of_figure_2(self):
-        [normal, mixture] = of_figure(2, "mnist", "small", "best", 0)
+        [normal, mixture] = of_figure(2, "mnist", "small", "best")
         assert (normal.model, mixture.model, mixture.prior) == ("gauss-vae", "dlgmm", "spread")
         spvae = model(prior="spread", bound="enumerated")
         assert spvae.leaf.parts.means == (-1.5, -0.75, 0, 0.75, 1.5)
@@ -80,7 +80,7 @@ class TestCells:
         assert [cell.model for cell in of_table("likelihood", *COMMON)] == list(MIXTURES)
         assert [cell.model for cell in of_table("kNN", *COMMON)] == list(NEIGHBOURS)
         models = ("sb-vae", "dlgmm", "dldpmm")
-        cells = of_table("likelihood", "mnist", models, "enumerated", "spread", "small", "best", 1)
+        cells = of_table("likelihood", "mnist", models, "enumerated", "spread", "small", "best")
         found = [(cell.bound, cell.prior) for cell in cells]
         assert found == [(None, "zero"), ("enumerated", "spread"), ("enumerated", "zero")]
 
@@ -124,9 +124,9 @@ class TestCells:
                 lambda: of_table("kNN", "static_mnist", *COMMON[1:]),
                 "data is 'static_mnist', but table kNN needs labels, which mnist has; leave it out",
             ),
-            (lambda: of_figure(3, "mnist", "small", "best", 0), "figure is 3; known is 2"),
+            (lambda: of_figure(3, "mnist", "small", "best"), "figure is 3; known is 2"),
             (
-                lambda: of_figure(2, "static_mnist", "small", "best", 0),
+                lambda: of_figure(2, "static_mnist", "small", "best"),
                 "data is 'static_mnist', but figure 2 shows classes, which mnist has; leave it out",
             ),
         ],
@@ -172,7 +172,7 @@ def done(tiny_mnist, tmp_path_factory):
     patch.setattr(paper, "_LATENT", 3)
     patch.setattr(paper, "_PIECES", 4)
     patch.setattr(paper, "_TRUNCATION", 4)
-    patch.setattr(paper, "SAMPLES", (5, 20))
+    patch.setitem(paper.SAMPLES, "small", (5, 20))
     out = tmp_path_factory.mktemp("runs")
     common = ("--data-dir", tiny_mnist, "--out", out, "--budget", "small")
     asked = {

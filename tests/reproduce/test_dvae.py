@@ -18,6 +18,7 @@ from pyro_spvae.infer.estimators import NVIL, REBAR, VIMCO, Concrete, MuProp
 from pyro_spvae.priors import BitChain, BoltzmannMachine, IndependentBits
 from pyro_spvae.reproduce import dvae as paper
 from pyro_spvae.reproduce.dvae import NETS, DiscreteExperiment, methods, of_table
+from pyro_spvae.reproduce.over_seeds import with_seeds
 from pyro_spvae.reproduce.published import DISCRETE
 from pyro_spvae.reproduce.run import command_line
 from pyro_spvae.training.build import build_model
@@ -169,7 +170,7 @@ class TestCells:
             for number in NETS
             for data in ("mnist", "static_mnist", "omniglot_burda")
             for budget in ("paper", "small", "tiny")
-            for cell in of_table(number, data, budget=budget, seeds=(0, 1))
+            for cell in with_seeds(of_table(number, data, budget=budget), (0, 1))
         ]
         assert len({cell.name for cell in cells}) == len(cells) == 28 * 3 * 3 * 2
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 import statistics
@@ -23,8 +22,8 @@ from pyro_spvae.priors import BoltzmannMachine, IndependentBits, StandardNormal
 from pyro_spvae.queries.held import Held
 from pyro_spvae.reproduce import dvaepp as paper
 from pyro_spvae.reproduce.dvaepp import ROWS, ConvolutionalExperiment, of_table
-from pyro_spvae.reproduce.finished import Finished
 from pyro_spvae.reproduce.global_report import global_table
+from pyro_spvae.reproduce.over_seeds import with_seeds
 from pyro_spvae.reproduce.published import GLOBAL
 from pyro_spvae.reproduce.report import beside_paper
 from pyro_spvae.reproduce.run import command_line
@@ -34,6 +33,7 @@ from pyro_spvae.training.objective import build_objective
 from pyro_spvae.training.reading import modelled
 from pyro_spvae.training.resolve import resolve
 from tests.cli_cases import invoke
+from tests.reproduce.cases import finished
 
 #: the paper's rows: prior of the global variables, what smooths them, local variables, closed divergences
 PAPER = {
@@ -133,7 +133,7 @@ class TestProtocol:
         config = experiment(data, budget=budget).configuration()
         assert abs(config.warmup - 0.3 * config.epochs) <= 0.5 and config.balance == (config.warmup > 0)
         assert config.patience > config.epochs and config.schedule == "cosine"
-        rows = {"omniglot_burda": 23_000, "caltech101_silhouettes": 4_100, "cifar10": 45_000}.get(data, 50_000)
+        rows = {"omniglot_burda": 23_000, "caltech101_silhouettes": 4_100, "cifar10": 40_000}.get(data, 50_000)
         steps = {"paper": 500_000, "small": 10_000, "tiny": 100}[budget]
         an_epoch = -(-round(config.fraction * rows) // config.batch_size)
         assert (config.fraction == 1) == (budget != "tiny") and config.warmup > 0
@@ -156,8 +156,9 @@ class TestCells:
         assert tuple(ROWS) == tuple(PAPER) and tuple(GLOBAL) == tuple(SETS)
         for data in SETS:
             assert [(cell.data, cell.model) for cell in of_table(data, None, "paper")] == [(data, row) for row in PAPER]
-        assert [cell.data for cell in of_table(None, ("rbm-normal",), "small", 1, (0, 4))] == ["mnist"] * 2
-        cell = of_table(None, ("rbm-normal",), "small", 1, (0, 4))[1]
+        cells = with_seeds(of_table(None, ("rbm-normal",), "small", 1), (0, 4))
+        assert [cell.data for cell in cells] == ["mnist"] * 2
+        cell = cells[1]
         assert cell == experiment(budget="small", groups=1, seed=4)
 
     def test_published_numbers(self):
@@ -174,7 +175,7 @@ class TestCells:
             for data in SETS
             for budget in ("paper", "small", "tiny")
             for groups in (1, 2, 4)
-            for cell in of_table(data, None, budget, groups, (0, 1))
+            for cell in with_seeds(of_table(data, None, budget, groups), (0, 1))
         ]
         assert len({cell.name for cell in cells}) == len(set(cells)) == 5 * 5 * 3 * 3 * 2
         assert experiment().name == "mnist-rbm-normal"
@@ -196,19 +197,6 @@ class TestCells:
         with pytest.raises(ValueError) as error:
             experiment(**options)
         assert str(error.value) == message
-
-
-def finished(path, cell, log_likelihood, bits=None, **results):
-    """A finished run of an experiment, as its files tell of it."""
-    path.mkdir()
-    record = {"table": cell.table, "experiment": dataclasses.asdict(cell), "command": command_line(cell)}
-    known = {"log_likelihood": log_likelihood, "standard_error": 0.5, "elbo": log_likelihood - 4, "bits_per_dim": bits}
-    known |= {"samples": 4000, "rows": 10_000, "parameters": 1234567, "steps": 6000, "train_seconds": 12.4}
-    (path / "config.json").write_text(json.dumps(cell.configuration().to_dict()))
-    (path / "reproduce.json").write_text(json.dumps(record))
-    (path / "results.json").write_text(json.dumps(known | results))
-    (path / "metrics.jsonl").touch()
-    return Finished.read(path)
 
 
 class TestReport:

@@ -26,9 +26,9 @@ from tests.cli_cases import invoke
 PIXELS = 28 * 28
 
 
-def cells_of(cells, number, *given, seed=0, budget="paper"):
+def cells_of(cells, number, *given, budget="paper"):
     """The cells of a table or figure, of given data, models, priors and components."""
-    return cells(number, *(*given, None, None, None, None)[:4], budget, seed)
+    return cells(number, *(*given, None, None, None, None)[:4], budget)
 
 
 def build(experiment, folder):
@@ -100,8 +100,8 @@ class TestCells:
             ("mnist", model, prior) for model in ("vae", "hvae", "convhvae") for prior in ("standard", "vamp")
         }
         assert len(cells_of(of_table, 1)) == 36
-        [cell] = of_table(None, None, None, ("mog",), None, "small", 3)
-        assert cell == VampExperiment("mnist", "vae", "mog", "small", None, 3)
+        [cell] = of_table(None, None, None, ("mog",), None, "small")
+        assert cell == VampExperiment("mnist", "vae", "mog", "small")
 
     def test_figure_2_varies_the_number_of_components(self):
         cells = cells_of(of_figure, 2)

@@ -26,7 +26,7 @@ from pyro_spvae.training.trainer import Trainer
 TINY = TrainConfig(
     units=1, latent_dim=2, hidden=(4,), particles=2, batch_size=16, epochs=2, patience=4, samples=6, chunk_size=16
 )
-TIMINGS = ("seconds", "images_per_second", "train_seconds")
+TIMINGS = ("seconds", "step_seconds", "images_per_second", "train_seconds")
 
 
 def table(columns: int = 4, rows: int = 40, seed: int = 0) -> DataSet:

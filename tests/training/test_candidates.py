@@ -89,6 +89,7 @@ STAYS = {
     "smoothing": 0.5,
     "ridge": 0.5,
     "samples": 3,
+    "test_rows": 3,
     "precision": "float64",
     "kinds": "x0=real",
 }

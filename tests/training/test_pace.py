@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from pyro_spvae.infer import CircuitELBO
@@ -158,3 +160,26 @@ def test_a_long_evaluation(clock, monkeypatch):
     assert {line.split()[0] for _, line in clock.lines} == {"evaluating", "bounds", "latents"}
     assert max(clock.gaps(start, clock.now)) <= 60
     assert min(clock.gaps(start, clock.now)[:-1]) >= 30
+
+
+def test_work_that_cannot_tell_is_told_of_by_another_thread(clock):
+    """As soon as the clock is beyond thirty seconds, and not after its end."""
+    told, said = Pace(clock.report), threading.Event()
+    report = told._report
+    told._report = lambda line: (report(line), said.set())
+    told._last = clock.now - pace.EVERY
+    with told.during("t-SNE"):
+        assert said.wait(60)
+        clock.now += 95
+        said.clear()
+        assert told.silent_for == 95
+    assert clock.lines[0] == (100.0, f"{'t-SNE':<12}0:00 so far")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pace")]
+
+
+def test_work_that_ends_in_time_is_not_told_of(clock):
+    with Pace(clock.report).during("t-SNE"):
+        clock.now += pace.EVERY - 1
+    with pytest.raises(KeyError), Pace(clock.report).during("t-SNE"):
+        raise KeyError
+    assert not clock.lines
