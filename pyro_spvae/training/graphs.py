@@ -1,0 +1,347 @@
+# Copyright Contributors to the pyro-spvae project.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The training step as one captured graph: the host hands over a step at once, in the place of a thousand operations.
+
+What differs between steps is written to tensors that the graph reads: the rows and their mask, learning rates, what
+parts move in :meth:`~pyro_spvae.part.Part.advance`. Noise is that of an ordinary step: a graph reads seed and offset of
+torch's generator, as they are when it is run, from memory (the note "CUDA Graph-safe RNG states" in torch's
+ATen/cuda/CUDAGeneratorImpl.h), so that it remains a function of the seed and the step's number. The weight of the
+latent KL is fixed in a graph; where that rises, there are new graphs for every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from pyro_spvae import distributed
+from pyro_spvae.part import Part
+from pyro_spvae.queries.quiet import forked
+from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.host_reads import NotCapturable, refused_host_reads
+from pyro_spvae.training.stepping import QueuedSteps
+from pyro_spvae.training.updates import GradientUpdate, Update
+
+#: while the weight of the latent KL rises, epochs of fewer batches are not worth new graphs
+WORTH_CAPTURING = 32
+
+_WARM_UP = 3  # steps before the first capture, in which libraries choose their kernels and make their handles
+
+
+class Backend(Protocol):
+    """What records the operations of a function, and does them again without the function."""
+
+    def warm_up(self, step: Callable[[], None]) -> None:
+        """Calls the function where it can be recorded afterwards."""
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        """
+        Records the function; maybe its operations are done then.
+
+        :returns: does the operations on the tensors that they were recorded with.
+        """
+
+
+class CudaGraphs:
+    """
+    CUDA graphs. They share one pool of memory, since no two of them run at a time.
+
+    :param device: a CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        with torch.cuda.device(device):
+            self.pool = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, step: Callable[[], None]) -> None:
+        with torch.cuda.device(self.device):
+            here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+            aside.wait_stream(here)
+            with torch.cuda.stream(aside):
+                step()
+            here.wait_stream(aside)
+
+    def capture(self, step: Callable[[], None]) -> Callable[[], None]:
+        graph = torch.cuda.CUDAGraph()
+        # the outer stream is what is current again after a capture that failed; other threads may use the device
+        with torch.cuda.device(self.device), torch.cuda.stream(torch.cuda.current_stream()):
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                step()
+        return graph.replay
+
+
+#: by type of device
+BACKENDS: dict[str, Callable[[torch.device], Backend]] = {"cuda": CudaGraphs}
+
+
+def why_not(config: FitConfig, device: torch.device, optimiser: Any = None) -> str | None:
+    """
+    What speaks against captured steps, before any step is looked at; ``None`` if nothing does.
+
+    :param FitConfig config: how to fit.
+    :param device: where the model is.
+    :param optimiser: a torch optimiser in the place of the one that the configuration names.
+    """
+    if device.type not in BACKENDS:
+        return f"the device is {device.type}, and graphs are captured on CUDA devices"
+    if config.optimiser in ("em", "online-em"):
+        return f"the optimiser is {config.optimiser!r}, which takes no gradients"
+    if distributed.world() > 1:
+        return f"there are {distributed.world()} processes, whose gradients are averaged on the way"
+    if optimiser is not None and not all("capturable" in group for group in optimiser.param_groups):
+        return f"the optimiser is a {type(optimiser).__name__}, which has no capturable form"
+    return None
+
+
+def check_graphs(config: FitConfig, device: torch.device, optimiser: Any = None) -> None:
+    """
+    Refuses ``graphs="on"`` where there can be none; what a step itself has against it is found when it is captured.
+
+    :param optimiser: see :func:`why_not`.
+    :raises ValueError: if there can be none.
+    """
+    reason = why_not(config, device, optimiser) if config.graphs == "on" else None
+    if reason is not None:
+        raise ValueError(f"graphs is 'on', but {reason}; give auto or off")
+
+
+def steps_of(
+    config: FitConfig,
+    objective: nn.Module,
+    update: Update,
+    device: torch.device,
+    fixed: Callable[[], Any],
+    report: Callable[[str], None],
+) -> QueuedSteps | None:
+    """
+    What takes the steps of a run that the host does not wait for; ``None`` where it waits for each of them, on a CPU,
+    with several processes, and where no gradients are taken.
+
+    :param Module objective: the loss.
+    :param Update update: what a batch does to the parameters.
+    :param callable fixed: see :class:`CapturedSteps`.
+    :raises ValueError: if graphs are asked for and there can be none.
+    """
+    optimiser = getattr(update, "optimiser", None)
+    check_graphs(config, device, optimiser)
+    reason = why_not(config, device, optimiser)
+    if reason is not None and config.graphs != "off" and device.type in BACKENDS:
+        report(f"graphs      off: {reason}")
+    if not isinstance(update, GradientUpdate) or distributed.world() > 1:
+        return None
+    if reason is None and config.graphs != "off":
+        return CapturedSteps(objective, update, device, fixed, report, must=config.graphs == "on")
+    return QueuedSteps(objective, update) if device.type == "cuda" else None
+
+
+class CapturedSteps(QueuedSteps):
+    """
+    Steps that are graphs, one for every shape of a batch. The first step of a new optimiser, which makes its state, is
+    an ordinary one. Whether a step is captured follows from where training stands, so that a run which is resumed has
+    the graphs of one that was not stopped.
+
+    :param Module objective: the loss.
+    :param GradientUpdate update: of an optimiser with a capturable form.
+    :param device: where the model is, with one of :data:`BACKENDS`.
+    :param callable fixed: what a graph holds fast besides tensors; ``None`` where no step is to be captured.
+    :param callable report: takes lines of text.
+    :param bool must: raise, in the place of going on by ordinary steps.
+    """
+
+    def __init__(
+        self,
+        objective: nn.Module,
+        update: GradientUpdate,
+        device: torch.device,
+        fixed: Callable[[], Any],
+        report: Callable[[str], None] = lambda line: None,
+        must: bool = False,
+    ) -> None:
+        super().__init__(objective, update)
+        self.device, self.fixed, self.report, self.must = device, fixed, report, must
+        self.backend = BACKENDS[device.type](device)
+        self.refused = False
+        self._graphs: dict[Any, _Graph] = {}
+        self._fixed: Any = None  # what the graphs hold fast
+        self._known: list[int] = []  # addresses that they hold
+        self._checked = False
+        self._moved_parts = [
+            part for part in objective.modules() if isinstance(part, Part) and type(part).advance is not Part.advance
+        ]
+        self._of_parts: Any = None
+        # fused optimisers read a rate in single precision on a GPU, in double precision on a CPU
+        kind = torch.float32 if device.type == "cuda" else torch.float64
+        self._rates = [torch.zeros((), dtype=kind, device=device) for _ in update.optimiser.param_groups]
+        self._written = [0.0 for _ in self._rates]
+
+    def __call__(self, x: Tensor, observed: Tensor | None, size: int, last: bool) -> Tensor:
+        fixed = self.fixed()
+        if self.refused or fixed is None or not self.update.optimiser.state:
+            return super().__call__(x, observed, size, last)
+        if fixed != self._fixed:
+            self._graphs.clear()
+            self._fixed = fixed
+        key = (x.shape, observed is not None)
+        try:
+            if self._graphs and _numbers(self._moved_parts) != self._of_parts:
+                raise NotCapturable("a part of the model is moved by numbers that a graph would hold fast")
+            graph = self._graphs.get(key) or self._captured(x, observed, size)
+        except NotCapturable as error:
+            if self.must:
+                raise ValueError(f"graphs is 'on', but {error}; give auto or off") from error
+            self.report(f"graphs      off: {error}")
+            self.refused = True
+            self._graphs.clear()
+            graph = None
+        if graph is None:
+            return super().__call__(x, observed, size, last)
+        self._graphs[key] = graph
+        self._write_rates()
+        bound = graph(x, observed)
+        self.update.after_step()
+        return bound
+
+    def look_around(self) -> None:
+        """Forgets graphs of tensors that are no longer those of model and optimiser."""
+        if self._graphs and [tensor.data_ptr() for tensor in self._tensors()] != self._known:
+            self._graphs.clear()
+
+    def _captured(self, x: Tensor, observed: Tensor | None, size: int) -> _Graph | None:
+        """
+        A new graph, which leaves everything as it was; ``None`` if the step gives parameters a gradient for the first
+        time.
+        """
+        _move_counts(self.update.optimiser)
+        graph = _Graph(x, observed)
+        step = partial(self._step, graph, size)
+        state = self.update.optimiser.state
+        parameters = set(state)
+        before = [(tensor, tensor.detach().clone()) for tensor in self._tensors()]
+        self._write_rates()
+        with forked(self.device):
+            try:
+                self._warm_up(step)
+                if parameters == set(state):
+                    graph.replay = self._recorded(step)
+            finally:
+                with torch.no_grad():
+                    for tensor, value in before:
+                        tensor.copy_(value)
+                for parameter in set(state) - parameters:
+                    del state[parameter]
+        if graph.replay is None:
+            return None
+        if not self._checked:
+            self.report("graphs      a training step is one captured graph")
+            self._checked = True
+        self._known = [tensor.data_ptr() for tensor in self._tensors()]
+        self._of_parts = _numbers(self._moved_parts)
+        return graph
+
+    def _warm_up(self, step: Callable[[], None]) -> None:
+        if self._checked:
+            self.backend.warm_up(step)
+            return
+        for number in range(_WARM_UP):
+            held = self._held_by_modules()
+            if number:
+                self.backend.warm_up(step)
+            else:
+                with refused_host_reads():
+                    self.backend.warm_up(step)
+            now = self._held_by_modules()
+            if number and held != now:  # what is made by the first step alone does not matter
+                where = next(name for name in held.keys() | now.keys() if held.get(name) != now.get(name))
+                raise NotCapturable(f"a step changes {where}, which a graph would hold fast; change a buffer in place")
+
+    def _recorded(self, step: Callable[[], None]) -> Callable[[], None]:
+        try:
+            return self.backend.capture(step)
+        except RuntimeError as error:
+            raise NotCapturable(f"the device refuses to capture a step ({str(error).splitlines()[0]})") from error
+
+    def _step(self, graph: _Graph, size: int) -> None:
+        with _capturable(self.update.optimiser, self._rates):
+            graph.bound.copy_(self.update.look(self.objective, graph.x, graph.observed, size))
+            self.update.apply()
+
+    def _write_rates(self) -> None:
+        for number, group in enumerate(self.update.optimiser.param_groups):
+            if not isinstance(group["lr"], Tensor) and group["lr"] != self._written[number]:
+                self._rates[number].fill_(group["lr"])
+                self._written[number] = group["lr"]
+
+    def _tensors(self) -> list[Tensor]:
+        """All that a step may change."""
+        of_optimiser = (
+            value for own in self.update.optimiser.state.values() for value in own.values() if isinstance(value, Tensor)
+        )
+        return [*self.objective.parameters(), *self.objective.buffers(), *of_optimiser]
+
+    def _held_by_modules(self) -> dict[str, Any]:
+        """Addresses of buffers, and numbers, by what a user calls them."""
+        found: dict[str, Any] = {name: buffer.data_ptr() for name, buffer in self.objective.named_buffers()}
+        return found | _numbers(self.objective.modules())
+
+
+class _Graph:
+    """A recorded step, and the tensors that it reads and writes."""
+
+    def __init__(self, x: Tensor, observed: Tensor | None) -> None:
+        self.x = torch.empty_like(x, memory_format=torch.contiguous_format).copy_(x)
+        self.observed: Tensor | None = None
+        if observed is not None:
+            self.observed = torch.empty_like(observed, memory_format=torch.contiguous_format).copy_(observed)
+        self.bound = x.new_zeros(())
+        self.replay: Callable[[], None] | None = None
+
+    def __call__(self, x: Tensor, observed: Tensor | None) -> Tensor:
+        assert self.replay is not None
+        self.x.copy_(x)
+        if self.observed is not None and observed is not None:
+            self.observed.copy_(observed)
+        self.replay()
+        return self.bound
+
+
+def _numbers(modules: Iterable[nn.Module]) -> dict[str, Any]:
+    """Python's own values that are attributes of modules."""
+    return {
+        f"{name} of {type(module).__name__} {number}": value
+        for number, module in enumerate(modules)
+        for name, value in vars(module).items()
+        if isinstance(value, (bool, int, float, str))
+    }
+
+
+@contextmanager
+def _capturable(optimiser: torch.optim.Optimizer, rates: list[Tensor]) -> Iterator[None]:
+    """
+    Within the block an optimiser reads its learning rates from tensors, and nothing of the device. Schedules and
+    checkpoints have the numbers that they ever had.
+    """
+    kept = [(group["lr"], group.get("capturable")) for group in optimiser.param_groups]
+    for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        if not isinstance(group["lr"], Tensor):
+            group["lr"] = rate
+        if rate.device.type != "cpu":  # where torch refuses the flag
+            group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, (lr, capturable) in zip(optimiser.param_groups, kept, strict=True):
+            group["lr"], group["capturable"] = lr, capturable
+
+
+def _move_counts(optimiser: torch.optim.Optimizer) -> None:
+    """An optimiser's counts of steps go to where its parameters are, as its capturable form has them."""
+    for parameter, state in optimiser.state.items():
+        if isinstance(step := state.get("step"), Tensor) and step.device != parameter.device:
+            state["step"] = step.to(parameter.device)
