@@ -194,9 +194,10 @@ class CapturedSteps(QueuedSteps):
                 raise NotCapturable("a part of the model is moved by numbers that a graph would hold fast")
             graph = self._graphs.get(key) or self._captured(x, observed, size)
         except NotCapturable as error:
+            reason = str(error).partition("\n")[0]  # Pyro adds a table of shapes to what is raised in a program
             if self.must:
-                raise ValueError(f"graphs is 'on', but {error}; give auto or off") from error
-            self.report(f"graphs      off: {error}")
+                raise ValueError(f"graphs is 'on', but {reason}; give auto or off") from error
+            self.report(f"graphs      off: {reason}")
             self.refused = True
             self._graphs.clear()
             graph = None
@@ -223,17 +224,13 @@ class CapturedSteps(QueuedSteps):
         step = partial(self._step, graph, size)
         state = self.update.optimiser.state
         parameters = set(state)
-        before = [(tensor, tensor.detach().clone()) for tensor in self._tensors()]
         self._write_rates()
-        with forked(self.device):
+        with forked(self.device), _put_back(self._tensors(), list(self.objective.modules())):
             try:
                 self._warm_up(step)
                 if parameters == set(state):
                     graph.replay = self._recorded(step)
             finally:
-                with torch.no_grad():
-                    for tensor, value in before:
-                        tensor.copy_(value)
                 for parameter in set(state) - parameters:
                     del state[parameter]
         if graph.replay is None:
@@ -316,9 +313,28 @@ def _numbers(modules: Iterable[nn.Module]) -> dict[str, Any]:
     return {
         f"{name} of {type(module).__name__} {number}": value
         for number, module in enumerate(modules)
-        for name, value in vars(module).items()
-        if isinstance(value, (bool, int, float, str))
+        for name, value in _numbers_of(module).items()
     }
+
+
+def _numbers_of(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, (bool, int, float, str))}
+
+
+@contextmanager
+def _put_back(tensors: list[Tensor], modules: list[nn.Module]) -> Iterator[None]:
+    """After the block tensors hold what they held before, where they were, and modules the same buffers and numbers."""
+    values = [tensor.detach().clone() for tensor in tensors]
+    held = [(module, dict(module._buffers), _numbers_of(module)) for module in modules]
+    try:
+        yield
+    finally:
+        for module, buffers, numbers in held:
+            module._buffers.update(buffers)
+            module.__dict__.update(numbers)
+        with torch.no_grad():
+            for tensor, value in zip(tensors, values, strict=True):
+                tensor.copy_(value)
 
 
 @contextmanager

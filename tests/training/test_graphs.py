@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from pyro_spvae import distributed, poon_domingos
+from pyro_spvae.blocks import in_mode
 from pyro_spvae.distributions import normal_mixture
+from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.infer.estimators import Estimator
 from pyro_spvae.models import SPVAE
@@ -88,7 +90,8 @@ def test_capture_leaves_everything_as_it_was():
     before = copy.deepcopy(made.state())
     x, observed = made.batches(0, 1)
     noise = torch.get_rng_state()
-    graph = made.queued._captured(x, observed, len(x))
+    with lean(), in_mode(made.spvae, training=True):
+        graph = made.queued._captured(*made._sent(x, observed), len(x))
     assert graph is not None and made.queued.backend.captures == 1
     after = made.state()
     assert same(before["model"], after["model"]) and torch.equal(noise, torch.get_rng_state())
@@ -145,7 +148,7 @@ class TestDivergence:
         assert not (captured.folder.path / "last.pt").exists() and not captured.folder.read_metrics()
 
     def test_a_state_that_is_asked_for_is_checked_first(self, tmp_path, monkeypatch):
-        made = self.made(tmp_path, graphs="on")
+        made = self.made(tmp_path, graphs="on", validate_every=8)
         monkeypatch.setattr(Trainer, "_settle", lambda self: None)
         made.run(3)
         monkeypatch.undo()
@@ -164,8 +167,8 @@ class Counting(StandardNormal):
 class Replaced(StandardNormal):
     """A prior with another buffer after every call, in the place of the one that it had."""
 
-    def build(self, **sizes):
-        super().build(**sizes)
+    def build(self, leaves, event_shape):
+        super().build(leaves, event_shape)
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self):
@@ -176,8 +179,8 @@ class Replaced(StandardNormal):
 class Reading(StandardNormal):
     """A prior that looks at a value."""
 
-    def build(self, **sizes):
-        super().build(**sizes)
+    def build(self, leaves, event_shape):
+        super().build(leaves, event_shape)
         self.register_buffer("calls", torch.zeros(()))
 
     def forward(self):
