@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 
@@ -15,25 +13,9 @@ from pyro_spvae.training.updates import GradientUpdate
 CHECK_EVERY = 64
 
 
-class Steps(Protocol):
-    """Takes steps of training without waiting for them."""
-
-    def __call__(self, x: Tensor, observed: Tensor | None, size: int, last: bool) -> Tensor:
-        """
-        A step on a batch, the parameters' move included.
-
-        :param int size: rows of the batch over all processes.
-        :param bool last: whether the batch was the last of an epoch.
-        :returns: the bound in nats, summed over the rows, 0-dimensional; valid until the next step.
-        """
-
-    def look_around(self) -> None:
-        """Call where somebody else may have put other tensors in the place of the model's or the optimiser's."""
-
-
 class QueuedSteps:
     """
-    Steps as they ever are, one operation at a time.
+    Takes steps one operation at a time.
 
     :param Module objective: the loss.
     :param GradientUpdate update: what a batch does to the parameters.
@@ -43,12 +25,19 @@ class QueuedSteps:
         self.objective, self.update = objective, update
 
     def __call__(self, x: Tensor, observed: Tensor | None, size: int, last: bool) -> Tensor:
+        """
+        A step on a batch, the parameters' move included, without waiting for it.
+
+        :param int size: rows of the batch over all processes.
+        :param bool last: whether the batch was the last of an epoch.
+        :returns: the bound in nats, summed over the rows, 0-dimensional; valid until the next step.
+        """
         bound = self.update.look(self.objective, x, observed, size)
         self.update.move(last)
         return bound
 
     def look_around(self) -> None:
-        """Nothing is kept from step to step."""
+        """Call where somebody else may have put other tensors in the place of the model's or the optimiser's."""
 
 
 class PendingBounds:
@@ -77,10 +66,3 @@ class PendingBounds:
         taken = self.bounds[: self.number].tolist()
         self.number = 0
         return taken
-
-
-def sent(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """A tensor on a device, for which the host does not wait: from pinned memory, where that device is a GPU."""
-    if device.type == "cuda" and tensor.device.type == "cpu":
-        return tensor.to(dtype or tensor.dtype).contiguous().pin_memory().to(device, non_blocking=True)
-    return tensor.to(device, dtype or tensor.dtype)

@@ -36,7 +36,8 @@ from pyro_spvae.training.optimisers import rate_of
 from pyro_spvae.training.pace import Pace, minutes
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.start import at_clusters, show, start_at_clusters
-from pyro_spvae.training.stepping import PendingBounds, sent
+from pyro_spvae.training.stepping import PendingBounds
+from pyro_spvae.training.transfer import sent
 from pyro_spvae.training.updates import build_update
 
 _FIRST = 5  # validations, of each of which a line is reported without a progress bar

@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 from pyro_spvae.data import load_data
 from tests.training.cases import built, images, table, trainer_of
 from tests.training.worker import people
 
 DISCRETE = "discrete-vae(smoothing={})"
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "iwae": {},
     "dreg": {"gradient": "dreg"},
     "elbo in closed form": {"objective": "elbo", "kl": "analytic"},
@@ -43,12 +44,12 @@ KINDS = {
     "mixed leaves": {"leaf": "vae+factorized", "units": 2},
     "hidden tree": {"structure": "chow-liu", "leaf": "factorized", "units": 3, "latent_dim": None},
 }
-OF_IMAGES = {
+OF_IMAGES: dict[str, dict[str, Any]] = {
     "batch normalisation": {"structure": "whole", "decoder": "pixelcnn(filters=2, layers=1)"},
     "logistic mixture": {"likelihood": "discretized-logistic-mixture", "structure": "whole"},
     "dvae++": {"leaf": "dvaepp(local_shape=(2, 4, 4))", "structure": "whole", "likelihood": "binomial"},
 }
-OF_COLUMNS = {"columns with holes": {"likelihood": "columns"}}
+OF_COLUMNS: dict[str, dict[str, Any]] = {"columns with holes": {"likelihood": "columns"}}
 ALL = [*KINDS, *OF_IMAGES, *OF_COLUMNS]
 
 
