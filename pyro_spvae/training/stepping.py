@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from pyro_spvae.training.updates import GradientUpdate
