@@ -268,7 +268,7 @@ def _of_run(folder: RunFolder, config: FitConfig, given: Set[str]) -> FitConfig:
     state = folder.load("last.pt") if changed and (folder.path / "last.pt").exists() else None
     before = FitConfig.from_dict({name: value for name, value in kept.items() if name in values}, "config.json")
     free = changed if state is not None and is_over(before, state) else set()
-    _check_alike(folder, kept, values | {name: kept[name] for name in free})
+    _check_alike(folder, kept, values | {name: kept[name] for name in (*free, "graphs")})  # how, and not what
     if state is not None and free:
         check_goes_on(config, free, folder, state)
     return config

@@ -113,6 +113,30 @@ def test_a_run_that_was_stopped_ends_as_if_it_had_not_been(step, tmp_path, monke
     assert_same_outcome(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_run_may_go_on_without_graphs(tmp_path, monkeypatch):
+    """They are how it is trained, and not what: it ends alike, by ``train`` and by ``fit``."""
+    monkeypatch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
+    config = dataclasses.replace(TINY, data="digits", fraction=0.03, race="none", structure="whole", graphs="on")
+    train(config, tmp_path / "whole")
+    with stopped_after(2, Interrupted):
+        train(config, tmp_path / "run")
+    monkeypatch.delitem(graphs.BACKENDS, "cpu")  # as on another machine
+    with pytest.raises(ValueError, match="^graphs is 'on', but the device is cpu"):
+        resume(tmp_path / "run")
+    resume(tmp_path / "run", {"graphs": "auto"})
+    assert_same_outcome(tmp_path / "run", tmp_path / "whole")
+
+    x, options = torch.rand(40, 1, 2, 2), {"epochs": 3, "batch_size": 9}
+    one, other = small_spvae(), small_spvae()
+    other.load_state_dict(one.state_dict())
+    one.fit(x, **options)
+    monkeypatch.setitem(graphs.BACKENDS, "cpu", Recorded)
+    with stopped_after(5, Interrupted):
+        other.fit(x, out=tmp_path / "fit", graphs="on", **options)
+    other.fit(x, out=tmp_path / "fit", resume=True, graphs="off", **options)
+    assert same(one.state_dict(), other.state_dict())
+
+
 def test_a_state_that_is_loaded_between_two_runs_is_gone_on_from():
     """Graphs hold addresses, and loading gives the optimiser other tensors."""
     made = trained(trainer("iwae", graphs="on"), 4)
