@@ -21,7 +21,7 @@ from benchmarks.vamp_twin import VampTwin
 from pyro_spvae.evaluating import lean
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.config import FitConfig
-from pyro_spvae.training.graphs import CudaGraphs
+from pyro_spvae.training.cuda_graphs import CudaGraphs
 from pyro_spvae.training.trainer import Trainer
 
 TWIN, TWIN_GRAPH, OURS, OURS_GRAPH = (

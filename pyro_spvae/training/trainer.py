@@ -62,9 +62,9 @@ class Trainer:
     Of several processes each computes its share of every batch; the gradient is that of the whole batch.
 
     A CPU is waited for after every step, and a bound that is not finite leaves the parameters as they were. On a CUDA
-    device steps are queued, where they can be as captured graphs, see :mod:`~pyro_spvae.training.graphs`: bounds are
-    checked after every 64 steps, and before each validation and each state that is asked for, so that none is written
-    in which training had diverged. Order and noise are the same either way.
+    device steps are queued, where they can be as captured graphs (:mod:`pyro_spvae.training.captured_steps`): bounds
+    are checked after every 64 steps, and before each validation and each state that is asked for, so that none is
+    written in which training had diverged. Order and noise are the same either way.
 
     :param spvae: the model, on its device.
     :param train: training rows.

@@ -21,7 +21,7 @@ from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.infer.estimators import Estimator
 from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import StandardNormal
-from pyro_spvae.training import graphs, stepping
+from pyro_spvae.training import cuda_graphs, stepping
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.config import FitConfig, TrainConfig
 from pyro_spvae.training.graphs import why_not
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def recorded(monkeypatch):
     """Steps are captured on the CPU, and mixtures of many components computed as on a GPU."""
-    monkeypatch.setitem(graphs.BACKENDS, "cpu", Recorded)
+    monkeypatch.setitem(cuda_graphs.BACKENDS, "cpu", Recorded)
     monkeypatch.setattr(normal_mixture, "_READABLE", ())
 
 
@@ -120,7 +120,7 @@ def test_a_run_may_go_on_without_graphs(tmp_path, monkeypatch):
     train(config, tmp_path / "whole")
     with stopped_after(2, Interrupted):
         train(config, tmp_path / "run")
-    monkeypatch.delitem(graphs.BACKENDS, "cpu")  # as on another machine
+    monkeypatch.delitem(cuda_graphs.BACKENDS, "cpu")  # as on another machine
     with pytest.raises(ValueError, match="^graphs is 'on', but the device is cpu"):
         resume(tmp_path / "run")
     resume(tmp_path / "run", {"graphs": "auto"})
@@ -130,7 +130,7 @@ def test_a_run_may_go_on_without_graphs(tmp_path, monkeypatch):
     one, other = small_spvae(), small_spvae()
     other.load_state_dict(one.state_dict())
     one.fit(x, **options)
-    monkeypatch.setitem(graphs.BACKENDS, "cpu", Recorded)
+    monkeypatch.setitem(cuda_graphs.BACKENDS, "cpu", Recorded)
     with stopped_after(5, Interrupted):
         other.fit(x, out=tmp_path / "fit", graphs="on", **options)
     other.fit(x, out=tmp_path / "fit", resume=True, graphs="off", **options)
@@ -286,7 +286,7 @@ def test_reasons(monkeypatch):
 class TestWithoutADevice:
     @pytest.fixture(autouse=True)
     def only_cuda(self, recorded, monkeypatch):
-        monkeypatch.delitem(graphs.BACKENDS, "cpu")
+        monkeypatch.delitem(cuda_graphs.BACKENDS, "cpu")
 
     def test_auto_is_as_ever_on_a_cpu(self):
         made = own()
