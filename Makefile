@@ -13,10 +13,10 @@ TYPING := build/typing
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint format docs bench clean
+.PHONY: help install demo test lint format docs bench gpu-check clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/  make \1	\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1	\2/' | expand -t 18
 
 # One stamp file for each set of extras, so that pip runs again only when the requirements changed.
 $(VENV)/bin/python:
@@ -66,6 +66,9 @@ docs: $(VENV)/.installed-docs ## build the site of docs/ into build/docs, withou
 
 bench: $(VENV)/.installed ## time the package against its peers and write benchmarks/README.md
 	$(BIN)/python -m benchmarks
+
+gpu-check: $(VENV)/.installed-test ## check a CUDA device in 8 minutes, with DATA=dir that has MNIST
+	$(BIN)/python -m benchmarks.gpu $(if $(DATA),--data-dir $(DATA))
 
 clean: ## remove builds and caches, but not the environment
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

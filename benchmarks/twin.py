@@ -52,7 +52,7 @@ class Twin(nn.Module):
         patches = patches.transpose(0, 1).repeat_interleave(self.leaves, 0)  # [L, B, P]
         q_loc, q_raw = _mlp(self.networks[0], patches), _mlp(self.networks[1], patches)
         q_scale = F.softplus(q_raw) + self.guide_floor
-        noise = torch.randn(len(patches), num_particles, rows, q_loc.size(-1), dtype=x.dtype)
+        noise = torch.randn(len(patches), num_particles, rows, q_loc.size(-1), dtype=x.dtype, device=x.device)
         z = q_loc.unsqueeze(1) + q_scale.unsqueeze(1) * noise  # [L, K, B, d]
         flat = z.reshape(len(patches), -1, z.size(-1))
         loc, raw = _mlp(self.networks[2], flat), _mlp(self.networks[3], flat)

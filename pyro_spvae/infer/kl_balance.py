@@ -57,9 +57,8 @@ class KLBalance:
         :param dict sizes: numbers of entries of a value by site.
         """
         names = list(kls)
-        shares = torch.stack([kls[name].detach().mean().abs() + self.eps for name in names])
-        if self.by_size:
-            shares = shares / shares.new_tensor([sizes[name] for name in names])
+        by_size = {name: sizes[name] if self.by_size else 1 for name in names}
+        shares = torch.stack([(kls[name].detach().mean().abs() + self.eps) / by_size[name] for name in names])
         return dict(zip(names, shares / shares.mean(), strict=True))
 
 

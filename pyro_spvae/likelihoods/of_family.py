@@ -40,7 +40,7 @@ class OfFamily(Likelihood):
         return (self.sizes["pixels"],) * self.family.outputs(0)
 
     def _unit(self, like: Tensor) -> Unit:
-        return Unit(like.new_tensor(self.location), like.new_tensor(self.scale), like.new_zeros(0))
+        return Unit(like.new_full((), self.location), like.new_full((), self.scale), like.new_zeros(0))
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         return self.family.law(outputs, self._unit(outputs[0]), mask)

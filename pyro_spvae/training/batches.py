@@ -13,6 +13,7 @@ from pyro_spvae import distributed
 from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import seen_entries
 from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.training.transfer import sent
 
 BATCH_SIZE = 128  # where none is given
 _FEW_ROWS = 2000  # of a table, of which an epoch is few steps
@@ -71,7 +72,7 @@ class Batches:
         share = slice(distributed.rank(), None, distributed.world())
         index = whole[share]
         if isinstance(self.rows, Tensor):
-            x = self.rows[index]
+            x = self.rows[sent(index, self.rows.device)]
         else:
             step = (epoch * self.number + batch) * distributed.world() + distributed.rank()
             x = self.rows.draw(index, torch.Generator().manual_seed(noise_seed(self.seed, step, stream=2)))
@@ -79,7 +80,8 @@ class Batches:
         if not self.hide:
             return x, seen
         shape = torch.Size((len(whole), *x.shape[1:]))
-        kept = kept_entries(shape, self.hide, self.seed, epoch * self.number + batch)[share].to(x.device)
+        kept = kept_entries(shape, self.hide, self.seed, epoch * self.number + batch)[share]
+        kept = sent(kept, x.device)
         return x, kept if seen is None else seen & kept
 
 

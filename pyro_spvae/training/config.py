@@ -44,6 +44,7 @@ Start = Literal["auto", "random", "clusters"]
 Weights = Literal["auto", "full", "cp"]
 Tie = Literal["none", "shape"]
 Precision = Literal["float32", "float64"]
+Graphs = Literal["auto", "on", "off"]
 
 _NO_CLIP = {
     "adam-normgrad": "'adam-normgrad' divides gradients by their norms",
@@ -204,6 +205,12 @@ class FitConfig:
         None, "Training", "Batches between validations; by default once an epoch.", least=1
     )
     seed: int = _option(0, "Training", "Decides splits, initial parameters, order and noise.", least=0)
+    graphs: Graphs = _option(
+        "auto",
+        "Machine",
+        "Training steps as captured CUDA graphs, each of which the host hands over at once: where there can be some "
+        "(auto), else refused in a sentence that says why not (on), or none (off).",
+    )
 
     def __post_init__(self) -> None:
         types = _types(type(self))

@@ -22,6 +22,7 @@ from pyro_spvae.queries import Queries
 from pyro_spvae.training.batches import BATCH_SIZE
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
+from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
@@ -103,6 +104,7 @@ def fit(
     own = own.of_model(spvae)
     if out is not None and _goes_on(RunFolder(out), resume):
         config = _of_run(RunFolder.open(out), config, options.keys())
+    check_graphs(config, next(spvae.parameters()).device, own.optimiser)
     check_objective(config, spvae, x, own.objective, observed=observed, beta=own.beta)
     if isinstance(x, Rows) and x.preprocessing is not None:
         values = x.preprocessing.values
@@ -266,7 +268,7 @@ def _of_run(folder: RunFolder, config: FitConfig, given: Set[str]) -> FitConfig:
     state = folder.load("last.pt") if changed and (folder.path / "last.pt").exists() else None
     before = FitConfig.from_dict({name: value for name, value in kept.items() if name in values}, "config.json")
     free = changed if state is not None and is_over(before, state) else set()
-    _check_alike(folder, kept, values | {name: kept[name] for name in free})
+    _check_alike(folder, kept, values | {name: kept[name] for name in (*free, "graphs")})  # how, and not what
     if state is not None and free:
         check_goes_on(config, free, folder, state)
     return config

@@ -26,6 +26,7 @@ from pyro_spvae.training import cost
 from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import TrainConfig, parse_kinds
+from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.optimisers import OPTIMISERS
 from pyro_spvae.training.own_objects import OwnObjects
@@ -102,6 +103,7 @@ def set_up(
     distributed.agree(f"the data {config.data}", raw.fingerprint())
     if objective is not None and config.leaf == "auto":  # which is of latent variables, as those by name are
         config = dataclasses.replace(config, leaf="vae")
+    check_graphs(config, device)
     raced: list[dict[str, Any]] = []
     if report is not None and is_raced(config, raw):
         config, raced = race(config, raw, device, report)

@@ -38,7 +38,8 @@ from pyro_spvae.training.trainer import Trainer
 
 Report = Callable[[str], None]
 
-_MAY_CHANGE = ("data_dir", "device", "samples")  # what does not alter training: where files lie, what it runs on
+# what does not alter training: where files lie, what it runs on and how
+_MAY_CHANGE = ("data_dir", "device", "samples", "graphs")
 _MORE = 1000  # samples of an evaluation that is proposed
 
 
@@ -104,8 +105,8 @@ def resume(
     it was until there are new ones.
 
     :param path: the run folder.
-    :param dict changes: options of the configuration; ``data_dir``, ``device`` and ``samples`` may be others than the
-        run's, and ``epochs`` and ``patience`` of a run whose training is over.
+    :param dict changes: options of the configuration; ``data_dir``, ``device``, ``graphs`` and ``samples`` may be
+        others than the run's, and ``epochs`` and ``patience`` of a run whose training is over.
     :param ELBO objective: the one that :func:`train` was given.
     :returns: as :func:`train`.
     :raises ValueError: if there is no such run, it is finished, other options or data were given, or a file is damaged.

@@ -29,6 +29,7 @@ from pyro_spvae.training.averaging import AveragedWeights
 from pyro_spvae.training.batches import BATCH_SIZE, Batches
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepare_evaluation
+from pyro_spvae.training.graphs import WORTH_CAPTURING, steps_of
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.logger import Logger
 from pyro_spvae.training.objective import annealed_programs, as_bound, build_loss, build_objective, kl_weight
@@ -36,6 +37,8 @@ from pyro_spvae.training.optimisers import rate_of
 from pyro_spvae.training.pace import Pace, minutes
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.start import at_clusters, show, start_at_clusters
+from pyro_spvae.training.stepping import PendingBounds
+from pyro_spvae.training.transfer import sent
 from pyro_spvae.training.updates import build_update
 
 _FIRST = 5  # validations, of each of which a line is reported without a progress bar
@@ -61,6 +64,11 @@ class Trainer:
 
     Where weights are averaged (see :class:`~pyro_spvae.training.averaging.AveragedWeights`), validations, and so the
     best parameters, are those of the average; the model has the weights themselves until training is over.
+
+    A CPU is waited for after every step, and a bound that is not finite leaves the parameters as they were. On a CUDA
+    device steps are queued, where they can be as captured graphs (:mod:`pyro_spvae.training.captured_steps`): bounds
+    are checked after every 64 steps, and before each validation and each state that is asked for, so that none is
+    written in which training had diverged. Order and noise are the same either way.
 
     :param spvae: the model, on its device.
     :param train: training rows.
@@ -129,6 +137,8 @@ class Trainer:
         self.averaged = AveragedWeights(config, spvae, self.steps)
         parameter = next(iter(self.parameters.values()))
         self.device, self.dtype = parameter.device, parameter.dtype
+        self.queued = steps_of(config, self.objective, self.update, self.device, self._fixed, report)
+        self.pending = PendingBounds(parameter)  # of queued steps
         # where training stands; all of it is in a checkpoint
         self.step = 0
         self.epoch = 0  # epochs completed
@@ -167,6 +177,8 @@ class Trainer:
         with _training(self.spvae), bar, Interruption() as interruption, joining.together(advice):
             self._start(lambda: interruption.asked)
             objective = distributed.share(self.objective)
+            if self.queued is not None:
+                self.queued.look_around()
             last = math.inf if max_steps is None else self.step + max_steps
             self.pace.said()
             while not self.finished and self.step < last:
@@ -174,6 +186,8 @@ class Trainer:
                 with lean(), _noise_of(self.device):
                     stop = self._advance(objective, bar, interruption.asked)
                 stop = stop or (distributed.world() == 1 and interruption.asked)
+                if stop or self.step == last or self._validation_is_due():
+                    self._settle()
                 self.summed[2] += time.perf_counter() - start
                 if self._validation_is_due():
                     self._validate(bar)
@@ -217,8 +231,13 @@ class Trainer:
         start_noise(noise_seed(self.config.seed, number, stream=4), self.device)
         with torch.no_grad():
             self.spvae.advance(min(1.0, self.step / self.steps))
-        bound, stop = self._step(objective, x, observed, asked, size, last=self.batch + 1 == len(self.batches))
-        self.summed[0] += bound
+        last = self.batch + 1 == len(self.batches)
+        if self.queued is None:
+            bound, stop = self._step(objective, x, observed, asked, size, last)
+            self.summed[0] += bound
+        else:
+            stop = asked
+            self._queue(x, observed, size, last)
         self.summed[1] += size
         self.batch += 1
         if self.batch == len(self.batches):
@@ -233,16 +252,40 @@ class Trainer:
     def _step(
         self, objective: nn.Module, x: Tensor, observed: Tensor | None, asked: bool, size: int, last: bool
     ) -> tuple[float, bool]:
-        x = x.to(self.device, self.dtype)
-        own = self.update.look(objective, x, None if observed is None else observed.to(self.device), size)
+        own = float(self.update.look(objective, *self._sent(x, observed), size))
         said = torch.tensor([own, float(asked)], dtype=torch.float64, device=distributed.message_device())
         bound, stop = distributed.total(said).tolist()
         if not math.isfinite(bound):
-            self._diverged("bound", bound)
+            self._diverged("bound", bound, self.step + 1)
         self.update.move(last)
         self.step += 1
         self.averaged.after_step(self.step)
         return bound, stop > 0
+
+    def _queue(self, x: Tensor, observed: Tensor | None, size: int, last: bool) -> None:
+        """A step that the host does not wait for; its bound is checked later, see :meth:`_settle`."""
+        assert self.queued is not None
+        self.pending.add(self.queued(*self._sent(x, observed), size, last))
+        self.step += 1
+        self.averaged.after_step(self.step)
+        if self.pending.full:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Waits for the queued steps, and checks and adds up their bounds; before anything is written."""
+        first = self.step - self.pending.number + 1
+        for step, bound in enumerate(self.pending.take(), first):
+            if not math.isfinite(bound):
+                self._diverged("bound", bound, step)
+            self.summed[0] += bound
+
+    def _sent(self, x: Tensor, observed: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return sent(x, self.device, self.dtype), None if observed is None else sent(observed, self.device)
+
+    def _fixed(self) -> Any:
+        """The weights of the latent KL, which a captured step holds fast; ``None`` where they will not last."""
+        rising = self.epoch + 1 < self.config.warmup
+        return None if rising and len(self.batches) < WORTH_CAPTURING else [one.beta for one in self._annealed]
 
     def _set_beta(self) -> None:
         """The weight of the latent KL in this epoch."""
@@ -305,7 +348,7 @@ class Trainer:
             )
             for name, value in means.items():
                 if not math.isfinite(value):
-                    self._diverged(f"val_{name}", value)
+                    self._diverged(f"val_{name}", value, self.step)
             if means["elbo"] <= self.best:
                 return means, None
             return means, {name: value.clone() for name, value in self.spvae.state_dict().items()}
@@ -363,7 +406,7 @@ class Trainer:
             if distributed.is_main():
                 self.folder.save("best.pt", self.folder.load("best.pt") | {"model": state})
 
-    def _diverged(self, name: str, value: float) -> None:
+    def _diverged(self, name: str, value: float, step: int) -> None:
         def broken(of: Callable[[nn.Parameter], Tensor | None]) -> list[str]:
             tensors = {key: of(parameter) for key, parameter in self.parameters.items()}
             return [key for key, tensor in tensors.items() if tensor is not None and not tensor.isfinite().all()]
@@ -379,7 +422,7 @@ class Trainer:
         if self.validations and self.folder is not None:
             kept = f"the last good parameters are in {self.folder.path / 'last.pt'}"
         raise ValueError(
-            f"the {name} became {value} at step {self.step + (name == 'bound')}{where}; {kept}; try a smaller lr than "
+            f"the {name} became {value} at step {step}{where}; {kept}; try a smaller lr than "
             f"{self.update.lr or rate_of(self.spvae, self.config):g}, or data scaled to about [0, 1]"
         )
 
@@ -389,6 +432,7 @@ class Trainer:
 
     def _so_far(self) -> str:
         """Where a long epoch stands."""
+        self._settle()
         done = self.batch * self.rows // len(self.batches) or self.rows
         epoch = self.epoch + (self.batch > 0)
         total, rows, _ = self.summed
@@ -401,7 +445,10 @@ class Trainer:
         """
         Everything that training goes on from, as tensors and plain values. All processes take part, since each has
         buffers of its own.
+
+        :raises ValueError: if the bound of a step that was not waited for is not finite.
         """
+        self._settle()
         return self.identity | {
             "model": self.spvae.state_dict(),
             "estimator": {} if self.estimator is None else self.estimator.state_dict(),

@@ -26,11 +26,11 @@ class Update(Protocol):
     def lr(self) -> float | None:
         """Learning rate; ``None`` where there is none."""
 
-    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
+    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> Tensor | float:
         """
         :param Module objective: the loss, shared among processes.
         :param int size: rows of the batch over all processes.
-        :returns: the bound in nats, summed over this process's rows.
+        :returns: the bound in nats, summed over this process's rows; a tensor is 0-dimensional, where the model is.
         """
 
     def move(self, last: bool) -> None:
@@ -81,18 +81,26 @@ class GradientUpdate:
     def lr(self) -> float:
         return float(self.optimiser.param_groups[0]["lr"])
 
-    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> float:
+    def look(self, objective: nn.Module, x: Tensor, observed: Tensor | None, size: int) -> Tensor:
         self.optimiser.zero_grad(set_to_none=True)
-        loss = objective(x) if observed is None else objective(x, observed)
+        loss: Tensor = objective(x) if observed is None else objective(x, observed)
         # gradients are averaged over processes, so each gives its part of the mean over the batch, times their number
         (loss * (distributed.world() / size)).backward()
-        return -float(loss.item())
+        return -loss.detach()
 
     def move(self, last: bool) -> None:
+        self.apply()
+        self.after_step()
+
+    def apply(self) -> None:
+        """The step of the optimiser, along the gradient of the last look."""
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         with _counting():
             self.optimiser.step()
+
+    def after_step(self) -> None:
+        """What follows a step on the host: the learning rate of the next."""
         self.schedule.after_step()
 
     def after_validation(self, bound: float) -> None:

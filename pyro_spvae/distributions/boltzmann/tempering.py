@@ -70,11 +70,11 @@ def tempered_sweep(machine: Machine, states: Tensor, sweeps: int) -> Tensor:
     """
     leaves, temperatures, chains, size = states.shape
     machine = machine.detach().precise()
-    betas = machine.bias.new_tensor(ladder(temperatures))
-    sampler = Gibbs.of(machine.tempered(betas) if temperatures > 1 else machine, chains)
     states = states.reshape(leaves * temperatures, chains, size)
     if temperatures == 1:
-        return sampler.sweep(states, sweeps).unsqueeze(1)
+        return Gibbs.of(machine, chains).sweep(states, sweeps).unsqueeze(1)
+    betas = machine.bias.new_tensor(ladder(temperatures))
+    sampler = Gibbs.of(machine.tempered(betas), chains)
     for sweep in range(sweeps):
         states = sampler.sweep(states, 1).reshape(leaves, temperatures, chains, size)
         energies = machine.energy(states.permute(1, 2, 0, 3)).permute(2, 0, 1)

@@ -71,7 +71,7 @@ class RelaxedBits(TorchDistribution):
         apart = self.bits.logits - temperature * logit
         each = apart - 2 * torch.nn.functional.softplus(apart) - value.log() - torch.log1p(-value)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        scale = value.size(-1) * torch.log(torch.as_tensor(temperature, dtype=value.dtype, device=value.device))
+        scale = value.size(-1) * value.new_full((), temperature).log()
         return (each.sum(-1) + scale).expand(shape)
 
 
