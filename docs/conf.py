@@ -59,6 +59,8 @@ def lead_to_copies(app: Sphinx, page: str, source: list[str]) -> None:
     up = "../" * page.count("/")
     for name in BESIDE:
         source[0] = source[0].replace(f"]({up}../{name}/", f"]({up}{name}/")
+        if page.startswith(f"{name}/"):
+            source[0] = source[0].replace("](../docs/", "](../")
 
 
 def setup(app: Sphinx) -> None:
