@@ -206,7 +206,7 @@ class FitConfig:
     )
     seed: int = _option(0, "Training", "Decides splits, initial parameters, order and noise.", least=0)
     graphs: Graphs = _option(
-        "auto",
+        "off",
         "Machine",
         "Training steps as captured CUDA graphs, each of which the host hands over at once: where there can be some "
         "(auto), else refused in a sentence that says why not (on), or none (off).",

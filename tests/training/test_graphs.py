@@ -248,7 +248,7 @@ def test_what_cannot_be_captured_is_said(options, message):
         own(**made, graphs="on").run()
     lines: list[str] = []
     made = {name: make() for name, make in options.items()}
-    one = trained(own(**made, report=lines.append))
+    one = trained(own(**made, report=lines.append, graphs="auto"))
     made = {name: make() for name, make in options.items()}
     other = trained(own(**made, graphs="off"))
     assert one.queued.refused and same(one.spvae.state_dict(), other.spvae.state_dict())
@@ -290,7 +290,7 @@ class TestWithoutADevice:
         monkeypatch.delitem(cuda_graphs.BACKENDS, "cpu")
 
     def test_auto_is_as_ever_on_a_cpu(self):
-        made = own()
+        made = own(graphs="auto")
         assert made.queued is None and made.config.graphs == "auto"
         assert same(trained(made).spvae.state_dict(), trained(own(graphs="off")).spvae.state_dict())
 
