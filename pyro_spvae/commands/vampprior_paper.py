@@ -9,6 +9,7 @@ from typing import Annotated
 from pyro_spvae.commands.app import option, say
 from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, run_experiments, whole_numbers, words
 from pyro_spvae.reproduce.published import VampData
+from pyro_spvae.reproduce.recipes import Recipe
 from pyro_spvae.reproduce.spvae import Budget
 
 _Budget = Annotated[
@@ -49,6 +50,14 @@ def vampprior(
         option("Components of a mixture, several with commas.", WHAT, show_default="500, for OMNIGLOT 1000"),
     ] = None,
     budget: _Budget = "paper",
+    recipe: Annotated[
+        Recipe,
+        option(
+            "paper: Adam on normed gradients with 0.0005, and early stopping; best: Adam with a falling learning rate, "
+            "100 epochs at most. The spvae has that of its own table.",
+            HOW,
+        ),
+    ] = "paper",
 ) -> None:
     """
     Tables and figures of the VampPrior paper: test log-likelihood with 5000 samples, with fewer of the budget small.
@@ -63,10 +72,12 @@ def vampprior(
         raise ValueError(f"table is {table} and figure is {figure}; give one of them")
     if figure is not None:
         chosen = paper.of_figure(
-            figure, data, words(model), words(prior), whole_numbers(components), budget, where.seed
+            figure, data, words(model), words(prior), whole_numbers(components), budget, where.seed, recipe
         )
     else:
-        chosen = paper.of_table(table, data, words(model), words(prior), whole_numbers(components), budget, where.seed)
+        chosen = paper.of_table(
+            table, data, words(model), words(prior), whole_numbers(components), budget, where.seed, recipe
+        )
     paths = run_experiments(chosen, where)
     if figure is not None and paths:
         from pyro_spvae.reproduce.figures import draw_vamp_figure

@@ -44,7 +44,7 @@ def vamp_table(runs: list[Finished]) -> list[str]:
             f"{results['parameters']:,}",
             f"{results['steps']:,}",
             f"{results['train_seconds']:.0f}",
-            f"budget {experiment['budget']}, seed {experiment['seed']}",
+            run.how,
         )
         lines.append("| " + " | ".join(cells) + " |")
     for data in dict.fromkeys(run.experiment["data"] for run in runs):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 from pyro_spvae.checks import positive_integer
 from pyro_spvae.reproduce import spvae
 from pyro_spvae.reproduce.published import VampData, VampModel, VampPriorName
+from pyro_spvae.reproduce.recipes import Recipe, falling
 from pyro_spvae.training.config import TrainConfig
 
 Budget = Literal["paper", "small"]
@@ -45,6 +46,8 @@ _CONVOLUTIONS = (
 )
 # epochs, epochs of warm-up, validations to look ahead, importance samples of the test log-likelihood
 _BUDGETS: dict[Budget, tuple[int, int, int, int]] = {"paper": (2000, 100, 51, 5000), "small": (25, 5, 25, 1000)}
+_LR, _BEST_LR = 5e-4, 1e-3
+_BEST_EPOCHS: dict[Budget, tuple[int, int]] = {"paper": (100, 10), "small": (25, 5)}  # likewise, and of warm-up
 # the small budget of the convolutional model, whose steps take far longer: some 500 steps, in epochs; no warm-up
 _CONVOLUTIONAL_EPOCHS: dict[VampData, int] = {
     "mnist": 1,
@@ -72,6 +75,9 @@ class VampExperiment:
     :ivar str budget: ``paper``: their schedule, at most 2000 epochs; ``small``, for two cores: 25 epochs and 1000
         importance samples, of the ``convhvae`` 500 steps and 10 samples.
     :ivar int components: of a mixture; 500, for OMNIGLOT 1000.
+    :ivar str recipe: ``paper``: Adam on gradients that are divided by their norm, with a learning rate of 0.0005, and
+        an end after 50 epochs without a better validation. ``best``: Adam with a rate that falls from 0.001 to 0 over
+        100 epochs, the first 10 of which are the warm-up. The ``spvae`` has that of its own table in either case.
     """
 
     data: VampData = "mnist"
@@ -80,9 +86,11 @@ class VampExperiment:
     budget: Budget = "paper"
     components: int | None = None
     seed: int = 0
+    recipe: Recipe = "paper"
 
     def __post_init__(self) -> None:
-        for name, known in (("data", VampData), ("model", VampModel), ("prior", VampPriorName), ("budget", Budget)):
+        known_of = {"data": VampData, "model": VampModel, "prior": VampPriorName, "budget": Budget, "recipe": Recipe}
+        for name, known in known_of.items():
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(get_args(known))}")
         if self.components is not None and self.prior == "standard":
@@ -91,6 +99,11 @@ class VampExperiment:
             positive_integer("components", self.components)
         if self.model == "spvae" and self.data != "mnist":
             raise ValueError(f"data is {self.data!r}, but the model is 'spvae'; accepted is mnist")
+        if self.model == "spvae" and self.recipe != "paper":
+            raise ValueError(
+                f"recipe is {self.recipe!r}, but the model is 'spvae', which is trained as in its own table; leave it "
+                "out"
+            )
 
     table: ClassVar[str] = "vampprior"
     objective: ClassVar[None] = None
@@ -101,10 +114,8 @@ class VampExperiment:
         parts: list[str] = [self.data, self.model, self.prior]
         if self.components is not None:
             parts.append(str(self.components))
-        if self.budget != "paper":
-            parts.append(f"budget-{self.budget}")
-        if self.seed:
-            parts.append(f"seed-{self.seed}")
+        usual = {"budget": "paper", "recipe": "paper", "seed": 0}
+        parts += [f"{name}-{getattr(self, name)}" for name, default in usual.items() if getattr(self, name) != default]
         return "-".join(parts)
 
     def configuration(self, data_dir: str | None = None, device: str = "auto") -> TrainConfig:
@@ -117,11 +128,14 @@ class VampExperiment:
         if self.model == "spvae":
             like = spvae.Experiment(budget=self.budget, seed=self.seed)
             return dataclasses.replace(like.configuration(data_dir, device), prior=self._prior())
-        epochs, warmup, patience, samples = _BUDGETS[self.budget]
-        validate_every = None
+        training = self._training()
         if self.model == "convhvae" and self.budget == "small":
-            epochs, warmup = _CONVOLUTIONAL_EPOCHS[self.data], 0
-            samples, validate_every = _CONVOLUTIONAL_SAMPLES, _CONVOLUTIONAL_VALIDATION
+            training |= {
+                "epochs": _CONVOLUTIONAL_EPOCHS[self.data],
+                "warmup": 0,
+                "validate_every": _CONVOLUTIONAL_VALIDATION,
+                "samples": _CONVOLUTIONAL_SAMPLES,
+            }
         return TrainConfig(
             data=self.data,
             data_dir=data_dir,
@@ -136,19 +150,27 @@ class VampExperiment:
             networks="shared",
             objective="elbo",
             particles=1,
-            optimiser="adam-normgrad",
-            lr=5e-4,
-            schedule="constant",
             batch_size=100,
-            epochs=epochs,
-            warmup=warmup,
-            patience=patience,
-            validate_every=validate_every,
-            samples=samples,
             seed=self.seed,
             device=device,
+            **training,
             **self._programs(),
         )
+
+    def _training(self) -> dict[str, Any]:
+        epochs, warmup, patience, samples = _BUDGETS[self.budget]
+        if self.recipe == "best":
+            epochs, warmup = _BEST_EPOCHS[self.budget]
+            return falling(_BEST_LR, epochs) | {"warmup": warmup, "samples": samples}
+        return {
+            "optimiser": "adam-normgrad",
+            "lr": _LR,
+            "schedule": "constant",
+            "epochs": epochs,
+            "warmup": warmup,
+            "patience": patience,
+            "samples": samples,
+        }
 
     def _programs(self) -> dict[str, Any]:
         dense = "mlp(init=he, output_gain=1.0)"
@@ -184,6 +206,7 @@ def of_table(
     components: tuple[int, ...] | None,
     budget: Budget,
     seed: int,
+    recipe: Recipe = "paper",
 ) -> list[VampExperiment]:
     """
     The cells of a table, or all combinations of what is named.
@@ -202,7 +225,7 @@ def of_table(
         raise ValueError(f"data is {data!r}, but table {table} is of {', '.join(known)}; leave one of them out")
     usual: tuple[VampModel, ...] = ("vae",) if table is None else ("vae", "hvae", "convhvae")
     return [
-        VampExperiment(one, model, prior, budget, number, seed)
+        VampExperiment(one, model, prior, budget, number, seed, recipe)
         for one in (known if data is None else (data,))
         for model in models or usual
         for prior in priors or ("standard", "vamp")
@@ -218,6 +241,7 @@ def of_figure(
     components: tuple[int, ...] | None,
     budget: Budget,
     seed: int,
+    recipe: Recipe = "paper",
 ) -> list[VampExperiment]:
     """
     The models that a figure shows; arguments as of :func:`of_table`, ``None`` being the paper's.
@@ -237,5 +261,5 @@ def of_figure(
             ("hvae", "vamp"),
             ("convhvae", "vamp"),
         )
-        return [VampExperiment(data or "mnist", model, prior, budget, None, seed) for model, prior in cells]
-    return of_table(None, data, models, priors, components, budget, seed)
+        return [VampExperiment(data or "mnist", model, prior, budget, None, seed, recipe) for model, prior in cells]
+    return of_table(None, data, models, priors, components, budget, seed, recipe)
