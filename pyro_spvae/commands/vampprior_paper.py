@@ -15,7 +15,8 @@ from pyro_spvae.reproduce.spvae import Budget
 _Budget = Annotated[
     Budget,
     option(
-        "paper: at most 2000 epochs; small: 25, of the convhvae 500 steps; less than 30 minutes a model on two cores.",
+        "paper: at most 2000 epochs, of the recipe best 100; small: 25, of the convhvae 500 steps; less than 30 "
+        "minutes a model on two cores.",
         HOW,
     ),
 ]
@@ -53,8 +54,8 @@ def vampprior(
     recipe: Annotated[
         Recipe,
         option(
-            "paper: Adam on normed gradients with 0.0005, and early stopping; best: Adam with a falling learning rate, "
-            "100 epochs at most. The spvae has that of its own table.",
+            "paper: a learning rate of 0.0005, and early stopping; best: one that rises to 0.002 and falls to 0 over "
+            "100 epochs. The spvae has that of its own table.",
             HOW,
         ),
     ] = "paper",

@@ -11,11 +11,12 @@ Recipe = Literal["best", "paper"]
 _NEVER = 10**6  # validations to look ahead: the rate ends the run
 
 
-def falling(lr: float, epochs: int) -> dict[str, Any]:
+def falling(lr: float, epochs: int, schedule: Literal["cosine", "one-cycle"] = "cosine") -> dict[str, Any]:
     """
-    Options of the recipe ``best``: Adam with a learning rate that falls to 0 over a number of epochs that is known from
-    the start, as a cosine, and no early stopping. The best validation is kept.
+    Options of the recipe ``best``: a learning rate that comes to 0 after a number of epochs that is known from the
+    start, and no early stopping. The best validation is kept.
 
-    :param float lr: the rate that it falls from.
+    :param float lr: the highest rate.
+    :param str schedule: which way it comes there.
     """
-    return {"optimiser": "adam", "lr": lr, "schedule": "cosine", "epochs": epochs, "patience": _NEVER}
+    return {"lr": lr, "schedule": schedule, "epochs": epochs, "patience": _NEVER}
