@@ -12,7 +12,8 @@ from typing import Annotated
 from pyro_spvae.commands.app import option, say
 from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, binary_set, by_seed, run_experiments, words
 from pyro_spvae.reproduce.budget import Budget
-from pyro_spvae.reproduce.published import BinarySet, MixtureBound, MixturePrior, MixtureRecipe, MixtureTable
+from pyro_spvae.reproduce.published import BinarySet, MixtureBound, MixturePrior, MixtureTable
+from pyro_spvae.reproduce.recipes import Recipe
 
 
 @add("dlgmm")
@@ -64,7 +65,7 @@ def dlgmm(
         ),
     ] = "paper",
     recipe: Annotated[
-        MixtureRecipe,
+        Recipe,
         option("best: the mixture's bound and a falling learning rate; paper: eq. (1), Adam with 0.0003.", HOW),
     ] = "best",
 ) -> None:

@@ -18,9 +18,9 @@ from pyro_spvae.reproduce.published import (
     MixtureBound,
     MixtureModel,
     MixturePrior,
-    MixtureRecipe,
     MixtureTable,
 )
+from pyro_spvae.reproduce.recipes import Recipe, falling
 from pyro_spvae.training.config import TrainConfig
 
 FIGURES = {2: "samples of the extreme components, and t-SNE of the latent spaces of Gauss-VAE and DLGMM"}
@@ -34,13 +34,12 @@ _OF_MIXTURES: tuple[MixtureModel, ...] = ("dlgmm", "dldpmm")
 _LR: dict[MixtureModel, float] = {"gauss-vae": 1e-3, "sb-vae": 3e-3, "dlgmm": 1e-3, "dldpmm": 1e-3}
 _PAPER_LR, _LOOK_AHEAD = 3e-4, 30
 # epochs; those of the paper's recipe are the most, and end by looking ahead
-_EPOCHS: dict[MixtureRecipe, dict[Budget, int]] = {
+_EPOCHS: dict[Recipe, dict[Budget, int]] = {
     "best": {"paper": 100, "small": 30, "tiny": 5},
     "paper": {"paper": 1000, "small": 30, "tiny": 5},
 }
 _SLOW_EPOCHS: dict[Budget, int] = {"paper": 100, "small": 20, "tiny": 5}  # of models whose steps take longer
 _STICK_EPOCHS: dict[Budget, int] = {"paper": 200, "small": 40, "tiny": 5}  # of sticks, which are learned more slowly
-_NEVER = 10**6
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class MixtureExperiment:
     bound: MixtureBound | None = None
     prior: MixturePrior = "zero"
     budget: Budget = "paper"
-    recipe: MixtureRecipe = "best"
+    recipe: Recipe = "best"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,7 +73,7 @@ class MixtureExperiment:
             "model": MixtureModel,
             "prior": MixturePrior,
             "budget": Budget,
-            "recipe": MixtureRecipe,
+            "recipe": Recipe,
         }
         for name, accepted in known.items():
             if getattr(self, name) not in get_args(accepted):
@@ -129,18 +128,20 @@ class MixtureExperiment:
             networks="shared",
             objective="elbo",
             particles=1,
-            lr=_LR[self.model] if own else _PAPER_LR,
-            schedule="cosine" if own else "constant",
             batch_size=100,
-            epochs=self._epochs(),
-            patience=_NEVER if own else _LOOK_AHEAD,
             fraction=fraction_of(self.budget, self.data),
             samples=SAMPLES[self.budget][-1 if self.prior == "zero" else 0],
             test_rows=TEST_ROWS[self.budget],
             seed=self.seed,
             device=device,
             **self._programs("softplus" if own else "exp"),
+            **self._training(),
         )
+
+    def _training(self) -> dict[str, Any]:
+        if self.recipe == "best":
+            return falling(_LR[self.model], self._epochs())
+        return {"lr": _PAPER_LR, "schedule": "constant", "epochs": self._epochs(), "patience": _LOOK_AHEAD}
 
     def _epochs(self) -> int:
         if self.model == "sb-vae" and self.recipe == "best":
@@ -168,7 +169,7 @@ def of_table(
     bound: MixtureBound | None,
     prior: MixturePrior,
     budget: Budget,
-    recipe: MixtureRecipe,
+    recipe: Recipe,
 ) -> list[MixtureExperiment]:
     """
     The cells of a table.
@@ -203,7 +204,7 @@ def of_table(
     ]
 
 
-def of_figure(figure: int, data: BinarySet, budget: Budget, recipe: MixtureRecipe) -> list[MixtureExperiment]:
+def of_figure(figure: int, data: BinarySet, budget: Budget, recipe: Recipe) -> list[MixtureExperiment]:
     """
     The models that a figure shows: a Gauss-VAE, and a DLGMM whose components have means of their own.
 

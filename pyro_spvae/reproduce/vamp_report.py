@@ -47,7 +47,7 @@ def vamp_table(runs: list[Finished]) -> list[str]:
             f"{results['parameters']:,}",
             mean(group, lambda each: each.results["steps"], 0),
             mean(group, lambda each: each.results["train_seconds"], 0),
-            f"budget {experiment['budget']}, {seeds(group)}",
+            f"{run.how}, {seeds(group)}",
         )
         lines.append("| " + " | ".join(cells) + " |")
     lines += note_on_seeds(groups)

@@ -12,6 +12,7 @@ from pyro_spvae.checks import positive_integer
 from pyro_spvae.reproduce import spvae
 from pyro_spvae.reproduce.budget import TEST_ROWS, Budget, fraction_of
 from pyro_spvae.reproduce.published import VampData, VampModel, VampPriorName
+from pyro_spvae.reproduce.recipes import Recipe, falling
 from pyro_spvae.training.config import TrainConfig
 
 TABLES: dict[int, tuple[VampData, ...]] = {
@@ -48,6 +49,8 @@ _BUDGETS: dict[Budget, tuple[int, int, int, int]] = {
     "small": (25, 5, 25, 1000),
     "tiny": (5, 1, 25, 10),
 }
+_LR, _BEST_LR = 5e-4, 2e-3
+_BEST_EPOCHS: dict[Budget, tuple[int, int]] = {"paper": (100, 10), "small": (25, 5), "tiny": (5, 1)}  # and of warm-up
 # smaller budgets of the convolutional model, whose steps take far longer; no warm-up
 _CONVOLUTIONAL_EPOCHS: dict[Budget, dict[VampData, int]] = {
     "small": {  # some 500 steps
@@ -80,6 +83,9 @@ class VampExperiment:
         importance samples, of the ``convhvae`` 500 steps and 10 samples; ``tiny``: five epochs of 1,500
         images, of the ``convhvae`` one.
     :ivar int components: of a mixture; 500, for OMNIGLOT 1000.
+    :ivar str recipe: ``paper``: a learning rate of 0.0005, and an end after 50 epochs without a better validation.
+        ``best``: the same optimiser with a rate that rises to 0.002 and falls to 0 over 100 epochs (one-cycle), the
+        first 10 of which are the warm-up. The ``spvae`` has that of its own table in either case.
     """
 
     data: VampData = "mnist"
@@ -88,9 +94,11 @@ class VampExperiment:
     budget: Budget = "paper"
     components: int | None = None
     seed: int = 0
+    recipe: Recipe = "paper"
 
     def __post_init__(self) -> None:
-        for name, known in (("data", VampData), ("model", VampModel), ("prior", VampPriorName), ("budget", Budget)):
+        known_of = {"data": VampData, "model": VampModel, "prior": VampPriorName, "budget": Budget, "recipe": Recipe}
+        for name, known in known_of.items():
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} is {getattr(self, name)!r}; known are {', '.join(get_args(known))}")
         if self.components is not None and self.prior == "standard":
@@ -99,6 +107,11 @@ class VampExperiment:
             positive_integer("components", self.components)
         if self.model == "spvae" and self.data != "mnist":
             raise ValueError(f"data is {self.data!r}, but the model is 'spvae'; accepted is mnist")
+        if self.model == "spvae" and self.recipe != "paper":
+            raise ValueError(
+                f"recipe is {self.recipe!r}, but the model is 'spvae', which is trained as in its own table; leave it "
+                "out"
+            )
 
     table: ClassVar[str] = "vampprior"
     objective: ClassVar[None] = None
@@ -109,10 +122,8 @@ class VampExperiment:
         parts: list[str] = [self.data, self.model, self.prior]
         if self.components is not None:
             parts.append(str(self.components))
-        if self.budget != "paper":
-            parts.append(f"budget-{self.budget}")
-        if self.seed:
-            parts.append(f"seed-{self.seed}")
+        usual = {"budget": "paper", "recipe": "paper", "seed": 0}
+        parts += [f"{name}-{getattr(self, name)}" for name, default in usual.items() if getattr(self, name) != default]
         return "-".join(parts)
 
     def configuration(self, data_dir: str | None = None, device: str = "auto") -> TrainConfig:
@@ -125,11 +136,15 @@ class VampExperiment:
         if self.model == "spvae":
             like = spvae.Experiment(budget=self.budget, seed=self.seed)
             return dataclasses.replace(like.configuration(data_dir, device), prior=self._prior())
-        epochs, warmup, patience, samples = _BUDGETS[self.budget]
-        validate_every = None
+        training = self._training()
         if self.model == "convhvae" and self.budget in _CONVOLUTIONAL:
-            epochs, warmup = _CONVOLUTIONAL_EPOCHS[self.budget][self.data], 0
             samples, validate_every = _CONVOLUTIONAL[self.budget]
+            training |= {
+                "epochs": _CONVOLUTIONAL_EPOCHS[self.budget][self.data],
+                "warmup": 0,
+                "validate_every": validate_every,
+                "samples": samples,
+            }
         return TrainConfig(
             data=self.data,
             data_dir=data_dir,
@@ -147,18 +162,26 @@ class VampExperiment:
             objective="elbo",
             particles=1,
             optimiser="adam-normgrad",
-            lr=5e-4,
-            schedule="constant",
             batch_size=100,
-            epochs=epochs,
-            warmup=warmup,
-            patience=patience,
-            validate_every=validate_every,
-            samples=samples,
             seed=self.seed,
             device=device,
+            **training,
             **self._programs(),
         )
+
+    def _training(self) -> dict[str, Any]:
+        epochs, warmup, patience, samples = _BUDGETS[self.budget]
+        if self.recipe == "best":
+            epochs, warmup = _BEST_EPOCHS[self.budget]
+            return falling(_BEST_LR, epochs, "one-cycle") | {"warmup": warmup, "samples": samples}
+        return {
+            "lr": _LR,
+            "schedule": "constant",
+            "epochs": epochs,
+            "warmup": warmup,
+            "patience": patience,
+            "samples": samples,
+        }
 
     def _programs(self) -> dict[str, Any]:
         dense = "mlp(init=he, output_gain=1.0)"
@@ -193,6 +216,7 @@ def of_table(
     priors: tuple[VampPriorName, ...] | None,
     components: tuple[int, ...] | None,
     budget: Budget,
+    recipe: Recipe = "paper",
 ) -> list[VampExperiment]:
     """
     The cells of a table, or all combinations of what is named.
@@ -211,7 +235,7 @@ def of_table(
         raise ValueError(f"data is {data!r}, but table {table} is of {', '.join(known)}; leave one of them out")
     usual: tuple[VampModel, ...] = ("vae",) if table is None else ("vae", "hvae", "convhvae")
     return [
-        VampExperiment(one, model, prior, budget, number)
+        VampExperiment(one, model, prior, budget, number, recipe=recipe)
         for one in (known if data is None else (data,))
         for model in models or usual
         for prior in priors or ("standard", "vamp")
@@ -226,6 +250,7 @@ def of_figure(
     priors: tuple[VampPriorName, ...] | None,
     components: tuple[int, ...] | None,
     budget: Budget,
+    recipe: Recipe = "paper",
 ) -> list[VampExperiment]:
     """
     The models that a figure shows; arguments as of :func:`of_table`, ``None`` being the paper's.
@@ -245,5 +270,5 @@ def of_figure(
             ("hvae", "vamp"),
             ("convhvae", "vamp"),
         )
-        return [VampExperiment(data or "mnist", model, prior, budget) for model, prior in cells]
-    return of_table(None, data, models, priors, components, budget)
+        return [VampExperiment(data or "mnist", model, prior, budget, recipe=recipe) for model, prior in cells]
+    return of_table(None, data, models, priors, components, budget, recipe)

@@ -70,6 +70,23 @@ class TestProtocol:
         assert (config.objective, config.particles, config.preprocess) == ("elbo", 1, "binarize")
         assert config.validate_every is None  # after every epoch
 
+    @pytest.mark.parametrize("model", ["vae", "hvae", "convhvae"])
+    def test_the_recipe_best_differs_in_training_alone(self, model):
+        paper, best = (VampExperiment(model=model, recipe=recipe).configuration() for recipe in ("paper", "best"))
+        assert (best.optimiser, best.lr, best.schedule) == ("adam-normgrad", 2e-3, "one-cycle")
+        assert (best.epochs, best.warmup, best.samples) == (100, 10, 5000) and best.patience > best.epochs
+        differing = {name for name, value in paper.to_dict().items() if best.to_dict()[name] != value}
+        assert differing == {"lr", "schedule", "epochs", "warmup", "patience"}
+
+    def test_the_small_budget_has_as_many_epochs_by_either_recipe(self):
+        for model in ("vae", "convhvae"):
+            paper, best = (
+                VampExperiment(model=model, budget="small", recipe=recipe).configuration()
+                for recipe in ("paper", "best")
+            )
+            for name in ("epochs", "warmup", "samples", "validate_every"):
+                assert getattr(paper, name) == getattr(best, name)
+
     def test_grey_data_have_logistic_pixels(self):
         for data in ("frey_faces", "histopathology"):
             assert VampExperiment(data=data).configuration().likelihood == "discretized-logistic(edges=truncated)"
@@ -102,6 +119,14 @@ class TestCells:
         assert len(cells_of(of_table, 1)) == 36
         [cell] = of_table(None, None, None, ("mog",), None, "small")
         assert cell == VampExperiment("mnist", "vae", "mog", "small")
+        for of, number in ((of_table, 3), (of_figure, 2), (of_figure, 4)):
+            assert {cell.recipe for cell in of(number, None, None, None, None, "small", "best")} == {"best"}
+
+    def test_names_of_run_folders_say_what_is_not_usual(self):
+        assert VampExperiment(budget="small", seed=2, recipe="best").name == (
+            "mnist-vae-standard-budget-small-recipe-best-seed-2"
+        )
+        assert VampExperiment(budget="small", seed=2).name == "mnist-vae-standard-budget-small-seed-2"
 
     def test_figure_2_varies_the_number_of_components(self):
         cells = cells_of(of_figure, 2)
@@ -132,6 +157,11 @@ class TestCells:
             (
                 lambda: VampExperiment("frey_faces", "spvae"),
                 "data is 'frey_faces', but the model is 'spvae'; accepted is mnist",
+            ),
+            (lambda: VampExperiment(recipe="tuned"), "recipe is 'tuned'; known are best, paper"),
+            (
+                lambda: VampExperiment(model="spvae", recipe="best"),
+                "recipe is 'best', but the model is 'spvae', which is trained as in its own table; leave it out",
             ),
             (lambda: cells_of(of_table, 6), "table is 6; known are 1, 2, 3, 4, 5"),
             (
@@ -171,6 +201,7 @@ class TestCommand:
         assert printed.exit_code == 0, printed.output
         results = json.loads((out / "vampprior" / "mnist-hvae-vamp-6-budget-small" / "results.json").read_text())
         assert f"{results['log_likelihood']:.2f}" in printed.output
+        assert "| budget small, recipe paper, seed 0 |" in printed.output
         assert "| mnist | vae | standard normal |" in printed.output and "| -84.50 |" in printed.output
         assert "Others on mnist, as the paper quotes them: VAE (L=2) + VGP -81.32" in printed.output
 
@@ -192,10 +223,11 @@ class TestCommand:
         assert height / width > 2 * one_height / one_width
 
     def test_the_command_that_is_reported_runs_the_cell(self, tiny_mnist):
-        experiment = VampExperiment(model="hvae", prior="vamp", budget="small", components=9, seed=2)
-        _, *arguments = shlex.split(command_line(experiment))
-        result = invoke(*arguments, "--dry-run", "--data-dir", tiny_mnist)
-        assert result.exit_code == 0 and f"--- vampprior: {experiment.name} ---" in result.output
+        for recipe in ("paper", "best"):
+            experiment = VampExperiment("mnist", "hvae", "vamp", "small", 9, 2, recipe)
+            _, *arguments = shlex.split(command_line(experiment))
+            result = invoke(*arguments, "--dry-run", "--data-dir", tiny_mnist)
+            assert result.exit_code == 0 and f"--- vampprior: {experiment.name} ---" in result.output
 
     def test_refuses(self):
         for arguments, message in (

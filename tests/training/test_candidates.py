@@ -234,10 +234,12 @@ class TestOptions:
             assert {name: getattr(own, name) for name in rest} == rest
         assert any({"smoothing", "ridge"} <= one.options.keys() for one in candidates(config, data))
 
-    def test_nothing_is_hidden_from_em(self):
-        config = dataclasses.replace(OPEN, hide=0.3)
+    @pytest.mark.parametrize(("name", "value"), [("hide", 0.3), ("average", "ema")])
+    def test_nothing_is_hidden_from_em_which_has_no_average(self, name, value):
+        config = dataclasses.replace(OPEN, **{name: value})
         found = [one.of(config) for one in candidates(config, table(columns=12, rows=800))]
-        assert {one.optimiser for one in found} == {"adam", "adamw"} and all(one.hide == 0.3 for one in found)
+        assert {one.optimiser for one in found} == {"adam", "adamw"}
+        assert all(getattr(one, name) == value for one in found)
         without = [one.of(OPEN) for one in candidates(OPEN, table(columns=12, rows=800))]
         assert {one.optimiser for one in without} == {"adam", "adamw", "em"}
         assert all(one.particles == 1 for one in found if "vae" not in one.leaf)
