@@ -18,9 +18,20 @@ from pyro_spvae.commands.reproducing import group
 from tests.page_checks import CHECKS
 from tests.pages import PAGES, ROOT, SNIPPETS, run
 
-# of torchrun, pip and benchmarks
-OTHERS = {"nproc-per-node", "nnodes", "node-rank", "rdzv-backend", "rdzv-endpoint", "rdzv-id", "max-restarts"}
-OTHERS |= {"config-settings", "tables"}
+# of torchrun, SLURM, pip, benchmarks and the service of examples/
+OTHERS = {"max-restarts", "nnodes", "no-python", "node-rank", "nproc-per-node", "standalone"}
+OTHERS |= {"rdzv-backend", "rdzv-conf", "rdzv-endpoint", "rdzv-id"}
+OTHERS |= {
+    "cpus-per-task",
+    "gpus-per-node",
+    "job-name",
+    "kill-on-bad-exit",
+    "nodes",
+    "ntasks-per-node",
+    "requeue",
+    "time",
+}
+OTHERS |= {"config-settings", "port", "tables"}
 
 
 @pytest.fixture

@@ -52,15 +52,15 @@ def test_links_and_files_exist(text):
 def targets(text: str) -> set[str]:
     """Targets of make that commands call."""
     return {
-        name for names in re.findall(r"^\s*make +([a-z][a-z ]*)", text, flags=re.MULTILINE) for name in names.split()
+        name for names in re.findall(r"^\s*make +([a-z][a-z -]*)", text, flags=re.MULTILINE) for name in names.split()
     }
 
 
 def test_targets_of_make_exist():
-    known = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    known = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
     assert targets((ROOT / ".ci" / "run").read_text()) == {"lint", "test"} <= known
     code = "".join(re.findall(r"```bash\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)).replace(" #", "\n#")
-    named = targets(code) | set(re.findall(r"`make ([a-z]+)", CONTRIBUTING + CHANGELOG))
+    named = targets(code) | set(re.findall(r"`make ([a-z-]+)", CONTRIBUTING + CHANGELOG))
     assert {"test", "lint", "docs", "bench", "format"} & named <= known and named <= known
     called = set()
     for path in WORKFLOWS:
