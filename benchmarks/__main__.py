@@ -32,7 +32,9 @@ from benchmarks import (
 TEXT = """# Speed
 
 Written by `make bench`. Contenders take turns in one process on one thread, and the median of CPU time is given, so
-that a machine whose speed drifts slows all of them. Ratios carry over to other machines, milliseconds do not.
+that a machine whose speed drifts slows all of them. Ratios carry over to other machines, milliseconds do not. A
+ratio is the median of those of neighbours in time, and not the ratio of medians. Limits are what was aimed at: a figure
+beyond its limit stands as it was measured.
 
 Machine: {cores} cores, {machine}, Python {python}, torch {torch}, pyro-ppl {pyro}.
 

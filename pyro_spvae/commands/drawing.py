@@ -180,6 +180,9 @@ def impute(
     seen = "missing" if observed is None else observed_name(observed)
     name = asked.name(selection.label, seen, "means" if means else None, particles=(particles, 100))
     masks = {"seen": mask} if there is None else {"original": there, "seen": mask}
+    if not asked.run.is_image:
+        hint = "" if selection.split == "all" else "; --split all: every row"
+        asked.report(f"rows        {len(x):,} of {len(selection.rows):,} in {selection.described}{hint}")
     for place, completed in enumerate(imputed, start=1):
         asked.write_completed("imputed" if place == 1 else f"imputed-{place}", selection, completed, mask)
     return asked.answer(name, arrays, partial(plots.image_rows, shown, seen=masks))

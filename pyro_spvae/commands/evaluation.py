@@ -241,12 +241,7 @@ def table(results: dict[str, Any]) -> list[str]:
         *_lines_of_run(results.get("of_run")),
         ("bits/dim", _number(results["bits_per_dim"], 3), "bits"),
         ("per seen entry", _number(results.get("nats_per_seen_entry"), 4), "nats"),
-        ("bound (elbo)", f"{results['elbo']:.2f}", f"nats, {results['particles']} particles as in training"),
-        ("leaf elbo", f"{results['leaf_elbo']:.2f}", "nats, reconstruction less both KL"),
-        ("reconstruction", f"{results['reconstruction']:.2f}", "nats"),
-        *_latent_lines(results),
-        ("tree KL", nats(results["tree_kl"]), "nats"),
-        *_active_lines(results["active_units"]),
+        *(_bound_lines(results) if results["samples"] else ()),
         *stated_lines(results),
     ]
     lines = [line for line in lines if line[1]]
@@ -257,6 +252,18 @@ def table(results: dict[str, Any]) -> list[str]:
     if results["standard_error"] is not None:
         rows[0] += f", standard error {results['standard_error']:.2f}"
     return [head, *rows]
+
+
+def _bound_lines(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The bound of training and its parts; of a model without latent variables it is the log-likelihood."""
+    return [
+        ("bound (elbo)", f"{results['elbo']:.2f}", f"nats, {results['particles']} particles as in training"),
+        ("leaf elbo", f"{results['leaf_elbo']:.2f}", "nats, reconstruction less both KL"),
+        ("reconstruction", f"{results['reconstruction']:.2f}", "nats"),
+        *_latent_lines(results),
+        ("tree KL", nats(results["tree_kl"]), "nats"),
+        *_active_lines(results["active_units"]),
+    ]
 
 
 def _latent_lines(results: dict[str, Any]) -> list[tuple[str, str, str]]:
