@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 EVERY = 30.0  # seconds without a line
+_LATE = 10.0  # further seconds in which work that counts its rows may say how far it came
 _LEAST = 0.01  # seconds between two looks at the clock
 
 clock = time.monotonic
@@ -25,6 +26,7 @@ class Pace:
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
         self._last = clock()
+        self._counted = ""  # how far work came by its own last word
         self._one = threading.Lock()  # of two threads that tell
 
     @property
@@ -36,29 +38,32 @@ class Pace:
         """Call when something was said otherwise, or nothing was to be said until now."""
         self._last = clock()
 
-    def tell(self, line: Callable[[], str]) -> None:
+    def tell(self, line: Callable[[], str], late: float = 0.0) -> None:
         """
         Reports a line if it is time for one.
 
         :param callable line: makes it.
+        :param float late: how many seconds later than usual.
         """
         with self._one:
-            if self.silent_for >= EVERY:
+            if self.silent_for >= EVERY + late:
                 self._report(line())
                 self.said()
 
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
         """
-        Inside, another thread says that work goes on which cannot say how far it came, or not often enough.
+        Inside, another thread says that work goes on which cannot say how far it came, or not often enough: ten seconds
+        later than work would that counts its rows, and with what was counted last.
 
         :param str what: is being done.
         """
         start, over = clock(), threading.Event()
+        self._counted = ""
 
         def watch() -> None:
-            while not over.wait(max(EVERY - self.silent_for, _LEAST)):
-                self.tell(lambda: f"{what:<12}{minutes(clock() - start)} so far")
+            while not over.wait(max(EVERY + _LATE - self.silent_for, _LEAST)):
+                self.tell(lambda: f"{what:<12}{self._counted}{minutes(clock() - start)} so far", _LATE)
 
         watcher = threading.Thread(target=watch, name=f"pace of {what}", daemon=True)
         watcher.start()
@@ -79,6 +84,7 @@ class Pace:
 
         def tick(done: int, rows: int) -> None:
             left = (clock() - start) * (rows - done) / max(done, 1)
+            self._counted = f"{done:,} of {rows:,} {of}, "
             self.tell(lambda: f"{what:<12}{done:,} of {rows:,} {of}, {minutes(left)} left")
 
         return tick

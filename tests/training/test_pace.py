@@ -163,11 +163,11 @@ def test_a_long_evaluation(clock, monkeypatch):
 
 
 def test_work_that_cannot_tell_is_told_of_by_another_thread(clock):
-    """As soon as the clock is beyond thirty seconds, and not after its end."""
+    """As soon as the clock is beyond forty seconds, and not after its end."""
     told, said = Pace(clock.report), threading.Event()
     report = told._report
     told._report = lambda line: (report(line), said.set())
-    told._last = clock.now - pace.EVERY
+    told._last = clock.now - 40
     with told.during("t-SNE"):
         assert said.wait(60)
         clock.now += 95
@@ -175,6 +175,26 @@ def test_work_that_cannot_tell_is_told_of_by_another_thread(clock):
         assert told.silent_for == 95
     assert clock.lines[0] == (100.0, f"{'t-SNE':<12}0:00 so far")
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pace")]
+
+
+def test_work_that_counts_is_told_of_by_its_own_words(clock, monkeypatch):
+    """The other thread, which waits by the true clock, leaves it time to, and else repeats what was counted last."""
+    monkeypatch.setattr(pace, "EVERY", 0.3)
+    monkeypatch.setattr(pace, "_LATE", 0.1)
+    told, said = Pace(clock.report), threading.Event()
+    report = told._report
+    told._report = lambda line: (report(line), said.set())
+    with told.during("evaluating"):
+        tick = told.counting("evaluating")
+        clock.now += 0.35  # time for a line, which the other thread does not take
+        assert not said.wait(1.0)
+        tick(100, 40_000)
+        assert said.is_set()
+        said.clear()
+        clock.now += 0.5
+        assert said.wait(60)
+    lines = [line for _, line in clock.lines]
+    assert lines == ["evaluating  100 of 40,000 rows, 2:19 left", "evaluating  100 of 40,000 rows, 0:00 so far"]
 
 
 def test_work_that_ends_in_time_is_not_told_of(clock):
