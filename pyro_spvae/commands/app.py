@@ -101,6 +101,9 @@ def command(
             sys.path.append("")  # a user's own parts ("package.module:Class") may lie in the current folder
         try:
             function(*args, **kwargs)
+        except BrokenPipeError:  # what reads the output has ended, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail again
+            raise typer.Exit(1) from None
         except ConnectionError as error:
             _fail(str(error), LOST)
         except (ValueError, TypeError, OSError) as error:

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -119,3 +121,13 @@ class TestInfo:
         assert {row["status"] for row in json.loads(result.stdout)} == {"finished", "damaged"}
         assert result.stderr.startswith("note        ") and result.stderr.count("\n") == 1
         assert "bad/config.json" in refused("info", tmp_path / "runs" / "bad")
+
+
+def test_what_reads_the_output_may_end_first():
+    """As ``| head -1`` does: no word about the pipe, and no traceback."""
+    command = [sys.executable, "-m", "pyro_spvae", "train", "digits", "--dry-run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "{\n"
+        process.stdout.close()
+        said = process.stderr.read()
+    assert process.returncode == 1 and "ipe" not in said and "Traceback" not in said
