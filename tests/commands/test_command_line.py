@@ -37,7 +37,7 @@ OPTIONS = {
     "evaluate": {"samples": 3, "particles": 2, "observed": "top", "chunk_size": 64, "split": "validation", "seed": 3},
     "sample": {"num": 3, "means": True, "seed": 3, "device": "cpu"},
     "reconstruct": {"num": 3, "particles": 7, "data": "digits", "split": "train"},
-    "impute": {"observed": "left", "num": 2, "completions": 2, "means": True, "particles": 7},
+    "impute": {"observed": "left", "num": 2, "completions": 1, "means": True, "particles": 7},
     "interpolate": {"num": 2, "steps": 3, "particles": 7, "data_dir": "somewhere", "seed": 4},
     "embed": {"num": 4, "sums": False, "particles": 7, "panels": 1, "grid": 3, "download": True},
 }
