@@ -140,18 +140,18 @@ def on_main(action: Callable[[], _T]) -> _T:
     return outcome[0]
 
 
-def agree(what: str, text: str) -> None:
+def agree(what: str, digest: Callable[[], str]) -> None:
     """
     Refuses, in every process, what differs between them.
 
     :param str what: what it is, such as ``the run runs/mnist``.
-    :param str text: what says whether it is the same.
+    :param callable digest: says whether it is the same; not called in a single process, which has nothing to compare.
     :raises ValueError: if it is not.
     """
     if world() == 1:
         return
     found: list[Any] = [None] * world()
-    dist.all_gather_object(found, (text, socket.gethostname()))
+    dist.all_gather_object(found, (digest(), socket.gethostname()))
     others = [(number, host) for number, (seen, host) in enumerate(found) if seen != found[0][0]]
     if others:
         number, host = others[0]

@@ -113,11 +113,11 @@ def evaluate(
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     config = dataclasses.replace(asked.run.config, **changes)
     with joining.processes(asked.device):
-        distributed.agree(f"the run {asked.run.path}", asked.run.folder.digest())
+        distributed.agree(f"the run {asked.run.path}", asked.run.folder.digest)
         if rows.download:  # by one process
             distributed.on_main(lambda: asked.select(rows) and None)
         selection = asked.select(dataclasses.replace(rows, download=False))
-        distributed.agree(f"the data {selection.data.name}", selection.data.fingerprint())
+        distributed.agree(f"the data {selection.data.name}", selection.data.fingerprint)
         mask = None
         if observed is not None:
             mask = parse_observed(observed, asked.run.event_shape, len(selection.rows), asked.seed)

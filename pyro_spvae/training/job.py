@@ -100,7 +100,7 @@ def set_up(
     if download:  # by one process
         distributed.on_main(lambda: recorded(config, download=True) and None)
     raw = recorded(config)
-    distributed.agree(f"the data {config.data}", raw.fingerprint())
+    distributed.agree(f"the data {config.data}", raw.fingerprint)
     if objective is not None and config.leaf == "auto":  # which is of latent variables, as those by name are
         config = dataclasses.replace(config, leaf="vae")
     check_graphs(config, device)

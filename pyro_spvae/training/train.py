@@ -132,7 +132,7 @@ def resume(
             "same to resume"
         )
     with _processes(config, folder.path, report) as (device, report):
-        distributed.agree(f"the run {folder.path}", folder.digest())
+        distributed.agree(f"the run {folder.path}", folder.digest)
         job = set_up(config, device, download, objective)
         job.record.update({name: kept[name] for name in ("race",) if name in kept})
         if any(kept.get(name) != job.record.get(name) for name in ("fingerprint", "columns")):
