@@ -23,6 +23,7 @@ from pyro_spvae.blocks import held, in_mode, unstated
 from pyro_spvae.data import Rows
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
+from pyro_spvae.denormals import flushed
 from pyro_spvae.locking import alone
 
 
@@ -30,10 +31,10 @@ from pyro_spvae.locking import alone
 def lean() -> Iterator[None]:
     """
     Pyro without validation and without the global parameter store, programs not stating parameters
-    (:func:`pyro_spvae.blocks.unstated`), for one thread at a time (see :func:`pyro_spvae.locking.alone`); its settings
-    are put back at the end.
+    (:func:`pyro_spvae.blocks.unstated`), for one thread at a time (see :func:`pyro_spvae.locking.alone`), which takes
+    denormal numbers for 0 (see :func:`pyro_spvae.denormals.flushed`); all settings are put back at the end.
     """
-    with alone(), unstated():
+    with alone(), unstated(), flushed():
         validating = is_validation_enabled()
         pyro.enable_validation(False)
         try:

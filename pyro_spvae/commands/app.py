@@ -88,15 +88,21 @@ def option(text: str, panel: str | None, *names: str, **settings: Any) -> Any:
 
 
 def command(
-    function: Callable[..., None], group: typer.Typer | None = None, name: str | None = None
+    function: Callable[..., None], group: typer.Typer | None = None, name: str | None = None, computes: bool = True
 ) -> Callable[..., None]:
     """
     Adds a command, to a group if one is given, whose refusals end in one sentence and exit code 2, and whose
     interruption ends in 130. A connection that is lost, such as to other processes, ends it likewise in 1.
+
+    :param bool computes: whether it needs torch, whose threads are made then.
     """
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> None:
+        if computes:
+            from pyro_spvae.denormals import flush_in_threads
+
+            flush_in_threads()
         if "" not in sys.path:
             sys.path.append("")  # a user's own parts ("package.module:Class") may lie in the current folder
         try:

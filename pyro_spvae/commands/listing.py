@@ -85,7 +85,7 @@ def _info(
         say(line)
 
 
-command(_info, name="info")
+command(_info, name="info", computes=False)
 
 
 def shown(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -54,8 +54,9 @@ def vampprior(
     recipe: Annotated[
         Recipe,
         option(
-            "paper: a learning rate of 0.0005, and early stopping; best: one that rises to 0.002 and falls to 0 over "
-            "100 epochs. The spvae has that of its own table.",
+            "paper: a learning rate of 0.0005, batches of 100, and early stopping; best: a rate that rises to 0.004 "
+            "and falls to 0 over 200 epochs, batches of 500 (of the convhvae 0.002 and 100). The spvae has that of its "
+            "own table.",
             HOW,
         ),
     ] = "paper",

@@ -73,10 +73,16 @@ class TestProtocol:
     @pytest.mark.parametrize("model", ["vae", "hvae", "convhvae"])
     def test_the_recipe_best_differs_in_training_alone(self, model):
         paper, best = (VampExperiment(model=model, recipe=recipe).configuration() for recipe in ("paper", "best"))
-        assert (best.optimiser, best.lr, best.schedule) == ("adam-normgrad", 2e-3, "one-cycle")
-        assert (best.epochs, best.warmup, best.samples) == (100, 10, 5000) and best.patience > best.epochs
+        lr, batch_size = (2e-3, 100) if model == "convhvae" else (4e-3, 500)
+        assert (best.optimiser, best.lr, best.schedule) == ("adam-normgrad", lr, "one-cycle")
+        assert best.batch_size == batch_size
+        assert (best.epochs, best.warmup, best.samples) == (200, 20, 5000) and best.patience > best.epochs
         differing = {name for name, value in paper.to_dict().items() if best.to_dict()[name] != value}
-        assert differing == {"lr", "schedule", "epochs", "warmup", "patience"}
+        assert differing - {"batch_size"} == {"lr", "schedule", "epochs", "warmup", "patience"}
+
+    def test_a_few_images_are_few_batches_of_the_recipe_best_too(self):
+        best = VampExperiment(budget="tiny", recipe="best").configuration()
+        assert (best.batch_size, best.lr) == (100, 2e-3)
 
     def test_the_small_budget_has_as_many_epochs_by_either_recipe(self):
         for model in ("vae", "convhvae"):
