@@ -58,7 +58,8 @@ def train(
     **given: Any,
 ) -> None:
     """
-    Train a sum-product VAE, stop when validation stops rising, and print the test log-likelihood.
+    Train a sum-product VAE or what the data ask for, stop when validation stops rising, and print the test
+    log-likelihood.
 
     Log-likelihoods and bounds are in nats per row, higher is better. The run
     folder holds config.json, metrics.jsonl (a line a validation), status.json,

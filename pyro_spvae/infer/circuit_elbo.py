@@ -348,7 +348,15 @@ def _check_owned(model: Any, guide: Any, estimator: Estimator, trace: Any) -> No
         return
     own = {id(parameter) for owner in owners for parameter in owner.parameters()}  # type: ignore[union-attr]
     for name, site in trace.nodes.items():
-        if site["type"] == "param" and id(site["value"].unconstrained()) not in own:
+        if site["type"] != "param":
+            continue
+        if not hasattr(site["value"], "unconstrained"):  # it is a parameter of a module, and SVI would fail on it
+            raise ValueError(
+                "the setting module_local_params is True, under which parameters are not in Pyro's parameter store that "
+                "SVI optimises; give pyro.settings.set(module_local_params=False), or take steps of an optimiser of "
+                "torch.optim on the module CircuitELBO(..)(model, guide)"
+            )
+        if id(site["value"].unconstrained()) not in own:
             raise wrong_in_store(name)
 
 
