@@ -352,7 +352,7 @@ def _check_owned(model: Any, guide: Any, estimator: Estimator, trace: Any) -> No
             continue
         if not hasattr(site["value"], "unconstrained"):  # it is a parameter of a module, and SVI would fail on it
             raise ValueError(
-                "the setting module_local_params is True, under which parameters are not in Pyro's parameter store that "
+                "the setting module_local_params is True, under which no parameter is in Pyro's parameter store, which "
                 "SVI optimises; give pyro.settings.set(module_local_params=False), or take steps of an optimiser of "
                 "torch.optim on the module CircuitELBO(..)(model, guide)"
             )

@@ -76,7 +76,10 @@ def trained(x):
 def test_svi_of_parameters_that_are_in_no_store_is_refused_in_a_sentence(x):
     spvae = model()
     before = state(spvae)
-    with pyro.settings.context(module_local_params=True), pytest.raises(ValueError, match="module_local_params is True"):
+    with (
+        pyro.settings.context(module_local_params=True),
+        pytest.raises(ValueError, match="module_local_params is True"),
+    ):
         svi_of(spvae, CircuitELBO(2)).step(x)
     assert not moved(spvae, before)
     svi_of(spvae, CircuitELBO(2)).step(x)
