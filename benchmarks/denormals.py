@@ -26,7 +26,7 @@ from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.job import set_up
 from pyro_spvae.training.trainer import Trainer
 
-BEFORE, EACH, ROUNDS = 40, 2, 8  # steps before, steps of a turn, turns
+EACH, ROUNDS = 2, 8  # steps of a turn, turns
 WITH, WITHOUT = "with", "without"
 
 
@@ -44,8 +44,8 @@ def models() -> dict[str, TrainConfig]:
     return found
 
 
-def measure(config: TrainConfig) -> dict[str, list[float]]:
-    """CPU milliseconds of a step in each turn, with denormal numbers and without."""
+def measure(config: TrainConfig, before: int) -> dict[str, list[float]]:
+    """CPU milliseconds of a step in each turn, with denormal numbers and without, after some steps."""
     job = set_up(dataclasses.replace(config, device="cpu"), torch.device("cpu"), download=False)
     trainer = Trainer(job.spvae, job.data.train, job.data.validation[:100], job.config)
 
@@ -56,7 +56,7 @@ def measure(config: TrainConfig) -> dict[str, list[float]]:
         with mock.patch("pyro_spvae.evaluating.flushed", contextlib.nullcontext):
             trainer.run(EACH)
 
-    run(BEFORE)()
+    run(before)()
     times = in_turns({WITH: as_they_are, WITHOUT: run(EACH)}, ROUNDS, warm_up=1)
     return {name: [one / EACH for one in taken] for name, taken in times.items()}
 
@@ -66,13 +66,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", required=True, help="folder that has MNIST")
     parser.add_argument("--model", action="append", help="words that its name must have, several times for several")
+    parser.add_argument("--before", type=int, default=40, help="steps before those that are timed")
     given = parser.parse_args()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     print("| model | ms a step, with denormal numbers | without | ratio |\n|---|---|---|---|")
     for name, config in models().items():
         if given.model is None or any(words in name for words in given.model):
-            times = measure(dataclasses.replace(config, data_dir=given.data_dir))
+            times = measure(dataclasses.replace(config, data_dir=given.data_dir), given.before)
             ours, theirs = times[WITHOUT], times[WITH]
             print(f"| {name} | {median(theirs):.0f} | {median(ours):.0f} | {ratio(theirs, ours):.2f} |", flush=True)
     torch.set_num_threads(threads)

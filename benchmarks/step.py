@@ -24,6 +24,7 @@ from torch import Tensor
 
 from benchmarks.twin import Twin
 from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae.denormals import flushed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
@@ -99,16 +100,19 @@ class Lean:
 
 
 class _Store:
-    """Pyro's global parameter store, with or without validation."""
+    """Pyro's global parameter store, with or without validation; denormal numbers count as 0 as for the others."""
 
     def __init__(self, validation: bool) -> None:
         self.validation = validation
 
     def __enter__(self) -> None:
+        self.numbers = flushed()
+        self.numbers.__enter__()
         pyro.enable_validation(self.validation)
 
-    def __exit__(self, *args: object) -> None:
+    def __exit__(self, *args: Any) -> None:
         pyro.enable_validation(False)
+        self.numbers.__exit__(*args)
 
 
 def _contenders(x: Tensor) -> dict[str, tuple[Callable[[], object], Callable[[], Any]]]:
