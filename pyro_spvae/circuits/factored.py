@@ -20,6 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pyro_spvae.circuits.numerics import exp_, log_sum_exp
+
 from .numerics import largest
 
 
@@ -44,7 +46,7 @@ class Mixtures:
         :param Tensor child: the region of each edge; None if it is each in turn.
         :param Tensor log_weight: ``[E, O, K]``.
         """
-        return Mixtures(torch.logsumexp(_terms(values, child, log_weight), dim=2))
+        return Mixtures(log_sum_exp(_terms(values, child, log_weight), 2))
 
     @staticmethod
     def scaled(values: Tensor, child: Tensor | None, weight: Tensor) -> Mixtures:
@@ -55,7 +57,7 @@ class Mixtures:
         :param Tensor weight: floored weights, ``[E, O, K]``.
         """
         top = largest(values, dim=1)
-        units = (values - top).exp_()
+        units = exp_(values - top)
         sums = torch.bmm(weight, chosen(units, child))
         return Mixtures(sums.log().add_(chosen(top, child)), units, sums)
 

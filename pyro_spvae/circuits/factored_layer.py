@@ -11,6 +11,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from pyro_spvae.circuits.numerics import log_sum_exp
+
 from . import factored
 from .factored_structure import Choice, Level, factored_structure
 from .layer import MAX_EXACT_UNITS, MAX_PRODUCTS, FreeWeights, Group, Layer
@@ -319,7 +321,7 @@ class FactoredLayer(Layer):
             own = products[choice.first : choice.first + choice.regions * choice.partitions]
             if choice.weights is not None:
                 terms = factored.partition_terms(own, _weights(choice, weights))
-                own = terms.amax(dim=1) if maximum else torch.logsumexp(terms, dim=1)
+                own = terms.amax(dim=1) if maximum else log_sum_exp(terms, 1)
             values.append(own.flatten(0, 1))
         return values[0] if len(values) == 1 else torch.cat(values)
 
@@ -435,7 +437,7 @@ class FactoredLayer(Layer):
         visits, partitions, parts = edges.shape
         found = rows.new_zeros(visits * partitions * parts)
         for _, place, _, scores in self._edge_terms(edges, unit, tree, factors, rows):
-            found[place] = torch.logsumexp(scores, dim=-1) if noise else scores.amax(dim=-1)
+            found[place] = log_sum_exp(scores) if noise else scores.amax(dim=-1)
         return found.view(visits, partitions, parts).sum(-1)
 
     def _edge_terms(

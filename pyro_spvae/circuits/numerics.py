@@ -9,11 +9,30 @@ import math
 import torch
 from torch import Tensor, nn
 
+_LOG2_E = 1 / math.log(2)
+
 
 def largest(values: Tensor, dim: int) -> Tensor:
     """The largest log-value along an axis, which stays as an axis of size 1, as a scale to subtract."""
     # a value of -inf must not become a scale; two of the bound can still be added
     return values.amax(dim=dim, keepdim=True).clamp_(min=torch.finfo(values.dtype).min / 4)
+
+
+def exp_(values: Tensor) -> Tensor:
+    """
+    The exponential, in place.
+
+    Results next to 0, as of whatever is far below the largest of a sum, take torch's own exponential on a processor
+    some 30 times as long as others; powers of 2 do not.
+    """
+    return values.mul_(_LOG2_E).exp2_()
+
+
+def log_sum_exp(values: Tensor, dim: int = -1) -> Tensor:
+    r""":math:`\log \sum_k e^{v_k}` along an axis, as :func:`torch.logsumexp`, but see :func:`exp_`."""
+    scale = largest(values.detach(), dim)
+    powers = torch.exp2((values - scale) * _LOG2_E)
+    return powers.sum(dim).log() + scale.squeeze(dim)
 
 
 def floored(log_weight: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from pyro_spvae.circuits.numerics import exp_
+
 from .layer import Layer
 
 # scores computed at a time, which bounds memory to a few times 64 MiB whatever the number of trees
@@ -68,7 +70,7 @@ def drawn(scores: Tensor, noise: bool) -> Tensor:
     if scores.shape[-1] <= _FEW_SCORES:
         # -log of an exponential variable is a Gumbel variable, and the largest of the sums is where it is (Gumbel-max)
         return (scores - torch.empty_like(scores).exponential_().log_()).argmax(dim=-1)
-    table = (scores - scores.amax(dim=-1, keepdim=True)).exp_().cumsum(dim=-1)
+    table = exp_(scores - scores.amax(dim=-1, keepdim=True)).cumsum(dim=-1)
     total = table[:, -1:]
     # below the total, also after rounding, so that none of weight 0 is met
     place = torch.minimum(torch.rand_like(total) * total, total * (1 - torch.finfo(table.dtype).eps))

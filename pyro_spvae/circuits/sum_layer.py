@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pyro_spvae.circuits.numerics import exp_, log_sum_exp
+
 from .layer import MAX_EXACT_UNITS, FreeWeights, Group, Layer
 from .numerics import floored, largest
 from .sampling import drawn, parts_of
@@ -143,7 +145,7 @@ class SumLayer(Layer):
         return [sums]
 
     def values(self, rows: Tensor, factors: Sequence[Tensor]) -> Tensor:
-        return torch.logsumexp(self._terms(rows, factors[0]), dim=2).flatten(0, 1)
+        return log_sum_exp(self._terms(rows, factors[0]), 2).flatten(0, 1)
 
     def downward(
         self, flow: Tensor, rows: Tensor, saved: Sequence[Tensor], factors: Sequence[Tensor], weights: bool
@@ -226,7 +228,7 @@ class SumLayer(Layer):
         # a sum of value -inf has no child to credit; relative to 0 its terms of -inf get none, where -inf - -inf is NaN
         out = self._own(rows)
         out = out.masked_fill(out == -math.inf, 0.0).unsqueeze(2)
-        terms = (self._terms(rows, log_weight) - out).exp_()
+        terms = exp_(self._terms(rows, log_weight) - out)
         # they sum to 1 up to the rounding of `out`, or to 0, whence the bound
         terms *= (above / terms.sum(dim=2).clamp_(min=1e-20)).unsqueeze(2)
         return terms
@@ -250,12 +252,12 @@ class SumLayer(Layer):
                 for index, units in zip(self._block_rows(place), block[1:], strict=True)
             )
             left_top, right_top = largest(left, dim=2), largest(right, dim=2)
-            scaled.append((left.sub_(left_top).exp_(), right.sub_(right_top)))
+            scaled.append((exp_(left.sub_(left_top)), right.sub_(right_top)))
             tops.append(left_top + right_top)  # [R, P, 1, B]
         top = torch.cat(tops, dim=1).amax(dim=1)  # [R, 1, B]
         blocks = []
         for (left, right), own_top in zip(scaled, tops, strict=True):
-            right = right.add_(own_top - top.unsqueeze(1)).exp_()
+            right = exp_(right.add_(own_top - top.unsqueeze(1)))
             blocks.append((left.unsqueeze(3) * right.unsqueeze(2)).flatten(1, 3))
         return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1), top
 

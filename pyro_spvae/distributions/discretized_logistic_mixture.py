@@ -13,6 +13,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_spvae.circuits.numerics import log_sum_exp
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, at_least_single, checked_parameter
 from pyro_spvae.distributions.logistic_bins import checked_levels, log_mass, moments, sample_bins
 
@@ -270,7 +271,7 @@ class LeafDiscretizedLogisticMixture(LeafDistribution):
 
     def _log_prob(self, value: Tensor) -> Tensor:
         value = self._fill(value)
-        log_prob = self._joint(value, self.pixel_mask).logsumexp(-1)  # [.., N]
+        log_prob = log_sum_exp(self._joint(value, self.pixel_mask))  # [.., N]
         if self.pixel_mask is not None:  # the weights of what is hidden add up to 1 but for rounding
             log_prob = log_prob * self._by_channel(self.pixel_mask).any(-2)
         return log_prob.sum(-1)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 
-from pyro_spvae.circuits.numerics import by_hand
+from pyro_spvae.circuits.numerics import by_hand, log_sum_exp
 from pyro_spvae.distributions.leaf import at_least_single, summed_to
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -100,7 +100,7 @@ class LeafGaussianMixture(TorchDistribution):
         if by_hand(value, *self._parameters):
             log_prob: Tensor = _MixtureLogDensity.apply(units, value, *self._parameters)
         else:
-            log_prob = _joint(value, *self._parameters).logsumexp(-1)
+            log_prob = log_sum_exp(_joint(value, *self._parameters))
         return log_prob - self.event_shape[0] * _HALF_LOG_TWO_PI
 
     def log_responsibilities(self, value: Tensor) -> Tensor:
@@ -182,7 +182,7 @@ class _MixtureLogDensity(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, units: _Units, value: Tensor, loc: Tensor, scale: Tensor, log_weight: Tensor) -> Tensor:
         joint = log_weight - units.cost.sum(-1)
-        total = joint.logsumexp(-1)
+        total = log_sum_exp(joint)
         ctx.save_for_backward(value, loc, scale, log_weight, units.standard, joint, total)
         return total
 
@@ -192,7 +192,7 @@ class _MixtureLogDensity(torch.autograd.Function):
         if torch.is_grad_enabled():
             standard = (value.unsqueeze(-2) - loc) / scale
             joint = _joint(value, loc, scale, log_weight)
-            total = joint.logsumexp(-1)
+            total = log_sum_exp(joint)
         # a value too far from all components for a density has responsibilities of 0, not NaN
         finite = total.clamp(min=torch.finfo(total.dtype).min).unsqueeze(-1)
         by_weight = grad.unsqueeze(-1) * (joint - finite).exp()

@@ -12,7 +12,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.circuits.numerics import is_recorded
+from pyro_spvae.circuits.numerics import is_recorded, log_sum_exp
 from pyro_spvae.distributions.leaf import (
     LeafDistribution,
     ParameterConstraint,
@@ -154,7 +154,7 @@ class LeafNormalMixture(LeafDistribution):
             return torch.normal(loc.gather(0, index), scale.gather(0, index)).reshape(*shape, -1).to(self._dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        return self.component_log_prob(value).logsumexp(-1)
+        return log_sum_exp(self.component_log_prob(value))
 
     def _own(self, shape: torch.Size) -> torch.Size:
         """The dimensions of a larger batch shape in which the parameters have any, the innermost ones."""

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import held
+from pyro_spvae.circuits.numerics import log_sum_exp
 from pyro_spvae.infer.circuit_elbo import CircuitELBO
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
 from pyro_spvae.infer.prepared import PreparesBatches, owner_of, prepared
@@ -119,7 +120,7 @@ def _block(
             collector.outside.check_alike(torch.cat([outside, terms.outside[:1]]))
         if not terms.latent:
             return _root(terms, terms.log_weight[0]), False
-        chunk = terms.log_weight.logsumexp(0)  # [B, L]
+        chunk = log_sum_exp(terms.log_weight, 0)  # [B, L]
         if terms.log_weight.size(0) != size:  # nothing depended on the particle
             chunk = chunk + math.log(size)
         total = chunk if total is None else torch.logaddexp(total, chunk)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import Latent
+from pyro_spvae.circuits.numerics import log_sum_exp
 from pyro_spvae.distributions import InducedTree
 from pyro_spvae.infer import collapse_tree
 from pyro_spvae.infer.enumerated import enumerate_guide, flatten_particles
@@ -92,7 +93,7 @@ class LeafDraws:
     @property
     def leaf_values(self) -> Tensor:
         """Log of the mean weight of each leaf, the leaf values that the circuit takes; nats, ``[data, leaf]``."""
-        return self.log_weight[0] if len(self.log_weight) == 1 else self.log_weight.logsumexp(0)
+        return self.log_weight[0] if len(self.log_weight) == 1 else log_sum_exp(self.log_weight, 0)
 
     def value(self, name: str) -> Tensor:
         """Values of a site, ``[particle, data, leaf, *event]``."""

@@ -12,6 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_spvae.circuits.numerics import log_sum_exp
 from pyro_spvae.data import Column
 from pyro_spvae.distributions.autoregressive import pixel_means
 from pyro_spvae.distributions.kinds import hidden_pixels
@@ -54,7 +55,7 @@ class Predictive:
         with torch.no_grad(), quiet(root):
             self.posterior = TreePosterior(root, self.batch, num_particles)
             log_weight = self.posterior.log_weight
-            self.leaf_values = log_weight.logsumexp(0)  # [B, L]
+            self.leaf_values = log_sum_exp(log_weight, 0)  # [B, L]
             self.log_share = torch.where(self.leaf_values == -torch.inf, 0.0, log_weight - self.leaf_values)
             self.log_posterior = root.circuit.posterior(self.leaf_values).double().log()
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pyro_spvae.circuits.numerics import log_sum_exp
+
 
 def renyi_mean(log_weight: Tensor, alpha: float = 0.0) -> Tensor:
     r"""
@@ -39,8 +41,8 @@ def renyi_mean(log_weight: Tensor, alpha: float = 0.0) -> Tensor:
     if alpha == -math.inf:
         return log_weight.amax(0)
     if alpha == 0.0:
-        return log_weight.logsumexp(0) - math.log(particles)
-    return ((1 - alpha) * log_weight).logsumexp(0).sub(math.log(particles)) / (1 - alpha)
+        return log_sum_exp(log_weight, 0) - math.log(particles)
+    return (log_sum_exp((1 - alpha) * log_weight, 0) - math.log(particles)) / (1 - alpha)
 
 
 def with_each_replaced(log_weight: Tensor, others: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
