@@ -124,6 +124,25 @@ def test_the_command_that_is_reported_runs_the_experiment(experiment, tiny_mnist
     assert f"--- spvae-table1: {experiment.name} ---" in result.output
 
 
+@pytest.mark.parametrize(
+    ("recipe", "figure", "fraction", "pixels", "ours"),
+    [
+        ("best", 2, 0.1, "continuous", True),
+        ("best", 2, 0.3, "continuous", False),
+        ("paper", 2, 0.1, "continuous", False),
+        ("best", None, 1.0, "continuous", False),
+        ("best", 2, 0.1, "discrete", False),
+    ],
+)
+def test_the_vae_of_few_images_has_averaged_weights_and_a_skip(recipe, figure, fraction, pixels, ours):
+    experiment = Experiment(pixels=pixels, model="vae", recipe=recipe, figure=figure, fraction=fraction)
+    config = experiment.configuration()
+    assert config.average == ("ema" if ours else "none")
+    if pixels == "continuous":
+        assert ("skip=True" in config.network) == ours
+        assert parameters(experiment) == (1_522_928 if ours else 1_545_168)
+
+
 def test_figure_2_runs_from_the_front_of_the_curve():
     assert figure_2("mnist", "continuous", "spvae")[0.01] == 2160
     assert max(figure_2("mnist", "discrete", "spvae")) == 0.4
