@@ -31,8 +31,9 @@ def exp_(values: Tensor) -> Tensor:
 def log_sum_exp(values: Tensor, dim: int = -1) -> Tensor:
     r""":math:`\log \sum_k e^{v_k}` along an axis, as :func:`torch.logsumexp`, but see :func:`exp_`."""
     scale = largest(values.detach(), dim)
-    powers = torch.exp2((values - scale) * _LOG2_E)
-    return powers.sum(dim).log() + scale.squeeze(dim)
+    total = torch.exp2((values - scale) * _LOG2_E).sum(dim)
+    nothing = total == 0  # where all values are -inf, which then have no gradient
+    return (total.masked_fill(nothing, 1.0).log() + scale.squeeze(dim)).masked_fill(nothing, -math.inf)
 
 
 def floored(log_weight: Tensor) -> Tensor:

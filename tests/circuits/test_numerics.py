@@ -65,6 +65,15 @@ def test_extremes(x, expected):
     assert log_sum_exp(torch.tensor(x)).item() == expected
 
 
+def test_what_is_impossible_has_no_gradient():
+    x = torch.tensor([[-INF, -INF], [-INF, 1.0]], dtype=torch.float64, requires_grad=True)
+    log_sum_exp(x).clamp(min=-9.0).sum().backward()
+    assert x.grad.tolist() == [[0.0, 0.0], [0.0, 1.0]]
+    x.grad = None
+    log_sum_exp(x).sum().backward()
+    assert x.grad.tolist() == [[0.0, 0.0], [0.0, 1.0]]
+
+
 def test_nan_stays():
     assert log_sum_exp(torch.tensor([0.0, math.nan])).isnan()
 
