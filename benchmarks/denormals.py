@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any
 from unittest import mock
 
 import torch
@@ -49,15 +47,12 @@ def measure(config: TrainConfig, before: int) -> dict[str, list[float]]:
     job = set_up(dataclasses.replace(config, device="cpu"), torch.device("cpu"), download=False)
     trainer = Trainer(job.spvae, job.data.train, job.data.validation[:100], job.config)
 
-    def run(steps: int) -> Callable[[], Any]:
-        return lambda: trainer.run(steps)
-
     def as_they_are() -> None:
         with mock.patch("pyro_spvae.evaluating.flushed", contextlib.nullcontext):
             trainer.run(EACH)
 
-    run(before)()
-    times = in_turns({WITH: as_they_are, WITHOUT: run(EACH)}, ROUNDS, warm_up=1)
+    trainer.run(before)
+    times = in_turns({WITH: as_they_are, WITHOUT: lambda: trainer.run(EACH)}, ROUNDS, warm_up=1)
     return {name: [one / EACH for one in taken] for name, taken in times.items()}
 
 

@@ -3,7 +3,7 @@
 """
 Numbers next to 0 that a processor is slow with count as 0 where models are trained and asked.
 
-Below 1.2e-38 in magnitude a single-precision number is denormal, and an operation on it can take a hundred times as
+Below 1.2e-38 in magnitude a single-precision number is denormal, and an operation on it can take many times as
 long. Gradients are full of them: the responsibility of a leaf, or the importance weight of a sample, that another is
 ahead of by a hundred nats.
 """

@@ -20,9 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pyro_spvae.circuits.numerics import exp_, log_sum_exp
-
-from .numerics import largest
+from .numerics import exp_, largest, log_sum_exp
 
 
 @dataclass(frozen=True)

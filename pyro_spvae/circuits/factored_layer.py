@@ -11,12 +11,10 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from pyro_spvae.circuits.numerics import log_sum_exp
-
 from . import factored
 from .factored_structure import Choice, Level, factored_structure
 from .layer import MAX_EXACT_UNITS, MAX_PRODUCTS, FreeWeights, Group, Layer
-from .numerics import floored
+from .numerics import floored, log_sum_exp
 from .region_graph import RegionGraph
 from .sampling import drawn, parts_of
 from .sum_layer import added_up

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from pyro_spvae.circuits.numerics import exp_
-
 from .layer import Layer
+from .numerics import exp_
 
 # scores computed at a time, which bounds memory to a few times 64 MiB whatever the number of trees
 MAX_SCORES = 1 << 24

@@ -11,10 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pyro_spvae.circuits.numerics import exp_, log_sum_exp
-
 from .layer import MAX_EXACT_UNITS, FreeWeights, Group, Layer
-from .numerics import floored, largest
+from .numerics import exp_, floored, largest, log_sum_exp
 from .sampling import drawn, parts_of
 
 Rows = list[tuple[Tensor, Tensor | None]]
