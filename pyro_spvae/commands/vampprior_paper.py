@@ -15,7 +15,7 @@ from pyro_spvae.reproduce.recipes import Recipe
 _Budget = Annotated[
     Budget,
     option(
-        "paper: at most 2000 epochs, of the recipe best 100; small: 25, of the convhvae 500 steps; less than 30 "
+        "paper: at most 2000 epochs, of the recipe best 400; small: 25, of the convhvae 500 steps; less than 30 "
         "minutes a model on two cores; tiny: under three minutes of one core, to see that all works.",
         HOW,
     ),

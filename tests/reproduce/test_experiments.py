@@ -59,9 +59,17 @@ class TestTable1:
 
 @pytest.mark.parametrize(
     ("model", "recipe", "from_mean"),
-    [("spvae", "best", True), ("spvae", "tuned", False), ("spvae", "paper", False), ("vae", "best", False)],
+    [
+        ("spvae", "best", True),
+        ("spvae", "tuned", False),
+        ("spvae", "paper", False),
+        ("vae", "best", False),
+        ("conv-spvae", "best", True),
+        ("conv-vae", "best", True),
+        ("conv-vae", "tuned", False),
+    ],
 )
-def test_only_the_best_discrete_circuit_starts_at_the_means_of_the_images(model, recipe, from_mean):
+def test_what_starts_at_the_means_of_the_images(model, recipe, from_mean):
     config = Experiment("mnist", "discrete", model, recipe=recipe).configuration()
     assert make("likelihood", config.likelihood, total_count=255).from_mean is from_mean
 
@@ -122,6 +130,32 @@ def test_the_command_that_is_reported_runs_the_experiment(experiment, tiny_mnist
     result = invoke(*arguments, "--dry-run", "--data-dir", tiny_mnist)
     assert result.exit_code == 0, result.output
     assert f"--- spvae-table1: {experiment.name} ---" in result.output
+
+
+@pytest.mark.parametrize(
+    ("pixels", "model", "lr", "scale", "gain"),
+    [
+        ("continuous", "conv-vae", 0.004, "precision", True),
+        ("discrete", "conv-vae", 0.004, None, False),
+        ("discrete", "conv-spvae", 0.015, None, False),
+    ],
+)
+def test_convolutional_models_have_a_rate_that_rises_and_falls(pixels, model, lr, scale, gain):
+    experiment = Experiment(pixels=pixels, model=model)
+    config = experiment.configuration()
+    assert (config.lr, config.schedule, config.epochs, config.validate_every) == (lr, "one-cycle", 41, 512)
+    assert (config.activation, config.gradient) == ("leaky_relu", "dreg")
+    assert ("precision" in config.guide) == (scale == "precision")
+    assert ("output_gain=1" in config.network) == gain
+    tiny = dataclasses.replace(experiment, budget="tiny").configuration()
+    assert (tiny.schedule, tiny.validate_every) == ("one-cycle", 24)
+    few = dataclasses.replace(experiment, figure=2, fraction=0.01).configuration()  # ends before 512 steps
+    assert (few.schedule, few.validate_every, few.patience) == ("one-cycle", 128, 11)
+
+
+def test_the_conv_spvae_of_continuous_pixels_is_tuned():
+    best, tuned = (Experiment(model="conv-spvae", recipe=recipe).configuration() for recipe in ("best", "tuned"))
+    assert best == tuned
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,10 @@ class TestProtocol:
         lr, batch_size = (2e-3, 100) if model == "convhvae" else (4e-3, 500)
         assert (best.optimiser, best.lr, best.schedule) == ("adam-normgrad", lr, "one-cycle")
         assert best.batch_size == batch_size
-        assert (best.epochs, best.warmup, best.samples) == (200, 20, 5000) and best.patience > best.epochs
+        assert (best.epochs, best.warmup, best.samples) == (400, 40, 5000) and best.patience > best.epochs
         differing = {name for name, value in paper.to_dict().items() if best.to_dict()[name] != value}
-        assert differing - {"batch_size"} == {"lr", "schedule", "epochs", "warmup", "patience"}
+        assert differing - {"batch_size"} == {"objective", "gradient", "lr", "schedule", "epochs", "warmup", "patience"}
+        assert (best.objective, best.gradient, best.particles) == ("iwae", "dreg", 1)  # the bound of one sample
 
     def test_a_few_images_are_few_batches_of_the_recipe_best_too(self):
         best = VampExperiment(budget="tiny", recipe="best").configuration()
