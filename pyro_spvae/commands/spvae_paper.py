@@ -11,7 +11,8 @@ from pyro_spvae.commands.app import command, option, say
 from pyro_spvae.commands.reproducing import HOW, WHAT, Where, add, group, numbers, run_experiments, several, words
 from pyro_spvae.reproduce.budget import Budget
 from pyro_spvae.reproduce.published import Pixels, SpvaeData, SpvaeModel
-from pyro_spvae.reproduce.spvae import Experiment, Protocol, Recipe, of_figure_2
+from pyro_spvae.reproduce.spvae import Experiment, Protocol, of_figure_2
+from pyro_spvae.reproduce.spvae_recipes import Recipe
 
 _Data = Annotated[SpvaeData, option("Data set; svhn and cifar10 in grey, as in the paper.", WHAT)]
 _Pixels = Annotated[Pixels, option("Gaussian on [0, 1], or binomial on 0..255.", WHAT)]

@@ -11,42 +11,16 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pyro_spvae.reproduce.budget import TEST_ROWS, TRAINING, Budget, fraction_of
 from pyro_spvae.reproduce.published import FIGURE_2_SIZES, TABLE_1, Pixels, SpvaeData, SpvaeModel
+from pyro_spvae.reproduce.spvae_recipes import How, Recipe, how
 from pyro_spvae.reproduce.spvae_widths import DELTA, best_shape, widest
 from pyro_spvae.training.config import TrainConfig
 
 Protocol = Literal["paper", "clean"]
-Recipe = Literal["best", "tuned", "paper"]
 
 _BATCH = 128  # the paper's
-_VALIDATE_EVERY: dict[Budget, int] = {"paper": 128, "small": 128, "tiny": 24}  # batches
-# of convolutional models of the recipe best, whose validation takes as long as 128 steps
-_VALIDATE_SELDOM: dict[Budget, int] = {"paper": 512, "small": 512, "tiny": 24}
 # importance samples of the test log-likelihood, and those beside the five-sample bounds of figures
 _SAMPLES: dict[Budget, int] = {"paper": 5000, "small": 500, "tiny": 10}
 _FIGURE_SAMPLES: dict[Budget, int] = {"paper": 100, "small": 100, "tiny": 10}
-_STRIKES = 11  # validations without a new maximum after which the authors' code stops
-_NEVER = 10**6
-
-# our schedule: steps of the whole run, and the learning rate that falls to 0 over them as a cosine
-_STEPS: dict[SpvaeModel, dict[Budget, int]] = {
-    "spvae": {"paper": 16_000, "small": 6_000, "tiny": 100},
-    "vae": {"paper": 16_000, "small": 6_000, "tiny": 100},
-    "conv-spvae": {"paper": 16_000, "small": 4_000, "tiny": 50},
-    "conv-vae": {"paper": 16_000, "small": 6_000, "tiny": 50},
-}
-# of each point of Figure 2, where fewer images are overfitted the sooner and the best validation counts
-_FIGURE_2_STEPS: dict[Budget, int] = {"paper": 6_000, "small": 2_500, "tiny": 100}
-_FIGURE_2_EPOCHS = 60  # at most
-_FIGURE_2_LR = 0.003
-_FEW, _FEW_STEPS, _FEW_EPOCHS = 0.2, 4_000, 150  # part of the images; steps and epochs, at most
-_FEW_VAE_HIDDEN = 190  # with which a linear skip takes no more parameters than 300 have without, for MNIST
-_LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.01, "conv-vae": 0.001}
-_CONV_LR: dict[tuple[Pixels, SpvaeModel], float] = {  # the highest, of one-cycle, of the recipe best
-    ("discrete", "conv-spvae"): 0.015,
-    ("continuous", "conv-vae"): 0.004,
-    ("discrete", "conv-vae"): 0.004,
-}
-_PAPER_LR: dict[SpvaeModel, float] = {"spvae": 0.01, "vae": 0.001, "conv-spvae": 0.01, "conv-vae": 0.001}
 _FILTERS = {"conv-spvae": ("(4,8)", 1), "conv-vae": ("(32,64)", 2)}
 
 
@@ -163,117 +137,59 @@ class Experiment:
             return "paper" if self.pixels == "continuous" else "paper-discrete"
         return "dequantize" if self.pixels == "continuous" else "integers"
 
+    @property
+    def _how(self) -> How:
+        """What the recipe says."""
+        return how(self.recipe, self.model, self.pixels, self.figure, self.fraction)
+
     def _structure(self) -> dict[str, Any]:
         if self.model in ("vae", "conv-vae"):
             return {"structure": "whole", "units": 1}
-        ours = self._is_ours() or self._is_few()
-        units = best_shape(self.data, self.pixels, self.model).units if ours else 2
+        units = best_shape(self.data, self.pixels, self.model).units if self._how.widest else 2
         return {"structure": "poon-domingos", "delta": DELTA[self.data], "units": units, "weights": "full"}
 
-    def _is_few(self) -> bool:
-        """Whether it is a point of Figure 2 with few images."""
-        return self.figure == 2 and self.recipe == "best" and self.model == "spvae" and self.fraction < _FEW
-
-    def _is_vae_of_few(self) -> bool:
-        """Whether it is a point of the VAE of continuous pixels there."""
-        few = self.figure == 2 and self.recipe == "best" and self.fraction < _FEW
-        return few and (self.model, self.pixels) == ("vae", "continuous")
-
-    def _is_ours(self) -> bool:
-        """Whether the architecture is not the paper's."""
-        return (
-            not self._is_few()
-            and self.recipe == "best"
-            and (self.model == "spvae" or (self.model, self.pixels) == ("vae", "discrete"))
-        )
-
-    def _is_theirs(self) -> bool:
-        """Whether parameterisation and schedule are the paper's; of the VAE's continuous pixels none was better."""
-        return (
-            self.recipe == "paper"
-            or self._is_few()
-            or (self.recipe == "best" and (self.model, self.pixels) == ("vae", "continuous"))
-        )
-
-    def _is_conv_vae_of_continuous(self) -> bool:
-        """Whether it is the model whose standard deviations and initial outputs are the paper's, and the rest ours."""
-        return self.recipe == "best" and (self.model, self.pixels) == ("conv-vae", "continuous")
-
-    def _sizes(self) -> tuple[int, int]:
-        """Latent size and units of a hidden layer."""
-        cell = TABLE_1[self.data, self.pixels, self.model]
-        latent, hidden = cell.latent_dim, cell.hidden
+    def _sizes(self) -> tuple[int, int, int]:
+        """Latent size, units of a hidden layer, and how many there are."""
+        recipe, key = self._how, (self.data, self.pixels, self.model)
+        layers = self.layers if recipe.layers is None else recipe.layers
+        latent, hidden = TABLE_1[key].latent_dim, TABLE_1[key].hidden
         if self.figure == 2:
-            latent, hidden = FIGURE_2_SIZES.get((self.data, self.pixels, self.model), (latent, hidden))
-        if self._is_ours() or self._is_few():
-            latent = best_shape(self.data, self.pixels, self.model).latent_dim
-            hidden = widest(self.data, self.pixels, self.model, self._is_few())
-        if self._is_vae_of_few():
-            hidden = _FEW_VAE_HIDDEN
-        return latent if self.latent_dim is None else self.latent_dim, hidden
+            latent, hidden = FIGURE_2_SIZES.get(key, (latent, hidden))
+        if recipe.widest:
+            latent, hidden = best_shape(*key).latent_dim, widest(*key, few=layers == 1)
+        if recipe.hidden is not None:
+            hidden = recipe.hidden
+        return latent if self.latent_dim is None else self.latent_dim, hidden, layers
 
     def _networks(self) -> dict[str, Any]:
-        latent, hidden = self._sizes()
-        theirs = self._is_theirs() or self._is_conv_vae_of_continuous()
-        gain = ["output_gain=1"] if theirs else []
-        scale = ["scale=precision"] if theirs else []
-        skip = ["skip=True"] if self._is_ours() or self._is_vae_of_few() else []
-        network = _written("mlp", [*gain, *skip])
+        recipe, (latent, hidden, layers) = self._how, self._sizes()
+        gain = ["output_gain=1"] if recipe.precision else []
+        scale = ["scale=precision"] if recipe.precision else []
+        network = _written("mlp", [*gain, *(["skip=True"] if recipe.skip else [])])
         if self.model in _FILTERS:
             filters, stride = _FILTERS[self.model]
             network = _written("conv", [f"filters={filters}", f"stride={stride}", f"dense={hidden}", *gain])
-        convolutional = self.model in _FILTERS and self.recipe == "best"
-        from_mean = convolutional or (self._is_ours() and self.model == "spvae")
-        discrete = "binomial" if from_mean else "binomial(from_mean=False)"
+        discrete = _written("binomial", [] if recipe.from_mean else ["from_mean=False"])
         return {
             "latent_dim": latent,
-            "hidden": (hidden,) * (1 if self._is_few() else self.layers),
+            "hidden": (hidden,) * layers,
             "network": network,
-            "networks": "shared" if self._is_ours() else "separate",
-            "activation": "softplus" if self._is_theirs() else "leaky_relu",
+            "networks": "shared" if recipe.shared else "separate",
+            "activation": recipe.activation,
             "guide": _written("normal", scale),
             "likelihood": _written("normal", ["mean=sigmoid", *scale]) if self.pixels == "continuous" else discrete,
         }
 
     def _training(self) -> dict[str, Any]:
-        batches = math.ceil(self._part * TRAINING[self.data] / _BATCH)
-        if self._is_few():
-            steps = min(_FEW_STEPS, _FIGURE_2_STEPS[self.budget], _FEW_EPOCHS * batches)
-            return {
-                "lr": _PAPER_LR[self.model],
-                "schedule": "cosine",
-                "gradient": "dreg",
-                "validate_every": _VALIDATE_EVERY[self.budget] // 2,
-                "patience": _STRIKES,
-                "epochs": max(1, round(steps / batches)),
-            }
-        if self._is_theirs():
-            epochs = 400 if self.budget == "paper" else _STEPS[self.model][self.budget] / batches
-            return {
-                "average": "ema" if self._is_vae_of_few() else "none",
-                "lr": _PAPER_LR[self.model],
-                "schedule": "constant",
-                "validate_every": _VALIDATE_EVERY[self.budget],
-                "patience": _STRIKES,
-                "epochs": max(1, round(epochs)),
-            }
-        steps = _STEPS[self.model][self.budget]
-        if self.figure == 2:
-            steps = min(_FIGURE_2_STEPS[self.budget], _FIGURE_2_EPOCHS * batches)
-        lr, schedule, validate_every = _LR[self.model], "cosine", _VALIDATE_EVERY
-        if self.figure == 2 and self.model == "spvae":
-            lr = _FIGURE_2_LR
-        if self.recipe == "best" and (self.pixels, self.model) in _CONV_LR:
-            lr, schedule = _CONV_LR[self.pixels, self.model], "one-cycle"
-            if self.figure is None:
-                validate_every = _VALIDATE_SELDOM
+        recipe, batches = self._how, math.ceil(self._part * TRAINING[self.data] / _BATCH)
         return {
-            "lr": lr,
-            "schedule": schedule,
-            "gradient": "dreg",
-            "validate_every": validate_every[self.budget],
-            "patience": _STRIKES if self.figure == 2 else _NEVER,  # few images are overfitted long before the end
-            "epochs": max(1, round(steps / batches)),
+            "lr": recipe.learning_rate(self.model),
+            "schedule": recipe.schedule,
+            "gradient": recipe.gradient,
+            "average": recipe.average,
+            "validate_every": recipe.validate_every(self.budget),
+            "patience": recipe.patience,
+            "epochs": recipe.epochs(self.model, self.budget, batches),
         }
 
 

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from pyro_spvae.reproduce import dlgmm, mixture_scores, race, spvae, vampprior
+from pyro_spvae.reproduce import dlgmm, mixture_scores, race, spvae, spvae_recipes, vampprior
 from pyro_spvae.training import pace
 from pyro_spvae.training import train as train_module
 from pyro_spvae.training.run_folder import RunFolder
@@ -43,6 +43,6 @@ def shrink(set_value=setattr):
         set_value(module, "_LATENT", 3)
     set_value(dlgmm, "_EPOCHS", {"best": {"small": EPOCHS}})
     set_value(vampprior, "_BUDGETS", {"small": (EPOCHS, 1, EPOCHS, 10)})
-    set_value(spvae, "_STEPS", {model: {"small": EPOCHS * BATCHES} for model in spvae._STEPS})
-    set_value(spvae, "_VALIDATE_EVERY", {"small": 1})
+    set_value(spvae_recipes, "_STEPS", {model: {"small": EPOCHS * BATCHES} for model in spvae_recipes._STEPS})
+    set_value(spvae_recipes, "_VALIDATE", dict.fromkeys(spvae_recipes._VALIDATE, {"small": 1}))
     set_value(spvae, "_SAMPLES", {"small": 10})

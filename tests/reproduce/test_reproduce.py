@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from pyro_spvae.reproduce import spvae as experiments
+from pyro_spvae.reproduce import spvae_recipes as recipes
 from pyro_spvae.reproduce.finished import Finished, finished
 from pyro_spvae.reproduce.race import summarise
 from pyro_spvae.reproduce.report import write_report
@@ -20,9 +20,9 @@ from tests.cli_cases import invoke
 @pytest.fixture(autouse=True, scope="module")
 def quick():
     """Schedules of a few epochs, and no pictures of each run."""
-    steps = {model: {"paper": 3 * 391, "small": 2 * 391} for model in experiments._STEPS}
+    steps = {model: {"paper": 3 * 391, "small": 2 * 391} for model in recipes._STEPS}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(experiments, "_STEPS", steps)
+        patch.setattr(recipes, "_STEPS", steps)
         patch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
         yield
 
