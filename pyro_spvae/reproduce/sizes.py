@@ -11,7 +11,8 @@ import torch
 from pyro_spvae.data import DataSet
 from pyro_spvae.data.values import Values
 from pyro_spvae.reproduce.published import TABLE_1, SpvaeData
-from pyro_spvae.reproduce.spvae import Experiment, Recipe
+from pyro_spvae.reproduce.spvae import Experiment
+from pyro_spvae.reproduce.spvae_recipes import Recipe
 from pyro_spvae.training.build import build_model
 from pyro_spvae.training.reading import modelled
 from pyro_spvae.training.resolve import resolve

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from pyro_spvae.reproduce.budget import Budget
 from pyro_spvae.reproduce.published import Pixels, SpvaeData, SpvaeModel
-from pyro_spvae.reproduce.spvae import Experiment, Recipe
+from pyro_spvae.reproduce.spvae import Experiment
+from pyro_spvae.reproduce.spvae_recipes import Recipe
 from pyro_spvae.training.config import TrainConfig
 
 MEMBERS: tuple[SpvaeModel, ...] = ("spvae", "vae")
