@@ -19,6 +19,7 @@ from pyro_spvae.conditionals.observation import Observation
 from pyro_spvae.conditionals.pixels import Pixels
 from pyro_spvae.distributions import LeafLowRankNormal, LeafMultivariateNormal
 from pyro_spvae.distributions.correlated import LeafCorrelatedNormal
+from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.distributions.normal_columns import LeafNormalColumns
 from pyro_spvae.likelihoods.likelihood import Likelihood
 
@@ -125,7 +126,7 @@ class NormalPixels(Observation):
         """
         if self.places.plain and self.places.joint is None:
             return self._normal(mask)
-        coordinates = self.places.of(self.loc)
+        coordinates = self.places.of(at_least_single(self.loc))
         others = None if self.others is None else self.others(mask=coordinates.outside(mask))
         return LeafNormalColumns(self._normal(coordinates.inside(mask)), coordinates, others, mask)
 

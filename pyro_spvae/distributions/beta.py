@@ -14,6 +14,9 @@ from torch import Tensor
 from torch.distributions import Dirichlet, Distribution
 from torch.distributions.utils import broadcast_all
 
+from pyro_spvae.distributions.kept import LogFractions, inside, kept
+from pyro_spvae.distributions.leaf import at_least_single, checked_growth
+
 
 class Beta(dist.Beta):
     r"""
@@ -22,7 +25,8 @@ class Beta(dist.Beta):
     .. math:: \log p(v) = (\alpha - 1) \log v + (\beta - 1) \log(1 - v) - \log B(\alpha, \beta) \quad \text{nats}
 
     takes :math:`B` of the concentrations as they were given, not of a copy for each datum, or as it is known, and
-    :math:`\log(1 - v)` without rounding :math:`1 - v`.
+    :math:`\log(1 - v)` without rounding :math:`1 - v`; of a draw of a Kumaraswamy distribution without rounding
+    :math:`v` either.
 
     :param Tensor concentration1: :math:`\alpha > 0`.
     :param Tensor concentration0: :math:`\beta > 0`, broadcastable with it.
@@ -52,13 +56,19 @@ class Beta(dist.Beta):
     @property
     def _dirichlet(self) -> Dirichlet:  # type: ignore[override]
         """Of which torch takes draws and moments; the density does without it."""
-        return Dirichlet(torch.stack(self._given, -1), validate_args=False).expand(self.batch_shape)
+        both = at_least_single(torch.stack(self._given, -1))
+        return Dirichlet(both, validate_args=False).expand(self.batch_shape)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws ``[*sample_shape, *batch_shape]``, differentiable in the concentrations, in their type."""
+        value, dtype = super().rsample(torch.Size(sample_shape)), self._given[0].dtype
+        return value if value.dtype == dtype else inside(value.to(dtype))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Beta:
         """A larger batch shape is recorded; parameters are shared."""
         new: Any = self._get_checked_instance(Beta, _instance)
         new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(broadcast_shape(self.batch_shape, tuple(batch_shape)))
+        new._batch_shape = checked_growth(type(self).__name__, self.batch_shape, batch_shape)
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -68,12 +78,18 @@ class Beta(dist.Beta):
         """
         if self._validate_args:
             self._validate_sample(value)
-        a, b = self._given
+        a, b = map(at_least_single, self._given)
         normaliser = log_beta(a, b) if self._log_normaliser is None else self._log_normaliser
-        log_prob = torch.xlogy(a - 1, value) + torch.special.xlog1py(b - 1, -value) - normaliser
+        exact = kept(value)
+        if isinstance(exact, LogFractions):
+            log_prob = (a - 1) * exact.log_value + (b - 1) * exact.log_rest - normaliser
+        else:
+            value = at_least_single(value)
+            log_prob = torch.xlogy(a - 1, value) + torch.special.xlog1py(b - 1, -value) - normaliser
         return log_prob.expand(broadcast_shape(value.shape, self.batch_shape))
 
 
 def log_beta(a: Tensor, b: Tensor) -> Tensor:
-    r""":math:`\log B(a, b)`, the logarithm of the Beta function."""
-    return a.lgamma() + b.lgamma() - (a + b).lgamma()
+    r""":math:`\log B(a, b)`, the logarithm of the Beta function; in double precision, as its terms cancel."""
+    first, second = a.double(), b.double()
+    return (first.lgamma() + second.lgamma() - (first + second).lgamma()).to(a.dtype)

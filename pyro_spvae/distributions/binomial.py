@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyro_spvae.checks import is_integer
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, type_of_levels
 
 
 class LeafBinomial(LeafDistribution):
@@ -52,7 +52,7 @@ class LeafBinomial(LeafDistribution):
             raise ValueError(f"total_count of LeafBinomial must be at least 1, but {total_count} was given.")
         self.logits = checked_parameter("LeafBinomial", "logits", logits, 1)
         self.total_count = int(total_count)
-        self._dtype = logits.dtype
+        self._dtype = type_of_levels(logits.dtype, total_count + 1)
         super().__init__(logits.shape[:-1], logits.shape[-1], mask, validate_args)
 
     @constraints.dependent_property(is_discrete=True, event_dim=1)

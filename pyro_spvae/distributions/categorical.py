@@ -9,7 +9,13 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
+from pyro_spvae.distributions.leaf import (
+    LeafDistribution,
+    ParameterConstraint,
+    checked_parameter,
+    full_precision,
+    type_of_levels,
+)
 
 
 class LeafCategorical(LeafDistribution):
@@ -37,7 +43,7 @@ class LeafCategorical(LeafDistribution):
 
     def __init__(self, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
         self.logits = checked_parameter("LeafCategorical", "logits", logits, 2)
-        self._dtype = logits.dtype
+        self._dtype = type_of_levels(logits.dtype, self.num_levels)
         super().__init__(logits.shape[:-2], logits.shape[-2], mask, validate_args)
 
     @property
@@ -59,7 +65,8 @@ class LeafCategorical(LeafDistribution):
     @property
     def mean(self) -> Tensor:
         """Mean of the level's number, ``batch_shape + event_shape``."""
-        return self._full(self.probs @ self._levels())
+        with full_precision(self.logits):
+            return self._full(self.probs @ self._levels())
 
     @property
     def mode(self) -> Tensor:
@@ -70,7 +77,8 @@ class LeafCategorical(LeafDistribution):
     def variance(self) -> Tensor:
         """Variance of the level's number, ``batch_shape + event_shape``."""
         probs, levels = self.probs, self._levels()
-        mean = probs @ levels
+        with full_precision(probs):
+            mean = probs @ levels
         return self._full((probs * (levels - mean.unsqueeze(-1)).square()).sum(-1))
 
     def _levels(self) -> Tensor:

@@ -9,8 +9,8 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
-from pyro_spvae.distributions.logistic_bins import EDGES, checked_levels, log_mass, moments, sample_bins
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, type_of_levels
+from pyro_spvae.distributions.logistic_bins import EDGES, checked_levels, level_variance, log_mass, mean_level, sample_bins
 
 
 class LeafDiscretizedLogistic(LeafDistribution):
@@ -77,7 +77,7 @@ class LeafDiscretizedLogistic(LeafDistribution):
             )
         self.loc = checked_parameter("LeafDiscretizedLogistic", "loc", loc, 1)
         self.log_scale = checked_parameter("LeafDiscretizedLogistic", "log_scale", log_scale, 0)
-        self._dtype = loc.dtype
+        self._dtype = type_of_levels(loc.dtype, self.levels)
         try:
             *batch_shape, event_size = broadcast_shape(loc.shape, log_scale.shape)
         except ValueError:
@@ -97,17 +97,12 @@ class LeafDiscretizedLogistic(LeafDistribution):
     @property
     def mean(self) -> Tensor:
         r"""Mean of draws, :math:`\sum_{v \ge 1} P(x \ge v)`, ``batch_shape + event_shape``."""
-        return self._full(self._moments()[0])
+        return self._full(mean_level(self.loc, self.log_scale, self.levels))
 
     @property
     def variance(self) -> Tensor:
         """Variance of draws, ``batch_shape + event_shape``."""
-        first, second = self._moments()
-        return self._full(second - first.square())
-
-    def _moments(self) -> tuple[Tensor, Tensor]:
-        """Means of a draw and of its square."""
-        return moments(self.loc, self.log_scale, self.levels)
+        return self._full(level_variance(self.loc, self.log_scale, self.levels))
 
     @property
     def mode(self) -> Tensor:

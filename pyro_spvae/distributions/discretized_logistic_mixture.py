@@ -14,8 +14,14 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.circuits.numerics import log_sum_exp
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, at_least_single, checked_parameter
-from pyro_spvae.distributions.logistic_bins import checked_levels, log_mass, moments, sample_bins
+from pyro_spvae.distributions.leaf import (
+    LeafDistribution,
+    ParameterConstraint,
+    at_least_single,
+    checked_parameter,
+    type_of_levels,
+)
+from pyro_spvae.distributions.logistic_bins import checked_levels, level_variance, log_mass, mean_level, sample_bins
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -101,7 +107,7 @@ class LeafDiscretizedLogisticMixture(LeafDistribution):
             }
         else:
             self.coefficients = checked_parameter(_NAME, "coefficients", coefficients, 3)
-        self._dtype = logits.dtype
+        self._dtype = type_of_levels(logits.dtype, self.levels)
         super().__init__(self._checked_shapes(), self.loc.size(-2), mask, validate_args)
         if mask is not None and coefficients is not None and self._validate_args:
             check_coupled_mask(self._by_channel(mask))  # the answer is read, for which a device would be waited for
@@ -155,7 +161,7 @@ class LeafDiscretizedLogisticMixture(LeafDistribution):
 
         :raises NotImplementedError: if channels are coupled.
         """
-        return self._full(self._moments()[0])
+        return self._full(self._expected(mean_level(*self._bins())))
 
     @property
     def variance(self) -> Tensor:
@@ -164,19 +170,23 @@ class LeafDiscretizedLogisticMixture(LeafDistribution):
 
         :raises NotImplementedError: if channels are coupled.
         """
-        first, second = self._moments()
-        return self._full(second - first.square())
+        means = mean_level(*self._bins())
+        apart = means - self._expected(means).unsqueeze(-1)
+        return self._full(self._expected(level_variance(*self._bins()) + apart.square()))
 
-    def _moments(self) -> list[Tensor]:
-        """Means of a draw and of its square, ``[.., pixel]``."""
+    def _bins(self) -> tuple[Tensor, Tensor, int]:
+        """The parameters that levels of uncoupled channels follow from."""
         if self.coefficients is not None:
             raise NotImplementedError(
                 f"{_NAME} of coupled channels has no mean or variance in closed form; conditional_mean(value) has the "
                 "means of each channel given those before it"
             )
+        return self.loc, self.log_scale, self.levels
+
+    def _expected(self, of_components: Tensor) -> Tensor:
+        """Of numbers of each component ``[.., pixel, K]`` the mean, ``[.., pixel]``."""
         weight = self.logits.softmax(-1).unsqueeze(-3)  # [.., 1, N, K]
-        of_components = moments(self.loc, self.log_scale, self.levels)
-        return [(weight * self._by_channel(moment, -2)).sum(-1).flatten(-2) for moment in of_components]
+        return (weight * self._by_channel(of_components, -2)).sum(-1).flatten(-2)
 
     @property
     def conditional_mean(self) -> Callable[[Tensor], Tensor] | None:
@@ -189,8 +199,7 @@ class LeafDiscretizedLogisticMixture(LeafDistribution):
     def _conditional_mean(self, value: Tensor) -> Tensor:
         log_weight, means = self.logits.log_softmax(-1), []
         for loc, log_scale, mass in self._channels(value, self.pixel_mask):
-            first, _ = moments(loc, log_scale, self.levels)
-            means.append((log_weight.softmax(-1) * first).sum(-1))
+            means.append((log_weight.softmax(-1) * mean_level(loc, log_scale, self.levels)).sum(-1))
             log_weight = log_weight + mass
         mean = _stack(means, -2).flatten(-2)
         return mean.expand(broadcast_shape(mean.shape, self._batch_shape + self._event_shape))

@@ -119,7 +119,7 @@ class LeafElementwise(LeafDistribution):
 
     def _drawn(self, value: Tensor) -> Tensor:
         assert self._dtype is not None
-        return self._inside(value.to(self._type)).to(self._dtype)
+        return self._inside(value.to(self._type).to(self._dtype))
 
     def rsample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         """

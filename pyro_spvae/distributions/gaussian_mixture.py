@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 
 from pyro_spvae.circuits.numerics import by_hand, log_sum_exp
-from pyro_spvae.distributions.leaf import at_least_single, summed_to
+from pyro_spvae.distributions.leaf import at_least_single, checked_growth, full_precision, summed_to
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _ROOT_HALF = math.sqrt(0.5)
@@ -74,9 +74,10 @@ class LeafGaussianMixture(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> LeafGaussianMixture:
         """A larger batch shape is recorded; parameters are shared."""
+        shape = checked_growth(type(self).__name__, self.batch_shape, batch_shape)
         new: Any = self.__new__(type(self)) if _instance is None else _instance
         new.__dict__.update(self.__dict__)
-        new._batch_shape = torch.Size(broadcast_shape(self.batch_shape, tuple(batch_shape)))
+        new._batch_shape = shape
         return new
 
     def detach(self) -> LeafGaussianMixture:
@@ -101,7 +102,8 @@ class LeafGaussianMixture(TorchDistribution):
             log_prob: Tensor = _MixtureLogDensity.apply(units, value, *self._parameters)
         else:
             log_prob = log_sum_exp(_joint(value, *self._parameters))
-        return log_prob - self.event_shape[0] * _HALF_LOG_TWO_PI
+        log_prob = log_prob - self.event_shape[0] * _HALF_LOG_TWO_PI
+        return log_prob.expand(broadcast_shape(value.shape[:-1], self.batch_shape))
 
     def log_responsibilities(self, value: Tensor) -> Tensor:
         r""":math:`\log p(c = k \mid z)`, ``[.., component]``."""
@@ -136,8 +138,9 @@ class LeafGaussianMixture(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        second = (self.log_weight.exp().unsqueeze(-1) * (self.scale.square() + self.loc.square())).sum(-2)
-        return (second - self.mean.square()).expand(self.batch_shape + self.event_shape)
+        apart = self.loc - (self.log_weight.exp().unsqueeze(-1) * self.loc).sum(-2, keepdim=True)
+        found = (self.log_weight.exp().unsqueeze(-1) * (self.scale.square() + apart.square())).sum(-2)
+        return found.expand(self.batch_shape + self.event_shape)
 
     @property
     def _parameters(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -252,9 +255,10 @@ def _implicit(value: Tensor, loc: Tensor, scale: Tensor, log_weight: Tensor) -> 
     whose right side is zero, but has the derivatives of the distribution functions.
     """
     standard = (value.unsqueeze(-2) - loc) / scale
-    law = _Conditionals.of(standard, 0.5 * standard.square() + scale.log(), scale, log_weight)
-    zero = (law.function - law.function.detach()).mT
-    return value + torch.linalg.solve_triangular(law.matrix().detach().mT, zero, upper=False).squeeze(-1)
+    with full_precision(scale):
+        law = _Conditionals.of(standard, 0.5 * standard.square() + scale.log(), scale, log_weight)
+        zero = (law.function - law.function.detach()).mT
+        return value + torch.linalg.solve_triangular(law.matrix().detach().mT, zero, upper=False).squeeze(-1)
 
 
 class _Implicit(torch.autograd.Function):
@@ -269,9 +273,10 @@ class _Implicit(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         loc, scale, log_weight, standard, cost = ctx.saved_tensors
-        law = _Conditionals.of(standard, cost, scale, log_weight)
-        # by the distribution functions, [.., 1, value]
-        rate = torch.linalg.solve_triangular(law.matrix(), grad.unsqueeze(-1), upper=True).mT
+        with full_precision(scale):
+            law = _Conditionals.of(standard, cost, scale, log_weight)
+            # by the distribution functions, [.., 1, value]
+            rate = torch.linalg.solve_triangular(law.matrix(), grad.unsqueeze(-1), upper=True).mT
         by_logit = law.excess * rate
         by_weight = by_logit.sum(-1)
         by_density = by_weight.unsqueeze(-1) - by_logit.cumsum(-1)  # a dimension counts in the weights of those after

@@ -135,4 +135,5 @@ def groups(law: Any, value: Tensor) -> list[tuple[Tensor, Tensor]]:
 @register_smoothing(BinaryHierarchy)
 def _smoothed(law: BinaryHierarchy, smoothing: Smoothing) -> SmoothedHierarchy:
     smooth = SmoothedHierarchy(law.sizes, law.logits_of, smoothing, first=law.first, validate_args=False)
+    smooth._dtype = law._dtype
     return smooth.expand(law.batch_shape)

@@ -15,6 +15,7 @@ from torch.distributions import constraints
 from typing_extensions import Self
 
 from pyro_spvae.distributions.autoregressive import means_need_draws, pixel_means, pixel_summaries
+from pyro_spvae.distributions.kept import carried
 from pyro_spvae.distributions.kinds import hidden_pixels, kind_probabilities, limit_support, mixture_of
 
 
@@ -125,7 +126,9 @@ class SomeLeaves(TorchDistribution):
     def gather(self, value: Tensor) -> Tensor:
         """The leaves meant, of a value of all of them, or one value for all."""
         axis = value.dim() - self.event_dim - 1
-        return value if axis < 0 or value.size(axis) == 1 else value.index_select(axis, self.index)
+        if axis < 0 or value.size(axis) == 1:
+            return value
+        return carried(value, lambda all_leaves: all_leaves.index_select(axis, self.index))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
         """The same with a larger batch; the leaf axis stays."""
@@ -135,15 +138,24 @@ class SomeLeaves(TorchDistribution):
         base = self.base.expand(torch.Size((*shape[:-1], len(self.index))))
         return type(self)(base, self.index, self.leaves)
 
-    def detach(self) -> Self:
-        """The same with parameters cut from the graph, for doubly reparameterised gradients."""
-        return type(self)(self.base.detach(), self.index, self.leaves)
+    @property
+    def detach(self) -> Callable[[], Self]:
+        """
+        The same with parameters cut from the graph, for doubly reparameterised gradients; not there where the
+        distribution of some of the leaves has none.
+        """
+        detached = self.base.detach
+        return lambda: type(self)(detached(), self.index, self.leaves)
 
     def _scatter(self, values: Tensor, event_dim: int) -> Tensor:
         axis = values.dim() - event_dim - 1
-        shape = list(values.shape)
-        shape[axis] = self.leaves
-        return values.new_zeros(shape).index_copy(axis, self.index, values)
+
+        def put(own: Tensor) -> Tensor:
+            shape = list(own.shape)
+            shape[axis] = self.leaves
+            return own.new_zeros(shape).index_copy(axis, self.index, own)
+
+        return carried(values, put)
 
 
 def own_leaves(law: Any) -> Tensor | None:

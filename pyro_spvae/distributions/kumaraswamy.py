@@ -18,7 +18,8 @@ from torch.distributions.utils import broadcast_all
 
 from pyro_spvae.circuits.numerics import by_hand
 from pyro_spvae.distributions.beta import log_beta
-from pyro_spvae.distributions.leaf import at_least_single, summed_to
+from pyro_spvae.distributions.kept import LogFractions, inside, keep, kept, log1mexp, log_fractions
+from pyro_spvae.distributions.leaf import at_least_single, full_precision, summed_to
 
 _EULER = 0.57721566490153286
 _FAR = -30.0  # of log(1 - v^a), below which log(1 - v) is that less log a, to the last digit
@@ -35,8 +36,9 @@ class Kumaraswamy(TorchDistribution):
 
     Draws and densities are computed from :math:`\log u`: :math:`\log(1 - v^a) = \log(u) / b` is exact, where computed
     from :math:`v` it is lost to rounding, so that values and gradients are finite for parameters down to 0.05 in single
-    precision, at which torch's distribution draws 0, 1 and infinite densities. A draw keeps its :math:`\log u` for its
-    own density.
+    precision, at which torch's distribution draws 0, 1 and infinite densities. What :math:`\log v` and
+    :math:`\log(1 - v)` of a draw are is kept beside it, for its own density and for any other of this package that is
+    asked about it.
 
     :param Tensor concentration1: :math:`a > 0`, ``[..]``.
     :param Tensor concentration0: :math:`b > 0`, broadcastable with it.
@@ -57,6 +59,7 @@ class Kumaraswamy(TorchDistribution):
 
     def __init__(self, concentration1: Tensor, concentration0: Tensor, validate_args: bool | None = None) -> None:
         a, b = broadcast_all(concentration1, concentration0)
+        self._dtype = a.dtype  # of draws
         self.concentration1, self.concentration0 = at_least_single(a), at_least_single(b)
         self._draw: tuple[Tensor, Tensor, Tensor] | None = None
         super().__init__(a.shape, validate_args=validate_args)
@@ -67,7 +70,7 @@ class Kumaraswamy(TorchDistribution):
         shape = torch.Size(batch_shape)
         new.concentration1 = self.concentration1.expand(shape)
         new.concentration0 = self.concentration0.expand(shape)
-        new._draw = self._draw
+        new._draw, new._dtype = self._draw, self._dtype
         super(Kumaraswamy, new).__init__(shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -81,12 +84,15 @@ class Kumaraswamy(TorchDistribution):
         a, b = self.concentration1, self.concentration0
         noise = torch.empty(self._extended_shape(torch.Size(sample_shape)), dtype=a.dtype, device=a.device)
         quantile = _Quantile.apply if by_hand(a, b) else _quantile
-        self._draw = quantile(noise.exponential_(), a, b)
-        return self._draw[0]
+        value, log_value, tail = quantile(noise.exponential_(), a, b)
+        if value.dtype != self._dtype:
+            value = inside(value.to(self._dtype))
+        self._draw = value, log_value, tail
+        return keep(value, LogFractions(log_value, lambda: _log_rest(log_value, tail, a)))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """
-        The log-density in nats, ``[*batch]``; of a draw of this distribution itself from the noise it was made of.
+        The log-density in nats, ``[*batch]``; of a draw from the noise it was made of.
         """
         if self._validate_args:
             self._validate_sample(value)
@@ -94,8 +100,8 @@ class Kumaraswamy(TorchDistribution):
         if self._draw is not None and value is self._draw[0]:
             _, log_value, tail = self._draw
         else:
-            log_value = inside(value).log()
-            tail = log1mexp(a * log_value)
+            logs = log_fractions(at_least_single(value) if kept(value) is None else value)
+            log_value, tail = logs.log_value, _log_tail(logs, a)
         tensors = (a, b, log_value, tail)
         log_density = _LogDensity.apply if by_hand(*tensors) else _log_density
         log_prob: Tensor = log_density(*tensors)
@@ -154,8 +160,9 @@ class Kumaraswamy(TorchDistribution):
         nodes = places.exp().reshape(-1, *[1] * a.dim())
         weights = _STEP * (places - places.exp()).exp()
         log_tail = -nodes / b  # [node, *batch]
-        near = log1mexp(log1mexp(log_tail.clamp(min=_FAR)) / a)
-        return torch.tensordot(weights, torch.where(log_tail > _FAR, near, log_tail - a.log()), 1)
+        rest = _log_rest(log1mexp(log_tail.clamp(min=_FAR)) / a, log_tail, a)
+        with full_precision(weights):
+            return torch.tensordot(weights, rest, 1)
 
     def mean_log_rest_by_series(self, terms: int = 10, tail: bool = True) -> Tensor:
         r"""
@@ -208,6 +215,17 @@ class _Quantile(torch.autograd.Function):
         return None, summed_to(by_a, a), summed_to(by_b, b)
 
 
+def _log_rest(log_value: Tensor, tail: Tensor, a: Tensor) -> Tensor:
+    r""":math:`\log(1 - v)` of :math:`\log v` and :math:`\log(1 - v^a)`."""
+    return torch.where(tail < _FAR, tail - a.log(), log1mexp(log_value))
+
+
+def _log_tail(logs: LogFractions, a: Tensor) -> Tensor:
+    r""":math:`\log(1 - v^a)` of :math:`\log v` and :math:`\log(1 - v)`."""
+    rest = logs.log_rest
+    return torch.where(rest < _FAR, rest + a.log(), log1mexp(a * logs.log_value))
+
+
 def _log_density(a: Tensor, b: Tensor, log_value: Tensor, tail: Tensor) -> Tensor:
     """That of a value whose logarithms are given, in operations that autograd follows."""
     return a.log() + b.log() + (a - 1) * log_value + (b - 1) * tail
@@ -242,15 +260,6 @@ def kl_kumaraswamy_beta(q: Kumaraswamy, p: Any) -> Tensor:
     return -q.entropy() + log_beta(alpha, beta) - (alpha - 1) * q.mean_log - (beta - 1) * q.mean_log_rest
 
 
-def log1mexp(x: Tensor) -> Tensor:
-    r""":math:`\log(1 - e^x)` for :math:`x < 0`, precise near 0 and far from it, with finite gradients."""
-    small = x > -math.log(2)
-    tiny = torch.finfo(x.dtype).tiny
-    near = torch.where(small, x, -1.0).clamp(max=-tiny)
-    far = torch.where(small, -1.0, x)
-    return torch.where(small, (-torch.expm1(near)).log(), torch.log1p(-far.exp()))
-
-
 def _log_rising(b: Tensor, x: Tensor) -> Tensor:
     r"""
     :math:`\log \Gamma(b + x) - \log \Gamma(b)` for positive arguments; by Stirling's series where :math:`b` is
@@ -269,9 +278,3 @@ def _log1mexp(x: Tensor) -> Tensor:
     """The same for values that have no gradient, and are not closer to 0 than the smallest normal number."""
     near, far = torch.expm1(x).neg_().log_(), x.exp().neg_().log1p_()
     return torch.where(x > -math.log(2), near, far)
-
-
-def inside(value: Tensor) -> Tensor:
-    """Values above 0 and below 1, of which both logarithms are finite."""
-    info = torch.finfo(value.dtype)
-    return value.clamp(info.tiny, 1 - info.eps / 2)

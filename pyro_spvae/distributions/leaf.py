@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-_HALF = (torch.float16, torch.bfloat16)
+#: floating-point types of which densities are not computed
+HALF = (torch.float16, torch.bfloat16)
 _AS_IT_IS: AbstractContextManager[Any] = nullcontext()
 
 
@@ -136,13 +137,7 @@ class LeafDistribution(TorchDistribution):
         :returns: the same distribution with ``batch_shape`` recorded.
         :raises ValueError: if this distribution's batch shape does not expand to ``batch_shape``.
         """
-        new_shape, old_shape = torch.Size(batch_shape), self.batch_shape
-        extra = len(new_shape) - len(old_shape)
-        if extra < 0 or any(old not in (1, new) for old, new in zip(old_shape, new_shape[extra:], strict=True)):
-            raise ValueError(
-                f"batch_shape {tuple(new_shape)} was given to expand a {type(self).__name__} of batch shape "
-                f"{tuple(old_shape)}, of which only dimensions of size 1 and new ones on the left can grow."
-            )
+        new_shape = checked_growth(type(self).__name__, self.batch_shape, batch_shape)
         new: Any = self.__new__(type(self)) if _instance is None else _instance
         new.__dict__.update(self.__dict__)
         new._batch_shape = new_shape
@@ -257,9 +252,36 @@ def checked_parameter(owner: str, name: str, parameter: Tensor, min_dim: int) ->
     return at_least_single(parameter)
 
 
+def double(x: Tensor) -> Tensor:
+    """In double precision, which some devices do not have."""
+    return x if x.device.type == "mps" else x.double()
+
+
+def type_of_levels(dtype: torch.dtype, levels: int) -> torch.dtype:
+    """Of draws from 0 to ``levels - 1``: the given type, or single precision where that does not hold them all."""
+    return dtype if levels - 1 <= 2 / torch.finfo(dtype).eps else torch.float32
+
+
+def checked_growth(owner: str, old_shape: torch.Size, batch_shape: Sequence[int]) -> torch.Size:
+    """
+    A batch shape that one expands to.
+
+    :param str owner: name of the distribution, for the message.
+    :raises ValueError: if it does not.
+    """
+    new_shape = torch.Size(batch_shape)
+    extra = len(new_shape) - len(old_shape)
+    if extra < 0 or any(old not in (1, new) for old, new in zip(old_shape, new_shape[extra:], strict=True)):
+        raise ValueError(
+            f"batch_shape {tuple(new_shape)} was given to expand a {owner} of batch shape {tuple(old_shape)}, of which "
+            "only dimensions of size 1 and new ones on the left can grow."
+        )
+    return new_shape
+
+
 def at_least_single(x: Tensor) -> Tensor:
     """Half-precision numbers in single precision, which densities of many pixels need, whatever networks do."""
-    return x.float() if x.dtype in _HALF else x
+    return x.float() if x.dtype in HALF else x
 
 
 def summed_to(gradient: Tensor, like: Tensor) -> Tensor:

@@ -12,7 +12,13 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.circuits.numerics import by_hand, largest
-from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter
+from pyro_spvae.distributions.leaf import (
+    LeafDistribution,
+    ParameterConstraint,
+    checked_parameter,
+    full_precision,
+    type_of_levels,
+)
 
 _NAME = "LeafLevelMixture"
 
@@ -63,7 +69,7 @@ class LeafLevelMixture(LeafDistribution):
         self.logits = checked_parameter(_NAME, "logits", logits, 2)
         self.table = checked_parameter(_NAME, "table", table, 2)
         self.bias = checked_parameter(_NAME, "bias", bias, 2)
-        self._dtype = logits.dtype
+        self._dtype = type_of_levels(logits.dtype, self.num_levels)
         (pixels, components), levels = self.logits.shape[-2:], self.table.size(-2)
         given = ", ".join(f"{name} {tuple(getattr(self, name).shape)}" for name in self.arg_constraints)
         if self.table.size(-1) != components or self.bias.shape[-2:] != (pixels, levels):
@@ -96,7 +102,8 @@ class LeafLevelMixture(LeafDistribution):
     @property
     def probs(self) -> Tensor:
         """Probability of each level, un-expanded ``[.., pixel, level]``."""
-        return (self._components() @ self.logits.softmax(-1).unsqueeze(-1)).squeeze(-1)
+        with full_precision(self.logits):
+            return (self._components() @ self.logits.softmax(-1).unsqueeze(-1)).squeeze(-1)
 
     def _components(self) -> Tensor:
         """The distributions of each pixel, ``[.., pixel, level, component]``."""
@@ -105,18 +112,17 @@ class LeafLevelMixture(LeafDistribution):
     @property
     def mean(self) -> Tensor:
         """Mean of the level's number, ``batch_shape + event_shape``."""
-        return self._full(self._moment(1))
+        return self._full((self.probs * self._levels()).sum(-1))
 
     @property
     def variance(self) -> Tensor:
         """Variance of the level's number, ``batch_shape + event_shape``."""
-        return self._full((self._moment(2) - self._moment(1).square()).clamp(min=0))
+        probs, levels = self.probs, self._levels()
+        apart = levels - (probs * levels).sum(-1, keepdim=True)
+        return self._full((probs * apart.square()).sum(-1))
 
-    def _moment(self, power: int) -> Tensor:
-        """Mean of a power of the level's number, ``[.., pixel]``."""
-        levels = torch.arange(self.num_levels, dtype=self.table.dtype, device=self.table.device) ** power
-        of_components = (self._components() * levels.unsqueeze(-1)).sum(-2)
-        return (self.logits.softmax(-1) * of_components).sum(-1)
+    def _levels(self) -> Tensor:
+        return torch.arange(self.num_levels, dtype=self.table.dtype, device=self.table.device)
 
     @property
     def mode(self) -> Tensor:
@@ -198,7 +204,9 @@ class _LogMixed(torch.autograd.Function):
         logits, given, weight, joint, total, total_joint = ctx.saved_tensors
         grad = grad.unsqueeze(-1)
         if torch.is_grad_enabled():  # to be differentiated again
-            weight, joint, total, total_joint = logits.softmax(-1), (logits + given).softmax(-1), 1.0, 1.0
+            weight, joint, total, total_joint = logits.softmax(-1), (logits + given).softmax(-1).nan_to_num(), 1.0, 1.0
+        else:  # 0 of a level that no component allows, at a pixel that does not count
+            total_joint = total_joint.masked_fill(total_joint == 0, 1.0)
         of_joint = joint * (grad / total_joint)
         by_given = of_joint.sum_to_size(given.shape) if ctx.needs_input_grad[1] else None
         by_logits = (of_joint - weight * (grad / total)).sum_to_size(logits.shape) if ctx.needs_input_grad[0] else None

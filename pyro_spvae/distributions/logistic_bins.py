@@ -10,6 +10,7 @@ Level :math:`v` of :math:`0..V-1` is the bin :math:`[v/V, (v+1)/V)`. All functio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from pyro_spvae.checks import is_integer
 from pyro_spvae.circuits.numerics import by_hand
+from pyro_spvae.distributions.leaf import double
 
 EDGES = ("tails", "truncated")
 
@@ -157,22 +159,36 @@ def inverse_scale(log_scale: Tensor, levels: int) -> Tensor:
     return torch.exp(-log_scale).clamp(1e3 * levels * finite.tiny**0.5, finite.max**0.5 / 2)
 
 
-def moments(loc: Tensor, log_scale: Tensor, levels: int) -> tuple[Tensor, Tensor]:
+def mean_level(loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
     r"""
-    Means of the level :math:`x` of a draw, the first or the last one where that lies outside of [0, 1), and of its
-    square: :math:`\sum_{v \ge 1} P(x \ge v)` and :math:`\sum_{v \ge 1} (2v - 1) P(x \ge v)`.
+    The mean of the level :math:`x` of a draw, the first or the last one where that lies outside of [0, 1):
+    :math:`\sum_{v \ge 1} P(x \ge v)`.
     """
+    return _summed(loc, log_scale, levels, torch.ones_like)
+
+
+def level_variance(loc: Tensor, log_scale: Tensor, levels: int) -> Tensor:
+    r"""
+    The variance of that level, :math:`\sum_{v \ge 1} (2v - 1) P(x \ge v) - E[x]^2`, which cancel: in double precision,
+    where the device has it.
+    """
+    wide = double(loc), double(log_scale)
+    first = _summed(*wide, levels, torch.ones_like)
+    second = _summed(*wide, levels, lambda level: 2.0 * level - 1.0)
+    return (second - first.square()).clamp(min=0).to(torch.promote_types(loc.dtype, log_scale.dtype))
+
+
+def _summed(loc: Tensor, log_scale: Tensor, levels: int, weight: Callable[[Tensor], Tensor]) -> Tensor:
+    """Probabilities of reaching each level but the first, weighed by a function of the level and added up."""
     precision = inverse_scale(log_scale, levels)
-    first = torch.zeros_like(loc + precision)
-    second = torch.zeros_like(first)
-    block = max(1, _BLOCK // max(first.numel(), 1))
+    total = torch.zeros_like(loc + precision)
+    block = max(1, _BLOCK // max(total.numel(), 1))
     for start in range(1, levels, block):
-        level = torch.arange(start, min(start + block, levels), dtype=first.dtype, device=first.device)
-        level = level.reshape(-1, *[1] * first.dim())
+        level = torch.arange(start, min(start + block, levels), dtype=total.dtype, device=total.device)
+        level = level.reshape(-1, *[1] * total.dim())
         reached = torch.sigmoid((loc - level / levels) * precision)  # [level, .., entry]
-        first = first + reached.sum(0)
-        second = second + (reached * (2.0 * level - 1.0)).sum(0)
-    return first, second
+        total = total + (reached * weight(level)).sum(0)
+    return total
 
 
 def sample_bins(loc: Tensor, log_scale: Tensor, levels: int, shape: torch.Size) -> Tensor:

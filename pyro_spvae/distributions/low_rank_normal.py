@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.distributions.correlated import LeafCorrelatedNormal
-from pyro_spvae.distributions.leaf import ParameterConstraint, checked_parameter
+from pyro_spvae.distributions.leaf import ParameterConstraint, checked_parameter, full_precision
 
 
 class LeafLowRankNormal(LeafCorrelatedNormal):
@@ -82,8 +82,9 @@ class LeafLowRankNormal(LeafCorrelatedNormal):
         return self._full(self.factor.square().sum(-1) + self.scale.square())
 
     def covariance_times(self, vector: Tensor) -> Tensor:
-        inner = torch.einsum("...pr,...p->...r", self.factor, vector)
-        return torch.einsum("...pr,...r->...p", self.factor, inner) + self.scale.square() * vector
+        with full_precision(vector):
+            inner = torch.einsum("...pr,...p->...r", self.factor, vector)
+            return torch.einsum("...pr,...r->...p", self.factor, inner) + self.scale.square() * vector
 
     def rsample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         r"""
@@ -132,7 +133,10 @@ class LeafLowRankNormal(LeafCorrelatedNormal):
         return y.squeeze(-1), chol
 
     def given_seen(self, value: Tensor, seen: Tensor) -> LeafLowRankNormal:
-        seen = self._wide(seen)
+        with full_precision(value):
+            return self._given_seen(value, self._wide(seen))
+
+    def _given_seen(self, value: Tensor, seen: Tensor) -> LeafLowRankNormal:
         new: LeafLowRankNormal = self._hiding(seen, value)
         value = self._seen_value(value, seen)
         y, chol = self.posterior(self._difference(value, seen), seen)

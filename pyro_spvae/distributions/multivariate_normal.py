@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.distributions.correlated import LeafCorrelatedNormal, Patterns
-from pyro_spvae.distributions.leaf import ParameterConstraint, checked_parameter
+from pyro_spvae.distributions.leaf import ParameterConstraint, checked_parameter, double, full_precision
 
 
 class LeafMultivariateNormal(LeafCorrelatedNormal):
@@ -72,11 +72,13 @@ class LeafMultivariateNormal(LeafCorrelatedNormal):
     @property
     def covariance(self) -> Tensor:
         """Covariance of the parameters' own batch, ``[.., pixel, pixel]``."""
-        inverse = _inverse(self.root)
-        return inverse @ inverse.mT
+        with full_precision(self.root):
+            inverse = _inverse(self.root)
+            return inverse @ inverse.mT
 
     def covariance_times(self, vector: Tensor) -> Tensor:
-        return _times(self.covariance, vector)
+        with full_precision(vector):
+            return _times(self.covariance, vector)
 
     def rsample(self, sample_shape: list[int] | tuple[int, ...] = ()) -> Tensor:
         r"""
@@ -100,7 +102,7 @@ class LeafMultivariateNormal(LeafCorrelatedNormal):
     def _root_of(self, mask: Tensor) -> Tensor:
         """The root of what counts, ``[.., pixel, pixel]``; that of independent standard values for the others."""
         patterns = Patterns(mask, self.loc.shape[:-1])
-        inverse = _inverse(_double(self.root))
+        inverse = _inverse(double(self.root))
         kept = _block(patterns.of_parameters(inverse @ inverse.mT, 2), patterns.mask)
         return patterns.spread(_inverse(torch.linalg.cholesky_ex(kept).L).to(self.loc.dtype))
 
@@ -134,7 +136,7 @@ class Conditional:
     def __init__(self, law: LeafMultivariateNormal, value: Tensor, seen: Tensor) -> None:
         self.patterns = Patterns(~seen, law.loc.shape[:-1])
         hidden = self.patterns.mask
-        root = self.patterns.of_parameters(_double(law.root), 2)
+        root = self.patterns.of_parameters(double(law.root), 2)
         precision = root.mT @ root
         # the lower triangular root R of R^T R is the Cholesky factor of the matrix in reverse order
         self.roots = torch.linalg.cholesky_ex(_block(precision, hidden).flip(-1, -2)).L.flip(-1, -2).mT
@@ -166,8 +168,3 @@ def _inverse(root: Tensor) -> Tensor:
 def _times(matrix: Tensor, vector: Tensor) -> Tensor:
     """Matrices ``[.., pixel, pixel]`` times vectors ``[.., pixel]``; one product for all vectors of a matrix."""
     return torch.einsum("...ij,...j->...i", matrix, vector)
-
-
-def _double(x: Tensor) -> Tensor:
-    """In double precision, which some devices do not have."""
-    return x if x.device.type == "mps" else x.double()

@@ -90,6 +90,12 @@ class Shaped(TorchDistribution):
         known = getattr(self.base_dist, "log_responsibilities", None)
         return None if known is None else lambda value: known(self.vector(value))
 
+    @property
+    def conditional_mean(self) -> Callable[[Tensor], Tensor] | None:
+        """Means of entries given those before, of an array; ``None`` where the distribution of vectors has none."""
+        known = getattr(self.base_dist, "conditional_mean", None)
+        return None if known is None else lambda value: self._array(known(self.vector(value)))
+
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         """Draws ``sample_shape + batch_shape + event_shape``."""
         return self._array(self.base_dist.rsample(torch.Size(sample_shape)))

@@ -87,4 +87,6 @@ class SmoothedBernoulli(LeafDistribution):
 
 @register_smoothing(FactorialBernoulli)
 def _smoothed(law: FactorialBernoulli, smoothing: Smoothing) -> SmoothedBernoulli:
-    return SmoothedBernoulli(law.logits, smoothing, validate_args=False).expand(law.batch_shape)
+    smooth = SmoothedBernoulli(law.logits, smoothing, validate_args=False).expand(law.batch_shape)
+    smooth._dtype = law._dtype
+    return smooth

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch.distributions import constraints, kl_divergence
 from torch.distributions.kl import register_kl
 
 from pyro_spvae.circuits.numerics import by_hand
-from pyro_spvae.distributions.kumaraswamy import inside
+from pyro_spvae.distributions.kept import LogFractions, inside, keep, kept, log1mexp, log_fractions
+from pyro_spvae.distributions.leaf import at_least_single
 
 
 def log_stick_weights(v: Tensor) -> Tensor:
@@ -140,7 +142,6 @@ class StickWeights(TorchDistribution):
                 f"fractions have events of shape {list(fractions.event_shape)}; a vector of them is needed"
             )
         self.fractions = fractions
-        self._draw: tuple[Tensor, Tensor] | None = None
         event = torch.Size((fractions.event_shape[0] + 1,))
         super().__init__(fractions.batch_shape, event, validate_args=validate_args)
 
@@ -150,10 +151,8 @@ class StickWeights(TorchDistribution):
         return bool(self.fractions.has_rsample)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> StickWeights:
-        """The same with expanded fractions; a draw keeps those that it was made of."""
-        new = StickWeights(self.fractions.expand(torch.Size(batch_shape)), validate_args=False)
-        new._draw = self._draw
-        return new
+        """The same with expanded fractions."""
+        return StickWeights(self.fractions.expand(torch.Size(batch_shape)), validate_args=False)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Weights ``[*sample_shape, *batch, K]``."""
@@ -165,28 +164,38 @@ class StickWeights(TorchDistribution):
         return self._made_of(self.fractions.rsample(torch.Size(sample_shape)))
 
     def _made_of(self, fractions: Tensor) -> Tensor:
-        weights = stick_weights(fractions)
-        self._draw = (weights, fractions)
-        return weights
+        weights = stick_weights(at_least_single(fractions)).to(fractions.dtype)
+        return keep(weights, fractions)
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""
         The log-density on the simplex in its first K - 1 entries, as of a Dirichlet distribution, nats: that of the
-        fractions less :math:`\sum_{k < K} \log \prod_{j < k} (1 - v_j)`.
+        fractions less :math:`\sum_{k < K} \log \prod_{j < k} (1 - v_j)`. A draw, of whatever distribution of this class,
+        is known by its fractions, which small weights do not tell.
         """
-        if self._validate_args:
-            self._validate_sample(value)
-        if self._draw is not None and value is self._draw[0]:
-            fractions = self._draw[1]
-        else:
-            fractions = inside(stick_fractions(inside(value).log()))
-        left = torch.log1p(-inside(fractions))[..., :-1].cumsum(-1)
+        fractions = kept(value)
+        if fractions is None:
+            if self._validate_args:
+                self._validate_sample(value)
+            fractions = _fractions_of(at_least_single(value))
+        left = log_fractions(fractions).log_rest[..., :-1].cumsum(-1)
         return self.fractions.log_prob(fractions) - left.sum(-1)
 
     @property
     def mean(self) -> Tensor:
         """Exact for independent fractions."""
         return mean_stick_weights(self.fractions.mean)
+
+
+def _fractions_of(weights: Tensor) -> Tensor:
+    """Fractions with their logarithms, each by the sums of weights that it is rounded least in."""
+    log_weights = inside(weights).log()
+    rest = log_weights.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sums from k on
+    log_value, log_rest = log_weights[..., :-1] - rest[..., :-1], rest[..., 1:] - rest[..., :-1]
+    half, floor = -math.log(2), -torch.finfo(rest.dtype).tiny
+    by_rest, by_value = (log1mexp(log.clamp(max=floor)) for log in (log_rest, log_value))
+    logs = torch.where(log_value > half, by_rest, log_value), torch.where(log_rest > half, by_value, log_rest)
+    return keep(inside(logs[0].exp()), LogFractions(*logs))
 
 
 @register_kl(StickWeights, StickWeights)

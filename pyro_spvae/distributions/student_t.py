@@ -44,6 +44,7 @@ class LeafStudentT(LeafElementwise):
         "scale": ParameterConstraint(constraints.positive, 1),
     }
     has_rsample = True
+    doubled = True
 
     def __init__(
         self, df: Tensor, loc: Tensor, scale: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None

@@ -14,6 +14,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_spvae.distributions.kept import carried
 from pyro_spvae.infer.enumerated import enumerate_dim
 from pyro_spvae.infer.leaf_terms import LeafTerms
 from pyro_spvae.infer.prepared import owner_of
@@ -71,7 +72,10 @@ class PathGradients:
                     f"gradient='dreg' needs a guide whose sites all have rsample, which site '{name}' has not; "
                     "use gradient='iwae'"
                 )
-            site["value"] = _WeighGradient.apply(site["value"], holder, site["fn"].event_dim)
+            event_dim = site["fn"].event_dim
+            site["value"] = carried(
+                site["value"], lambda value, dim=event_dim: _WeighGradient.apply(value, holder, dim)
+            )
 
     def log_prob(self, name: str, site: Any) -> Tensor:
         """``log q`` of a guide site as a function of the values alone, the guide's parameters held constant."""

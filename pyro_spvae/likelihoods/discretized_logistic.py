@@ -14,6 +14,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
 from pyro_spvae.distributions import LeafDiscretizedLogistic
+from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.distributions.logistic_bins import EDGES
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.summaries import unit_moments
@@ -97,7 +98,7 @@ class DiscretizedLogistic(Likelihood):
         return (pixels, pixels)
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
-        raw_loc, raw = outputs
+        raw_loc, raw = map(at_least_single, outputs)
         loc = 0.5 + raw_loc if self.location == "free" else torch.sigmoid(raw_loc)
         if self.edges == "truncated" and self.location == "sigmoid":
             half = 0.5 / self.levels

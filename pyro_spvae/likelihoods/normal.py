@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
 from pyro_spvae.distributions import LeafNormal
+from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
 from pyro_spvae.likelihoods.normal_places import NormalPlaces
 
@@ -52,7 +53,7 @@ class Normal(Likelihood):
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         loc, raw = outputs
         if self.mean == "sigmoid":
-            loc = torch.sigmoid(loc)
+            loc = torch.sigmoid(at_least_single(loc))
         return LeafNormal(loc, positive_scale(raw, self.scale, self.min_scale), mask=mask)
 
     def initial_outputs(self, leaves: int) -> tuple[Tensor, ...]:
@@ -68,8 +69,7 @@ class Normal(Likelihood):
         """Means and deviations of the values, of which there may be none: 0 and the smallest then."""
         count = weight.sum(0).clamp(min=1)
         mean = (x * weight).sum(0) / count
-        second = ((x - mean).square() * weight).sum(0) / count + mean.square()
-        return self.outputs_of(torch.stack([mean, second], -1))
+        return self._outputs(mean, ((x - mean).square() * weight).sum(0) / count)
 
     def normal_places(self) -> NormalPlaces:
         """All, as they are."""
@@ -88,10 +88,12 @@ class Normal(Likelihood):
         parameterisation cannot reach is moved to the nearest that it can, which is the most likely one in that range.
         """
         first, second = means.unbind(-1)
-        variance = second - first.square()
-        loc, shift = first, torch.zeros_like(first)
+        return self._outputs(first, second - first.square())
+
+    def _outputs(self, mean: Tensor, variance: Tensor) -> tuple[Tensor, ...]:
+        loc, shift = mean, torch.zeros_like(mean)
         if self.mean == "sigmoid":
-            loc = torch.logit(first, eps=LEAST)
-            shift = first - first.clamp(LEAST, 1 - LEAST)
+            loc = torch.logit(mean, eps=LEAST)
+            shift = mean - mean.clamp(LEAST, 1 - LEAST)
         deviation = (variance.clamp(min=0) + shift.square()).sqrt()
         return loc, raw_scale(deviation, self.scale, self.min_scale)

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_spvae import checks
+from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.families import ColumnFamily, Unit
 from pyro_spvae.likelihoods.families.family import LEAST
 from pyro_spvae.likelihoods.likelihood import Likelihood
@@ -43,6 +44,7 @@ class OfFamily(Likelihood):
         return Unit(like.new_full((), self.location), like.new_full((), self.scale), like.new_zeros(0))
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
+        outputs = tuple(map(at_least_single, outputs))  # units are not known to half precision
         return self.family.law(outputs, self._unit(outputs[0]), mask)
 
     def normal_places(self) -> NormalPlaces | None:

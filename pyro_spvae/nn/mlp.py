@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_spvae import checks
+from pyro_spvae.distributions.leaf import HALF
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
 from pyro_spvae.nn.network import Network
+
+
+def softplus_(h: Tensor) -> Tensor:
+    """Softplus written over its argument."""
+    found: Tensor = torch.ops.aten.softplus.out(h, out=h)
+    return found
+
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
@@ -25,13 +34,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu,
     "tanh": torch.tanh,
 }
-# the same written over their argument, which costs no fresh memory where nothing is to be differentiated
+# the same written over their argument, which costs no fresh memory where nothing is to be differentiated; no lambdas,
+# which modules that keep them could not be pickled with
 IN_PLACE: dict[str, Callable[[Tensor], Tensor]] = {
-    "softplus": lambda h: torch.ops.aten.softplus.out(h, out=h),
+    "softplus": softplus_,
     "relu": torch.relu_,
-    "leaky_relu": lambda h: F.leaky_relu(h, inplace=True),
-    "elu": lambda h: F.elu(h, inplace=True),
-    "silu": lambda h: F.silu(h, inplace=True),
+    "leaky_relu": partial(F.leaky_relu, inplace=True),
+    "elu": partial(F.elu, inplace=True),
+    "silu": partial(F.silu, inplace=True),
     "tanh": torch.tanh_,
 }
 GATED = "gated"
@@ -163,6 +173,8 @@ class Stack(nn.Module):
         :returns: one tensor ``[leaf, N, out]`` per output.
         """
         weights, biases = list(self.weights), list(self.biases)
+        if weights and weights[0].dtype in HALF:  # latent variables may be drawn in single precision
+            x = x.to(weights[0].dtype)
         h, hidden = x, len(weights) - self.heads
         if self.activation is None:
             for i in range(0, hidden, 2):

@@ -237,7 +237,9 @@ class VampPrior(Prior):
         posterior = self._check_posterior(self._encode(inputs))
         shape = (self.components, self.sizes["leaves"], *self.sizes["event_shape"])
         log_weight = self.logits.log_softmax(-1).t() if self.weights == "learned" else None
-        return LeafNormalMixture(posterior.loc.expand(shape), posterior.scale.expand(shape), log_weight)
+        mixture = LeafNormalMixture(posterior.loc.expand(shape), posterior.scale.expand(shape), log_weight)
+        mixture._dtype = posterior._dtype  # draws are what the guide's are
+        return mixture
 
     def _check_posterior(self, posterior: TorchDistribution) -> LeafNormal:
         if not isinstance(posterior, LeafNormal):

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from pyro_spvae.distributions import FactorialBernoulli, LeafBernoulli, divergence
 from pyro_spvae.distributions.boltzmann import SmoothedBoltzmann, cross_entropy, register_boltzmann
 from pyro_spvae.distributions.boltzmann.divergence import divergence_of_groups
+from pyro_spvae.distributions.smoothing.draws import uniform
 from tests.distributions.boltzmann_cases import KINDS, every, law, machine, masses
 
 SIZES = [(4,), (2, 2), (1, 3), (3, 1), (1, 2, 1), (1, 1, 1, 1)]
@@ -211,7 +212,7 @@ class TestSmoothed:
         drawn = p.sample()
         torch.manual_seed(1)
         z = p.bits.expand((20_000, 2)).sample()
-        assert torch.equal(drawn, p.smoothing.conditional(z, torch.rand_like(z)))
+        assert torch.equal(drawn, p.smoothing.conditional(z, uniform(z.shape, z)))
 
     def test_is_a_smoothed_form_of_bits(self):
         made = machine()

@@ -13,7 +13,8 @@ from typing_extensions import Self
 
 from pyro_spvae.distributions.boltzmann.boltzmann import Boltzmann
 from pyro_spvae.distributions.boltzmann.enumeration import chunks
-from pyro_spvae.distributions.leaf import LeafDistribution
+from pyro_spvae.distributions.leaf import LeafDistribution, at_least_single
+from pyro_spvae.distributions.smoothing.draws import uniform
 from pyro_spvae.distributions.smoothing.registry import register_smoothing
 
 #: units of the smaller side up to which the density is computed
@@ -82,8 +83,8 @@ class SmoothedBoltzmann(LeafDistribution):
         """
         with torch.no_grad():
             z = self.bits.expand(self.batch_shape).sample(sample_shape)
-            drawn: Tensor = self.smoothing.conditional(z, torch.rand_like(z))
-            return drawn
+            drawn: Tensor = self.smoothing.conditional(at_least_single(z), uniform(z.shape, at_least_single(z)))
+            return drawn.to(z.dtype)
 
     def _log_prob(self, value: Tensor) -> Tensor:
         machine = self.machine

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_spvae.distributions.kumaraswamy import inside
+from pyro_spvae.distributions.kept import inside
 from pyro_spvae.distributions.smoothing.smoothing import Smoothing
 
 
