@@ -10,7 +10,14 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, type_of_levels
-from pyro_spvae.distributions.logistic_bins import EDGES, checked_levels, level_variance, log_mass, mean_level, sample_bins
+from pyro_spvae.distributions.logistic_bins import (
+    EDGES,
+    checked_levels,
+    level_variance,
+    log_mass,
+    mean_level,
+    sample_bins,
+)
 
 
 class LeafDiscretizedLogistic(LeafDistribution):

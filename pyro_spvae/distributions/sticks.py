@@ -170,8 +170,8 @@ class StickWeights(TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         r"""
         The log-density on the simplex in its first K - 1 entries, as of a Dirichlet distribution, nats: that of the
-        fractions less :math:`\sum_{k < K} \log \prod_{j < k} (1 - v_j)`. A draw, of whatever distribution of this class,
-        is known by its fractions, which small weights do not tell.
+        fractions less :math:`\sum_{k < K} \log \prod_{j < k} (1 - v_j)`. A draw, of any distribution of this class, is
+        known by its fractions, which small weights do not tell.
         """
         fractions = kept(value)
         if fractions is None:
