@@ -34,7 +34,8 @@ TEXT = """# Speed
 Written by `make bench`. Contenders take turns in one process on one thread, and the median of CPU time is given, so
 that a machine whose speed drifts slows all of them. Ratios carry over to other machines, milliseconds do not. A
 ratio is the median of those of neighbours in time, and not the ratio of medians. Limits are what was aimed at: a figure
-beyond its limit stands as it was measured.
+beyond its limit stands as it was measured. Steps of the first two sections and "Denormal numbers" were measured since
+denormal numbers count as 0, all other figures before, when some steps took longer.
 
 Machine: {cores} cores, {machine}, Python {python}, torch {torch}, pyro-ppl {pyro}.
 
@@ -150,11 +151,12 @@ CPU and wall seconds, choices by validation included, of one thread. It is no pa
   default out.
 - `--seeds`, `--threads`: splits of a table; threads of all contenders. `--budget`: CPU seconds of one that is trained.
 - `--rows validation`: likelihoods of validation rows, by which defaults are chosen, and nothing of test rows.
-- `--debd`: the folder of plants, baudio, jester and dna, `.npz` files with the arrays train, validation and test.
+- `--debd`: the folder of plants, baudio, jester and dna, `.npz` files with the arrays train, validation and test; they
+  are of the binary benchmark of density estimation (DEBD; Lowd and Davis 2010, Van Haaren and Davis 2012).
 - `--out`, `--known`: all records as JSON, and those of an earlier run, which are not made again where the data are the
   same. `--picture`: likelihoods of validation rows against seconds.
 
-Splits are those of `pyro-spvae train --data FILE --seed SEED`. Scikit-learn's densities are those of standardised rows,
+Splits are those of `pyro-spvae train FILE .. --seed SEED`. Scikit-learn's densities are those of standardised rows,
 changed to the table's units; components, covariances, their ridge and bandwidths are chosen by validation rows. They
 apply to whole tables of real numbers alone; elsewhere a dash stands in their place. SPFlow's circuits apply to whole
 tables of one number of categories, have 16 states, and are trained by Adam on batches of 128 rows, until validation
@@ -189,9 +191,10 @@ How the sizes were chosen that `pyro-spvae train` takes where images are given a
 size 8 a cell, with one hidden layer of 16 + 320 / (pixels of a cell), at most 36, under 8 sums a region with factored
 weights (`cp`). Each configuration was trained as
 
-    pyro-spvae train digits --epochs 200 --seed SEED
-    pyro-spvae train mnist --data-dir D --preprocess binarize --fraction 0.1 --schedule cosine --epochs 38 --patience 99
-    pyro-spvae train patches.npy --epochs 90 --seed SEED
+    pyro-spvae train digits --epochs 200 --seed SEED --out RUN
+    pyro-spvae train mnist --data-dir D --preprocess binarize --fraction 0.1 --schedule cosine --epochs 38 \\
+        --patience 99 --out RUN
+    pyro-spvae train patches.npy --epochs 90 --seed SEED --out RUN
 
 with `--weights cp --units U --leaves L --latent-dim Z --hidden H` (2,200, 1,520 and 1,710 steps of 128 rows; the best
 validation bound counts), MNIST with seed 0 alone. The patches are 3,000 of 8 x 8 pixels, from scikit-learn's two

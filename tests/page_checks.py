@@ -35,6 +35,11 @@ def first_snippet(scope):
     assert torch.equal(filled[:, :, observed], x[:4][:, observed].expand(3, -1, -1))
 
 
+@after("print(log_likelihoods.mean())")
+def thirty_steps(scope):
+    assert scope["log_likelihoods"].shape == (20,) and -160 < scope["log_likelihoods"].mean() < -135
+
+
 @after("fit(x, observed=seen")
 def fitting_saving_and_loading(scope):
     assert scope["x"].shape == (1297, 1, 8, 8)

@@ -72,7 +72,7 @@ def test_every_package_is_installed() -> None:
 
 
 LAYERS = (
-    ("_version", "checks", "locking"),
+    ("_version", "checks", "locking", "denormals"),
     ("circuits", "data", "part"),
     ("distributions", "registry"),
     ("blocks",),
@@ -95,6 +95,10 @@ FILES = [path for folder in ("pyro_spvae", "models", "guides") for path in sorte
 def _part(path: Path) -> str:
     parts = path.relative_to(REPOSITORY).with_suffix("").parts
     return parts[1] if parts[0] == "pyro_spvae" else parts[0]
+
+
+def test_every_part_has_its_layer() -> None:
+    assert {_part(path) for path in FILES} - {"__init__", "__main__"} == set(RANKS)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(REPOSITORY)))

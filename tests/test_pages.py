@@ -1,6 +1,6 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""What README and the site's pages show runs as it stands there, and what they name is there."""
+"""Snippets of README and of the site's pages run as they stand there, and what commands and links name is there."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from pyro_spvae.commands.app import app
 from pyro_spvae.commands.reproducing import group
 from tests.page_checks import CHECKS
 from tests.pages import PAGES, ROOT, SNIPPETS, run
+
+# and pages without snippets that run as they stand
+TEXTS = PAGES | {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "benchmarks/README.md")
+}
 
 # of torchrun, SLURM, pip, benchmarks and the service of examples/
 OTHERS = {"max-restarts", "nnodes", "no-python", "node-rank", "nproc-per-node", "standalone"}
@@ -59,13 +64,21 @@ def test_every_check_is_of_one_snippet():
     assert {text: sum(text in snippet for snippet in snippets) for text in CHECKS} == dict.fromkeys(CHECKS, 1)
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", TEXTS)
 def test_links(page):
-    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)", PAGES[page]):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)(?:#[^)]*)?\)", TEXTS[page]):
         path = (ROOT / page).parent / target
         assert path.resolve().exists(), f"{page} links to {target}"
         if path.suffix == ".png":
             assert path.stat().st_size < 300_000, target
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_rows_of_a_table_have_as_many_cells_as_its_header(page):
+    prose = re.sub(r"^```.*?^```", "", TEXTS[page], flags=re.DOTALL | re.MULTILINE)
+    for table in re.findall(r"(?:^\|.*\n)+", prose, flags=re.MULTILINE):
+        header, *rows = (len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines())
+        assert rows and set(rows) == {header}, table
 
 
 def commands() -> dict:
@@ -82,20 +95,47 @@ def shown(text: str) -> list[tuple[str, set[str]]]:
     return [(command, set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", rest.split(" #")[0]))) for command, rest in found]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", TEXTS)
 def test_commands_exist(page):
     known = commands()
-    for command, options in shown(PAGES[page]):
-        if command in {"import", "reproduce"}:
+    for command, options in shown(TEXTS[page]):
+        if command in {"import", "project", "reproduce"}:
             continue
         assert command in known, f"{page} shows {command}"
         unknown = {option for option in options if option.replace("-", "_") not in known[command]} - {"help"}
         assert not unknown, f"{page}: {command} has no {unknown}"
 
 
-@pytest.mark.parametrize("page", PAGES)
+def trainings(text: str) -> list[str]:
+    """Arguments of ``pyro-spvae train`` in blocks of code, and between backticks, also over several lines."""
+    lines = re.sub(r"\\\n\s*", " ", text)
+    block = re.compile(r"^```.*?^```|^    [^\n]*", flags=re.DOTALL | re.MULTILINE)
+    spans = [span.replace("\n", " ") for span in re.findall(r"`([^`]+)`", block.sub("", lines))]
+    found = [rest for code in block.findall(lines) + spans for rest in re.findall(r"pyro[-_]spvae train\b(.*)", code)]
+    return [rest.split(" #")[0].strip() for rest in found]
+
+
+def goes_somewhere(arguments: str) -> bool:
+    """Whether a training would start, is the command's name alone, or marks what is left out by dots or ``"$@"``."""
+    ends = re.search(r"(?<![\w-])--(out|dry-run|resume|help)\b", arguments)
+    return not arguments or ends is not None or " .." in f" {arguments}" or '"$' in arguments
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_trainings_say_where_they_go(page):
+    assert [arguments for arguments in trainings(TEXTS[page]) if not goes_somewhere(arguments)] == []
+
+
+def test_trainings_are_found_wherever_they_are_shown():
+    text = "a `pyro-spvae train x --lr 1\n--out y` and\n\n    pyro-spvae train digits \\\n        --seed 0\n\n"
+    text += '```bash\npython -m pyro_spvae train "$@"\npyro-spvae train --resume y  # on\n```\n`pyro-spvae train`'
+    assert sorted(trainings(text)) == ["", '"$@"', "--resume y", "digits  --seed 0", "x --lr 1 --out y"]
+    assert [arguments for arguments in trainings(text) if not goes_somewhere(arguments)] == ["digits  --seed 0"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
 def test_options_in_the_text_exist(page):
-    named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", PAGES[page]))
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]+)", TEXTS[page]))
     known = {name.replace("_", "-") for names in commands().values() for name in names} | OTHERS | {"help"}
     assert named <= known, named - known
 

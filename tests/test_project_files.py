@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pyro_spvae import __version__
+from benchmarks import circuit
+from benchmarks.__main__ import TEXT
+from pyro_spvae import Circuit, __version__, poon_domingos
 from pyro_spvae.testing import PriorTests
 from tests.test_package import LAYERS
 
@@ -38,6 +40,21 @@ def test_the_guide_shows_these_three_lines():
 def test_rooms_of_the_guide_are_those_that_imports_are_checked_by():
     rows = re.findall(r"^\| (`.*?) \|", CONTRIBUTING, flags=re.MULTILINE)
     assert [set(re.findall(r"`(\w+)`", row)) for row in rows] == [set(layer) for layer in LAYERS]
+
+
+def test_the_page_of_benchmarks_has_the_text_that_it_is_written_with():
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    pieces = re.split(r"\{\w+\}", TEXT)
+    assert len(pieces) > 15 and re.fullmatch(".*?".join(map(re.escape, pieces)), page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("side, units", [case[:2] for case in circuit.CASES])
+def test_the_page_of_benchmarks_counts_weights_of_circuits(side, units):
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    regions = poon_domingos((side, side), 1)
+    for name, options in circuit.OPTIONS.items():
+        weights = Circuit(regions, units, **options).num_weights
+        assert f"| {side}x{side} | {units} | {name} | {weights:,} |" in page
 
 
 @pytest.mark.parametrize("text", [CONTRIBUTING, CHANGELOG], ids=["CONTRIBUTING", "CHANGELOG"])

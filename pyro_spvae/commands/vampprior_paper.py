@@ -55,7 +55,7 @@ def vampprior(
         Recipe,
         option(
             "paper: a learning rate of 0.0005, batches of 100, and early stopping; best: a rate that rises to 0.004 "
-            "and falls to 0 over 200 epochs, batches of 500 (of the convhvae 0.002 and 100). The spvae has that of its "
+            "and falls to 0 over 400 epochs, batches of 500 (of the convhvae 0.002 and 100). The spvae has that of its "
             "own table.",
             HOW,
         ),
