@@ -198,8 +198,8 @@ class SPN(SPVAE):
         With ``step_rows`` a step is taken after every so many rows, drawn without replacement in each epoch: the
         expected statistics of all data are moved by ``step_size`` towards those of the batch, and the parameters follow
         from them (:class:`~pyro_spvae.infer.RunningStatistics`), by :math:`\gamma_t` that falls from ``step_size`` as a
-        half cosine to a hundredth of it. With ``step_rows=len(x)`` and
-        ``step_size=1`` the first step is the one on all data.
+        half cosine to a hundredth of it, but is at least :math:`1 / t`: the first steps are a plain mean. With
+        ``step_rows=len(x)`` and ``step_size=1`` the first step is the one on all data.
 
         Leaves that start from data do so first, unless they have. Another thread that asks a model is answered between
         two steps.

@@ -232,7 +232,10 @@ class SPVAE(Queries):
     def _data_plate(self, rows: int, size: int | None) -> Any:
         """Plates number their members on the model's device: else on the default one, by whose generator they draw."""
         where: Any = self.view.index.device
-        return pyro.plate("data", size or rows, subsample_size=rows if size else None, dim=-2, device=where)
+        if size is not None and checks.positive_integer("size", size) < rows:
+            raise ValueError(f"size is {size}, but {rows} rows are given; as many as all data have are needed")
+        subsample = None if size is None else rows
+        return pyro.plate("data", rows if size is None else size, subsample_size=subsample, dim=-2, device=where)
 
     def _leaf_plate(self) -> Any:
         where: Any = self.view.index.device

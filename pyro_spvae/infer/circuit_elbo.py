@@ -34,6 +34,7 @@ from pyro_spvae.infer.prepared import owner_of, prepared
 from pyro_spvae.infer.site import is_subsample
 from pyro_spvae.infer.tracing import check_not_traced
 from pyro_spvae.infer.tree_sums import push_up
+from pyro_spvae.nn.leaf_conv import StatisticsUnmoved
 
 _GRADIENTS = ("iwae", "dreg")
 _REDUCES = ("leaf", "root")
@@ -120,7 +121,7 @@ class CircuitELBO(ELBO):
         balance: KLBalance | None = None,
     ) -> None:
         num_particles = checks.positive_integer("num_particles", num_particles)
-        if math.isnan(alpha) or alpha == math.inf:
+        if not checks.is_real(alpha) or math.isnan(alpha) or alpha == math.inf:
             raise ValueError(f"alpha is {alpha!r}; a finite number or -inf is needed")
         checks.one_of("gradient", gradient, _GRADIENTS)
         checks.one_of("reduce", reduce, _REDUCES)
@@ -138,7 +139,8 @@ class CircuitELBO(ELBO):
             if alpha != 1 or estimator is not None:
                 other = "an estimator" if alpha == 1 else f"alpha={alpha!r}"
                 raise ValueError(f"balance is given with {other}; it belongs to leaf ELBOs (alpha=1) without one")
-        if max_plate_nesting < 2:
+        checks.boolean("vectorize_particles", vectorize_particles)
+        if not checks.is_integer(max_plate_nesting) or max_plate_nesting < 2:
             raise ValueError(f"max_plate_nesting is {max_plate_nesting!r}; at least 2 is needed (data and leaf)")
         super().__init__(
             num_particles=num_particles, max_plate_nesting=max_plate_nesting, vectorize_particles=vectorize_particles
@@ -325,7 +327,8 @@ class CircuitELBO(ELBO):
                 raise ValueError(
                     f"{type(self.estimator).__name__} needs vectorize_particles=True, where all are drawn in one run"
                 )
-            with pyro.validation_enabled(False):  # values may lie between bits
+            # values may lie between bits, of which batch normalisation shall learn nothing
+            with pyro.validation_enabled(False), StatisticsUnmoved():
                 guide = with_value(collector.guide_trace, name, value)
                 trace = self._replay(self._vectorized_num_particles(model), guide, args, kwargs)
                 found = self._collector().collect(trace, guide, frozen_log_prob).log_weight

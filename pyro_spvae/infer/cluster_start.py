@@ -59,7 +59,7 @@ def clustered_statistics(
     circuit = expected.circuit
     features = torch.cat([own[:, :: circuit.leaves].clone() for own, _, _ in parts()])
     units = region_clusters(features, circuit.regions, circuit.units, circuit.leaves, tick)
-    expected.sums = [_blurred(own, blur, len(units)) for layer in _counts(circuit, units) for own in layer]
+    expected.sums = [_blurred(own, blur) for layer in _counts(circuit, units) for own in layer]
     expected.sums += _of_leaves(expected, units[:, : circuit.num_leaf_regions], parts, blur)
     expected.rows = len(units)
 
@@ -73,9 +73,10 @@ def _counts(circuit: Circuit, units: Tensor) -> list[list[Tensor]]:
     return total
 
 
-def _blurred(counts: Tensor, blur: float, rows: int) -> Tensor:
-    """Counts ``[.., i, j]`` of the units of two regions."""
-    apart = counts.sum(-1, keepdim=True) * counts.sum(-2, keepdim=True) / rows
+def _blurred(counts: Tensor, blur: float) -> Tensor:
+    """Counts ``[.., i, j]`` of the units of two regions, or of those of several partitions side by side."""
+    total = counts.sum((-1, -2), keepdim=True).clamp(min=1)  # rows times partitions
+    apart = counts.sum(-1, keepdim=True) * counts.sum(-2, keepdim=True) / total
     return (1 - blur) * counts + blur * apart
 
 

@@ -19,6 +19,7 @@ from pyro_spvae.infer.enumerated import enumerate_dim
 from pyro_spvae.infer.leaf_terms import LeafTerms
 from pyro_spvae.infer.prepared import owner_of
 from pyro_spvae.infer.site import LEAF_PLATE, is_drawn
+from pyro_spvae.nn.leaf_conv import StatisticsUnmoved
 
 
 class PathGradients:
@@ -83,11 +84,14 @@ class PathGradients:
         if latent == [name] and hasattr(site["fn"], "detach"):
             return site["fn"].detach().log_prob(site["value"])
         if self._rerun is None:
-            with poutine.block(), _frozen(self._guide, self._trace):
+            with poutine.block(), _frozen(self._guide, self._trace), StatisticsUnmoved():
                 guide = poutine.replay(self._wrap(self._guide), trace=self._trace)
                 self._rerun = dict(poutine.trace(guide).get_trace(*self._args, **self._kwargs).nodes)
         again = self._rerun[name]
-        with _frozen(self._guide, self._trace):  # a density may call networks only when it is asked for
+        with (
+            _frozen(self._guide, self._trace),
+            StatisticsUnmoved(),
+        ):  # a density may call networks only when it is asked for
             return again["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
 
     def weigh(self, root: Tensor, terms: LeafTerms) -> None:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -87,11 +87,15 @@ class LatentSums:
             self._scales[name] = own_scale(site)
             self._sizes[name] = site["fn"].event_shape.numel()
 
-    def total(self) -> Tensor | None:
-        """The sum of all terms; ``None`` if there are none."""
+    def total(self, expect: Callable[[Tensor], Tensor] = lambda term: term) -> Tensor | None:
+        """
+        The sum of all terms; ``None`` if there are none.
+
+        :param callable expect: takes the mean over values that are enumerated, as weights see a site.
+        """
         weights: dict[str, Tensor] = {}
         if self.balance is not None and self._scales and all(0 < scale < 1 for scale in self._scales.values()):
-            kls = {name: -term / self._scales[name] for name, term in self._terms.items()}
+            kls = {name: -expect(term) / self._scales[name] for name, term in self._terms.items()}
             weights = self.balance.weights(kls, self._sizes)
         terms = [term * weights[name] if name in weights else term for name, term in self._terms.items()]
         return sum(terms[1:], terms[0]) if terms else None

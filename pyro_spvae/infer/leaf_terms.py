@@ -17,7 +17,16 @@ from pyro_spvae.infer.closed_form import ClosedSites, check_order
 from pyro_spvae.infer.enumerated import Enumerated, enumerate_dim
 from pyro_spvae.infer.kl_balance import KLBalance, LatentSums
 from pyro_spvae.infer.outside import OutsideSites
-from pyro_spvae.infer.site import DATA_PLATE, LEAF_PLATE, PARTICLE_PLATE, counted, own_scale, plate_scale, plates
+from pyro_spvae.infer.site import (
+    DATA_PLATE,
+    LEAF_PLATE,
+    PARTICLE_PLATE,
+    check_plates,
+    counted,
+    own_scale,
+    plate_scale,
+    plates,
+)
 
 
 @dataclass
@@ -145,7 +154,7 @@ class LeafTermCollector:
             self._add_outside(sums, *tree_outside)
         self._add_model(sums, model_sites, guide_sites)
         self._add_guide(sums, guide_sites, guide_log_prob)
-        if (latent := sums.latent.total()) is not None:
+        if (latent := sums.latent.total(self.enumerated.expect)) is not None:
             sums.log_weight = _add(sums.log_weight, latent)
         if sums.log_weight is None:
             raise ValueError(f"CircuitELBO: no site lies inside the plate '{LEAF_PLATE}'; leaf sites belong there")
@@ -157,7 +166,7 @@ class LeafTermCollector:
         self.rest = sums.log_weight
         return LeafTerms(
             self.enumerated.sum_out(sums.log_weight, self.alpha),
-            None if sums.score is None else self.enumerated.total(sums.score),
+            sums.score,
             None if sums.observed is None else self.enumerated.expect(sums.observed),
             sums.outside,
             sums.constant,
@@ -175,6 +184,7 @@ class LeafTermCollector:
                 continue
             if not site["is_observed"] and name not in guide_sites:
                 raise ValueError(f"CircuitELBO: the model's latent site '{name}' is not in the guide; add it there")
+            check_plates(site)
             where = plates(site)
             if name in self.closed and LEAF_PLATE in where and not site["is_observed"]:
                 known = self._divergence(name, guide_sites[name], site)
@@ -207,6 +217,7 @@ class LeafTermCollector:
         for name, site in guide_sites.items():
             if site["is_observed"] and not site["infer"].get("is_auxiliary"):
                 continue
+            check_plates(site)
             where = plates(site)
             if LEAF_PLATE in where:
                 sums.scales.add(plate_scale(site))
@@ -222,7 +233,9 @@ class LeafTermCollector:
                     if name not in sums.closed:
                         sums.latent.add(name, site, -log_prob)
                     if not site["fn"].has_rsample:  # the score of what was drawn, however much it counts in the weight
-                        sums.score = _add(sums.score, scale_and_mask(density, 1.0, site["mask"]))
+                        # each summed over the values that it depends on: a sum of both kinds would repeat the others
+                        score = self.enumerated.total(scale_and_mask(density, 1.0, site["mask"]))
+                        sums.score = _add(sums.score, score)
                 self.see_guide(name, site, log_prob)
             elif enumerate_dim(site) is not None:
                 raise ValueError(
@@ -271,7 +284,7 @@ class LeafTermCollector:
                 f"CircuitELBO sums the tree site '{name}' out itself; hide it from the guide (poutine.block), or use "
                 "an ELBO that samples it"
             )
-        if abs(float(site["scale"]) / plate_scale(site) - 1) > 1e-9:
+        if abs(own_scale(site) - 1) > 1e-9:
             raise ValueError(
                 f"CircuitELBO: a poutine.scale reaches the tree site '{name}', whose weights cannot be scaled; "
                 "scale leaf sites only, and the loss by a factor of your own"

@@ -29,6 +29,19 @@ def plates(site: Any) -> set[str]:
     return {frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
 
 
+def check_plates(site: Any) -> None:
+    """
+    :raises ValueError: if the plates of data and leaves are not the dimensions -2 and -1 of a site.
+    """
+    for frame in site["cond_indep_stack"]:
+        wanted = {DATA_PLATE: -2, LEAF_PLATE: -1}.get(frame.name)
+        if frame.vectorized and wanted is not None and frame.dim != wanted:
+            raise ValueError(
+                f"CircuitELBO: the plate '{frame.name}' of the site '{site['name']}' is the dimension {frame.dim}; "
+                f"{wanted} is needed"
+            )
+
+
 def plate_scale(site: Any) -> float:
     """Product of full size over subsample size; a user's poutine.scale is not part of it."""
     scale = 1.0
@@ -40,7 +53,13 @@ def plate_scale(site: Any) -> float:
 
 def own_scale(site: Any) -> float:
     """The scale that a user, or annealing, gives to a site, without that of its plates."""
-    return float(site["scale"]) / plate_scale(site)
+    scale = site["scale"]
+    if isinstance(scale, Tensor) and scale.numel() != 1:
+        raise ValueError(
+            f"CircuitELBO: poutine.scale gives the site '{site['name']}' a scale of the shape {list(scale.shape)}; one "
+            "number for all of it is needed"
+        )
+    return float(scale) / plate_scale(site)
 
 
 def is_subsample(site: Any) -> bool:

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
+from pyro_spvae.circuits import RegionGraph
+from pyro_spvae.distributions.leaf import double
 from pyro_spvae.infer.leaf_terms import LeafTerms
 
 
@@ -29,13 +33,37 @@ def leaf_posterior(terms: LeafTerms, leaf: Tensor) -> Tensor:
         return torch.autograd.grad(push_up(terms, leaf).sum(), leaf)[0]
 
 
-def root_rise(posterior: Tensor, rise: Tensor) -> Tensor:
+def root_rise(terms: LeafTerms, leaf: Tensor, rise: Tensor) -> Tensor:
     r"""
     By how much the root rises when the value of one leaf does. The root is multilinear in :math:`e^{\ell_l}`, so with
     leaf posterior :math:`r_l` it is :math:`\log(1 - r_l + r_l e^{\ell'_l - \ell_l})`, and no further pass is needed.
 
-    :param Tensor posterior: :math:`r_l`, ``[.., data, leaf]``.
+    Other leaves may be hundreds of nats below the one, or it below them: posteriors are in double precision, and
+    :math:`1 - r_l` is the sum of those of the leaves that share a variable with it. A leaf whose posterior is too small
+    even for that (a value 708 nats below what it needs) is taken to stay without effect.
+
+    :param Tensor leaf: :math:`\ell`, nats, ``[.., data, leaf]``.
     :param Tensor rise: :math:`\ell'_l - \ell_l`, nats, broadcastable to it.
+    :returns: in the type of ``rise``.
     """
-    tiny = torch.finfo(posterior.dtype).tiny
-    return torch.logaddexp(torch.log1p(-posterior.clamp(max=1.0)), posterior.clamp(tiny, 1.0).log() + rise)
+    posterior = leaf_posterior(terms, double(leaf))
+    if terms.tree is None:
+        rest = 1 - posterior
+    else:
+        circuit = terms.tree.circuit
+        by_region = posterior.unflatten(-1, (-1, circuit.leaves))
+        beside = _sharing(circuit.regions).to(posterior)  # [region, region]
+        rest = by_region.sum(-1) @ beside.T
+        apart = 1 - torch.eye(circuit.leaves, dtype=posterior.dtype, device=posterior.device)
+        rest = (rest.unsqueeze(-1) + by_region @ apart).flatten(-2)
+    risen = torch.where(posterior > 0, posterior.log() + rise, -torch.inf)
+    return torch.logaddexp(rest.log(), risen).to(rise.dtype)
+
+
+@cache
+def _sharing(regions: RegionGraph) -> Tensor:
+    """For each leaf region the others that have its first variable, of which a tree has one if not it; 0 or 1."""
+    scopes = [set(scope) for scope in regions.leaf_scopes]
+    first = [own[0] for own in regions.leaf_scopes]
+    rows = [[first[own] in scope and own != other for other, scope in enumerate(scopes)] for own in range(len(first))]
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,33 +172,38 @@ class TreePosterior:
             self.values[name] = (value, event_dim)
 
     def __call__(self, *args: object, **kwargs: object) -> None:
-        values = resampled(self.log_weight, {name: value for name, (value, _) in self.values.items()})
         with pyro.plate("data", self.rows, dim=-2):
-            pyro.sample("tree", self.tree)
+            tree = pyro.sample("tree", self.tree)
+            outside = tree.shape[:-3]  # of plates around this program
+            values = resampled(self.log_weight, {name: value for name, (value, _) in self.values.items()}, outside)
             with pyro.plate("leaf", self.num_leaves, dim=-1):
                 for name, (_, event_dim) in self.values.items():
                     pyro.sample(name, dist.Delta(values[name], event_dim=event_dim))
 
 
-def resampled(log_weight: Tensor, values: dict[str, Tensor]) -> dict[str, Tensor]:
+def resampled(log_weight: Tensor, values: dict[str, Tensor], shape: Sequence[int] = ()) -> dict[str, Tensor]:
     """
-    One particle of each datum and leaf, drawn by its weight.
+    One particle of each datum and leaf, drawn by its weight, the same for all sites.
 
     :param Tensor log_weight: ``[particle, data, leaf]``.
     :param dict values: ``[particle, data, leaf, *event]`` by site.
-    :returns: ``[data, leaf, *event]`` by site.
+    :param shape: of independent draws.
+    :returns: ``[*shape, data, leaf, *event]`` by site.
     """
     if not values:
         return {}
     # a leaf of density 0 is on no tree, and any of its particles may be drawn
     logits = log_weight.masked_fill(log_weight.amax(0) == -math.inf, 0.0)
-    particle = dist.Categorical(logits=logits.movedim(0, -1)).sample().unsqueeze(0)  # [1, B, L]
-    return {name: value.gather(0, _index(particle, value)).squeeze(0) for name, value in values.items()}
+    particle = dist.Categorical(logits=logits.movedim(0, -1)).sample(torch.Size([math.prod(shape)]))  # [S, B, L]
+    return {
+        name: value.gather(0, _index(particle, value)).reshape(*shape, *value.shape[1:])
+        for name, value in values.items()
+    }
 
 
 def _index(particle: Tensor, value: Tensor) -> Tensor:
-    """Numbers of particles ``[1, data, leaf]`` for all entries of values ``[particle, data, leaf, *event]``."""
-    return particle.reshape(*particle.shape, *[1] * (value.dim() - 3)).expand(1, *value.shape[1:])
+    """Numbers of particles ``[n, data, leaf]`` for all entries of values ``[particle, data, leaf, *event]``."""
+    return particle.reshape(*particle.shape, *[1] * (value.dim() - 3)).expand(len(particle), *value.shape[1:])
 
 
 def _of_particles(latent: Latent, site: Any, describe: Any, shape: torch.Size) -> Tensor | None:

@@ -14,6 +14,7 @@ from torch.distributions import Bernoulli
 
 from pyro_spvae.conditionals import Bits
 from pyro_spvae.distributions import FactorialBernoulli
+from pyro_spvae.distributions.kinds import means_given
 from pyro_spvae.nn import MLP, Joint
 from pyro_spvae.testing import BlockTests
 from pyro_spvae.testing.block_tests import moved_from_start
@@ -114,3 +115,11 @@ def test_arrays_of_bits_are_vectors_in_another_shape(groups):
 def test_refused(act, message):
     with pytest.raises((ValueError, TypeError), match=f"^{re.escape(message)}"):
         act()
+
+
+def test_means_of_arrays_of_groups_are_those_of_vectors():
+    bits = Bits(MLP(), groups=2).bind(leaves=3, inputs=5, event_shape=(2, 2, 2))
+    law = bits(torch.rand(4, 3, 5))
+    value = law.sample()
+    found = means_given(law, value)
+    assert torch.equal(found.flatten(-3), law.base_dist.conditional_mean(value.flatten(-3)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pyro.distributions as dist
 import pytest
 import torch
+from scipy import stats
 from torch.distributions import kl_divergence
 
 from pyro_spvae.distributions import Beta, Kumaraswamy
@@ -58,3 +59,16 @@ def test_refuses_what_pyros_does():
         Beta(torch.tensor(-1.0), torch.tensor(1.0), validate_args=True)
     with pytest.raises(ValueError, match="support"):
         Beta(torch.tensor(1.0), torch.tensor(1.0), validate_args=True).log_prob(torch.tensor(1.5))
+
+
+def test_grows_to_batches_that_have_its_own():
+    with pytest.raises(ValueError, match=r"^batch_shape \(1,\) was given to expand a Beta of batch shape \(4,\)"):
+        Beta(torch.ones(4), torch.ones(4)).expand((1,))
+
+
+@pytest.mark.parametrize("b", [1.0, 1e5, 1e7])
+def test_large_concentrations_in_single_precision(b):
+    """Terms of the normaliser cancel."""
+    p = Beta(torch.tensor(1.0, dtype=torch.float32), torch.tensor(b, dtype=torch.float32))
+    v = torch.tensor(0.1 / b, dtype=torch.float32)
+    assert float(p.log_prob(v)) == pytest.approx(stats.beta(1.0, b).logpdf(float(v)), rel=1e-5, abs=1e-5)

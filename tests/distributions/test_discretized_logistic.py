@@ -13,7 +13,7 @@ import torch
 from scipy.stats import logistic
 from torch.testing import assert_close
 
-from pyro_spvae.distributions import LeafDiscretizedLogistic
+from pyro_spvae.distributions import LeafDiscretizedLogistic, LeafDiscretizedLogisticMixture
 from pyro_spvae.distributions import logistic_bins as module
 from tests.distributions.leaf_cases import BATCH, SIZE, MaskedLeafDistributionTests
 
@@ -241,3 +241,20 @@ REFUSED = [
 def test_refusals(error, message, options):
     with pytest.raises(error, match=message):
         LeafDiscretizedLogistic(**{"loc": torch.zeros(*BATCH, SIZE), "log_scale": torch.zeros(SIZE)} | options)
+
+
+@pytest.mark.parametrize("kind", ["one", "mixture"])
+def test_variance_of_sharp_bins_in_single_precision(kind):
+    """Is not negative, and that of double precision."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        loc = torch.linspace(0, 1, 2001, dtype=torch.float32).to(dtype).unsqueeze(-1)
+        log_scale = torch.full_like(loc, -9.0)
+        if kind == "one":
+            law = LeafDiscretizedLogistic(loc, log_scale)
+        else:
+            two = torch.stack([loc, loc], -1)
+            law = LeafDiscretizedLogisticMixture(torch.zeros_like(two), two, torch.full_like(two, -9.0))
+        found.append(law.variance.double())
+    assert bool((found[0] >= 0).all())
+    torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-6)

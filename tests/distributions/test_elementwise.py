@@ -214,3 +214,11 @@ REFUSED = [
 def test_refusals(error, message, make):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("df", [1e4, 1e6, 1e8])
+def test_many_degrees_of_freedom_in_single_precision(df):
+    """Logarithms of Gamma functions cancel."""
+    law = LeafStudentT(*(torch.tensor([value], dtype=torch.float32) for value in (df, 0.0, 1.0)))
+    found = law.log_prob(torch.tensor([1.3], dtype=torch.float32))
+    assert float(found) == pytest.approx(scipy.stats.t(df).logpdf(1.3), abs=2e-6)

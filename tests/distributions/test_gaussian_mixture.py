@@ -174,3 +174,22 @@ def test_a_value_too_far_for_a_density_has_finite_gradients():
     log_prob = LeafGaussianMixture(own[0], own[1].exp(), own[2].log_softmax(-1)).log_prob(z)
     assert float(log_prob.detach()) == -torch.inf
     assert all(bool(grad.isfinite().all()) for grad in torch.autograd.grad(log_prob, [z, *own]))
+
+
+def test_variance_far_from_zero():
+    """In single precision: squares of means do not cancel."""
+    law = LeafGaussianMixture(
+        torch.full((3, 2), 1000.0, dtype=torch.float32),
+        torch.full((3, 2), 0.01, dtype=torch.float32),
+        torch.full((3,), 1 / 3, dtype=torch.float32).log(),
+    )
+    torch.testing.assert_close(law.variance, torch.full((2,), 1e-4, dtype=torch.float32), rtol=1e-4, atol=0)
+
+
+def test_larger_batches_are_those_that_it_grows_to():
+    law = LeafGaussianMixture(*parameters(4, 2))
+    assert law.expand((7, 4, 2)).log_prob(torch.zeros(law.event_shape)).shape == (7, 4, 2)
+    with pytest.raises(
+        ValueError, match=r"^batch_shape \(1,\) was given to expand a LeafGaussianMixture of batch shape"
+    ):
+        law.expand((1,))

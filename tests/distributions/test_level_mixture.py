@@ -88,3 +88,14 @@ class TestLeafLevelMixture(MaskedLeafDistributionTests):
 def test_refused(logits, table, bias, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         LeafLevelMixture(torch.zeros(logits), torch.zeros(table), torch.zeros(bias))
+
+
+def test_an_impossible_level_at_a_pixel_that_does_not_count_has_no_gradient():
+    logits = torch.zeros(2, 2, requires_grad=True)
+    table = torch.tensor([[-math.inf, -math.inf], [0.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    law = LeafLevelMixture(logits, table, torch.zeros(2, 3), mask=torch.tensor([True, False]))
+    value = law.log_prob(torch.tensor([1.0, 0.0]))
+    grads = torch.autograd.grad(value, [logits, table])
+    assert float(value) == pytest.approx(-math.log(2))
+    torch.testing.assert_close(grads[0], torch.zeros(2, 2))
+    torch.testing.assert_close(grads[1], torch.tensor([[0.0, 0.0], [0.25, 0.25], [-0.25, -0.25]]))

@@ -10,7 +10,10 @@ import pyro
 import pytest
 import torch
 
-from pyro_spvae import CircuitELBO, poon_domingos
+from pyro_spvae import SPVAE, CircuitELBO, poon_domingos, whole
+from pyro_spvae.guides import DVAEppGuide
+from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.models import DVAEpp
 from tests.helpers import assert_same_gradients, gradients, small_spvae
 from tests.infer.cases import annealed, two_layer
 
@@ -90,3 +93,19 @@ def test_without_gradients_the_loss_is_the_plain_one():
         with torch.no_grad():
             losses.append(float(CircuitELBO(3, gradient=gradient)(spvae.model, spvae.guide)(x)))
     assert losses[0] == losses[1]
+
+
+def test_batch_normalisation_learns_nothing_of_the_guides_second_run():
+    found = []
+    for gradient in ("iwae", "dreg"):
+        torch.manual_seed(0)
+        leaf = DVAEpp(Bernoulli(), latent_dim=4, groups=2, local_shape=(3, 2, 2), channels=4)
+        guide = DVAEppGuide(levels=2, channels=4, hidden_dims=(8,))
+        spvae = SPVAE(whole((8, 8)), units=1, leaf=leaf, guide=guide)
+        x = (torch.rand(20, 1, 8, 8) < 0.5).double()
+        spvae.train()
+        spvae.start(x)
+        CircuitELBO(2, gradient=gradient).differentiable_loss(spvae.model, spvae.guide, x).backward()
+        found.append({name: value for name, value in spvae.named_buffers() if "running" in name})
+    assert any(bool((value != 0).any()) for name, value in found[0].items() if "running_mean" in name)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

@@ -21,7 +21,7 @@ from pyro_spvae import CircuitELBO, InducedTree, Latent
 from pyro_spvae.circuits import poon_domingos, whole
 from pyro_spvae.distributions import LeafNormal
 from pyro_spvae.guides import LeafGuide, MixedGuide, NormalGuide
-from pyro_spvae.infer import SingleLeafELBO, bound_terms, collapse_tree
+from pyro_spvae.infer import Reinforce, SingleLeafELBO, bound_terms, collapse_tree
 from pyro_spvae.infer.enumerated import enumerate_guide
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import VAE, LeafModel, MixedLeaf
@@ -302,3 +302,56 @@ def test_one_of_several_kinds_of_leaves():
     draws = torch.randn(100_000, ROWS, len(other[0]), 2)
     leaf[:, 1::2] = vae.pixels(draws).log_prob(other).logsumexp(0).detach() - math.log(100_000)
     torch.testing.assert_close(found, spvae.circuit(leaf).detach(), rtol=0, atol=0.06)
+
+
+class BitsAround(LeafModel):
+    """a and b of which one is drawn before, one after what is enumerated; a table says what each is worth."""
+
+    latents = {name: Latent((), constraints.boolean) for name in "acb"}
+
+    def build(self, leaves, pixels):
+        self.logits = nn.Parameter(torch.randn(leaves, 2, 2, 2, pixels))
+
+    def forward(self, x=None, mask=None):
+        half = self.logits.new_tensor(0.5)
+        a, c, b = (pyro.sample(name, dist.Bernoulli(half)).long() for name in "acb")
+        logits = self.logits[torch.arange(len(self.logits)), a, c, b]
+        return pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+
+
+class BitsAroundGuide(LeafGuide):
+    def build(self, leaves, pixels):
+        self.a, self.c, self.b = (nn.Parameter(torch.randn(leaves, *shape)) for shape in ((), (2,), (2,)))
+
+    def encode(self, x):
+        return None
+
+    def forward(self, encoding):
+        leaf = torch.arange(len(self.a))
+        a = pyro.sample("a", dist.Bernoulli(logits=self.a)).long()
+        c = pyro.sample("c", dist.Bernoulli(logits=self.c[leaf, a]), infer=dict(PARALLEL)).long()
+        pyro.sample("b", dist.Bernoulli(logits=self.b[leaf, c]))
+
+
+def test_scores_of_bits_drawn_before_and_after_an_enumerated_one():
+    """Each counts once, whether it has an axis of values or not."""
+    torch.manual_seed(1)
+    spvae = small_spvae(whole(3), units=1, leaves=1, leaf=BitsAround(), guide=BitsAroundGuide(), channels=None)
+    guide, x = spvae.leaf_guide, torch.tensor([[1.0, 0.0, 1.0]])
+    exact = 0.0
+    for a, c, b in itertools.product([0, 1], repeat=3):
+        logits = [guide.a[0], guide.c[0, a], guide.b[0, c]]
+        log_q = sum(F.logsigmoid((2 * bit - 1) * logit) for bit, logit in zip((a, c, b), logits, strict=True))
+        log_p = dist.Bernoulli(logits=spvae.leaf.logits[0, a, c, b]).log_prob(x[0]).sum() + 3 * math.log(0.5)
+        exact = exact + log_q.exp() * (log_p - log_q)
+    wanted = torch.autograd.grad(exact, [guide.a, guide.c, guide.b])
+    rows, found = 3000, []
+    elbo = CircuitELBO(1, alpha=1.0, estimator=Reinforce())
+    for _ in range(20):
+        loss = elbo.differentiable_loss(spvae.model, spvae.guide, x.expand(rows, 3)) / rows
+        found.append(torch.cat([grad.flatten() for grad in torch.autograd.grad(-loss, [guide.a, guide.c, guide.b])]))
+    values = torch.stack(found)
+    error = values.std(0) / len(found) ** 0.5
+    wanted = torch.cat([grad.flatten() for grad in wanted])
+    assert bool(((values.mean(0) - wanted).abs() < 4.5 * error + 1e-10).all())
+    assert bool((wanted.abs() > 10 * error).any())

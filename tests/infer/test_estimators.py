@@ -12,10 +12,13 @@ import torch
 from pyro.infer import SVI
 from torch.distributions import Independent, RelaxedBernoulli
 
-from pyro_spvae import CircuitELBO, whole
-from pyro_spvae.distributions import FactorialBernoulli
+from pyro_spvae import SPVAE, CircuitELBO, whole
+from pyro_spvae.distributions import FactorialBernoulli, Unsmoothed
+from pyro_spvae.guides import DiscreteGuide
 from pyro_spvae.infer import NVIL, REBAR, VIMCO, Concrete, MuProp, Reinforce, StraightThrough, anneal
 from pyro_spvae.infer.estimators.relaxed import RelaxedBits
+from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.models import DiscreteVAE
 from tests.helpers import gradients, small_spvae
 from tests.infer.discrete_cases import X, bits_spvae, expected_bound
 
@@ -309,3 +312,20 @@ def test_refusals():
     ):
         with pytest.raises((ValueError, TypeError), match="^" + message.replace("(", r"\(")):
             make()
+
+
+@pytest.mark.parametrize("estimator", [MuProp, REBAR], ids=["muprop", "rebar"])
+def test_batch_normalisation_learns_nothing_of_further_passes(estimator):
+    """Their values are no bits: running statistics are those of an estimator that has no such passes."""
+    found = []
+    for own in (Reinforce, estimator):
+        torch.manual_seed(0)
+        leaf = DiscreteVAE(Bernoulli(), latent_dim=4, smoothing=Unsmoothed(), hidden_dims=(8,), normalise=True)
+        spvae = SPVAE(whole((2, 2)), units=1, leaf=leaf, guide=DiscreteGuide(hidden_dims=(8,)))
+        x = (torch.rand(30, 1, 2, 2) < 0.5).double()
+        spvae.train()
+        spvae.start(x)
+        CircuitELBO(2, estimator=own()).differentiable_loss(spvae.model, spvae.guide, x).backward()
+        found.append({name: value for name, value in spvae.named_buffers() if "running" in name})
+    assert any(bool((value != 1).any()) for name, value in found[0].items() if "running_var" in name)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])

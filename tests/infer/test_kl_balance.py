@@ -9,13 +9,13 @@ import dataclasses
 import pytest
 import torch
 from pyro import poutine
-from torch.distributions import kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from pyro_spvae import VAE, poon_domingos
 from pyro_spvae.guides import HierarchicalGuide
 from pyro_spvae.infer import CircuitELBO, KLBalance, anneal
 from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import HVAE, SPVAE
+from pyro_spvae.models import DLGMM, HVAE, SPVAE
 from pyro_spvae.priors import MixtureOfGaussians
 from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.own_objects import OwnObjects
@@ -179,3 +179,26 @@ def test_fits_with_it_and_the_same_again():
     other.fit(X, X, objective=objective, epochs=3, warmup=2, batch_size=4)
     torch.testing.assert_close(torch.cat([each.flatten() for each in other.parameters()]), states[0], rtol=0, atol=0)
     assert dataclasses.replace(FitConfig(objective="elbo", kl=" z2 , z1")).kl == "z1, z2"
+
+
+def test_after_an_enumerated_site_a_divergence_counts_as_in_the_bound():
+    """By the probabilities of the values, not evenly."""
+
+    class Seen(KLBalance):
+        def weights(self, kls, sizes):
+            self.kls = kls
+            return super().weights(kls, sizes)
+
+    torch.manual_seed(0)
+    means = [-6.0, 0.0, 6.0]
+    spvae = SPVAE(poon_domingos((2, 2), 1), units=2, leaf=DLGMM(Bernoulli(), 2, 3, means=means))
+    elbo = CircuitELBO(20, alpha=1, kl="analytic", balance=Seen())
+    collector = elbo._collector()
+    model, guide = anneal(spvae.model, 0.5), anneal(spvae.guide, 0.5, guide=True)
+    elbo.terms(model, guide, (spvae.sample(4),), {}, collector=collector)
+    law, share = collector.guide_sites["z"]["fn"], collector.enumerated.log_share.exp()
+    prior = Normal(torch.tensor(means).reshape(3, *[1] * law.loc.dim())[: len(law.loc)], 1.0)
+    kl = kl_divergence(Normal(law.loc, law.scale), Normal(prior.loc.flatten(0, 1), 1.0)).sum(-1)  # [value, .., leaf]
+    found, wanted = elbo.balance.kls["z"], (share * kl).sum(0)
+    torch.testing.assert_close(found.mean(), wanted.mean())
+    assert abs(float((kl.mean() - wanted.mean()).detach())) > 1

@@ -60,6 +60,17 @@ def without_tree(x):
         pyro.sample("z", dist.Normal(torch.zeros(2), 1).to_event(1))
 
 
+CIRCUIT = small_spvae().circuit
+
+
+def turned():
+    """Plates of data and leaves the other way round."""
+    with pyro.plate("data", 8, dim=-1):
+        pyro.sample("tree", InducedTree(CIRCUIT))
+        with pyro.plate("leaf", 8, dim=-2):
+            pyro.sample("x", dist.Normal(torch.zeros(8, 1), 1.0), obs=torch.zeros(8, 8))
+
+
 def bottom_up():
     return small_spvae(
         leaf=HVAE(Normal(), 2, hidden_dims=(3,), skip=False), guide=HierarchicalGuide((3,), order="bottom-up")
@@ -86,6 +97,20 @@ REFUSED = [
     (lambda: CircuitELBO(0), "num_particles is 0"),
     (lambda: CircuitELBO(2.5), "num_particles is 2.5"),
     (lambda: CircuitELBO(alpha=math.nan), "alpha is nan"),
+    (lambda: CircuitELBO(alpha="1"), "^alpha is '1'; a finite number or -inf is needed"),
+    (lambda: CircuitELBO(vectorize_particles="no"), "^vectorize_particles is 'no'"),
+    (lambda: CircuitELBO(max_plate_nesting=2.5), "^max_plate_nesting is 2.5; at least 2 is needed"),
+    (
+        pair(guide=lambda s: poutine.scale(s.guide, scale=torch.ones(3, 1))),
+        r"poutine.scale gives the site 'z' a scale of the shape \[3, 1\]; one number for all of it is needed",
+    ),
+    (
+        lambda: CircuitELBO().loss(turned, lambda: None),
+        "^CircuitELBO: the plate 'data' of the site 'x' is the dimension -1; -2 is needed",
+    ),
+    (lambda: small_spvae().model(X, size=0), "^size is 0; a positive integer is needed"),
+    (lambda: small_spvae().model(X, size=60.0), "^size is 60.0; a positive integer is needed"),
+    (lambda: small_spvae().guide(X, size=2), "^size is 2, but 3 rows are given; as many as all data have are needed"),
     (lambda: CircuitELBO(gradient="stl"), "gradient is 'stl'; known are iwae, dreg"),
     (lambda: CircuitELBO(reduce="sum"), "reduce is 'sum'; known are leaf, root"),
     (lambda: CircuitELBO(gradient="dreg", alpha=1.0), "gradient='dreg' needs alpha=0"),

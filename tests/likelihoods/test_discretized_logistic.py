@@ -199,3 +199,11 @@ def test_is_made_by_name_with_the_levels_of_the_data(text):
 def test_continuous_values_are_refused():
     with pytest.raises(ValueError, match="^likelihood is 'discretized-logistic', but the values of table are cont"):
         resolve(dataclasses.replace(TINY, likelihood="discretized-logistic"), table())
+
+
+def test_gradients_of_a_scale_too_large_for_its_type_are_finite():
+    likelihood = DiscretizedLogistic(16, scale="exp").bind(leaves=1, pixels=1)
+    outputs = [torch.tensor([[value]], dtype=torch.float32, requires_grad=True) for value in (0.1, 100.0)]
+    value = likelihood(tuple(outputs)).log_prob(torch.tensor([[3.0]], dtype=torch.float32))
+    grads = torch.autograd.grad(value.sum(), outputs)
+    assert bool(value.isfinite()) and all(bool(grad.isfinite()) for grad in grads)

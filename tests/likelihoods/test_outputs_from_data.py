@@ -170,3 +170,13 @@ def test_a_model_starts_from_the_data(name):
         assert all(torch.equal(value, state[key]) for key, value in spvae.state_dict().items())
         after = spvae.log_likelihood(x, num_samples=20).mean()
         assert spvae.wanted_rows == 0 and float(after - before) > 3 if starts else abs(float(after - before)) < 1
+
+
+@pytest.mark.parametrize("mean", [100.0, 1000.0, -3.0])
+def test_deviations_far_from_zero_in_single_precision(mean):
+    """Squares of means do not cancel."""
+    torch.manual_seed(0)
+    likelihood = Normal().bind(leaves=1, pixels=3)
+    x = (mean + 0.01 * torch.randn(500, 1, 3)).float()
+    outputs = likelihood.outputs_from(x, torch.ones_like(x))
+    torch.testing.assert_close(likelihood(outputs).scale, x.double().std(0, correction=0).float(), rtol=0.02, atol=0)

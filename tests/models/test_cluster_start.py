@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pyro_spvae import Circuit, chow_liu, poon_domingos, whole
+from pyro_spvae.infer.cluster_start import _blurred, _counts
 from pyro_spvae.likelihoods import Bernoulli, Categorical, Normal, Poisson
 from pyro_spvae.models import SPN, SPVAE, GaussianLeaf
 
@@ -51,6 +52,20 @@ def test_it_begins_near_the_truth():
     best = trained.fit_em(x, epochs=60)[-1]
     assert after > before + 5
     assert after > best - 0.35  # of about -9
+
+
+@pytest.mark.parametrize("weights", ["full", "cp"])
+def test_blur_leaves_counts_and_their_margins(weights):
+    """Also where a region has several partitions, whose products lie side by side."""
+    circuit = Circuit(poon_domingos((3, 3), 1), 3, weights=weights)
+    units = torch.randint(3, (500, circuit.regions.num_regions))
+    changed = []
+    for counts in (own for layer in _counts(circuit, units) for own in layer):
+        blurred = _blurred(counts, 0.3)
+        for axes in ((-1,), (-2,), (-1, -2)):
+            torch.testing.assert_close(blurred.sum(axes), counts.sum(axes))
+        changed.append(not torch.allclose(blurred, counts))
+    assert any(changed)
 
 
 def test_without_blur_and_smoothing_leaves_are_their_clusters():

@@ -13,9 +13,9 @@ from pyro.infer.autoguide import AutoNormal
 from scipy import stats
 
 from pyro_spvae import Circuit, CircuitELBO, InducedTree, poon_domingos, random_binary_tree, whole
-from pyro_spvae.guides import NormalGuide
+from pyro_spvae.guides import HierarchicalGuide, NormalGuide
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Categorical, Normal
-from pyro_spvae.models import SPVAE, VAE
+from pyro_spvae.models import HVAE, SPVAE, VAE
 from pyro_spvae.priors import StandardNormal
 from tests.helpers import small_spvae
 from tests.linear_gaussian import LinearGaussian
@@ -136,6 +136,24 @@ class TestPredictive:
         assert draws["image"].shape == (5, 3, 1, 1, 2, 2)
         if not given:
             assert draws["tree"].shape == (5, 3, 1, 8) and (draws["tree"].sum(-1) == 4).all()
+
+    @pytest.mark.parametrize("parallel", [False, True])
+    def test_latent_variables_are_drawn_anew_for_every_sample(self, parallel):
+        """By the particles' weights, the same particle for all sites of a leaf."""
+        torch.manual_seed(0)
+        spvae = SPVAE(poon_domingos((2, 2), 1), units=2, leaf=HVAE(Normal(), 2), guide=HierarchicalGuide())
+        guide = spvae.posterior(torch.randn(3, 1, 2, 2), num_particles=4)
+        draws = Predictive(guide, num_samples=4000, parallel=parallel)()
+        assert draws["tree"].shape == (4000, 3, 1, 8) and draws["z1"].shape == (4000, 3, 8, 2)
+        shares = guide.log_weight.softmax(0)  # [particle, data, leaf]
+        index = []
+        for name, (values, _) in guide.values.items():
+            found = (draws[name].unsqueeze(1) == values).all(-1)  # [sample, particle, data, leaf]
+            assert bool((found.sum(1) == 1).all())
+            index.append(found.double())
+        assert torch.equal(index[0], index[1])
+        error = (shares * (1 - shares) / 4000).sqrt()
+        assert bool(((index[0].mean(0) - shares).abs() < 5 * error + 1e-9).all())
 
     def test_samples_have_the_models_moments(self):
         model = LinearGaussian()

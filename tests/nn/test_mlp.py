@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 
 import pytest
 import torch
@@ -165,3 +166,12 @@ class TestNormalised:
         mlp.train()
         loss = sum(output.square().sum() for output in mlp(torch.randn(7, LEAVES, INPUTS)))
         assert all(float(g.abs().max()) > 1e-6 for g in torch.autograd.grad(loss, list(mlp.parameters())))
+
+
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, "gated"])
+def test_networks_pickle(activation):
+    mlp = MLP((4,), activation).bind(leaves=2, inputs=3, outputs=(2,))
+    again, x = pickle.loads(pickle.dumps(mlp)), torch.rand(5, 2, 3)
+    for context in (torch.enable_grad(), torch.no_grad()):
+        with context:
+            assert torch.equal(again(x)[0], mlp(x)[0])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 from pyro.distributions import Dirichlet
+from scipy.special import betaln
 
 from pyro_spvae.distributions import stick_weights
 from pyro_spvae.priors import StickBreaking, Sticks
@@ -50,3 +51,17 @@ REFUSED = [
 def test_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("options", [{"alpha": 1e4}, {"alpha": 100.0}, {"alpha0": 1e5}, {"alpha0": 1e7}])
+def test_normalisers_in_single_precision(options):
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        prior = Sticks(**options).bind(leaves=1, event_shape=(50,))
+    finally:
+        torch.set_default_dtype(default)
+    first, second = (getattr(prior, name).double().numpy() for name in ("_first", "_second"))
+    torch.testing.assert_close(
+        prior._log_normaliser.double(), torch.from_numpy(betaln(first, second)), rtol=1e-6, atol=0
+    )

@@ -18,7 +18,7 @@ from pyro_spvae.distributions import FactorialBernoulli
 from pyro_spvae.infer.estimators.means import renyi_mean, with_each_replaced
 from pyro_spvae.infer.leaf_terms import LeafTerms
 from pyro_spvae.infer.prepared import PreparesBatches, owner_of
-from pyro_spvae.infer.tree_sums import leaf_posterior, root_rise
+from pyro_spvae.infer.tree_sums import root_rise
 from pyro_spvae.part import Part
 
 
@@ -139,10 +139,10 @@ class ScoredStep:
         control = control.expand(log_weight.shape)
         leaf, root = self.leaf.detach(), self.root.detach()
         if self.reduce == "root":
-            roots = leaf.unsqueeze(-1) + root_rise(leaf_posterior(self.terms, log_weight), control - log_weight)
+            roots = leaf.unsqueeze(-1) + root_rise(self.terms, log_weight, control - log_weight)
             return with_each_replaced(leaf.unsqueeze(-1).expand_as(roots), roots, self.mean)
         replaced = with_each_replaced(log_weight, control, self.mean)
-        return root.unsqueeze(-1) + root_rise(leaf_posterior(self.terms, leaf), replaced - leaf)
+        return root.unsqueeze(-1) + root_rise(self.terms, leaf, replaced - leaf)
 
     def score(self, signal: Tensor) -> Tensor:
         """The sum of scores times a signal that is held constant, ``[particle, .., data, leaf]``."""

@@ -42,7 +42,9 @@ def renyi_mean(log_weight: Tensor, alpha: float = 0.0) -> Tensor:
         return log_weight.amax(0)
     if alpha == 0.0:
         return log_sum_exp(log_weight, 0) - math.log(particles)
-    return (log_sum_exp((1 - alpha) * log_weight, 0) - math.log(particles)) / (1 - alpha)
+    powers = (1 - alpha) * log_weight
+    total = powers.logsumexp(0) if alpha > 1 else log_sum_exp(powers, 0)  # infinite for a weight of 0
+    return (total - math.log(particles)) / (1 - alpha)
 
 
 def with_each_replaced(log_weight: Tensor, others: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
@@ -64,7 +66,10 @@ def with_each_replaced(log_weight: Tensor, others: Tensor, mean: Callable[[Tenso
 
 def of_others(log_weight: Tensor) -> Tensor:
     """The geometric mean of all weights but one, for each of at least two; ``[particle, ..]``."""
-    return (log_weight.sum(0) - log_weight) / (log_weight.size(0) - 1)
+    particles = log_weight.size(0)  # one of them may be 0, which no difference of sums would get rid of
+    eye = torch.eye(particles, dtype=torch.bool, device=log_weight.device)
+    own = eye.reshape(particles, particles, *[1] * (log_weight.dim() - 1))
+    return log_weight.unsqueeze(1).masked_fill(own, 0.0).sum(0) / (particles - 1)
 
 
 def leave_one_out(log_weight: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:

@@ -65,6 +65,7 @@ class Baseline(Estimator):
         :param Tensor target: what it predicts, ``[particle, .., data, leaf]``.
         """
         target = target.detach()
+        target = torch.where(target.isfinite(), target, baseline.detach())  # not fitted to weights of 0
         loss = 0.5 * (target - baseline).square().mean(tuple(range(target.dim() - 2))).sum()
         with torch.no_grad():
             mean = target.mean(tuple(range(target.dim() - 1)))

@@ -35,7 +35,9 @@ class VIMCO(Estimator):
     def surrogate(self, step: ScoredStep) -> Tensor:
         with torch.no_grad():
             if step.reduce == "root":
-                signal = (step.root - leave_one_out(step.leaf, step.mean)).unsqueeze(-1)
+                baseline = leave_one_out(step.leaf, step.mean).unsqueeze(-1)
             else:
-                signal = step.learning_signal - step.bound_with(of_others(step.terms.log_weight))
+                baseline = step.bound_with(of_others(step.terms.log_weight))
+            # infinite where the others have no weight, which does not depend on the particle either: any number will do
+            signal = step.learning_signal - torch.where(baseline.isfinite(), baseline, 0.0)
         return step.score(signal)
