@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -274,8 +275,10 @@ def _check_folder(folder: Path) -> None:
         if os.path.lexists(path):
             if not path.is_dir():
                 raise ValueError(f"out is {folder}, but {path} is no folder")
-            if not os.access(path, os.W_OK):
-                raise ValueError(f"out is {folder}, but the folder {path} is not writable")
+            try:  # which tells more than its permissions
+                tempfile.TemporaryDirectory(dir=path).cleanup()
+            except OSError:
+                raise ValueError(f"out is {folder}, but the folder {path} is not writable") from None
             return
 
 

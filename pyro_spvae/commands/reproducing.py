@@ -14,6 +14,7 @@ import typer
 
 from pyro_spvae.commands.app import app, command, option, say
 from pyro_spvae.commands.options import with_options
+from pyro_spvae.reproduce.places import OUT
 from pyro_spvae.reproduce.published import BinarySet
 
 WHAT, HOW, RUN = "What is run", "How", "Files and machine"
@@ -25,7 +26,6 @@ group = typer.Typer(
 )
 app.add_typer(group, name="reproduce")
 
-_OUT = Path("runs/reproduce")
 _Out = Annotated[Path, option("Folder of all experiments.", RUN, "--out", "-o", metavar="FOLDER")]
 
 
@@ -40,7 +40,7 @@ class Where:
     data_dir: Annotated[
         str | None, option("Folder of data sets.", RUN, "--data-dir", metavar="FOLDER", show_default=False)
     ] = None
-    out: _Out = _OUT
+    out: _Out = OUT
     device: Annotated[str, option("auto (cuda if there is one, else cpu), cpu, cuda, cuda:N or mps.", RUN)] = "auto"
     overwrite: Annotated[bool, option("Train again what was run before.", RUN, "--overwrite")] = False
     download: Annotated[bool, option("Download a missing data set into data_dir.", RUN, "--download")] = False
@@ -67,7 +67,7 @@ def add(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 def report(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of all experiments.", show_default=str(_OUT))] = None,
+    folder: Annotated[Path | None, typer.Argument(help="Folder of all experiments.", show_default=str(OUT))] = None,
     out: Annotated[
         Path | None,
         option("The same, as of the other commands.", RUN, "--out", "-o", metavar="FOLDER", show_default=False),
@@ -84,7 +84,7 @@ def report(
 
     if folder is not None and out is not None:
         raise ValueError(f"folder is {folder} and out is {out}; give one of them")
-    write_report(folder or out or _OUT, say)
+    write_report(folder or out or OUT, say)
 
 
 command(report, group, "report")

@@ -28,13 +28,14 @@ def blocks_of(data: DataSet) -> Iterator[tuple[Tensor, ...]]:
             yield block.unbind(1)
 
 
-def columns_table(data: DataSet, given: Container[str] = ()) -> list[str]:
+def columns_table(data: DataSet, given: Container[str] = (), kept: bool = True) -> list[str]:
     """
     A line for each column of a table, and sentences about those whose densities can grow without limit, and those of
     categories that may be numbers.
 
     :param DataSet data: one that has columns.
     :param given: names of columns whose kinds were not chosen.
+    :param bool kept: whether columns that are not shown stand in ``data.json``.
     """
     assert data.columns is not None
     found = [ColumnSummary() for _ in data.columns]
@@ -42,10 +43,10 @@ def columns_table(data: DataSet, given: Container[str] = ()) -> list[str]:
         for summary, column in zip(found, block, strict=True):
             summary.look(column)
     told = [*notes(data.columns, found), *text_notes(data.columns, blocks_of(data), given)]
-    return table(data.columns, found) + [f"note        {note}" for note in told]
+    return table(data.columns, found, kept) + [f"note        {note}" for note in told]
 
 
-def table(columns: Sequence[Column], found: Sequence[ColumnSummary]) -> list[str]:
+def table(columns: Sequence[Column], found: Sequence[ColumnSummary], kept: bool = True) -> list[str]:
     """Lines under headings, of at most 100 columns."""
     cells = [_HEADINGS] + [
         (column.name, column.kind, str(column.family), f"{summary.seen:,}", _range(column, summary))
@@ -57,7 +58,8 @@ def table(columns: Sequence[Column], found: Sequence[ColumnSummary]) -> list[str
         + f"  {line[-1]}"
         for line in cells
     ]
-    return lines if len(columns) <= _MOST else [*lines, f".. {len(columns) - _MOST:,} more, see data.json"]
+    more = f".. {len(columns) - _MOST:,} more{', see data.json' if kept else ''}"
+    return lines if len(columns) <= _MOST else [*lines, more]
 
 
 def _range(column: Column, summary: ColumnSummary) -> str:

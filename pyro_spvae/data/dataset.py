@@ -124,7 +124,7 @@ class DataSet:
             if not self.is_image:
                 hint = " (leave out --missing none to take NaN as missing, missing='none' in Python)"
             hint = hint if holes and self.missing == "none" else ""
-            text = broken.text(self._numbered(rows, broken.row), own_names(self.columns))
+            text = broken.text(self.numbered(rows, broken.row), own_names(self.columns))
             raise ValueError(f"{where} holds {text}, but all must be finite{hint}.")
         if holes == math.prod(rows.shape):
             raise ValueError(f"{where} holds nothing but NaN, so that all entries are missing; some must be seen.")
@@ -148,14 +148,14 @@ class DataSet:
             found = wrong(x).nonzero()
             if len(found):
                 row, place = found[0].tolist()
-                numbered = self._numbered(rows, start + row)
+                numbered = self.numbered(rows, start + row)
                 name = self.columns[place].name
                 return f", as {x[row, place]:g} in row {start + row}{numbered and f' ({numbered})'}, column {name!r}"
             start += len(x)
         return ""
 
-    def _numbered(self, rows: Rows, row: int) -> str:
-        """What a row is called in what the rows are some of."""
+    def numbered(self, rows: Rows, row: int) -> str:
+        """What a row is called in what the rows are some of; an empty text where they are all of it."""
         if rows.index is None:
             return ""
         return f"row {int(rows.index[row])} of the {'array' if own_names(self.columns) is None else 'table'}"

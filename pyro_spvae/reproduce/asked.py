@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_spvae.reproduce.places import with_places
 from pyro_spvae.reproduce.race_report import RACE
-from pyro_spvae.reproduce.run import record
+from pyro_spvae.reproduce.run import note_of, record
 from pyro_spvae.reproduce.timing import MEMBERS, TimeExperiment
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.run_folder import RunFolder
@@ -38,12 +39,16 @@ class Unfinished:
     command: str | None = None
 
 
-def note_asked(experiment: Any, out: Path) -> None:
-    """Leaves beside the run folder of an experiment what it is, before it is begun."""
-    path = _note(out / experiment.table / experiment.name)
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        RunFolder(path.parent).write_json(path.name, record(experiment))
+def note_asked(experiment: Any, out: Path, data_dir: str | None = None) -> None:
+    """
+    Leaves beside the run folder of an experiment what it is, before it is begun.
+
+    :param str data_dir: folder of data sets that it was asked for with.
+    """
+    path = note_of(out / experiment.table / experiment.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place = None if data_dir is None else str(Path(data_dir).expanduser().absolute())
+    RunFolder(path.parent).write_json(path.name, record(experiment) | {"data_dir": place})
 
 
 def unfinished(out: Path) -> list[Unfinished]:
@@ -52,19 +57,20 @@ def unfinished(out: Path) -> list[Unfinished]:
 
     :raises ValueError: if a file of one cannot be read.
     """
-    commands = {
-        path.with_name(path.name.removesuffix(".json")): read_json(path).get("command")
+    notes = {
+        path.with_name(path.name.removesuffix(".json")): _read_note(path)
         for path in out.glob("*/*.json")
         if not path.name.startswith(".")
     }
     begun = {path.parent for path in out.glob("*/*/config.json") if not path.parent.name.startswith(".")}
     raced = {path.parent.parent for path in out.glob(f"{TimeExperiment.table}/*/*/config.json")}
     found = []
-    for path in sorted({*commands, *begun, *raced}):
-        if (path / RACE).exists():
+    for path in sorted({*notes, *begun, *raced}):
+        if (path / RACE).exists() or path.name.startswith("."):
             continue
         members = [path / name for name in MEMBERS] if path.parent.name == TimeExperiment.table else [path]
-        found += [one for member in members if (one := _look(member, commands.get(path))) is not None]
+        note = notes.get(path, {})
+        found += [one for member in members if (one := _look(member, note, out)) is not None]
     return found
 
 
@@ -83,18 +89,28 @@ def unfinished_table(models: list[Unfinished], out: Path) -> list[str]:
     return lines
 
 
-def _look(path: Path, command: str | None) -> Unfinished | None:
+def _look(path: Path, note: dict[str, Any], out: Path) -> Unfinished | None:
+    def command(data_dir: str | None) -> str | None:
+        return with_places(note["command"], out, data_dir) if "command" in note else None
+
     if not path.exists():
-        return Unfinished(path, _NOT_BEGUN, command=command)
+        return Unfinished(path, _NOT_BEGUN, command=command(note.get("data_dir")))
     folder = RunFolder.open(path)
     if folder.is_finished:
         return None
-    metrics = folder.read_metrics()
+    metrics, config = folder.read_metrics(), folder.read_json("config.json")
     state = _NOT_EVALUATED if read_status(path).get("status") == TRAINED else _BEGUN
+    if not isinstance(config, dict) or "epochs" not in config:
+        raise ValueError(f"the file {path / 'config.json'} lacks 'epochs'; run the experiment again by --overwrite")
+    if any(not line.keys() >= {"val_elbo", "epoch"} for line in metrics):
+        raise ValueError(f"the file {path / 'metrics.jsonl'} has a line without 'val_elbo' or 'epoch'")
     best = max((line["val_elbo"] for line in metrics), default=None)
     epoch = metrics[-1]["epoch"] if metrics else 0
-    return Unfinished(path, state, epoch, folder.read_json("config.json")["epochs"], best, command)
+    return Unfinished(path, state, epoch, config["epochs"], best, command(config.get("data_dir")))
 
 
-def _note(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
+def _read_note(path: Path) -> dict[str, Any]:
+    note = read_json(path)
+    if not isinstance(note, dict):
+        raise ValueError(f"the file {path} holds a {type(note).__name__}; the note of an experiment is an object")
+    return note

@@ -39,7 +39,7 @@ def run_cells(
     """
     cells, start = list(experiments), cost.clock()
     for cell in cells:
-        note_asked(cell, out)
+        note_asked(cell, out, options.get("data_dir"))
     paths = []
     for number, cell in enumerate(cells, start=1):
         if len(cells) > 1:

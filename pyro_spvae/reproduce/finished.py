@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_spvae.reproduce.places import with_places
 from pyro_spvae.reproduce.published import DISCRETE, GLOBAL, MIXTURES, TABLE_1, VAMP, Cell, figure_2
-from pyro_spvae.reproduce.run import RECORD
+from pyro_spvae.reproduce.run import RECORD, note_of
 from pyro_spvae.training.config import read_json
 from pyro_spvae.training.run_folder import RunFolder
 
@@ -41,16 +42,27 @@ class Finished:
     @classmethod
     def read(cls, path: Path) -> Finished:
         """
+        What was run is also said by the note beside the folder, of a run that was killed before it said so itself.
+
         :raises ValueError: if a file cannot be read.
         """
-        record, results = (read_json(path / name) for name in (RECORD, "results.json"))
+        of_run = path / RECORD if (path / RECORD).exists() else note_of(path)
+        record, results = read_json(of_run), read_json(path / "results.json")
         metrics = RunFolder(path).read_metrics()
         if not isinstance(record, dict) or not isinstance(results, dict):
-            raise ValueError(f"the files {RECORD} and results.json of {path} hold no objects; run the experiment again")
+            raise ValueError(f"the files {of_run} and results.json of {path} hold no objects; run the experiment again")
         try:
             return cls(path, record["table"], record["experiment"], record["command"], results, metrics)
         except KeyError as error:
-            raise ValueError(f"the file {path / RECORD} lacks {error}; run the experiment again") from None
+            raise ValueError(f"the file {of_run} lacks {error}; run the experiment again") from None
+
+    @property
+    def again(self) -> str:
+        """The command with the folders that it was given."""
+        config = read_json(self.path / "config.json")
+        return with_places(
+            self.command, self.path.parent.parent, config.get("data_dir") if isinstance(config, dict) else None
+        )
 
     @property
     def model(self) -> str:
@@ -122,5 +134,7 @@ def finished(out: str | os.PathLike[str]) -> list[Finished]:
 
     :raises ValueError: if a file of one cannot be read.
     """
-    paths = sorted(path.parent for path in Path(out).glob(f"*/*/{RECORD}"))
-    return [Finished.read(path) for path in paths if RunFolder(path).is_finished]
+    paths = {path.parent for path in Path(out).glob(f"*/*/{RECORD}")}
+    paths |= {path.with_name(path.name.removesuffix(".json")) for path in Path(out).glob("*/*.json")}  # notes
+    runs = [path for path in sorted(paths) if not path.name.startswith(".") and RunFolder(path).is_finished]
+    return [Finished.read(path) for path in runs]

@@ -8,20 +8,22 @@ import dataclasses
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pyro_spvae import distributed, plots
-from pyro_spvae.reproduce.race_report import RACE
+from pyro_spvae.reproduce.race_report import RACE, read_race
 from pyro_spvae.reproduce.run import check_folder, check_same
-from pyro_spvae.reproduce.timing import TimeExperiment
+from pyro_spvae.reproduce.timing import MEMBERS, TimeExperiment
 from pyro_spvae.training.config import TrainConfig, read_json
 from pyro_spvae.training.cost import MOST
 from pyro_spvae.training.evaluation import log_likelihoods
 from pyro_spvae.training.forecast import forecast
+from pyro_spvae.training.going_on import last_state
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.job import Job, set_up
 from pyro_spvae.training.pace import Pace
@@ -68,16 +70,18 @@ def race(
     path = Path(out) / experiment.table / experiment.name
     report(f"--- {experiment.table}: {experiment.name} ---")
     configs = experiment.configurations(data_dir, device)
-    if overwrite and path.exists():
-        shutil.rmtree(path)
-    if (path / RACE).exists():
-        found = read_json(path / RACE)
+    if overwrite:
+        _check_replaceable(path)
+    if (path / RACE).exists() and not overwrite:
+        found = read_race(path / RACE)
+        if not found.get("configs", {}).keys() >= configs.keys():
+            raise ValueError(f"the file {path / RACE} lacks 'configs'; run the experiment again by --overwrite")
         for name, config in configs.items():
             of_folder = TrainConfig.from_dict(found["configs"][name], f"the file {path / RACE}")
             check_same(f"{path}, {name},", of_folder, config)
         report(f"finished    before, in {path}; train it again by --overwrite")
     else:
-        found = _run(configs, path, distributed.choose_device(device), download, progress, report)
+        found = _run(configs, path, distributed.choose_device(device), download, progress, report, overwrite)
         plots.save(_picture(found), path / "race.png")
         RunFolder(path).write_json(RACE, found | {"experiment": dataclasses.asdict(experiment)})
         report(f"written to  {path / RACE}, race.png")
@@ -103,8 +107,41 @@ def show_race(
     return total
 
 
+def _check_replaceable(path: Path) -> None:
+    """
+    :raises ValueError: if there is something else than a race.
+    """
+    known = (RACE, *(f"{name}/config.json" for name in MEMBERS))
+    if path.exists() and not any((path / name).exists() for name in known):
+        raise ValueError(f"the folder {path} exists and is no race, so it is not overwritten; choose another --out")
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[None]:
+    """Within the block a race that was there lies beside its folder; it comes back if the block fails."""
+    aside = path.with_name(f".{path.name}.old")
+    if path.exists() and aside.exists():  # of a replacement that was killed
+        shutil.rmtree(aside if (path / RACE).exists() else path)
+    if path.exists():
+        path.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if aside.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            aside.rename(path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def _run(
-    configs: dict[str, TrainConfig], path: Path, device: torch.device, download: bool, progress: bool, report: Report
+    configs: dict[str, TrainConfig],
+    path: Path,
+    device: torch.device,
+    download: bool,
+    progress: bool,
+    report: Report,
+    overwrite: bool,
 ) -> dict[str, Any]:
     """What ``race.json`` holds of it."""
     jobs = {name: set_up(config, device, download) for name, config in configs.items()}
@@ -129,10 +166,11 @@ def _run(
         RunFolder(path).write_json(_SCORE, {"log_likelihood": found, "samples": samples})
         return found
 
-    racers = {
-        name: Racer(_trainer(job, _folder(path / name, configs[name], job, report), name, progress, report))
-        for name, job in jobs.items()
-    }
+    with _replaced(path) if overwrite else nullcontext():
+        racers = {
+            name: Racer(_trainer(job, _folder(path / name, configs[name], job, report), name, progress, report))
+            for name, job in jobs.items()
+        }
     try:
         level = _take_turns(racers["spvae"], racers["vae"], score)
     except Interrupted:
@@ -194,8 +232,7 @@ def _trainer(job: Job, folder: RunFolder, name: str, progress: bool, report: Rep
         progress=progress,
         report=lambda line: report(f"{name:6}{line}"),
     )
-    kept = (folder.path / "last.pt").exists()
-    state = folder.load("last.pt") if kept else None
+    state = last_state(folder)
     metrics = folder.rewind(0 if state is None else state["validations"])
     if state is not None:
         trainer.load_state(state, metrics)

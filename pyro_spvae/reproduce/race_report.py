@@ -23,11 +23,26 @@ def race_sections(folder: Path) -> list[tuple[str, list[str]]]:
     """
     groups: dict[tuple[tuple[str, Any], ...], list[dict[str, Any]]] = {}
     for path in sorted(folder.glob(f"spvae-time/*/{RACE}")):
-        race = read_json(path)
+        if path.parent.name.startswith("."):
+            continue
+        race = read_race(path)
         experiment = race.get("experiment", {"name": path.parent.name})  # which older ones have not
         key = tuple((name, value) for name, value in experiment.items() if name != "seed")
         groups.setdefault(key, []).append(race)
     return [_section(dict(key), races) for key, races in groups.items()]
+
+
+def read_race(path: Path) -> dict[str, Any]:
+    """
+    :raises ValueError: if the file cannot be read or is damaged.
+    """
+    race = read_json(path)
+    if not isinstance(race, dict) or not race.keys() >= {"lines", "ratios"}:
+        raise ValueError(f"the file {path} lacks 'lines' or 'ratios'; run the experiment again by --overwrite")
+    experiment = race.get("experiment", {"seed": 0})
+    if not isinstance(experiment, dict) or "seed" not in experiment:
+        raise ValueError(f"the file {path} does not say what was run; run the experiment again by --overwrite")
+    return race
 
 
 def _section(experiment: dict[str, Any], races: list[dict[str, Any]]) -> tuple[str, list[str]]:

@@ -57,7 +57,7 @@ def beside_paper(path: Path) -> Iterator[str]:
         yield f"{'note':28}{line}"
     if cell is not None and cell.note:
         yield f"{'note on the paper':28}{cell.note}"
-    yield f"{'again by':28}{run.command}"
+    yield f"{'again by':28}{run.again}"
 
 
 def write_report(out: str | os.PathLike[str], report: Callable[[str], None] = lambda line: None) -> Path:
@@ -89,7 +89,7 @@ def write_report(out: str | os.PathLike[str], report: Callable[[str], None] = la
     if pictures:
         lines += ["## Pictures", "", *[f"![{name}]({path.name})" for name, path in pictures.items()], ""]
     if runs:
-        lines += ["## Commands", "", "```bash", *[run.command for run in runs], "```", ""]
+        lines += ["## Commands", "", "```bash", *[run.again for run in runs], "```", ""]
     text = "\n".join(lines)
     atomic_write(folder / REPORT, lambda file: file.write(text.encode()))
     report(f"written to  {folder / REPORT}" + "".join(f", {path.name}" for path in pictures.values()))

@@ -79,7 +79,9 @@ def run(
             if folder.is_finished:
                 report(f"finished    before, in {path}; train it again by --overwrite")
             else:
-                resume(path, progress=progress, report=report, download=download, objective=experiment.objective)
+                changes = {"data_dir": data_dir} if data_dir is not None else {}
+                changes |= {"device": device} if device != "auto" else {}
+                resume(path, changes, progress, report, download, experiment.objective)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             train(config, path, progress, report, download, overwrite, experiment.objective)
@@ -87,6 +89,11 @@ def run(
         raise Interrupted(f"stopped in {path}, everything is saved; the same command goes on with it") from None
     folder.write_json(RECORD, record(experiment))
     return path
+
+
+def note_of(path: Path) -> Path:
+    """The file beside a run folder that says, before it is begun, what it will be."""
+    return path.with_name(f"{path.name}.json")
 
 
 def record(experiment: Any) -> dict[str, Any]:
@@ -108,14 +115,17 @@ def show_plan(experiment: Runnable, data_dir: str | None, device: str, report: R
 
 
 def command_line(experiment: Any) -> str:
-    """The command that runs an experiment: every option that is not the default."""
+    """The command that runs an experiment: every option that is not the default, and some that are."""
+    of_figure_3 = experiment.table == "spvae-figure3"  # whose command has no models, and another usual recipe
     parts = ["pyro-spvae", "reproduce", experiment.table]
     for field in dataclasses.fields(experiment):
         value = getattr(experiment, field.name)
         named = field.name in ("pixels", "model") or field.metadata.get("named")
-        if value == field.default and not named or field.name == "figure":
+        named = named or (of_figure_3 and field.name == "recipe")
+        left_out = field.name == "figure" or (of_figure_3 and field.name == "model")
+        if left_out or (value == field.default and not named):
             continue
-        name, text = field.name.replace("_", "-"), f"{value:g}" if isinstance(value, float) else str(value)
+        name, text = field.name.replace("_", "-"), str(value)
         if experiment.table == "spvae-figure2":
             name = {"fraction": "fractions", "model": "models"}.get(name, name)
         parts += [f"--{name}", shlex.quote(text)]

@@ -112,7 +112,7 @@ class Experiment:
         """Of the run folder: what differs from a full run under the paper's protocol is said."""
         parts: list[str] = [self.data, self.pixels, self.model]
         if self.fraction < 1:
-            parts.append(f"{self.fraction:g}")
+            parts.append(str(self.fraction))
         if self.layers != 2:
             parts.append(f"{self.layers}-layers")
         if self.latent_dim is not None:

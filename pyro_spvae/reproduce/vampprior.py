@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 from pyro_spvae.checks import positive_integer
@@ -96,7 +96,7 @@ class VampExperiment:
 
     data: VampData = "mnist"
     model: VampModel = "vae"
-    prior: VampPriorName = "standard"
+    prior: VampPriorName = field(default="standard", metadata={"named": True})  # of which commands take two
     budget: Budget = "paper"
     components: int | None = None
     seed: int = 0

@@ -40,6 +40,7 @@ _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then know
 _LEARNING = 6  # stream of seeds
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
+_OF_LATENTS = ("beta", "gradient", "reduce", "kl")  # options that say how latent variables are trained
 
 
 def build_regions(config: TrainConfig, data: DataSet) -> RegionGraph:
@@ -204,7 +205,8 @@ def _own_networks(kind: str, config: TrainConfig) -> dict[str, Any]:
 
 def check_described(config: TrainConfig, given: Collection[str]) -> None:
     """
-    Refuses options of networks, where they are given, for leaves and guides that have no such networks.
+    Refuses options of networks, where they are given, for leaves and guides that have no such networks, and options of
+    latent variables for leaves that have none.
 
     :param given: names of the options that are given.
     :raises ValueError: if one of them has no effect.
@@ -212,6 +214,12 @@ def check_described(config: TrainConfig, given: Collection[str]) -> None:
     if config.leaf == "auto":
         return
     guide = default_guide(config.leaf) if config.guide == "auto" else config.guide
+    for option in _OF_LATENTS if guide == "none" else ():
+        if option in given:
+            raise ValueError(
+                f"{option} is given, but the leaf {config.leaf!r} has no latent variables, so that it has no effect; "
+                "leave one of them out"
+            )
     found = [("leaf", kind) for kind in kinds_of(config.leaf)] + [("guide", guide)]
     if guide == "auto" or any(map(partial(_takes_networks, config), *zip(*found, strict=True))):
         return

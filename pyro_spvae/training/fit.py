@@ -21,7 +21,7 @@ from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.batches import BATCH_SIZE
 from pyro_spvae.training.config import FitConfig
-from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
+from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over, last_state
 from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
@@ -145,8 +145,9 @@ def fit(
         optimiser=own.optimiser,
         beta=own.beta,
     )
-    if folder is not None and started:
-        trainer.load_state(folder.load("last.pt"), folder.read_metrics())
+    state = last_state(folder) if folder is not None and started else None
+    if folder is not None and state is not None:
+        trainer.load_state(state, folder.read_metrics())
     metrics = trainer.run()
     if folder is not None and distributed.is_main():
         folder.write_json("results.json", _results(trainer))
@@ -265,7 +266,7 @@ def _of_run(folder: RunFolder, config: FitConfig, given: Set[str]) -> FitConfig:
     config = replace(config, **{name: kept[name] for name in GOES_ON if name not in given})
     values = config.to_dict()
     changed = {name for name in GOES_ON if values[name] != kept[name]}
-    state = folder.load("last.pt") if changed and (folder.path / "last.pt").exists() else None
+    state = last_state(folder) if changed else None
     before = FitConfig.from_dict({name: value for name, value in kept.items() if name in values}, "config.json")
     free = changed if state is not None and is_over(before, state) else set()
     _check_alike(folder, kept, values | {name: kept[name] for name in (*free, "graphs")})  # how, and not what
@@ -281,10 +282,10 @@ def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:
         return False
     RunFolder.open(folder.path)
     _check_alike(folder, folder.read_json("data.json"), identity["data"])
-    if not (folder.path / "last.pt").exists():
+    state = last_state(folder)
+    if state is None:
         folder.rewind(0)
         return False
-    state = folder.load("last.pt")
     if state.get("architecture") != identity["architecture"]:
         raise ValueError(f"the run {folder.path} was started with a model of another architecture")
     folder.rewind(state["validations"])

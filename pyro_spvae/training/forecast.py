@@ -14,6 +14,8 @@ from pyro_spvae import distributed
 from pyro_spvae.blocks import in_mode
 from pyro_spvae.data import Rows
 from pyro_spvae.evaluating import lean
+from pyro_spvae.infer import CircuitELBO
+from pyro_spvae.queries import Queries
 from pyro_spvae.training import cost
 from pyro_spvae.training.batches import BATCH_SIZE
 from pyro_spvae.training.by_kind import passes
@@ -65,17 +67,29 @@ def forecast(job: Job, watched: Rows | None = None) -> Forecast:
         with lean(), in_mode(spvae, training=True):
             trainer.train_step(x[:rows])
 
-    def bounds(rows: Rows) -> float:
-        return _rows(lambda number: mean_bounds(spvae, trainer.elbo, _first(rows, number), config.seed), rows)
-
     steps, every = trainer.steps, config.validate_every
     validations = config.epochs if every is None else math.ceil(steps / every)
-    validation = _once(lambda: before_validation(spvae, config.seed)) + bounds(watched)
+    validation = _once(lambda: before_validation(spvae, config.seed))
+    validation += _bounds(spvae, trainer.elbo, watched, config.seed)
     training = steps * _block(step, batch) / distributed.world() + validations * validation
     prepared = _once(lambda: prepare_evaluation(spvae, config.seed))
-    means = _rows(lambda number: mean_variances(spvae, _first(test, number), seed=config.seed), test)
-    evaluation = prepared + bounds(test) + means
+    evaluation = prepared + figures_seconds(spvae, trainer.elbo, test, config.seed)
     return Forecast(training, evaluation + _likelihoods(job, config.samples))
+
+
+def figures_seconds(spvae: Queries, elbo: CircuitELBO, rows: Rows, seed: int) -> float:
+    """
+    About how long an evaluation takes beside its log-likelihoods: bounds, and how much latents vary with the data.
+
+    :param CircuitELBO elbo: the bound.
+    :param int seed: of the draws.
+    """
+    means = _rows(lambda number: mean_variances(spvae, _first(rows, number), seed=seed), rows)
+    return _bounds(spvae, elbo, rows, seed) + means
+
+
+def _bounds(spvae: Queries, elbo: CircuitELBO, rows: Rows, seed: int) -> float:
+    return _rows(lambda number: mean_bounds(spvae, elbo, _first(rows, number), seed), rows)
 
 
 def _likelihoods(job: Job, samples: int) -> float:

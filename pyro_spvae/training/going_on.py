@@ -13,6 +13,23 @@ from pyro_spvae.training.run_folder import RunFolder
 GOES_ON = ("epochs", "patience")
 """Options that may be changed of a run that came to its end."""
 
+_OF_STATE = {"step", "epoch", "batch", "validations", "waited", "summed"}  # which best.pt has not all
+
+
+def last_state(folder: RunFolder) -> dict[str, Any] | None:
+    """
+    The state that a run goes on from; ``None`` if it was stopped before the first.
+
+    :raises ValueError: if ``last.pt`` is damaged, or another kind of checkpoint.
+    """
+    path = folder.path / "last.pt"
+    if not path.exists():
+        return None
+    state = folder.load(path.name)
+    if not state.keys() >= _OF_STATE:
+        raise ValueError(f"the checkpoint {path} holds no state of training; a run goes on from its own last.pt alone")
+    return state
+
 
 def is_over(config: FitConfig, state: dict[str, Any]) -> bool:
     """Whether a checkpoint is that of the end of training."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import TrainConfig, parse_kinds
 from pyro_spvae.training.graphs import check_graphs
+from pyro_spvae.training.logger import check_tensorboard
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.optimisers import OPTIMISERS
 from pyro_spvae.training.own_objects import OwnObjects
@@ -104,6 +106,14 @@ def set_up(
     if objective is not None and config.leaf == "auto":  # which is of latent variables, as those by name are
         config = dataclasses.replace(config, leaf="vae")
     check_graphs(config, device)
+    if config.tensorboard:
+        check_tensorboard()
+    left = round(config.fraction * len(raw.train))
+    if config.fraction < 1 and left < 2:
+        raise ValueError(
+            f"fraction is {config.fraction:g}, which leaves {left} of {len(raw.train):,} training rows; at least 2 are "
+            "needed"
+        )
     raced: list[dict[str, Any]] = []
     if report is not None and is_raced(config, raw):
         config, raced = race(config, raw, device, report)
@@ -116,7 +126,10 @@ def set_up(
     dtype = getattr(torch, config.precision)
     for rows in (data.train, data.validation, data.test):
         x, seen = select(rows, None, slice(0, 1024))
-        spvae.check(x.to(dtype), seen)  # the values themselves were checked when they were read
+        try:
+            spvae.check(x.to(dtype), seen)  # the values themselves were checked when they were read
+        except ValueError as error:
+            raise ValueError(_numbered(str(error), data, rows)) from None
     check_objective(config, spvae, data.train, objective)
     record = {
         "name": raw.name,
@@ -133,8 +146,22 @@ def set_up(
     return Job(config, raw, data, spvae.to(device), record, objective)
 
 
-def describe(job: Job, report: Callable[[str], None]) -> None:
-    """Reports data, likelihood, structure and size."""
+def _numbered(message: str, data: DataSet, rows: Rows) -> str:
+    """A message about a row, with its number in what the rows are some of."""
+
+    def named(found: re.Match[str]) -> str:
+        number = data.numbered(rows, int(found[1]))
+        return f"{found[0]} ({number})" if number else found[0]
+
+    return re.sub(r"\bin row (\d+)", named, message, count=1)
+
+
+def describe(job: Job, report: Callable[[str], None], kept: bool = True) -> None:
+    """
+    Reports data, likelihood, structure and size.
+
+    :param bool kept: whether there is a ``data.json`` that tells more.
+    """
     config, values = job.config, job.data.values
     report(f"data        {job.raw!r}")
     if config.fraction < 1:
@@ -145,7 +172,7 @@ def describe(job: Job, report: Callable[[str], None]) -> None:
         if hint is not None:
             report(f"note        {hint}")
     if job.data.columns is not None and values.levels != 2:
-        for line in columns_table(job.data, parse_kinds(config.kinds)):
+        for line in columns_table(job.data, parse_kinds(config.kinds), kept):
             report(line)
     ranges = [
         (f"the column {own.name!r}", own.low, own.high)

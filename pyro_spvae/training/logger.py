@@ -23,6 +23,18 @@ class Logger(Protocol):
         """Called once at the end."""
 
 
+def check_tensorboard() -> None:
+    """
+    :raises ValueError: if the extra is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise ValueError(
+            "tensorboard is asked for, but it is not installed; pip install 'pyro-spvae[tensorboard]'"
+        ) from None
+
+
 class TensorBoard:
     """
     Writes event files for TensorBoard.
@@ -33,12 +45,9 @@ class TensorBoard:
     """
 
     def __init__(self, folder: str | os.PathLike[str], step: int = 0) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise ValueError(
-                "tensorboard is asked for, but it is not installed; pip install 'pyro-spvae[tensorboard]'"
-            ) from None
+        check_tensorboard()
+        from torch.utils.tensorboard import SummaryWriter
+
         self._writer: Any = SummaryWriter(os.fspath(folder), purge_step=step or None)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,7 +163,8 @@ def open_run(path: str | os.PathLike[str], device: str | torch.device = "cpu") -
     if not isinstance(record, dict) or not {"name", "values"} <= record.keys():
         raise ValueError(f"the file {folder.path / 'data.json'} does not say what the run was trained on")
     if not (folder.path / "best.pt").exists():
-        raise ValueError(f"the run {folder.path} has no parameters yet; continue it by train --resume {folder.path}")
+        again = f"train --resume {shlex.quote(str(folder.path))}"
+        raise ValueError(f"the run {folder.path} has no parameters yet; continue it by {again}")
     run = Run(folder, config, SPVAE.load(folder.path / "best.pt", device=device), record)
     if run.spvae.values is None:
         run.spvae.values = run.values

@@ -19,6 +19,7 @@ import torch
 from pyro_spvae import __version__
 from pyro_spvae.checkpoint import atomic_write, read_checkpoint, write_checkpoint
 from pyro_spvae.training.config import read_json
+from pyro_spvae.training.run_lock import check_not_trained
 from pyro_spvae.training.status import TRAINING, is_finished, read_status, status_of
 
 _DIGESTED = ("config.json", "data.json", "last.pt", "best.pt")
@@ -32,7 +33,8 @@ class RunFolder:
     ``best.pt`` (tensors and plain values, readable with ``weights_only=True``), ``log.txt``, ``figures/``.
 
     The folder appears with its configuration in it, and every file but ``metrics.jsonl`` and ``log.txt`` is written
-    under another name first and then renamed, so that a run killed at any moment can be resumed.
+    under another name first and then renamed, so that a run killed at any moment can be resumed. A run that is replaced
+    lies beside the folder, hidden, until the new one has a checkpoint, and comes back if that one fails before.
 
     :param path: the folder; made by :meth:`create`.
     """
@@ -68,7 +70,7 @@ class RunFolder:
             made.write_json("data.json", data)
             made.write_json("config.json", config)
             if overwrite and folder.path.exists():
-                shutil.rmtree(folder.path)
+                folder._put_aside()
             partial.rename(folder.path)
         except OSError as error:
             raise ValueError(f"the run folder {folder.path} cannot be made: {error.strerror or error}") from error
@@ -93,7 +95,8 @@ class RunFolder:
 
     def check_free(self, overwrite: bool = False) -> None:
         """
-        :raises ValueError: if the path exists already; with ``overwrite`` if it exists and is no run.
+        :raises ValueError: if the path exists already; with ``overwrite`` if it exists and is no run, or if another
+            process trains there.
         """
         if not os.path.lexists(self.path):
             return
@@ -104,11 +107,20 @@ class RunFolder:
             )
         if not self._is_run():
             raise ValueError(f"out is {self.path}, which exists and is no run, so it is not overwritten")
+        if self.path.is_symlink():
+            raise ValueError(f"out is {self.path}, which is a link, so it is not overwritten; give the folder itself")
+        check_not_trained(self.path)
 
     def discard_unless_trained(self) -> None:
-        """Removes the folder of a run that failed before its first checkpoint: nothing in it is of use."""
-        if not (self.path / "last.pt").exists():
-            shutil.rmtree(self.path, ignore_errors=True)
+        """
+        Removes the folder of a run that failed before its first checkpoint: nothing in it is of use. The run that it
+        replaced comes back.
+        """
+        if (self.path / "last.pt").exists():
+            return
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.replaced.exists() and not self.path.exists():
+            self.replaced.rename(self.path)
 
     @property
     def is_finished(self) -> bool:
@@ -119,6 +131,12 @@ class RunFolder:
     def status(self) -> str:
         """How far it came, in words, see :func:`~pyro_spvae.training.status.status_of`."""
         return status_of(self.path)
+
+    @property
+    def replaced(self) -> Path:
+        """Where a run that is replaced lies until the new one has a checkpoint."""
+        path = Path(os.path.abspath(self.path))
+        return path.with_name(f".{path.name}.old")
 
     @property
     def figures(self) -> Path:
@@ -207,8 +225,13 @@ class RunFolder:
         return lines
 
     def save(self, name: str, state: dict[str, Any]) -> None:
-        """Writes a checkpoint; ``state`` holds tensors and plain values only."""
+        """
+        Writes a checkpoint; ``state`` holds tensors and plain values only. With ``last.pt`` the run that was replaced
+        is gone.
+        """
         write_checkpoint(self.path / name, state)
+        if name == "last.pt":
+            shutil.rmtree(self.replaced, ignore_errors=True)
 
     def load(self, name: str) -> dict[str, Any]:
         """Reads a checkpoint without running code that may be in it."""
@@ -230,6 +253,15 @@ class RunFolder:
             except OSError as error:
                 raise ValueError(f"the file {path} cannot be read: {error.strerror or error}") from None
         return found.hexdigest()
+
+    def _put_aside(self) -> None:
+        """Makes room for a new run; one without a checkpoint that replaced another itself is of no use."""
+        if self.replaced.exists() and not (self.path / "last.pt").exists():
+            shutil.rmtree(self.path)
+            return
+        if self.replaced.exists():
+            shutil.rmtree(self.replaced)
+        self.path.rename(self.replaced)
 
     def _is_run(self) -> bool:
         return all((self.path / name).is_file() for name in ("config.json", "data.json"))

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from pyro_spvae.training.by_kind import passes
 from pyro_spvae.training.candidates import is_raced
 from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
-from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over
+from pyro_spvae.training.forecast import figures_seconds
+from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over, last_state
 from pyro_spvae.training.job import Job, describe, set_up
 from pyro_spvae.training.logger import Logger, TensorBoard
 from pyro_spvae.training.objective import as_bound, build_objective
@@ -32,6 +34,7 @@ from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.race import entry_list
 from pyro_spvae.training.run_folder import RunFolder, versions
+from pyro_spvae.training.run_lock import trained_by_one
 from pyro_spvae.training.stated import kind_lines, nats, stated_lines, unit_of
 from pyro_spvae.training.status import FINISHED, TRAINED
 from pyro_spvae.training.trainer import Trainer
@@ -62,7 +65,7 @@ def train(
     :param bool progress: show progress bars.
     :param callable report: takes lines of text about what happens.
     :param bool download: whether a missing data set may be downloaded.
-    :param bool overwrite: replace a run that is in the folder.
+    :param bool overwrite: replace a run that is in the folder, when the new one has its first checkpoint.
     :param ELBO objective: to train by, in the place of the one that the configuration names; ``data.json`` names it.
         The bounds in ``results.json`` are those of the configuration's.
     :returns: what ``results.json`` holds: ``log_likelihood`` and its ``standard_error`` (nats per datum, mean over the
@@ -72,17 +75,25 @@ def train(
         Without ``samples`` in the configuration as many are drawn for the log-likelihood as take about a tenth of the
         time of training, see :func:`~pyro_spvae.training.cost.affordable_samples`.
     :raises ValueError: if the configuration does not fit the data, the folder exists, or a number is not finite. In the
-        last case the folder keeps the checkpoints, if there are any, and is removed otherwise.
+        last case the folder keeps the checkpoints, if there are any, and is removed otherwise; then a run that it
+        replaced is there again.
     :raises Interrupted: when it was stopped by SIGINT or SIGTERM, with everything saved for :func:`resume`.
     :raises Lost: if it is one of several processes, and the others cannot be reached any longer; :func:`resume` goes
         on.
     """
     with _processes(config, out, report) as (device, report):
         distributed.on_main(lambda: RunFolder(out).check_free(overwrite))
-        job = set_up(config, device, download, objective, report)
+        told: list[str] = []
+
+        def both(line: str) -> None:
+            told.append(line)
+            report(line)
+
+        job = set_up(config, device, download, objective, both)
         folder = RunFolder(out)
         distributed.on_main(lambda: _create(folder, job, overwrite))
-        return _run(job, folder, None, progress, report)
+        with trained_by_one(folder.path):
+            return _run(job, folder, None, progress, report, told)
 
 
 def resume(
@@ -113,17 +124,20 @@ def resume(
     """
     folder = RunFolder.open(path)
     kept = folder.read_json("data.json")
-    if not isinstance(kept, dict) or kept.get("name") is None:
+    if not isinstance(kept, dict) or "name" not in kept:
+        raise ValueError(f"the file {folder.path / 'data.json'} lacks 'name'; the run cannot be resumed without it")
+    if kept["name"] is None:
         raise ValueError(
             f"the run {folder.path} was fitted from Python; continue it by spvae.fit(..., out=..., resume=True)"
         )
     config = TrainConfig.from_dict(folder.read_json("config.json"), f"the configuration {folder.path / 'config.json'}")
-    state = folder.load("last.pt") if (folder.path / "last.pt").exists() else None
+    state = last_state(folder)
     before, config = config, _changed(config, changes or {}, folder, state)
     if folder.is_finished and not set(GOES_ON) & (changes or {}).keys():
         raise ValueError(
             f"the run {folder.path} is finished, there is nothing to resume; train another one from its configuration "
-            f"by --config {folder.path / 'config.json'} --out FOLDER, train it on by --epochs, or evaluate it"
+            f"by --config {shlex.quote(str(folder.path / 'config.json'))} --out FOLDER, train it on by --epochs, or "
+            "evaluate it"
         )
     given, wanted = OwnObjects(objective).described().get("objective"), kept.get("objective")
     if given != wanted:
@@ -131,7 +145,7 @@ def resume(
             f"objective is {given or 'none'}, but the run {folder.path} was started with {wanted or 'none'}; give the "
             "same to resume"
         )
-    with _processes(config, folder.path, report) as (device, report):
+    with _processes(config, folder.path, report) as (device, report), trained_by_one(folder.path):
         distributed.agree(f"the run {folder.path}", folder.digest)
         job = set_up(config, device, download, objective)
         job.record.update({name: kept[name] for name in ("race",) if name in kept})
@@ -169,19 +183,32 @@ def plan(config: TrainConfig, report: Report, download: bool = False, objective:
         for line in entry_list(config, job.raw):
             report(line)
         report("options above and model below are those of the first of them")
-    describe(job, report)
+    describe(job, report, kept=False)
     for name, part in (("circuit", job.spvae.circuit), ("leaves", job.spvae.leaf), ("guides", job.spvae.leaf_guide)):
         report(f"  {name:<10}{sum(parameter.numel() for parameter in part.parameters()):,}")
     return job
 
 
-def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bool, report: Report) -> dict[str, Any]:
+def _run(
+    job: Job,
+    folder: RunFolder,
+    state: dict[str, Any] | None,
+    progress: bool,
+    report: Report,
+    told: Sequence[str] = (),
+) -> dict[str, Any]:
+    """
+    :param told: lines that were reported before there was a folder to keep them in.
+    """
     report = _logged(folder, report)
-    describe(job, report)
     loggers: list[Logger] = []
-    if job.config.tensorboard and distributed.is_main():
-        loggers.append(TensorBoard(folder.path, step=0 if state is None else state["step"]))
     try:
+        if distributed.is_main():
+            for line in told:
+                folder.append_log(line)
+        describe(job, report)
+        if job.config.tensorboard and distributed.is_main():
+            loggers.append(TensorBoard(folder.path, step=0 if state is None else state["step"]))
         trainer = Trainer(
             job.spvae,
             job.data.train,
@@ -212,8 +239,8 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
         distributed.barrier()
     except ConnectionError:  # the folder is as of a run that was killed
         raise
-    except Exception:
-        if distributed.is_main():
+    except BaseException as error:
+        if distributed.is_main() and (isinstance(error, Exception) or folder.replaced.exists()):
             folder.discard_unless_trained()
         raise
     finally:
@@ -230,7 +257,7 @@ def _run(job: Job, folder: RunFolder, state: dict[str, Any] | None, progress: bo
         more = _MORE if results["samples"] < _MORE else cost.MOST
         report(
             "note        samples were chosen by what training took; more give a higher bound: "
-            f"pyro-spvae evaluate {folder.path} --samples {more}"
+            f"pyro-spvae evaluate {shlex.quote(str(folder.path))} --samples {more}"
         )
     report(f"written to  {folder.path}")
     return results
@@ -311,6 +338,7 @@ def _changed(
 def _results(job: Job, trainer: Trainer, progress: bool, report: Report) -> tuple[dict[str, Any], Tensor]:
     """What ``results.json`` holds, and the log-likelihood of every test row."""
     config, start = job.config, time.perf_counter()
+    raced = sum(line.get("seconds", 0.0) for line in job.record.get("race", ()))
     samples = _announce(job, trainer, report)
     figures, log_likelihood, _ = evaluate_rows(
         job.spvae,
@@ -329,7 +357,7 @@ def _results(job: Job, trainer: Trainer, progress: bool, report: Report) -> tupl
         **figures,
         **per_dimension(figures, job.data.bits_per_dim),
         **_known(job, trainer),
-        "seconds": round(trainer.seconds + time.perf_counter() - start, 3),  # also of what came before a resumption
+        "seconds": round(raced + trainer.seconds + time.perf_counter() - start, 3),  # also of before a resumption
         "processes": distributed.world(),
         "device": str(trainer.device),
         "versions": versions(),
@@ -361,6 +389,8 @@ def _announce(job: Job, trainer: Trainer, report: Report) -> int:
         return [samples, cost.evaluation_seconds(per_sample, len(rows), samples if job.spvae.latents else 1)]
 
     samples, seconds = distributed.on_main(measure)
+    if distributed.world() == 1:  # of several, each would have to measure the same blocks
+        seconds += figures_seconds(job.spvae, as_bound(build_objective(config)), rows, config.seed)
     exactness = f"with {samples:,} samples" if job.spvae.latents else "exactly"
     report(f"evaluating  {len(rows):,} rows {exactness}, about {cost.in_words(seconds)}")
     return int(samples)
@@ -372,7 +402,7 @@ def _processes(
 ) -> Iterator[tuple[torch.device, Report]]:
     """Joins the processes that were launched together; the first alone reports."""
     device = distributed.choose_device(config.device)
-    advice = f"start all of them again, by --resume {out} where that folder is there"
+    advice = f"start all of them again, by --resume {shlex.quote(str(out))} where that folder is there"
     with joining.processes(device, advice):
         yield device, report if distributed.is_main() else (lambda line: None)
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -387,7 +388,7 @@ class Trainer:
 
     @property
     def _go_on(self) -> str:
-        return "" if self.folder is None else self.how_to_resume.format(path=self.folder.path)
+        return "" if self.folder is None else self.how_to_resume.format(path=shlex.quote(str(self.folder.path)))
 
     @alone()
     def _restore_best(self) -> None:

@@ -140,7 +140,10 @@ class TestFiles:
                 sample(digits, out=out)
 
     def test_a_folder_that_is_not_writable(self, digits, tmp_path, monkeypatch):
-        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        def refuse(*args, **options):
+            raise PermissionError
+
+        monkeypatch.setattr(os, "mkdir", refuse)  # whoever asks, and whatever permissions say
         with pytest.raises(ValueError, match=r"^out is .*new, but the folder .* is not writable$"):
             sample(digits, out=tmp_path / "new")
         assert not (tmp_path / "new").exists()

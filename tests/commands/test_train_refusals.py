@@ -53,6 +53,18 @@ REFUSED = [
         "train --leaf factorized --hidden 8",
         "hidden is given, but the leaf 'factorized' and the guide 'none' have no net",
     ),
+    *(
+        (
+            f"train --leaf {leaf} --{option}",
+            f"{option.split()[0]} is given, but the leaf '{leaf}' has no latent variables, so that it has no ",
+        )
+        for leaf, option in (
+            ("factorized", "beta 0.5"),
+            ("gaussian", "gradient dreg"),
+            ("factorized", "reduce root"),
+            ("factorized", "kl analytic --objective elbo"),
+        )
+    ),
     ("train --leaf dvaepp --activation elu", "activation is given, but the leaf 'dvaepp' and the guide 'dvaepp' have "),
     ("train --leaf 'dvaepp(lokal=normal)'", "leaf dvaepp has no option lokal; its options are .*latent_dim.*local_sh"),
     (

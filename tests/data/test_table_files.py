@@ -325,6 +325,13 @@ def test_the_table_of_columns(path):
     assert "note        the real column 'a' has 3 distinct values alone" in columns_table(load_data(few))[-1]
 
 
+def test_the_table_of_many_columns_names_no_file_that_is_not_written():
+    data = load_data(pd.DataFrame(np.random.default_rng(0).normal(size=(30, 103))))
+    for kept, last in ((True, ".. 3 more, see data.json"), (False, ".. 3 more")):
+        lines = columns_table(data, kept=kept)
+        assert len(lines) == 1 + 100 + 1 and lines[-1] == last
+
+
 def test_hints_at_grey_levels():
     x = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8))).double()
     assert "whole numbers up to 255 in floats" in str(grey_hint(Rows(x)))

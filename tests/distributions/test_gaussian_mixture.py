@@ -187,9 +187,7 @@ def test_variance_far_from_zero():
 
 
 def test_larger_batches_are_those_that_it_grows_to():
-    law = LeafGaussianMixture(*parameters(4, 2))
-    assert law.expand((7, 4, 2)).log_prob(torch.zeros(law.event_shape)).shape == (7, 4, 2)
-    with pytest.raises(
-        ValueError, match=r"^batch_shape \(1,\) was given to expand a LeafGaussianMixture of batch shape"
-    ):
-        law.expand((1,))
+    mixture = law(*parameters(4, 2))
+    assert mixture.expand((7, 4, 2)).log_prob(torch.zeros(mixture.event_shape)).shape == (7, 4, 2)
+    with pytest.raises(ValueError, match=r"^batch_shape \(1,\) was given to expand a LeafGaussianMixture of batch"):
+        mixture.expand((1,))

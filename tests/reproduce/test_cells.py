@@ -115,6 +115,57 @@ def test_the_folder_of_a_report_is_named_once(tmp_path):
     assert said.startswith(f"the folder {tmp_path} holds no finished experiments and none that was begun; run one")
 
 
+class TestReplacedRace:
+    EXPERIMENT = TimeExperiment(recipe="tuned", budget="small")
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        """The folder of a race, as far as its file says."""
+        path = tmp_path / self.EXPERIMENT.table / self.EXPERIMENT.name
+        path.mkdir(parents=True)
+        (path / "race.json").write_text("{}")
+        return path
+
+    @pytest.fixture
+    def replace(self, tmp_path, monkeypatch):
+        shrink(monkeypatch.setattr)
+        return lambda data: race.race(self.EXPERIMENT, tmp_path, data_dir=str(data), overwrite=True)
+
+    def names(self, path):
+        return sorted(one.name for one in path.parent.iterdir())
+
+    def test_is_kept_where_the_data_are_missing(self, path, replace, tmp_path):
+        with pytest.raises(ValueError, match="mnist"):
+            replace(tmp_path / "none")
+        assert (path / "race.json").read_text() == "{}" and self.names(path) == [path.name]
+
+    def test_comes_back_where_the_new_one_cannot_be_made(self, path, replace, tiny_mnist, monkeypatch):
+        def fail(*args):
+            raise ValueError("no")
+
+        monkeypatch.setattr(race, "_trainer", fail)
+        with pytest.raises(ValueError, match="^no$"):
+            replace(tiny_mnist)
+        assert [one.name for one in path.iterdir()] == ["race.json"] and self.names(path) == [path.name]
+
+    def test_is_gone_when_the_new_one_runs(self, path, replace, tiny_mnist):
+        with stopped_after(1):
+            replace(tiny_mnist)
+        assert not (path / "race.json").exists() and (path / "vae").exists() and self.names(path) == [path.name]
+
+    def test_nothing_else_is_replaced(self, path, replace, tiny_mnist):
+        (path / "race.json").rename(path / "mine.txt")
+        with pytest.raises(ValueError, match="^the folder .* exists and is no race, so it is not overwritten; choose"):
+            replace(tiny_mnist)
+        assert (path / "mine.txt").exists()
+
+    def test_a_damaged_one_is_refused(self, path, tmp_path):
+        for content, what in (("{}", "'lines' or 'ratios'"), ('{"lines": [], "ratios": {}}', "'configs'")):
+            (path / "race.json").write_text(content)
+            with pytest.raises(ValueError, match=f"race.json lacks {what}; run the experiment again by --overwrite$"):
+                race.race(self.EXPERIMENT, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("start", "experiment"),
     [

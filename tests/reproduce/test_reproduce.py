@@ -78,6 +78,21 @@ def test_a_stopped_experiment_goes_on(done, tiny_mnist, tmp_path):
     assert again["log_likelihood"] == wanted["log_likelihood"]
 
 
+def test_a_stopped_experiment_goes_on_with_data_from_elsewhere(done, tiny_mnist, tmp_path):
+    """On another device, too, if one is named."""
+    out, _ = done
+    shutil.copytree(out / VAE, tmp_path / VAE)
+    (tmp_path / VAE / "results.json").unlink()
+    config = tmp_path / VAE / "config.json"
+    kept = json.loads(config.read_text())
+    config.write_text(json.dumps(kept | {"data_dir": str(tmp_path / "gone"), "device": "cuda:99"}))
+    words = ("spvae-table1", "--model", "vae", *TUNED, "--out", tmp_path)
+    assert "cuda:99" in invoke("reproduce", *words).output
+    assert "gone" in invoke("reproduce", *words, "--device", "cpu").output
+    assert "resuming" in reproduce(*words, "--device", "cpu", "--data-dir", tiny_mnist)
+    assert (tmp_path / VAE / "results.json").exists()
+
+
 def test_a_folder_of_another_configuration_is_refused(done, tiny_mnist, tmp_path):
     out, _ = done
     shutil.copytree(out / VAE, tmp_path / VAE)

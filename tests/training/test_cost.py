@@ -140,6 +140,15 @@ class TestRuns:
         (note,) = (line for line in lines if line.startswith("note        samples"))
         assert "more give a higher bound" in note and note.endswith(f"pyro-spvae evaluate {run} --samples 1000")
 
+    def test_bounds_and_variances_are_counted(self, file, tmp_path, monkeypatch):
+        """As a forecast counts them."""
+        lines = []
+        costing(monkeypatch, 1e-12)
+        monkeypatch.setattr("pyro_spvae.training.train.figures_seconds", lambda *args: 40.0)
+        train(dataclasses.replace(CONFIG, data=str(file)), tmp_path / "run", report=lines.append)
+        (said,) = (line for line in lines if line.startswith("evaluating"))
+        assert said.endswith("about 40 s")
+
     def test_evaluate_draws_as_many(self, file, tmp_path, monkeypatch):
         costing(monkeypatch, 1e-3, 60 * 20 * 1e-2)
         results = train(dataclasses.replace(CONFIG, data=str(file)), tmp_path / "run")

@@ -259,6 +259,16 @@ class TestRun:
         # so few epochs are not made fewer in the race, so that it did all that the run does
         assert results["val_elbo"] == best["bound"] and results["epochs"] == best["epochs"] == 2
 
+    def test_is_kept_in_the_log(self, raced):
+        path, said, *_ = raced
+        lines = (path / "log.txt").read_text().splitlines()
+        assert lines == said[: len(lines)] and lines[0].startswith("race        of")
+
+    def test_counts_among_the_seconds_of_the_run(self, raced):
+        path, _, results, _ = raced
+        lines = record(path)["race"]
+        assert results["seconds"] > sum(line.get("seconds", 0.0) for line in lines) + results["train_seconds"]
+
     def test_is_that_of_the_options_of_the_best(self, raced, tmp_path, unraced):
         path, _, _, config = raced
         best = max((line for line in record(path)["race"] if "bound" in line), key=lambda line: line["bound"])

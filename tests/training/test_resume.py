@@ -147,6 +147,14 @@ REFUSED = {
         lambda run: resume(run) and None,
         "is finished, there is nothing to resume; train another one from its config",
     ),
+    "best in the place of last": (
+        lambda run: (run / "last.pt").write_bytes((run / "best.pt").read_bytes()) and None,
+        "^the checkpoint .*last.pt holds no state of training; a run goes on from its own",
+    ),
+    "no name of the data": (
+        lambda run: (run / "data.json").write_text("{}") and None,
+        "^the file .*data.json lacks 'name'; the run cannot be resumed without it$",
+    ),
     "another architecture": (other_checkpoint, "last.pt .*another (architecture|configuration)"),
     **{
         f"{damage} {name}": (damaged(name, damage), name.partition(".")[0])

@@ -97,6 +97,44 @@ def test_a_run_is_replaced_when_asked_to(folder):
     assert not again.is_finished and _names(again) == BARE and again.read_json("config.json") == {"lr": 2}
 
 
+class TestReplaced:
+    """A run that is replaced lies beside the folder until the new one has a checkpoint."""
+
+    @pytest.fixture
+    def again(self, folder):
+        folder.save("last.pt", {"x": torch.ones(2)})
+        return RunFolder.create(folder.path, {"lr": 2}, {}, overwrite=True)
+
+    def test_it_is_gone_with_the_first_checkpoint(self, again):
+        again.save("best.pt", {})
+        assert (again.replaced / "last.pt").exists() and not (again.path / "last.pt").exists()
+        again.save("last.pt", {})
+        assert [path.name for path in again.path.parent.iterdir()] == ["run"]
+
+    def test_it_comes_back_if_the_new_one_fails_before(self, again):
+        again.discard_unless_trained()
+        assert again.read_json("config.json") == {"lr": 1} and torch.equal(again.load("last.pt")["x"], torch.ones(2))
+        assert [path.name for path in again.path.parent.iterdir()] == ["run"]
+
+    def test_one_that_replaced_it_and_was_killed_is_replaced_itself(self, again):
+        third = RunFolder.create(again.path, {"lr": 3}, {}, overwrite=True)
+        third.discard_unless_trained()
+        assert third.read_json("config.json") == {"lr": 1}
+
+    def test_what_a_kill_left_beside_a_later_run_is_no_more_in_the_way(self, again):
+        (again.path / "last.pt").touch()  # killed before the other was removed
+        third = RunFolder.create(again.path, {"lr": 3}, {}, overwrite=True)
+        third.discard_unless_trained()
+        assert third.read_json("config.json") == {"lr": 2}
+
+    def test_a_link_is_not(self, folder):
+        link = folder.path.with_name("link")
+        link.symlink_to(folder.path)
+        with pytest.raises(ValueError, match="^out is .*link, which is a link, so it is not overwritten; give the "):
+            RunFolder.create(link, {}, {}, overwrite=True)
+        assert link.is_symlink() and folder.read_json("config.json") == {"lr": 1}
+
+
 def test_only_a_folder_without_checkpoint_is_discarded(tmp_path):
     empty, trained = (RunFolder.create(tmp_path / name, {}, {}) for name in ("empty", "trained"))
     trained.save("last.pt", {})

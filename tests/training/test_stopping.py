@@ -187,6 +187,14 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(make):
     assert trainer.folder.load("last.pt")["step"] == trainer.step == 4, "the step was finished"
 
 
+def test_a_path_with_a_space_is_quoted(make):
+    trainer = make()
+    trainer.folder.path.rename(trainer.folder.path.with_name("my run"))
+    trainer.folder.path = trainer.folder.path.with_name("my run")
+    with stopped_after(1, Interrupted, f"continue with: pyro-spvae train --resume '{trainer.folder.path}'$"):
+        trainer.run()
+
+
 def test_a_second_signal_acts_as_it_would_have_before(interrupts):
     raises = pytest.raises(KeyboardInterrupt) if interrupts == "raises" else nullcontext()
     with raises as caught, Interruption() as interruption:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 
 import numpy as np
 import pyro
@@ -18,7 +19,7 @@ from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.demo import with_parameters_of
 from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.run_folder import RunFolder
-from pyro_spvae.training.train import summary, train
+from pyro_spvae.training.train import plan, summary, train
 from tests.cli_cases import FILES
 from tests.training.cases import TINY, assert_same_outcome, images, likelihood_again, outcome, same
 
@@ -158,3 +159,89 @@ def test_the_seed_is_all_that_decides(tmp_path, monkeypatch):
     (best, last, *figures), (other_best, other_last, *other_figures) = (outcome(tmp_path / name) for name in "ac")
     assert all(one != other for one, other in zip(figures, other_figures, strict=True))
     assert not same(best, other_best) and not same(last["model"], other_last["model"])
+
+
+class TestOverwriting:
+    """A run that is replaced is lost to nothing but another one."""
+
+    @pytest.fixture
+    def run(self, tmp_path, file, monkeypatch):
+        """A finished run, its configuration, and the bytes of its files."""
+        monkeypatch.setattr("pyro_spvae.training.train._write_pictures", lambda *args: None)
+        config = dataclasses.replace(TINY, data=file(), leaf="vae")
+        train(config, tmp_path / "run")
+        return tmp_path / "run", config, self.content(tmp_path)
+
+    @staticmethod
+    def content(folder):
+        return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"prior": "vamp(components=500,init=data)"}, "^components is 500, but there are "),
+            ({"lr": 1e30, "schedule": "constant"}, "became (nan|-?inf) at step .*; nothing was kept"),
+        ],
+    )
+    def test_by_one_that_is_refused_or_fails(self, run, tmp_path, options, message):
+        path, config, before = run
+        with pytest.raises(ValueError, match=message):
+            train(dataclasses.replace(config, **options), path, overwrite=True)
+        assert self.content(tmp_path) == before
+
+    def test_by_one_that_is_stopped_before_its_first_step(self, run, tmp_path, monkeypatch):
+        path, config, before = run
+
+        def stop(*args):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("pyro_spvae.training.train.describe", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, path, overwrite=True)
+        assert self.content(tmp_path) == before
+
+    def test_by_one_that_is_trained(self, run, tmp_path):
+        path, config, _ = run
+        train(dataclasses.replace(config, seed=1), path, overwrite=True)
+        assert RunFolder(path).read_json("config.json")["seed"] == 1
+        assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["run"]
+
+
+def test_tensorboard_is_looked_for_before_there_is_a_folder(tmp_path, file, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match="^tensorboard is asked for, but it is not installed; pip install 'pyro-spvae"):
+        train(dataclasses.replace(TINY, data=file(), tensorboard=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+class TestRefusedRows:
+    @pytest.fixture
+    def config(self, tmp_path):
+        """Of a table of numbers between 0 and 1, but for one in its row 44."""
+        x = np.random.default_rng(0).uniform(0.1, 0.9, size=(120, 3))
+        x[44, 1] = 5.0
+        np.save(tmp_path / "x.npy", x)
+        return dataclasses.replace(TINY, data=str(tmp_path / "x.npy"), race="none")
+
+    def test_are_told_of_by_their_number_in_the_table(self, config, tmp_path):
+        with pytest.raises(
+            ValueError, match=r"^x holds the value 5 in row \d+ \(row 44 of the array\); the likelihood"
+        ):
+            train(dataclasses.replace(config, likelihood="beta"), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+    def test_of_several_files_by_that_in_their_own(self, tmp_path, file):
+        with pytest.raises(ValueError, match=r"^x holds the value .* in row 0 \(\d+ such rows\); the likelihood"):
+            train(dataclasses.replace(TINY, data=file(), likelihood="beta"), tmp_path / "run")
+
+    @pytest.mark.parametrize(("fraction", "left"), [(0.001, 0), (0.01, 1)])
+    def test_too_few_are_the_fractions_fault(self, config, tmp_path, fraction, left):
+        message = rf"^fraction is {fraction}, which leaves {left} of \d+ training rows; at least 2 are needed$"
+        with pytest.raises(ValueError, match=message):
+            train(dataclasses.replace(config, fraction=fraction), tmp_path / "run")
+
+    def test_a_plan_names_no_file_that_is_not_written(self, tmp_path):
+        np.savetxt(tmp_path / "x.csv", np.random.default_rng(0).normal(size=(30, 103)), delimiter=",")
+        lines = []
+        plan(dataclasses.replace(TINY, data=str(tmp_path / "x.csv"), structure="whole", units=1), lines.append)
+        assert ".. 3 more" in lines
