@@ -47,7 +47,7 @@ class LeafMultivariateNormal(LeafCorrelatedNormal):
 
     arg_constraints = {
         "loc": ParameterConstraint(constraints.real, 1),
-        "root": ParameterConstraint(constraints.real, 2),
+        "root": constraints.lower_cholesky,
     }
 
     def __init__(

@@ -334,3 +334,9 @@ class TestColumns:
 def test_refused(ask, kind, message):
     with pytest.raises(kind, match=f"^{message}"):
         ask()
+
+
+@pytest.mark.parametrize("root", [-torch.eye(2), torch.ones(2, 2), torch.full((2, 2), torch.nan).tril()])
+def test_roots_that_are_none_are_refused(root):
+    with pytest.raises(ValueError, match="Expected parameter root"):
+        LeafMultivariateNormal(torch.zeros(2), root, validate_args=True)
