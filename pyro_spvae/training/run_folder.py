@@ -119,7 +119,7 @@ class RunFolder:
         if (self.path / "last.pt").exists():
             return
         shutil.rmtree(self.path, ignore_errors=True)
-        if self.replaced.exists() and not self.path.exists():
+        if self._replaces() and not self.path.exists():
             self.replaced.rename(self.path)
 
     @property
@@ -230,7 +230,7 @@ class RunFolder:
         is gone.
         """
         write_checkpoint(self.path / name, state)
-        if name == "last.pt":
+        if name == "last.pt" and self._replaces():
             shutil.rmtree(self.replaced, ignore_errors=True)
 
     def load(self, name: str) -> dict[str, Any]:
@@ -256,12 +256,16 @@ class RunFolder:
 
     def _put_aside(self) -> None:
         """Makes room for a new run; one without a checkpoint that replaced another itself is of no use."""
-        if self.replaced.exists() and not (self.path / "last.pt").exists():
+        if self._replaces() and not (self.path / "last.pt").exists():
             shutil.rmtree(self.path)
             return
-        if self.replaced.exists():
+        if self._replaces():
             shutil.rmtree(self.replaced)
         self.path.rename(self.replaced)
+
+    def _replaces(self) -> bool:
+        """Whether there is a run that it replaces."""
+        return RunFolder(self.replaced)._is_run()
 
     def _is_run(self) -> bool:
         return all((self.path / name).is_file() for name in ("config.json", "data.json"))

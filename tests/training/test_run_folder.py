@@ -127,6 +127,14 @@ class TestReplaced:
         third.discard_unless_trained()
         assert third.read_json("config.json") == {"lr": 2}
 
+    def test_a_folder_of_that_name_which_is_no_run_stays(self, folder):
+        folder.replaced.mkdir()
+        (folder.replaced / "mine.txt").touch()
+        folder.save("last.pt", {})
+        with pytest.raises(ValueError, match="^the run folder .*run cannot be made: Directory not empty$"):
+            RunFolder.create(folder.path, {}, {}, overwrite=True)
+        assert (folder.replaced / "mine.txt").exists() and folder.read_json("config.json") == {"lr": 1}
+
     def test_a_link_is_not(self, folder):
         link = folder.path.with_name("link")
         link.symlink_to(folder.path)
