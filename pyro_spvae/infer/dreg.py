@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -73,10 +74,7 @@ class PathGradients:
                     f"gradient='dreg' needs a guide whose sites all have rsample, which site '{name}' has not; "
                     "use gradient='iwae'"
                 )
-            event_dim = site["fn"].event_dim
-            site["value"] = carried(
-                site["value"], lambda value, dim=event_dim: _WeighGradient.apply(value, holder, dim)
-            )
+            site["value"] = carried(site["value"], partial(_weighed, holder=holder, event_dim=site["fn"].event_dim))
 
     def log_prob(self, name: str, site: Any) -> Tensor:
         """``log q`` of a guide site as a function of the values alone, the guide's parameters held constant."""
@@ -105,6 +103,11 @@ class PathGradients:
         else:
             for holder, particle in zip(self._holders, factor, strict=True):
                 holder["factor"] = particle
+
+
+def _weighed(value: Tensor, holder: dict[str, Tensor], event_dim: int) -> Tensor:
+    weighed: Tensor = _WeighGradient.apply(value, holder, event_dim)
+    return weighed
 
 
 class _WeighGradient(torch.autograd.Function):
