@@ -46,8 +46,7 @@ def positive_scale(raw: Tensor, kind: str, floor: float) -> Tensor:
     if kind == "precision":
         scale = torch.rsqrt(1 + raw.square())
     else:
-        largest = math.log(torch.finfo(raw.dtype).max)  # whose exponential is finite
-        scale = torch.exp(raw.clamp(max=largest) if kind == "exp" else 0.5 * F.hardtanh(raw, *_LOGVAR))
+        scale = torch.exp(raw if kind == "exp" else 0.5 * F.hardtanh(raw, *_LOGVAR))
     return scale.clamp(min=floor) if floor > 0 else scale
 
 

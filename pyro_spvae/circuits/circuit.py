@@ -58,8 +58,12 @@ class Circuit(Structured):
     :param str tie: which regions share their weights, ``"none"`` or ``"shape"``.
     :param str weights: the form of a sum's weights, one softmax (``"full"``) or products (``"cp"``). A root that mixes
         its own leaves has one softmax.
+    :ivar Tensor overlaps: ``bool [leaf region, leaf region]``, whether the second, another one, has the first variable of
+        the first, so that a tree has one or the other; ``None`` where no leaf regions overlap.
     :raises ValueError: if ``units`` or ``leaves`` is not a positive integer, or an option is unknown.
     """
+
+    overlaps: Tensor | None
 
     def __init__(
         self,
@@ -86,6 +90,7 @@ class Circuit(Structured):
         self.layers = nn.ModuleList(layers)
         # type and device of a circuit of a single leaf, which has no parameters
         self.register_buffer("_blank", None if layers else torch.zeros(()), persistent=False)
+        self.register_buffer("overlaps", _overlaps(regions), persistent=False)
         if weights == "cp" and units > 1 and regions.partitions:
             self._counts["sums"] += units  # the root's, which it mixes
 
@@ -317,6 +322,22 @@ class Circuit(Structured):
     @property
     def _is_plain(self) -> bool:
         return (self.tie, self.weights) == ("none", "full")
+
+
+def _overlaps(regions: RegionGraph) -> Tensor | None:
+    """See :attr:`Circuit.overlaps`."""
+    if sum(map(len, regions.leaf_scopes)) == regions.num_variables:  # a partition of the variables
+        return None
+    holders: dict[int, list[int]] = {scope[0]: [] for scope in regions.leaf_scopes}
+    for place, scope in enumerate(regions.leaf_scopes):
+        for variable in scope:
+            if variable in holders:
+                holders[variable].append(place)
+    overlaps = torch.zeros(regions.num_leaf_regions, regions.num_leaf_regions, dtype=torch.bool)
+    for place, scope in enumerate(regions.leaf_scopes):
+        overlaps[place, holders[scope[0]]] = True
+        overlaps[place, place] = False
+    return overlaps
 
 
 def _describe(value: object) -> str:

@@ -4,12 +4,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
-from pyro_spvae.circuits import RegionGraph
 from pyro_spvae.distributions.leaf import double
 from pyro_spvae.infer.leaf_terms import LeafTerms
 
@@ -52,18 +49,10 @@ def root_rise(terms: LeafTerms, leaf: Tensor, rise: Tensor) -> Tensor:
     else:
         circuit = terms.tree.circuit
         by_region = posterior.unflatten(-1, (-1, circuit.leaves))
-        beside = _sharing(circuit.regions).to(posterior)  # [region, region]
-        rest = by_region.sum(-1) @ beside.T
         apart = 1 - torch.eye(circuit.leaves, dtype=posterior.dtype, device=posterior.device)
-        rest = (rest.unsqueeze(-1) + by_region @ apart).flatten(-2)
+        rest = by_region @ apart
+        if circuit.overlaps is not None:
+            rest = rest + (by_region.sum(-1) @ circuit.overlaps.to(posterior.dtype).T).unsqueeze(-1)
+        rest = rest.flatten(-2)
     risen = torch.where(posterior > 0, posterior.log() + rise, -torch.inf)
     return torch.logaddexp(rest.log(), risen).to(rise.dtype)
-
-
-@cache
-def _sharing(regions: RegionGraph) -> Tensor:
-    """For each leaf region the others that have its first variable, of which a tree has one if not it; 0 or 1."""
-    scopes = [set(scope) for scope in regions.leaf_scopes]
-    first = [own[0] for own in regions.leaf_scopes]
-    rows = [[first[own] in scope and own != other for other, scope in enumerate(scopes)] for own in range(len(first))]
-    return torch.tensor(rows, dtype=torch.float64, device="cpu")

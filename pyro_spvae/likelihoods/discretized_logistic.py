@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
 from pyro_spvae.distributions import LeafDiscretizedLogistic
-from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.distributions.leaf import at_least_single, type_of_levels
 from pyro_spvae.distributions.logistic_bins import EDGES
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.summaries import unit_moments
@@ -105,9 +105,13 @@ class DiscretizedLogistic(Likelihood):
             loc = loc.clamp(half, 1 - half)
         if self.min_scale is None:
             log_scale = F.hardtanh(raw, *_LOG_SCALE)
+        elif self.scale == "exp":  # not the logarithm of an exponential, which may be infinite
+            log_scale = raw.clamp(min=math.log(self.min_scale)) if self.min_scale > 0 else raw
         else:
             log_scale = positive_scale(raw, self.scale, self.min_scale).log()
-        return LeafDiscretizedLogistic(loc, log_scale, self.levels, mask, self.edges)
+        law = LeafDiscretizedLogistic(loc, log_scale, self.levels, mask, self.edges)
+        law._dtype = type_of_levels(outputs[0].dtype, self.levels)
+        return law
 
     def _raw_scale(self, scale: Tensor) -> Tensor:
         """Outputs of a scale, or of the nearest that there is."""

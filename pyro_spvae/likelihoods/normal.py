@@ -54,7 +54,9 @@ class Normal(Likelihood):
         loc, raw = outputs
         if self.mean == "sigmoid":
             loc = torch.sigmoid(at_least_single(loc))
-        return LeafNormal(loc, positive_scale(raw, self.scale, self.min_scale), mask=mask)
+        law = LeafNormal(loc, positive_scale(raw, self.scale, self.min_scale), mask=mask)
+        law._dtype = outputs[0].dtype
+        return law
 
     def initial_outputs(self, leaves: int) -> tuple[Tensor, ...]:
         """

@@ -208,7 +208,11 @@ class LeafPairTests(ModelTests):
         totals = []
         for dtype in (x.dtype, torch.float32):
             spvae.to(dtype)
-            given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in values.items()}
+            # copies: of a draw itself more may be known than its value
+            given = {
+                name: value.to(dtype, copy=True) if value.is_floating_point() else value
+                for name, value in values.items()
+            }
             log_probs = []
             for program in (collapse_tree(spvae.model), spvae.guide):
                 trace: Any = poutine.trace(poutine.condition(program, data=given)).get_trace(x.to(dtype))
