@@ -58,8 +58,8 @@ class Circuit(Structured):
     :param str tie: which regions share their weights, ``"none"`` or ``"shape"``.
     :param str weights: the form of a sum's weights, one softmax (``"full"``) or products (``"cp"``). A root that mixes
         its own leaves has one softmax.
-    :ivar Tensor overlaps: ``bool [leaf region, leaf region]``, whether the second, another one, has the first variable of
-        the first, so that a tree has one or the other; ``None`` where no leaf regions overlap.
+    :ivar Tensor overlaps: ``bool [leaf region, leaf region]``, whether the second, another one, has the first variable
+        of the first, so that a tree has one or the other; ``None`` where no leaf regions overlap.
     :raises ValueError: if ``units`` or ``leaves`` is not a positive integer, or an option is unknown.
     """
 
