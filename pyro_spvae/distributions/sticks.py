@@ -95,8 +95,18 @@ def stick_fractions(log_weights: Tensor) -> Tensor:
         >>> stick_fractions(log_stick_weights(torch.tensor([0.2, 0.7]))).round(decimals=4)
         tensor([0.2000, 0.7000])
     """
+    return _log_fractions(log_weights).log_value.exp()
+
+
+def _log_fractions(log_weights: Tensor) -> LogFractions:
+    """Their logarithms and those of the rests, each by the sums of weights that it is rounded least in."""
     rest = log_weights.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sums from k on
-    return (log_weights - rest)[..., :-1].exp()
+    log_value, log_rest = log_weights[..., :-1] - rest[..., :-1], rest[..., 1:] - rest[..., :-1]
+    half, floor = -math.log(2), -torch.finfo(rest.dtype).tiny
+    by_rest, by_value = (log1mexp(log.clamp(max=floor)) for log in (log_rest, log_value))
+    return LogFractions(
+        torch.where(log_value > half, by_rest, log_value), torch.where(log_rest > half, by_value, log_rest)
+    )
 
 
 def mean_stick_weights(mean: Tensor) -> Tensor:
@@ -188,14 +198,9 @@ class StickWeights(TorchDistribution):
 
 
 def _fractions_of(weights: Tensor) -> Tensor:
-    """Fractions with their logarithms, each by the sums of weights that it is rounded least in."""
-    log_weights = inside(weights).log()
-    rest = log_weights.flip(-1).logcumsumexp(-1).flip(-1)  # log of the sums from k on
-    log_value, log_rest = log_weights[..., :-1] - rest[..., :-1], rest[..., 1:] - rest[..., :-1]
-    half, floor = -math.log(2), -torch.finfo(rest.dtype).tiny
-    by_rest, by_value = (log1mexp(log.clamp(max=floor)) for log in (log_rest, log_value))
-    logs = torch.where(log_value > half, by_rest, log_value), torch.where(log_rest > half, by_value, log_rest)
-    return keep(inside(logs[0].exp()), LogFractions(*logs))
+    """The fractions of weights that nothing is kept of."""
+    logs = _log_fractions(inside(weights).log())
+    return keep(inside(logs.log_value.exp()), logs)
 
 
 @register_kl(StickWeights, StickWeights)

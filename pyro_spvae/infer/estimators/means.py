@@ -66,10 +66,9 @@ def with_each_replaced(log_weight: Tensor, others: Tensor, mean: Callable[[Tenso
 
 def of_others(log_weight: Tensor) -> Tensor:
     """The geometric mean of all weights but one, for each of at least two; ``[particle, ..]``."""
-    particles = log_weight.size(0)  # one of them may be 0, which no difference of sums would get rid of
-    eye = torch.eye(particles, dtype=torch.bool, device=log_weight.device)
-    own = eye.reshape(particles, particles, *[1] * (log_weight.dim() - 1))
-    return log_weight.unsqueeze(1).masked_fill(own, 0.0).sum(0) / (particles - 1)
+    # no difference of sums, which would not get rid of a weight of 0
+    sums = with_each_replaced(log_weight, torch.zeros_like(log_weight), lambda weights: weights.sum(0))
+    return sums / (log_weight.size(0) - 1)
 
 
 def leave_one_out(log_weight: Tensor, mean: Callable[[Tensor], Tensor]) -> Tensor:
