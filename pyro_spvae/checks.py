@@ -7,7 +7,7 @@ from __future__ import annotations
 import enum
 import math
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -193,6 +193,17 @@ class NotFinite:
 
     def __str__(self) -> str:
         return self.text()
+
+
+def latent_site(named: str, name: str, sites: Collection[str]) -> None:
+    """
+    :param str named: what names the site, such as ``kl names``.
+    :param sites: names of the latent sites that there are.
+    :raises ValueError: if ``name`` is none of them.
+    """
+    if name not in sites:
+        known = f"the latent sites are {', '.join(sites)}" if sites else "no site is latent"
+        raise ValueError(f"{named} the site {name!r}, but {known}")
 
 
 #: what stands for all latent sites in the place of names

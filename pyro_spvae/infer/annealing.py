@@ -9,7 +9,7 @@ from typing import Any
 
 from pyro.poutine.messenger import Messenger
 
-from pyro_spvae.checks import number_of_at_least
+from pyro_spvae.checks import latent_site, number_of_at_least
 from pyro_spvae.infer.site import LEAF_PLATE
 
 Weight = float | Mapping[str, float]
@@ -32,7 +32,7 @@ class AnnealMessenger(Messenger):
     :param beta: weight of the latent KL, at least 0, or a dict of one a site, where sites that it lacks count once; may
         be set anew at any time.
     :param bool guide: whether the program is a guide.
-    :raises ValueError: for other weights.
+    :raises ValueError: for other weights; after the program has run, if it has no site of a name that a dict has.
 
     Example::
 
@@ -49,6 +49,19 @@ class AnnealMessenger(Messenger):
         super().__init__()
         self.beta = beta
         self.guide = guide
+        self._met: dict[str, bool] = {}  # sites of leaves, and whether they are latent
+
+    def __enter__(self) -> Any:
+        self._met = {}
+        return super().__enter__()
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)
+        if kind is None and isinstance(self._beta, Mapping):
+            latent = [name for name, is_latent in self._met.items() if is_latent]
+            for name in self._beta:
+                if name not in self._met:
+                    latent_site("beta names", name, latent)
 
     @property
     def beta(self) -> Weight:
@@ -63,10 +76,11 @@ class AnnealMessenger(Messenger):
             self._beta = number_of_at_least("beta", value)
 
     def _pyro_sample(self, msg: Any) -> None:
-        beta = self._beta if isinstance(self._beta, float) else self._beta.get(msg["name"], 1.0)
-        if beta == 1.0 or (msg["is_observed"] and not (self.guide and msg["infer"].get("is_auxiliary"))):
+        if not any(frame.name == LEAF_PLATE for frame in msg["cond_indep_stack"]):
             return
-        if any(frame.name == LEAF_PLATE for frame in msg["cond_indep_stack"]):
+        self._met[msg["name"]] = not msg["is_observed"]
+        beta = self._beta if isinstance(self._beta, float) else self._beta.get(msg["name"], 1.0)
+        if beta != 1.0 and (not msg["is_observed"] or (self.guide and msg["infer"].get("is_auxiliary"))):
             msg["scale"] = msg["scale"] * beta
 
 

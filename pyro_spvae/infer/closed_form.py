@@ -44,8 +44,7 @@ class ClosedSites:
         :raises ValueError: if another one is named.
         """
         for name in sorted(self.named.difference(sites)):
-            known = f"the latent sites are {', '.join(sites)}" if sites else "no site is latent"
-            raise ValueError(f"kl names the site {name!r}; {known}")
+            checks.latent_site("kl names", name, sites)
 
     def divergence(self, name: str, guide: Any, model: Any, value: Tensor) -> Tensor | None:
         """

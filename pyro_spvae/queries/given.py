@@ -45,9 +45,7 @@ class Given:
         given = {} if given is None else given
         checks.instance("given", given, Mapping)
         for name in given:
-            if name not in root.latents:
-                known = f"the latent sites are {', '.join(root.latents)}" if root.latents else "no site is latent"
-                raise ValueError(f"given holds the site {name!r}, but {known}")
+            checks.latent_site("given holds", name, root.latents)
         if not given:
             return Given({}, [])
         with forked(root._reference().device):  # for the order of sites, their leaves and types alone

@@ -50,9 +50,7 @@ class Held:
         with forked(root._reference().device):
             order = [name for name in prior_sites(root, 1, 1) if name in root.latents]
         for name in names:
-            if name not in order:
-                known = f"the latent sites are {', '.join(order)}" if order else "no site is latent"
-                raise ValueError(f"hold names the site {name!r}, but {known}")
+            checks.latent_site("hold names", name, order)
         for name in order[: max((order.index(name) + 1 for name in names), default=0)]:
             if name not in names:
                 raise ValueError(

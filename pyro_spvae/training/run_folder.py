@@ -25,6 +25,12 @@ from pyro_spvae.training.status import TRAINING, is_finished, read_status, statu
 _DIGESTED = ("config.json", "data.json", "last.pt", "best.pt")
 
 
+def put_aside(path: str | os.PathLike[str]) -> Path:
+    """Where a folder lies, hidden, while another takes its place: beside it."""
+    whole = Path(os.path.abspath(path))
+    return whole.with_name(f".{whole.name}.old")
+
+
 class RunFolder:
     """
     A self-describing folder: ``config.json`` (itself a configuration to train by), ``data.json`` (what it was trained
@@ -135,8 +141,7 @@ class RunFolder:
     @property
     def replaced(self) -> Path:
         """Where a run that is replaced lies until the new one has a checkpoint."""
-        path = Path(os.path.abspath(self.path))
-        return path.with_name(f".{path.name}.old")
+        return put_aside(self.path)
 
     @property
     def figures(self) -> Path:

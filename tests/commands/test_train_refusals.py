@@ -41,7 +41,7 @@ REFUSED = [
         "estimator is 'nvil', for which gradient='dreg' has no use; leave it out",
     ),
     ("train --kl z", "kl is 'z', which needs the objective 'elbo'; objective is 'iwae'"),
-    ("train --objective elbo --kl z,y", "kl names the site 'y'; the latent sites are z$"),
+    ("train --objective elbo --kl z,y", "kl names the site 'y', but the latent sites are z$"),
     ("train --objective elbo --kl sample,z", "kl is 'sample,z'; sample and analytic stand alone, or names of "),
     ("train --objective elbo --balance", "balance is given, but warmup is 0; it weighs .*, so give one$"),
     ("train --balance --warmup 1", "balance is given with the objective 'iwae'; it belongs to the objective 'elbo' "),

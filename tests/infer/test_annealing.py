@@ -121,6 +121,21 @@ class TestHandler:
         ):
             assert {name: trace.nodes[name]["scale"] for name in ("outside", "inside")} == {"outside": 1, "inside": 0.5}
 
+    def test_weights_of_sites_that_there_are_not_are_refused(self):
+        spvae = small_spvae()
+        x = torch.ones(3, 1, 2, 2)
+        for program in (anneal(spvae.model, {"z": 0.5, "y": 0.5}), AnnealMessenger({"y": 0.5})(spvae.guide)):
+            with pytest.raises(ValueError, match="^beta names the site 'y', but the latent sites are z$"):
+                program(x)
+        assert poutine.trace(spvae.model).get_trace(x).nodes["z"]["scale"] == 1  # the handler has gone
+        fixed = poutine.condition(spvae.model, {"z": poutine.trace(spvae.model).get_trace(x).nodes["z"]["value"]})
+        trace = poutine.trace(anneal(fixed, {"z": 0.5})).get_trace(x)
+        assert trace.nodes["z"]["scale"] == 1  # one that has its value is a site all the same, and counts once
+        with pytest.raises(ValueError, match="^beta names the site 'y', but no site is latent$"):
+            anneal(lambda: None, {"y": 0.5})()
+        with pytest.raises(KeyError, match="^'of its own'$"):  # an error of the program comes first
+            anneal(_fails, {"y": 0.5})()
+
     @pytest.mark.parametrize("beta", [-0.1, math.nan, math.inf, True, "1", None])
     def test_beta_out_of_range_is_refused(self, beta):
         program = anneal(lambda: None, 0.5)
@@ -128,6 +143,10 @@ class TestHandler:
             with pytest.raises(ValueError, match=f"^beta is {beta!r}; a number of at least 0 is needed$"):
                 act()
         assert program.beta == 0.5
+
+
+def _fails():
+    raise KeyError("of its own")
 
 
 class WithFactor(LeafModel):

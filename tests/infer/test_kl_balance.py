@@ -126,7 +126,7 @@ def drawn(spvae):
             r"^kl is \('z', 'analytic'\); sample and analytic stand",
         ),
         (lambda: CircuitELBO(alpha=1.0, kl=()), r"^kl is \(\); sample, analytic, or names of latent sites are needed"),
-        (lambda: loss(model(), 1.0, kl="exact"), "^kl names the site 'exact'; the latent sites are z2, z1"),
+        (lambda: loss(model(), 1.0, kl="exact"), "^kl names the site 'exact', but the latent sites are z2, z1"),
         (lambda: FitConfig(objective="elbo", balance=True), "^balance is given, but warmup is 0"),
         (lambda: FitConfig(balance=True, warmup=2), "^balance is given with the objective 'iwae'; it belongs to"),
         (

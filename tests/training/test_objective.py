@@ -105,11 +105,11 @@ def test_a_site_that_is_not_latent_is_refused_before_training(options, tmp_path)
     spvae = small_spvae(whole((2, 2)), units=1, leaf=VAE(Bernoulli(), 2, (3,)))
     x = (torch.randn(20, 1, 2, 2) > 0).double()
     state = torch.get_rng_state()
-    with pytest.raises(ValueError, match="^kl names the site 'y'; the latent sites are z$"):
+    with pytest.raises(ValueError, match="^kl names the site 'y', but the latent sites are z$"):
         spvae.fit(x, out=tmp_path / "run", **options)
     assert torch.equal(torch.get_rng_state(), state) and not (tmp_path / "run").exists()
     check_objective(FitConfig(objective="elbo", kl="z"), spvae, x)
-    with pytest.raises(ValueError, match="^kl names the site 'z'; no site is latent$"):
+    with pytest.raises(ValueError, match="^kl names the site 'z', but no site is latent$"):
         trainer("elbo", leaf="factorized", latent_dim=None, kl="z").run()
 
 
