@@ -118,10 +118,11 @@ class Part(nn.Module):
 
     def start(self, features: Tensor) -> None:
         """
-        Starts from training data, once; by default looks at nothing.
+        Starts from training data, once; by default looks at nothing. One that has a second argument ``mask`` also gets
+        that of the features that are seen and no padding, ``bool`` of the same shape, or ``None`` if all are.
 
         :param Tensor features: those of at least :attr:`wanted_rows` training rows, what the guide's networks see,
-            ``[rows, leaf, feature]``.
+            ``[rows, leaf, feature]``; 0 where not seen.
         """
 
     def start_at(self, patches: Tensor, mask: Tensor | None) -> None:

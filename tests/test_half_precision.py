@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pyro
 import pytest
 import torch
 
-from pyro_spvae import SPVAE, CircuitELBO, whole
+from pyro_spvae import SPVAE, Circuit, CircuitELBO, poon_domingos, whole
 from pyro_spvae import distributions as law
 from pyro_spvae import likelihoods as of
 from pyro_spvae.conditionals import NormalPixels
@@ -16,7 +18,7 @@ from pyro_spvae.data import Column
 from pyro_spvae.distributions.boltzmann import Boltzmann
 from pyro_spvae.distributions.smoothing.registry import smoothed
 from pyro_spvae.models import DLDPMM, DLGMM, SBVAE, DiscreteVAE
-from pyro_spvae.priors import VampPrior
+from pyro_spvae.priors import StickBreaking, Sticks, VampPrior
 
 HALF = torch.bfloat16
 
@@ -130,6 +132,42 @@ def test_numbers_of_a_smoothed_machine_are_finite():
     machine = Boltzmann(torch.zeros(1, 4).to(HALF), torch.zeros(1, 2, 2).to(HALF))
     zeta = smoothed(machine, law.OverlappingLogistics()).sample((20_000,))
     assert zeta.dtype == HALF and bool(zeta.isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{"alpha0": 300.0}, {"alpha0": 70_000.0}, {"alpha": 0.1}])
+def test_sticks_are_normalised(options, dtype):
+    """The constant is that of the concentrations, and these are what was asked for."""
+    prior = Sticks(**options).bind(leaves=1, event_shape=(20,)).to(dtype)
+    wanted = Sticks(**options).bind(leaves=1, event_shape=(20,)).double()
+    beta = prior().base_dist
+    fractions = prior().sample((50,))
+    assert fractions.dtype == dtype and beta.log_prob(fractions).dtype == torch.float32
+    expected = wanted().base_dist.log_prob(fractions.double())
+    torch.testing.assert_close(beta.log_prob(fractions).double(), expected, rtol=1e-5, atol=1e-5)
+    weights = StickBreaking(**options).bind(leaves=1, event_shape=(21,)).to(dtype)()
+    assert weights.sample().dtype == dtype and bool(weights.log_prob(weights.sample()).isfinite())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("weights", ["full", "cp"])
+def test_circuits_are_evaluated_in_single_precision(weights, dtype):
+    """Values and gradients are those of the same weights and leaf values in single precision."""
+    torch.manual_seed(0)
+    circuit = Circuit(poon_domingos((28, 28), 7), 6, weights=weights).to(dtype)
+    single = copy.deepcopy(circuit).float()
+    leaf = (-torch.rand(5, circuit.num_leaves) * 400 - 1000).to(dtype).requires_grad_()
+    given = leaf.detach().float().requires_grad_()
+    found, wanted = circuit(leaf), single(given)
+    assert found.dtype == torch.float32 and torch.equal(found, wanted)
+    found.sum().backward(), wanted.sum().backward()
+    torch.testing.assert_close(leaf.grad, given.grad.to(dtype))
+    assert all(torch.equal(a, b) for a, b in zip(circuit.log_weights(), single.log_weights(), strict=True))
+    assert torch.equal(circuit.posterior(leaf), single.posterior(given))
+    trees = circuit.sample((9,))
+    log_prob = law.InducedTree(circuit).log_prob(trees)
+    assert bool(log_prob.isfinite().all()) and torch.equal(log_prob, law.InducedTree(single).log_prob(trees))
+    assert circuit.sample((2,), leaf).shape == (2, 5, circuit.num_leaves) and circuit.mpe(leaf)[1].isfinite().all()
 
 
 MODELS = {

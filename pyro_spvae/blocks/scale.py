@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pyro_spvae.checks import is_number
-from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.circuits.numerics import at_least_single
 
 SCALES = ("softplus", "precision", "exp", "logvar")
 _LOGVAR = (-6.0, 2.0)  # ends of the range of log-variances in the VampPrior paper's code

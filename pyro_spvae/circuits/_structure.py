@@ -101,6 +101,8 @@ def _leaf_masks(num_variables: int, leaf_scopes: Iterable[Iterable[int]]) -> dic
     masks = {}
     for region, scope in enumerate(leaf_scopes):
         mask = 0
+        if not isinstance(scope, Iterable):
+            raise ValueError(f"leaf region {region} must be the variables that it holds, but is {scope!r}.")
         for entry in scope:
             try:
                 variable = _integer(entry)

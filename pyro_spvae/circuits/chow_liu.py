@@ -7,9 +7,11 @@ from __future__ import annotations
 import heapq
 import itertools
 import warnings
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from ._columns import columns_of
@@ -92,10 +94,10 @@ def chow_liu(
     :param names: of the variables, for messages.
     :param shape: shape of the region graph, if ``x`` is ``[N, *shape]`` or ``[N, C, *shape]`` with another number of
         axes than above.
-    :raises TypeError: if ``x`` is not a tensor.
+    :raises TypeError: if ``x`` is not a tensor, or ``categorical`` or ``names`` no collection.
     :raises ValueError: if ``x`` is complex, has another shape, fewer than two rows or no columns; if two variables are
         seen together in fewer than two rows; if ``block`` is below 1, ``arity`` or ``bins`` below 2, or there are more
-        or fewer of ``categorical`` or ``names`` than variables.
+        or fewer of ``categorical`` or ``names`` than variables; for entries of ``categorical`` that are no booleans.
 
     Example::
 
@@ -112,9 +114,14 @@ def chow_liu(
     arity = variables + 1 if arity is None else check_integer("arity", arity, 2)
     bins = None if bins is None else check_integer("bins", bins, 2)
     for name, given in (("categorical", categorical), ("names", names)):
-        if given is not None and len(given) != variables:
+        if given is None:
+            continue
+        if not isinstance(given, Collection) or isinstance(given, str):
+            raise TypeError(f"{name} must have an entry for each of {variables} variables, but is {given!r}.")
+        if len(given) != variables:
             raise ValueError(f"{name} must have an entry for each of {variables} variables, but has {len(given)}.")
-    names = names or [f"variable {place}" for place in range(variables)]
+    names = [f"variable {place}" for place in range(variables)] if names is None else list(map(str, names))
+    categorical = None if categorical is None else _truths(categorical)
     pairs = mutual_information(values, categorical, bins)
     _check_seen(pairs.rows, names)
     constant = pairs.constant.nonzero().flatten().tolist()
@@ -136,6 +143,16 @@ def chow_liu(
     roots = centres(tree, [len(scope) for scope in scopes], _strengths(scopes, tree, weights))
     found = [_split(scopes, tree, root, arity, weights) for root in roots]
     return _from_splits(sizes, min(found, key=lambda pair: pair[0])[1])
+
+
+def _truths(categorical: Collection[Any]) -> list[bool]:
+    """
+    :raises ValueError: for entries that are neither true nor false.
+    """
+    for entry in categorical:
+        if not (isinstance(entry, (bool, np.bool_)) or (isinstance(entry, Tensor) and entry.dtype == torch.bool)):
+            raise ValueError(f"categorical must hold True or False for each variable, but holds {entry!r}.")
+    return [bool(entry) for entry in categorical]
 
 
 def _between(one: Scope, other: Scope, weights: Tensor) -> float:

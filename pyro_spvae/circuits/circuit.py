@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .building import build_layers
 from .evaluation import downward, evaluate, flows, upward, upward_max
 from .layer import Group, Layer
+from .numerics import at_least_single
 from .region_graph import RegionGraph
 from .sampling import select_trees
 from .structured import Structured
@@ -200,8 +201,11 @@ class Circuit(Structured):
         :param Tensor leaf: leaf log-densities in nats, ``[.., leaf]``; None for draws from the prior.
         :param Tensor mask: see :meth:`log_prob`; only together with ``leaf``.
         :return: bool ``[*sample_shape, .., leaf]``, True for the leaves of the tree.
+        :raises TypeError: if ``sample_shape`` is no tuple.
         :raises ValueError: if there is a mask without leaf log-densities.
         """
+        if not isinstance(sample_shape, (tuple, list)):
+            raise TypeError(f"sample_shape must be a tuple of sizes, but is {sample_shape!r}.")
         rows, batch = None, torch.Size()
         factors = [layer.log_factors() for layer in self._layers]
         if leaf is not None:
@@ -283,11 +287,13 @@ class Circuit(Structured):
         return [[factor.to(values.dtype) for factor in layer.log_factors()] for layer in self._layers]
 
     def _prepare(self, leaf: Tensor, mask: Tensor | None) -> Tensor:
-        """Checked leaf log-densities ``[.., leaf]`` with 0 for missing leaves, at least as precise as the weights."""
+        """Checked leaf log-densities ``[.., leaf]`` with 0 for missing leaves, at least as precise as the weights and
+        as single precision."""
         if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
             raise TypeError(f"leaf must be a floating-point tensor, but is {_describe(leaf)}.")
         if leaf.dim() < 1 or leaf.shape[-1] != self.num_leaves:
             raise ValueError(f"leaf must have shape [.., {self.num_leaves}], but has {list(leaf.shape)}.")
+        leaf = at_least_single(leaf)
         if self.layers:
             leaf = leaf.to(torch.promote_types(leaf.dtype, self._layers[0].reference.dtype))
         if mask is None:

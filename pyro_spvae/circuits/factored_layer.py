@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from . import factored
 from .factored_structure import Choice, Level, factored_structure
 from .layer import MAX_EXACT_UNITS, MAX_PRODUCTS, FreeWeights, Group, Layer
-from .numerics import floored, log_sum_exp
+from .numerics import at_least_single, floored, log_sum_exp
 from .region_graph import RegionGraph
 from .sampling import drawn, parts_of
 from .sum_layer import added_up
@@ -111,8 +111,8 @@ class FactoredLayer(Layer):
     def log_factors(self) -> list[Tensor]:
         """Logarithms of the factors in nats: a of all edges, ``[edge, sum, unit]``, and m, ``[region, partition,
         sum]``, in as many tensors as there are parameters."""
-        factors = [torch.log_softmax(logits, dim=-1) for logits in self.unit_logits]
-        factors += [torch.log_softmax(logits, dim=1) for logits in self.partition_logits]
+        factors = [torch.log_softmax(at_least_single(logits), dim=-1) for logits in self.unit_logits]
+        factors += [torch.log_softmax(at_least_single(logits), dim=1) for logits in self.partition_logits]
         pairs = zip(factors, self._classes, strict=True)
         return [factor if classes is None else factor.index_select(0, classes) for factor, classes in pairs]
 

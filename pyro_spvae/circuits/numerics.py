@@ -9,7 +9,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+#: floating-point types of which densities are not computed
+HALF = (torch.float16, torch.bfloat16)
+
 _LOG2_E = 1 / math.log(2)
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """Half-precision numbers in single precision, which densities of many pixels need, whatever networks do."""
+    return x.float() if x.dtype in HALF else x
 
 
 def largest(values: Tensor, dim: int) -> Tensor:

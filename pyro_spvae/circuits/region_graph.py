@@ -206,7 +206,7 @@ class RegionGraph:
         """
         try:
             content = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"text must be the JSON of a region graph, but is not JSON: {error}.") from error
         keys = ["shape", "leaf_scopes", "partitions"]
         if not isinstance(content, dict) or set(content) != set(keys):

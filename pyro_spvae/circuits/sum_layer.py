@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .layer import MAX_EXACT_UNITS, FreeWeights, Group, Layer
-from .numerics import exp_, floored, largest, log_sum_exp
+from .numerics import at_least_single, exp_, floored, largest, log_sum_exp
 from .sampling import drawn, parts_of
 
 Rows = list[tuple[Tensor, Tensor | None]]
@@ -104,7 +104,7 @@ class SumLayer(Layer):
 
     def log_factors(self) -> list[Tensor]:
         """The normalised log-weights, ``[region, sum, product]``."""
-        weights = torch.log_softmax(self.logits, dim=-1)
+        weights = torch.log_softmax(at_least_single(self.logits), dim=-1)
         return [weights if self.classes is None else weights.index_select(0, self.classes)]
 
     def free_weights(self) -> list[FreeWeights]:

@@ -48,9 +48,10 @@ def write_calibration(asked: Query, name: str, found: Calibration) -> None:
     arrays = {key: to_array(value) for key, value in vars(entries).items()}
     arrays["log_likelihood_joint"] = to_array(found.log_likelihood_joint)
     few = "" if draws == 100 else f"-draws-{draws}"
-    asked.write(f"{name}-holdout-{holdout:g}{few}", arrays, found.to_dict(), figure)
+    of_holdout = f"holdout-{holdout:g}{few}"
+    asked.write(f"{name}-{of_holdout}", arrays, found.to_dict(), figure)
     if found.by_column:
-        asked.write_table("calibration", found.frame())
+        asked.write_table(asked.table_name("calibration", f"{name}-{of_holdout}", f"test-{of_holdout}"), found.frame())
 
 
 def calibration_lines(found: Calibration) -> list[str]:

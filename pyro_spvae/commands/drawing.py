@@ -137,7 +137,8 @@ def impute(
     drawn in any case. Writes .npz and, for images, a picture of the
     rows: original, seen (missing pixels orange) and completions. For tables
     imputed.csv holds the rows of the file with all of its columns, holes filled
-    in, and imputed-2.csv, .. the further completions. With means it is their
+    in, and imputed-2.csv, .. the further completions; other rows than the test
+    rows, or other options, are in its name as in the others. With means it is the
     mean over all trees and latent variables, of categories the most probable.
 
     :returns: what was written: ``original`` and the mask ``observed`` ``[row, *event]``, ``imputed``
@@ -183,8 +184,9 @@ def impute(
     if not asked.run.is_image:
         hint = "" if selection.split == "all" else "; --split all: every row"
         asked.report(f"rows        {len(x):,} of {len(selection.rows):,} in {selection.described}{hint}")
+    of_rows = asked.table_name("imputed", name, "test-missing")
     for place, completed in enumerate(imputed, start=1):
-        asked.write_completed("imputed" if place == 1 else f"imputed-{place}", selection, completed, mask)
+        asked.write_completed(of_rows if place == 1 else f"{of_rows}-{place}", selection, completed, mask)
     return asked.answer(name, arrays, partial(plots.image_rows, shown, seen=masks))
 
 

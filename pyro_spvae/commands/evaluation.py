@@ -204,7 +204,7 @@ def _write(
     asked.write(name, arrays, results, figure)
     if asked.run.columns is not None:
         found = {"row": to_array(selection.rows.numbers), "log_likelihood": values}
-        asked.write_table("log_likelihoods", pandas.DataFrame(found))
+        asked.write_table(asked.table_name("log_likelihoods", name, "test"), pandas.DataFrame(found))
     if calibration is not None:
         write_calibration(asked, name, calibration)
     for key, picture in plots.pseudo_input_pictures(asked.spvae, asked.run.values).items():

@@ -209,6 +209,13 @@ class Query:
             frame[column.name] = frame[column.name].where(seen[:, place], values)
         self.write_table(name, frame)
 
+    def table_name(self, kind: str, name: str, usual: str) -> str:
+        """
+        What a table is called: its kind where the name of its arrays is the usual one, else both, so that the answer to
+        another question has another name.
+        """
+        return kind if name == usual else f"{kind}-{name}"
+
     def write_table(self, name: str, frame: Any) -> None:
         """
         Writes a DataFrame as ``name.csv`` at one go, and reports where it is.

@@ -15,8 +15,7 @@ from torch.distributions import constraints
 from pyro_spvae import checks
 from pyro_spvae import distributions as dist
 from pyro_spvae.blocks.block import Block
-from pyro_spvae.circuits.numerics import by_hand
-from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.circuits.numerics import at_least_single, by_hand
 from pyro_spvae.nn.network import Network
 
 _SHAPE = 4.0  # a lies between exp(-4) and exp(4), b above exp(-4), too

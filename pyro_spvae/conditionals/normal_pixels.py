@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from pyro_spvae import checks
 from pyro_spvae.blocks.scale import positive_scale, raw_scale
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.conditionals.normal_moments import FactorMoments, FullMoments, Moments
 from pyro_spvae.conditionals.normal_start import clusters, regions_of
 from pyro_spvae.conditionals.observation import Observation
 from pyro_spvae.conditionals.pixels import Pixels
 from pyro_spvae.distributions import LeafLowRankNormal, LeafMultivariateNormal
 from pyro_spvae.distributions.correlated import LeafCorrelatedNormal
-from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.distributions.normal_columns import LeafNormalColumns
 from pyro_spvae.likelihoods.likelihood import Likelihood
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from pyro_spvae import checks
 from pyro_spvae.blocks.from_data import DataOutputs
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.conditionals.observation import Observation
 from pyro_spvae.distributions import LeafAutoregressive
 from pyro_spvae.distributions.autoregressive import check_whole
-from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.bernoulli import Bernoulli
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.nn.network import Network

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from pyro_spvae.data.kinds import few_numbers, kind_and_family, listed
 from pyro_spvae.data.mixed_texts import how_to_say, is_number, odd_texts
 
 _SPAN = 10_000  # of numbers that are looked up in a table
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _FEW_TEXTS = 10  # up to which nobody takes texts for names of rows
 _Categories = dict[str, tuple[str, ...]]
 
@@ -48,9 +52,11 @@ def coded(
                 text = _text(values, texts, True)
                 raise ValueError(f"the column {name!r} is said to be {kind}, but holds text, such as {text}")
             _check_texts(name, texts, int(np.isfinite(values).sum()), not of_categories)
-            categories[name] = texts
             if ordered:
                 found.setdefault(name, "ordinal")
+            elif kind == "ordinal":
+                values, texts = _by_number(values, texts)
+            categories[name] = texts
             own = ColumnSummary().look_at(values)
         else:
             own = ColumnSummary().look_at(values, whole=getattr(frame[name].dtype, "kind", "O") in "iu")
@@ -67,6 +73,20 @@ def coded(
         columns.append(_tensor(values))
         summary.append(own)
     return columns, summary, categories, found
+
+
+def _by_number(values: NDArray[np.float64], texts: tuple[str, ...]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """Texts in the order of the numbers in them, so that 9 is before 10 and 12+; else in that of the alphabet."""
+    order = sorted(range(len(texts)), key=lambda place: (_in_parts(texts[place]), texts[place]))
+    new = np.argsort(np.array(order)).astype(np.float64)
+    seen = np.isfinite(values)
+    return np.where(seen, new[np.where(seen, values, 0).astype(int)], values), tuple(texts[place] for place in order)
+
+
+def _in_parts(text: str) -> list[tuple[bool, float, str]]:
+    """A text by whose parts it is sorted: numbers, which are first, and what is between them."""
+    parts = [part for part in re.split(r"((?:(?<![\w.])-)?\d+(?:\.\d+)?)", text) if part]
+    return [(False, float(part), "") if _NUMBER.fullmatch(part) else (True, 0.0, part) for part in parts]
 
 
 def _places(values: NDArray[np.float64], distinct: Sequence[float], own: ColumnSummary) -> NDArray[np.float64]:
@@ -154,11 +174,15 @@ def _numbers_or_texts(series: Any, name: str) -> tuple[NDArray[np.float64], tupl
 
     types = pandas.api.types
     if isinstance(series.dtype, pandas.CategoricalDtype):
+        if "" in series.cat.categories:
+            series = series.cat.remove_categories([""])
         texts = tuple(str(value) for value in series.cat.categories)
         codes = series.cat.codes.to_numpy()
         return np.where(codes < 0, np.nan, codes), texts, bool(series.cat.ordered)
+    if are_number_objects(series):
+        series = pandas.to_numeric(series.astype(object).where(series.notna(), np.nan).map(float))
     if types.is_bool_dtype(series.dtype) or not types.is_numeric_dtype(series.dtype):
-        missing = series.isna().to_numpy()
+        missing = missing_of(series)
         if types.is_datetime64_any_dtype(series.dtype) or types.is_timedelta64_dtype(series.dtype):
             raise ValueError(f"the column {name!r} holds dates or times; give numbers, or drop it")
         if missing.all():
@@ -170,6 +194,24 @@ def _numbers_or_texts(series: Any, name: str) -> tuple[NDArray[np.float64], tupl
     if types.is_complex_dtype(series.dtype):
         raise ValueError(f"the column {name!r} holds complex numbers; give real ones, or drop it")
     return series.to_numpy(dtype=np.float64, na_value=np.nan), (), False
+
+
+def missing_of(series: Any) -> NDArray[np.bool_]:
+    """Which entries of a column are missing: those that pandas says, and texts without a letter."""
+    found: NDArray[np.bool_] = (series.isna() | (series.astype(object) == "")).to_numpy(dtype=bool)
+    return found
+
+
+def are_number_objects(series: Any) -> bool:
+    """Whether a column of objects holds numbers alone, such as Python's or ``Decimal``, besides what is missing."""
+    import pandas
+
+    if series.dtype != object:
+        return False
+    seen = series[series.notna()]
+    if pandas.api.types.infer_dtype(seen) in ("integer", "floating", "mixed-integer-float", "decimal"):
+        return True
+    return bool(len(seen)) and all(isinstance(value, (Real, Decimal)) and not isinstance(value, bool) for value in seen)
 
 
 def _text(values: NDArray[np.float64], texts: Sequence[str], new: bool) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ FEW = 10  # categories that numbers are taken for, at most
 _TIMES = 5  # that each of them then occurs, in the mean
 _COVERED = 0.5  # of (0, 1) by proportions
 _SKEWED = 1.0  # skewness from which values are looked at on a logarithmic scale
+_LEAST, _LARGEST = (float(getattr(np.finfo(np.float32), name)) for name in ("tiny", "max"))
 _LOST = 1e-3  # of a standard deviation, which 32-bit floats may lose
 
 #: where the first value of a column is that is wrong, by the column's place and a function of its values: a text such
@@ -188,6 +190,21 @@ def _column(summary: ColumnSummary, name: str, given: str | None, categories: tu
     if categories and given is not None:
         raise ValueError(f"the column {name!r} is said to be {kind}, but holds text, such as {categories[0]!r}")
     low, high, whole = summary.low, summary.high, summary.whole
+    if max(abs(low), abs(high)) > _LARGEST:
+        where = _first(find, lambda x: x.abs() > _LARGEST)
+        raise ValueError(
+            f"the column {name!r} holds values from {low:g} to {high:g}{where}, but 32-bit floats end at "
+            f"{_LARGEST:.2g}; divide it by a constant, or take its logarithm"
+        )
+    to_zero = kind in ("positive", "proportion") and low > 0 >= _held(low)
+    if to_zero or (kind == "proportion" and high < 1 <= _held(high)):
+        where = _first(find, lambda x: (x > 0) & (x < _LEAST) if to_zero else (x < 1) & (x.float() >= 1))
+        raise ValueError(
+            f"the column {name!r} is said to be {kind}, but holds values from {low:.10g} to {high:.10g}{where}, which "
+            f"32-bit floats take for {0 if to_zero else 1}; give "
+            + ("its logarithm" if kind == "positive" else "the logarithm of x / (1 - x)")
+            + ", which is real"
+        )
     fits = {"positive": low > 0, "proportion": low > 0 and high < 1, "count": low >= 0 and whole}.get(kind, True)
     if not fits:
         outside: dict[Kind, Callable[[Tensor], Tensor]] = {
@@ -210,10 +227,15 @@ def _column(summary: ColumnSummary, name: str, given: str | None, categories: tu
     return Column(**column)
 
 
+def _held(value: float) -> float:
+    """A value as 32-bit floats hold it, of which those that are next to 0 count as 0."""
+    return float(np.float32(value)) if abs(value) >= _LEAST else 0.0
+
+
 def _chosen(summary: ColumnSummary, categories: tuple[str, ...]) -> Kind:
     if categories:
         return "binary" if len(categories) == 2 else "categorical"
-    distinct, low, high = summary.distinct, summary.low, summary.high
+    distinct, low, high = summary.distinct, _held(summary.low), _held(summary.high)
     if distinct is not None and len(distinct) == 1:
         return "real"
     if distinct == [0, 1]:

@@ -29,6 +29,11 @@ def is_table_file(path: Path) -> bool:
     return path.name.lower().endswith(TABLE_SUFFIXES)
 
 
+def is_typed_file(path: Path) -> bool:
+    """Whether a table knows the types of its columns, as texts do not."""
+    return path.name.lower().endswith(".parquet")
+
+
 def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | None = (), na: Sequence[str] = ()) -> Any:
     """
     The table of a file as a DataFrame whose columns have names, each one name.
@@ -41,8 +46,8 @@ def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | No
     **Parquet** needs pyarrow.
 
     :param drop: names of columns to leave out.
-    :param texts: names of columns that are read as texts even if they hold numbers; ``None`` for all. Parquet files
-        know what theirs are.
+    :param texts: names of columns that are read as texts even if they hold numbers; ``None`` for all, with cells as
+        they stand in the file, of which none is missing. Parquet files know what theirs are.
     :param na: further texts that stand where an entry is missing, in any column.
     :raises ValueError: in one sentence, if the file cannot be read, is empty, its rows have different lengths, two of
         its columns have one name, or a column that is to be dropped is none of them.
@@ -51,7 +56,7 @@ def read_frame(path: Path, drop: Sequence[str] = (), texts: Collection[str] | No
     if not path.is_file():
         raise ValueError(f"there is no data file {path}.")
     with _readable(path):
-        if name.endswith(".parquet"):
+        if is_typed_file(path):
             return named_frame(_parquet(path), drop, na)
         separator = "\t" if ".tsv" in name[-7:] else ","
         return _text(path, separator, not name.endswith(".data"), drop, texts, na)
@@ -154,7 +159,7 @@ def _text(
         "usecols": [name for name in names if name not in dropped] if dropped else None,
         "dtype": dict.fromkeys((name for name in names if texts is None or name in texts), str) or None,
         "keep_default_na": False,
-        "na_values": missing,
+        "na_values": [] if texts is None else missing,
         "skipinitialspace": _has_spaces(path, separator),  # a fifth of the time
         "encoding": "utf-8",
     }

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from pyro_spvae.data.column import Column
 from pyro_spvae.data.column_summary import ColumnSummary
-from pyro_spvae.data.frames import coded, encoded, texts_of
+from pyro_spvae.data.frames import are_number_objects, coded, encoded, number_name, texts_of
 from pyro_spvae.data.kinds import chosen_columns, first_in, listed
 from pyro_spvae.data.learned import learned
 from pyro_spvae.data.rows import Rows
-from pyro_spvae.data.table_files import named_frame, read_frame
+from pyro_spvae.data.table_files import is_typed_file, named_frame, read_frame
 
 _BLOCK = 2**22  # values that are looked at together
 _TURNED = 4096  # rows
@@ -57,7 +57,7 @@ def read_tables(
             for summary, column in zip(found, table, strict=True):
                 summary.look(column)
         return tables, tuple(columns), found
-    frame, lengths = _together(paths, drop, na)
+    frame, lengths = _together(paths, drop, na, alike=True)
     values, found, categories, kinds = coded(frame, kinds)
     parts = [column.split(lengths) for column in values]
     find = first_in((_called(path), [own[place] for own in parts]) for place, path in enumerate(paths.values()))
@@ -82,8 +82,14 @@ def read_numbers(paths: Mapping[str, Any], drop: Sequence[str] = (), na: Sequenc
     return dict(zip(paths, values.split(lengths), strict=True))
 
 
-def _together(paths: Mapping[str, Any], drop: Sequence[str], na: Sequence[str]) -> tuple[Any, list[int]]:
-    """The rows of all files in one frame, and how many each has."""
+def _together(
+    paths: Mapping[str, Any], drop: Sequence[str], na: Sequence[str], alike: bool = False
+) -> tuple[Any, list[int]]:
+    """
+    The rows of all files in one frame, and how many each has.
+
+    :param bool alike: whether columns that hold texts in one of them are read as texts in all.
+    """
     import pandas
 
     frames = [_frame(path, drop, (), na) for path in paths.values()]
@@ -93,8 +99,48 @@ def _together(paths: Mapping[str, Any], drop: Sequence[str], na: Sequence[str]) 
             raise ValueError(
                 f"{_called(path)} has the columns {listed(list(frame.columns))}, but that of train has {listed(names)}"
             )
+    texts = {name for frame in frames for name in names if _holds_texts(frame[name])}
+    if alike and texts:
+        frames = [
+            _texts_alike(path, frame, texts, drop, na) for path, frame in zip(paths.values(), frames, strict=True)
+        ]
     whole = frames[0] if len(frames) == 1 else pandas.concat([frame[names] for frame in frames], ignore_index=True)
     return whole, [len(frame) for frame in frames]
+
+
+def _texts_alike(path: Any, frame: Any, texts: Collection[str], drop: Sequence[str], na: Sequence[str]) -> Any:
+    """
+    A table whose columns hold texts where another one's do: those of a text file as they stand in it, truth values as
+    well, and numbers of others by their names, so that one category has one name in all files, and at any time.
+    """
+    others = [name for name in texts if not _is_text(frame[name])]
+    if not others:
+        return frame
+    if isinstance(path, Path) and not is_typed_file(path):
+        return read_frame(path, drop, texts, na)
+    named = {
+        name: frame[name].astype(object).map(number_name, na_action="ignore")
+        for name in others
+        if not _holds_texts(frame[name])
+    }
+    return frame.assign(**named)
+
+
+def _holds_texts(series: Any) -> bool:
+    """Whether a column holds texts or truth values, which become categories by their names."""
+    import pandas
+
+    types = pandas.api.types
+    if types.is_bool_dtype(series.dtype) or isinstance(series.dtype, pandas.CategoricalDtype):
+        return True
+    return not (types.is_numeric_dtype(series.dtype) or are_number_objects(series) or bool(series.isna().all()))
+
+
+def _is_text(series: Any) -> bool:
+    """Whether a column holds texts and nothing else."""
+    import pandas
+
+    return pandas.api.types.infer_dtype(series, skipna=True) in ("string", "empty")
 
 
 def _frame(path: Any, drop: Sequence[str], texts: Collection[str], na: Sequence[str]) -> Any:

@@ -68,10 +68,12 @@ def as_mask(observed: Any, columns: Sequence[Column] | None, like: Tensor, name:
     if is_frame(observed):
         if columns is not None:
             wanted = [column.name for column in columns]
-            if sorted(map(str, observed.columns)) != sorted(wanted):
+            given = [str(own) for own in observed.columns]
+            if sorted(given) != sorted(wanted):
                 raise ValueError(f"{name} has other columns than the model, {listed(wanted)}")
-            observed = observed[wanted]
-        observed = observed.to_numpy()
+            observed = observed.iloc[:, [given.index(own) for own in wanted]]
+        truths = all(getattr(kind, "kind", "O") == "b" for kind in observed.dtypes)  # pandas' own among them
+        observed = observed.to_numpy(dtype=bool if truths and not observed.isna().any(axis=None) else None)
     if not is_array(observed) or observed.dtype.kind != "b":
         return observed
     return torch.from_numpy(np.array(observed)).to(like.device)

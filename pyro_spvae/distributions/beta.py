@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.distributions import Dirichlet, Distribution
 from torch.distributions.utils import broadcast_all
 
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions.kept import LogFractions, inside, kept
-from pyro_spvae.distributions.leaf import at_least_single, checked_growth
+from pyro_spvae.distributions.leaf import checked_growth
 
 
 class Beta(dist.Beta):
@@ -32,6 +33,7 @@ class Beta(dist.Beta):
     :param Tensor concentration0: :math:`\beta > 0`, broadcastable with it.
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :param Tensor log_normaliser: :math:`\log B(\alpha, \beta)` where it is known, as that of constants is.
+    :param torch.dtype dtype: of draws; by default that of the concentrations.
 
     Example::
 
@@ -47,10 +49,12 @@ class Beta(dist.Beta):
         validate_args: bool | None = None,
         *,
         log_normaliser: Tensor | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         a, b = broadcast_all(concentration1, concentration0)
         self._given = (a, b)
         self._log_normaliser = log_normaliser
+        self._dtype = a.dtype if dtype is None else dtype
         Distribution.__init__(self, a.shape, validate_args=validate_args)
 
     @property
@@ -60,9 +64,9 @@ class Beta(dist.Beta):
         return Dirichlet(both, validate_args=False).expand(self.batch_shape)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws ``[*sample_shape, *batch_shape]``, differentiable in the concentrations, in their type."""
-        value, dtype = super().rsample(torch.Size(sample_shape)), self._given[0].dtype
-        return value if value.dtype == dtype else inside(value.to(dtype))
+        """Draws ``[*sample_shape, *batch_shape]``, differentiable in the concentrations."""
+        value = super().rsample(torch.Size(sample_shape))
+        return value if value.dtype == self._dtype else inside(value.to(self._dtype))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Beta:
         """A larger batch shape is recorded; parameters are shared."""

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Self
 
-from pyro_spvae.circuits.numerics import is_recorded
-from pyro_spvae.distributions.leaf import LeafDistribution, at_least_single
+from pyro_spvae.circuits.numerics import at_least_single, is_recorded
+from pyro_spvae.distributions.leaf import LeafDistribution
 
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 

@@ -13,14 +13,8 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.circuits.numerics import log_sum_exp
-from pyro_spvae.distributions.leaf import (
-    LeafDistribution,
-    ParameterConstraint,
-    at_least_single,
-    checked_parameter,
-    type_of_levels,
-)
+from pyro_spvae.circuits.numerics import at_least_single, log_sum_exp
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, type_of_levels
 from pyro_spvae.distributions.logistic_bins import checked_levels, level_variance, log_mass, mean_level, sample_bins
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.distributions import constraints
 
-from pyro_spvae.circuits.numerics import by_hand, log_sum_exp
-from pyro_spvae.distributions.leaf import at_least_single, checked_growth, full_precision, summed_to
+from pyro_spvae.circuits.numerics import at_least_single, by_hand, log_sum_exp
+from pyro_spvae.distributions.known import Known
+from pyro_spvae.distributions.leaf import checked_growth, full_precision, summed_to
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 _ROOT_HALF = math.sqrt(0.5)
@@ -68,7 +69,7 @@ class LeafGaussianMixture(TorchDistribution):
         self._dtype = loc.dtype
         self.loc, self.scale = at_least_single(loc), at_least_single(scale)
         self.log_weight = at_least_single(log_weight)
-        self._draw: tuple[Tensor, _Units] | None = None
+        self._draw = Known[_Units]()
         batch = broadcast_shape(loc.shape[:-2], scale.shape[:-2], log_weight.shape[:-1])
         super().__init__(torch.Size(batch), loc.shape[-1:], validate_args=validate_args)
 
@@ -93,9 +94,8 @@ class LeafGaussianMixture(TorchDistribution):
         """
         if self._validate_args:
             self._validate_sample(value)
-        if self._draw is not None and value is self._draw[0]:
-            units = self._draw[1]
-        else:
+        units = self._draw.of(value)
+        if units is None:
             value = at_least_single(value)
             units = _Units.of(value, self.loc, self.scale)
         if by_hand(value, *self._parameters):
@@ -128,7 +128,7 @@ class LeafGaussianMixture(TorchDistribution):
             else:
                 value = _implicit(value, *self._parameters)
         drawn = value.to(self._dtype)
-        self._draw = (drawn, units) if drawn is value else None
+        self._draw = Known(drawn, units) if drawn is value else Known()
         return drawn
 
     @property

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_spvae.checks import is_positive
+from pyro_spvae.distributions.known import Known
 from pyro_spvae.distributions.leaf import LeafDistribution, checked_parameter
 
 LogitsOf = Callable[[int, "Tensor | None"], Tensor]
@@ -55,7 +56,7 @@ class Grouped(LeafDistribution):
             raise ValueError(f"sizes is {sizes!r}; the numbers of bits of all groups are needed, such as [100, 100]")
         self.sizes = tuple(map(int, sizes))
         self.logits_of = logits_of
-        self._known: tuple[Tensor, bool, list[Tensor]] | None = None
+        self._known = Known[tuple[bool, list[Tensor]]]()
         given = logits_of(0, None) if first is None else first
         self.first = self._checked(0, given)
         self._dtype = given.dtype
@@ -67,9 +68,11 @@ class Grouped(LeafDistribution):
 
         :param Tensor value: ``[.., leaf, D]``.
         """
-        if self._known is None or self._known[0] is not value or (torch.is_grad_enabled() and not self._known[1]):
-            self._known = (value, torch.is_grad_enabled(), list(self._given(value)))
-        return self._known[2]
+        known = self._known.of(value)
+        if known is None or (torch.is_grad_enabled() and not known[0]):
+            known = torch.is_grad_enabled(), list(self._given(value))
+            self._known = Known(value, known)
+        return known[1]
 
     def groups(self, value: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The logits of each group with the group's own value, see :func:`~pyro_spvae.distributions.groups`."""
@@ -106,7 +109,7 @@ class Grouped(LeafDistribution):
             logits.append(self._group(group, value))
             drawn = draw(logits[-1], torch.Size((*batch, size))).to(self._dtype)
             value = torch.cat((value, drawn), -1) if group else drawn
-        self._known = (value, torch.is_grad_enabled(), logits)
+        self._known = Known(value, (torch.is_grad_enabled(), logits))
         return value
 
     def _by_group(self, value: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

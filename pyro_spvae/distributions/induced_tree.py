@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from torch.distributions.utils import broadcast_all
 
 from pyro_spvae.circuits import Circuit
+from pyro_spvae.circuits.numerics import at_least_single
 
 _MISSING = -1e30  # log-density of a leaf that is switched off; finite so that gradients stay numbers
 _IMPOSSIBLE = -1e29  # a root below this has no induced tree with the selected leaves
@@ -95,7 +96,7 @@ class InducedTree(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         tree = value.bool()
-        dtype = (self.circuit.reference if self.leaf_values is None else self.leaf_values).dtype
+        dtype = at_least_single(self.circuit.reference if self.leaf_values is None else self.leaf_values).dtype
         switched = torch.where(tree, 0.0, torch.tensor(_MISSING, dtype=dtype, device=tree.device))
         log_prior = self.circuit.log_prob(switched)
         # a superset of a tree's leaves would pass the circuit too: a tree tiles the variables exactly once

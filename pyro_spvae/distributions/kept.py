@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-#: by the identity of a value: logarithms of fractions, or the fractions that weights are made of
+from pyro_spvae.distributions.known import State
+
+#: by the identity of a value: what it held, and logarithms of fractions, or the fractions that weights are made of
 _KEPT: Any = WeakTensorKeyDictionary()
 
 
@@ -45,18 +47,19 @@ class LogFractions:
 
 def keep(value: Tensor, exact: LogFractions | Tensor) -> Tensor:
     """
-    Keeps what is known of a value for as long as this tensor exists.
+    Keeps what is known of a value for as long as this tensor exists and is not changed in place.
 
     :param exact: logarithms of fractions, or the fractions that weights are made of.
     :returns: the value.
     """
-    _KEPT[value] = exact
+    _KEPT[value] = State(value), exact
     return value
 
 
 def kept(value: Tensor) -> Any:
     """What is kept of a value, if anything."""
-    return _KEPT.get(value)
+    state, exact = _KEPT.get(value, (None, None))
+    return exact if state is not None and state.lasts(value) else None
 
 
 def carried(value: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:

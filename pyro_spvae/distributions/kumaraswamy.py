@@ -16,10 +16,11 @@ from torch.distributions import constraints
 from torch.distributions.kl import register_kl
 from torch.distributions.utils import broadcast_all
 
-from pyro_spvae.circuits.numerics import by_hand
+from pyro_spvae.circuits.numerics import at_least_single, by_hand
 from pyro_spvae.distributions.beta import log_beta
 from pyro_spvae.distributions.kept import LogFractions, inside, keep, kept, log1mexp, log_fractions
-from pyro_spvae.distributions.leaf import at_least_single, full_precision, summed_to
+from pyro_spvae.distributions.known import Known
+from pyro_spvae.distributions.leaf import full_precision, summed_to
 
 _EULER = 0.57721566490153286
 _FAR = -30.0  # of log(1 - v^a), below which log(1 - v) is that less log a, to the last digit
@@ -61,7 +62,7 @@ class Kumaraswamy(TorchDistribution):
         a, b = broadcast_all(concentration1, concentration0)
         self._dtype = a.dtype  # of draws
         self.concentration1, self.concentration0 = at_least_single(a), at_least_single(b)
-        self._draw: tuple[Tensor, Tensor, Tensor] | None = None
+        self._draw = Known[tuple[Tensor, Tensor]]()
         super().__init__(a.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Kumaraswamy:
@@ -87,7 +88,7 @@ class Kumaraswamy(TorchDistribution):
         value, log_value, tail = quantile(noise.exponential_(), a, b)
         if value.dtype != self._dtype:
             value = inside(value.to(self._dtype))
-        self._draw = value, log_value, tail
+        self._draw = Known(value, (log_value, tail))
         return keep(value, LogFractions(log_value, lambda: _log_rest(log_value, tail, a)))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -97,8 +98,9 @@ class Kumaraswamy(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         a, b = self.concentration1, self.concentration0
-        if self._draw is not None and value is self._draw[0]:
-            _, log_value, tail = self._draw
+        drawn = self._draw.of(value)
+        if drawn is not None:
+            log_value, tail = drawn
         else:
             logs = log_fractions(at_least_single(value) if kept(value) is None else value)
             log_value, tail = logs.log_value, _log_tail(logs, a)

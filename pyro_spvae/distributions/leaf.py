@@ -21,14 +21,14 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_spvae.circuits.numerics import at_least_single
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from typing_extensions import Self
 
-#: floating-point types of which densities are not computed
-HALF = (torch.float16, torch.bfloat16)
 _AS_IT_IS: AbstractContextManager[Any] = nullcontext()
 
 
@@ -277,11 +277,6 @@ def checked_growth(owner: str, old_shape: torch.Size, batch_shape: Sequence[int]
             "only dimensions of size 1 and new ones on the left can grow."
         )
     return new_shape
-
-
-def at_least_single(x: Tensor) -> Tensor:
-    """Half-precision numbers in single precision, which densities of many pixels need, whatever networks do."""
-    return x.float() if x.dtype in HALF else x
 
 
 def summed_to(gradient: Tensor, like: Tensor) -> Tensor:

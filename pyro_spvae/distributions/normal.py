@@ -15,6 +15,7 @@ from torch.distributions.kl import register_kl
 
 from pyro_spvae.circuits.numerics import by_hand
 from pyro_spvae.distributions.divergences import register_by_dimension
+from pyro_spvae.distributions.known import Known
 from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, summed_to
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class LeafNormal(LeafDistribution):
                 f"scale of LeafNormal must broadcast against loc of shape {tuple(loc.shape)}, "
                 f"but its shape is {tuple(scale.shape)}."
             ) from None
-        self._draw: tuple[Tensor, Tensor] | None = None  # a value and its noise
+        self._draw = Known[Tensor]()  # its noise
         # Only the event is expanded: summing log(scale) needs every pixel, the batch can wait.
         self.loc = _expand_event(loc, event_size)
         self.scale = _expand_event(scale, event_size)
@@ -108,17 +109,13 @@ class LeafNormal(LeafDistribution):
         else:
             noise = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         value = torch.addcmul(self.loc, self.scale, noise).to(self._dtype)
-        self._draw = None if torch.is_grad_enabled() or value.dtype != noise.dtype else (value, noise)
+        self._draw = Known() if torch.is_grad_enabled() or value.dtype != noise.dtype else Known(value, noise)
         return value
 
     def _log_prob(self, value: Tensor) -> Tensor:
-        if (
-            self._draw is not None
-            and self._draw[0] is value
-            and self.pixel_mask is None
-            and not torch.is_grad_enabled()
-        ):
-            squares = self._draw[1].square().sum(-1)
+        noise = None if torch.is_grad_enabled() or self.pixel_mask is not None else self._draw.of(value)
+        if noise is not None:
+            squares = noise.square().sum(-1)
             return squares.mul_(-0.5) - (self.scale.log().sum(-1) + self._event_shape[0] * _HALF_LOG_TWO_PI)
         if self.pixel_mask is None:
             tensors = (value, self.loc, self.scale)

@@ -12,14 +12,9 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_spvae.circuits.numerics import is_recorded, log_sum_exp
-from pyro_spvae.distributions.leaf import (
-    LeafDistribution,
-    ParameterConstraint,
-    at_least_single,
-    checked_parameter,
-    full_precision,
-)
+from pyro_spvae.circuits.numerics import at_least_single, is_recorded, log_sum_exp
+from pyro_spvae.distributions.known import State
+from pyro_spvae.distributions.leaf import LeafDistribution, ParameterConstraint, checked_parameter, full_precision
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -84,7 +79,7 @@ class LeafNormalMixture(LeafDistribution):
             )
         self.loc, self.scale = loc, scale
         self.log_weight = None if log_weight is None else at_least_single(log_weight)
-        self._kept: dict[Any, tuple[Tensor, ...]] = {}  # shared by copies of a larger batch shape
+        self._kept: dict[Any, tuple[list[State], tuple[Tensor, ...]]] = {}  # shared by copies of a larger batch shape
         super().__init__(loc.shape[1:-1], loc.size(-1), None, validate_args)
 
     @property
@@ -189,8 +184,11 @@ class LeafNormalMixture(LeafDistribution):
         # what has a gradient is made anew: each user may go backward through it once
         keeps = not (torch.is_grad_enabled() and self._requires_grad())
         key = (batch, dtype, torch.is_inference_mode_enabled())
+        given = [self.loc, self.scale] if self.log_weight is None else [self.loc, self.scale, self.log_weight]
         if keeps and key in self._kept:
-            return self._kept[key]
+            states, matrices = self._kept[key]
+            if all(state.lasts(value) for state, value in zip(states, given, strict=True)):
+                return matrices
         loc, scale, log_weight = (value.to(dtype) for value in self._flat(batch))
         centre = loc.mean(0, keepdim=True).detach()  # any centre gives the same density
         precision = scale.square().reciprocal()
@@ -201,7 +199,7 @@ class LeafNormalMixture(LeafDistribution):
         products = (value.permute(1, 2, 0).contiguous() for value in (precision, weighted))
         matrices = centre.transpose(0, 1), *products, constant.t().unsqueeze(1), squares.detach().t().unsqueeze(1)
         if keeps:
-            self._kept[key] = matrices
+            self._kept[key] = [State(value) for value in given], matrices
         return matrices
 
     def _requires_grad(self) -> bool:

@@ -15,9 +15,8 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import constraints, kl_divergence
 from torch.distributions.kl import register_kl
 
-from pyro_spvae.circuits.numerics import by_hand
+from pyro_spvae.circuits.numerics import at_least_single, by_hand
 from pyro_spvae.distributions.kept import LogFractions, inside, keep, kept, log1mexp, log_fractions
-from pyro_spvae.distributions.leaf import at_least_single
 
 
 def log_stick_weights(v: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor, nn
 
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.data.column import Column, numbered
 from pyro_spvae.data.kinds import describe_columns
 from pyro_spvae.data.learned import learned_from
@@ -20,7 +21,6 @@ from pyro_spvae.data.table_sets import read_tables
 from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributions import LeafColumns
 from pyro_spvae.distributions.columns import ColumnGroup
-from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.families.family import LEAST
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.normal_places import NormalPlaces

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pyro_spvae import checks
 from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions import LeafDiscretizedLogistic
-from pyro_spvae.distributions.leaf import at_least_single, type_of_levels
+from pyro_spvae.distributions.leaf import type_of_levels
 from pyro_spvae.distributions.logistic_bins import EDGES
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.summaries import unit_moments

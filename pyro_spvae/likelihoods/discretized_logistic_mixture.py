@@ -11,9 +11,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_spvae import checks
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions import LeafDiscretizedLogisticMixture
 from pyro_spvae.distributions.discretized_logistic_mixture import check_coupled_mask
-from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.summaries import unit_moments
 

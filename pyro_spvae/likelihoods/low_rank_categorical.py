@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pyro_spvae import checks
 from pyro_spvae.blocks import DataOutputs
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions import LeafLevelMixture
-from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.likelihood import Likelihood
 from pyro_spvae.likelihoods.summaries import level_frequencies
 

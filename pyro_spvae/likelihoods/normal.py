@@ -9,8 +9,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_spvae.blocks.scale import check_scale, positive_scale, raw_scale
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions import LeafNormal
-from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.likelihoods.likelihood import LEAST, Likelihood
 from pyro_spvae.likelihoods.normal_places import NormalPlaces
 

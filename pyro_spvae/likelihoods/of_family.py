@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 
 from pyro_spvae import checks
-from pyro_spvae.distributions.leaf import at_least_single
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.likelihoods.families import ColumnFamily, Unit
 from pyro_spvae.likelihoods.families.family import LEAST
 from pyro_spvae.likelihoods.likelihood import Likelihood

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_spvae import checks
-from pyro_spvae.distributions.leaf import HALF
+from pyro_spvae.circuits.numerics import HALF
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
 from pyro_spvae.nn.network import Network
 

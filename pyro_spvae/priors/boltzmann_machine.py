@@ -5,15 +5,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
-from typing_extensions import Self
 
 from pyro_spvae import checks
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions.boltzmann import (
     Boltzmann,
     GeneralMachine,
@@ -23,7 +22,6 @@ from pyro_spvae.distributions.boltzmann import (
     log_normaliser,
     tempered_sweep,
 )
-from pyro_spvae.distributions.leaf import at_least_single
 from pyro_spvae.priors.mixture_of_gaussians import vector
 from pyro_spvae.priors.prior import Prior
 
@@ -78,6 +76,8 @@ class BoltzmannMachine(Prior):
     log_z: Tensor
     log_z_standard_error: Tensor
     states: Tensor  # bool [leaf, temperature, chain, D]
+
+    single_buffers = ("log_z", "log_z_standard_error")
 
     def __init__(
         self,
@@ -181,16 +181,6 @@ class BoltzmannMachine(Prior):
             return log_normaliser(machine)
         surrogate = -machine.expected_energy(self.states[:, 0])
         return self.log_z + (surrogate - surrogate.detach())
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Log Z stays in at least single precision, as all densities do."""
-        kept = {name: getattr(self, name, None) for name in ("log_z", "log_z_standard_error")}
-        super()._apply(fn, recurse)
-        for name, value in kept.items():
-            moved = getattr(self, name, None)
-            if value is not None and moved is not None and at_least_single(moved) is not moved:
-                setattr(self, name, value.to(moved.device, at_least_single(moved).dtype))
-        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         given = state_dict.get(f"{prefix}states")

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
+from torch import Tensor
+from typing_extensions import Self
 
 from pyro_spvae.blocks import Block
+from pyro_spvae.circuits.numerics import HALF
 
 
 class Prior(Block):
@@ -36,10 +39,22 @@ class Prior(Block):
     #: groups of a value that are drawn one after the other, each given those before it
     groups: int = 1
 
+    #: names of buffers that stay in at least single precision, as all densities do, whatever parameters are cast to
+    single_buffers: tuple[str, ...] = ()
+
     _kept: tuple[bool, Any] | None = None
 
     def build(self, leaves: int, event_shape: tuple[int, ...]) -> None:
         """Makes the parameters; the default has none."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = {name: getattr(self, name, None) for name in self.single_buffers}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            moved = getattr(self, name, None)
+            if value is not None and moved is not None and moved.dtype in HALF:
+                setattr(self, name, value.to(moved.device, torch.float32))
+        return self
 
     def kept(self, make: Callable[[], TorchDistribution]) -> Any:
         """What ``make`` returns, computed once inside of a scope in which parameters do not change."""

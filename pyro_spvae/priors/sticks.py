@@ -39,9 +39,11 @@ class Sticks(Prior):
     """
 
     support: Any = constraints.unit_interval
+    single_buffers = ("_first", "_second", "_log_normaliser")
     _first: Tensor
     _second: Tensor
     _log_normaliser: Tensor
+    _reference: Tensor
 
     def __init__(self, alpha0: float | None = None, alpha: float | None = None) -> None:
         super().__init__()
@@ -63,6 +65,7 @@ class Sticks(Prior):
         self.register_buffer("_first", first, persistent=False)
         self.register_buffer("_second", second, persistent=False)
         self.register_buffer("_log_normaliser", log_beta(first, second), persistent=False)
+        self.register_buffer("_reference", torch.empty(0), persistent=False)  # of the type of draws
 
     def _fractions(self, event_shape: tuple[int, ...]) -> int:
         """Number of fractions of a value."""
@@ -72,7 +75,8 @@ class Sticks(Prior):
         return event_shape[0]
 
     def forward(self) -> TorchDistribution:
-        return Beta(self._first, self._second, log_normaliser=self._log_normaliser).to_event(1)
+        dtype = self._reference.dtype
+        return Beta(self._first, self._second, log_normaliser=self._log_normaliser, dtype=dtype).to_event(1)
 
 
 class StickBreaking(Sticks):

@@ -157,10 +157,12 @@ class VampPrior(Prior):
             self._arguments |= {"data": None} if "data" in self._arguments else {}
 
     @torch.no_grad()
-    def start(self, features: Tensor) -> None:
+    def start(self, features: Tensor, mask: Tensor | None = None) -> None:
         """
-        Makes data drawn at random (by torch's generator) the pseudo-inputs, with noise if they are learned.
+        Makes data drawn at random (by torch's generator) the pseudo-inputs, with noise if they are learned. What is
+        missing from a datum starts at 0, or at the end of the range of learned ones that is nearest.
 
+        :param Tensor mask: features that are seen, ``bool [rows, leaf, feature]``, or ``None`` if all are.
         :raises ValueError: if there are fewer than components, or learned pseudo-inputs would start outside ``range``.
         """
         if not self._waits:
@@ -169,13 +171,17 @@ class VampPrior(Prior):
         rows = torch.randperm(len(features), device="cpu")[: self.components].to(features.device)
         values = features[rows].movedim(0, -2).to(self.pseudo_inputs)
         if not self.frozen:
-            self._check_range(values)
+            self._check_range(values, None if mask is None else mask[rows].movedim(0, -2))
+            values = values.clamp(*self.range)
         self.pseudo_inputs.copy_(values if self.frozen else values + self.std * torch.randn_like(values))
         self._waits = False
 
-    def _check_range(self, values: Tensor) -> None:
+    def _check_range(self, values: Tensor, mask: Tensor | None) -> None:
         """The hardtanh has no gradient outside of the range: what starts there would stay there."""
-        seen = values if self.mask is None else values[self.mask.unsqueeze(-2).expand(values.shape)]
+        counts = torch.ones_like(values, dtype=torch.bool) if mask is None else mask
+        seen = values[counts if self.mask is None else counts & self.mask.unsqueeze(-2)]
+        if not seen.numel():
+            return
         low, high = float(seen.nan_to_num(self.range[0]).min()), float(seen.nan_to_num(self.range[0]).max())
         if low < self.range[0] or high > self.range[1]:
             raise ValueError(

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -235,9 +236,17 @@ class Root(PreparesBatches, Program):
         """
         batch = self.prepare(x, observed)
         mask = None if batch.mask is None else batch.mask.expand(batch.patches.shape)
+        of_features = self._feature_mask(batch)
         for part, narrow in (*leaf_parts(self.leaf), *leaf_parts(self.leaf_guide)):
-            part.start(narrow(batch.features))
+            takes = "mask" in inspect.signature(part.start).parameters
+            known = {"mask": None if of_features is None else narrow(of_features)} if takes else {}
+            part.start(narrow(batch.features), **known)
             part.start_at(narrow(batch.patches), None if mask is None else narrow(mask))
+
+    def _feature_mask(self, batch: LeafBatch) -> Tensor | None:
+        """Features that are seen and no padding, ``bool [data, leaf, feature]``, or ``None`` if all are."""
+        mask = self.leaf.feature_mask(batch.mask)
+        return None if mask is None else mask.expand(batch.features.shape)
 
     @property
     def looks_at_data(self) -> bool:
@@ -253,8 +262,7 @@ class Root(PreparesBatches, Program):
         :param Tensor observed: as in :meth:`model`.
         """
         batch = self.prepare(x, observed)
-        mask = self.leaf.feature_mask(batch.mask)
-        mask = None if mask is None else mask.expand(batch.features.shape)
+        mask = self._feature_mask(batch)
         for part, narrow in (*leaf_parts(self.leaf), *leaf_parts(self.leaf_guide)):
             part.look_at(narrow(batch.features), None if mask is None else narrow(mask))
 

@@ -147,6 +147,23 @@ class TestStart:
                 use()
 
     @pytest.mark.parametrize("frozen", [False, True])
+    def test_what_is_missing_is_no_value_of_the_data(self, frozen):
+        """Holes are filled with 0, which no datum is, and which is outside of the range."""
+        x = 2 + torch.rand(4, 1, 2, 2)
+        observed = torch.rand(4, 1, 2, 2) < 0.7
+        spvae = self.make(range=(1.5, 3.5), std=0.0, frozen=frozen)
+        spvae.start(torch.where(observed, x, torch.nan), observed)
+        expected = spvae.view.patches(torch.where(observed, x, 0.0 if frozen else 1.5)).movedim(0, -2).sort(-2).values
+        torch.testing.assert_close(spvae.leaf.prior.pseudo_inputs.sort(-2).values.to(x), expected)
+        nothing = self.make(range=(1.5, 3.5), frozen=frozen)
+        nothing.start(x, torch.zeros_like(observed))
+        assert nothing.sample(2).isfinite().all()
+        if not frozen:
+            x[0, 0, 1, 1], observed[0, 0, 1, 1] = 4.0, True
+            with pytest.raises(ValueError, match=r"^range is \(1.5, 3.5\), but the data from .* go from 2\.\S+ to 4; "):
+                self.make(range=(1.5, 3.5)).start(x, observed)
+
+    @pytest.mark.parametrize("frozen", [False, True])
     def test_takes_rows_once(self, frozen):
         spvae = self.make(frozen=frozen, std=1e-9)
         assert spvae.wanted_rows == 4

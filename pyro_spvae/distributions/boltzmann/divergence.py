@@ -12,6 +12,7 @@ from pyro.distributions.util import broadcast_shape
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions.bernoulli import LeafBernoulli
 from pyro_spvae.distributions.boltzmann.boltzmann import Boltzmann
 from pyro_spvae.distributions.boltzmann.machine import Machine
@@ -19,7 +20,7 @@ from pyro_spvae.distributions.boltzmann.smoothed import SmoothedBoltzmann
 from pyro_spvae.distributions.divergences import register_divergence
 from pyro_spvae.distributions.factorial_bernoulli import FactorialBernoulli
 from pyro_spvae.distributions.hierarchy import BinaryHierarchy, SmoothedHierarchy, groups
-from pyro_spvae.distributions.leaf import at_least_single, full_precision
+from pyro_spvae.distributions.leaf import full_precision
 from pyro_spvae.distributions.smoothed_bernoulli import SmoothedBernoulli
 
 _Groups = Callable[[Any, Tensor], Sequence[tuple[Tensor, Tensor]]]

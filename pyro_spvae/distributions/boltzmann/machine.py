@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.functional import softplus
 from typing_extensions import Self
 
-from pyro_spvae.distributions.leaf import at_least_single, full_precision
+from pyro_spvae.circuits.numerics import at_least_single
+from pyro_spvae.distributions.leaf import full_precision
 
 
 @dataclass(frozen=True)

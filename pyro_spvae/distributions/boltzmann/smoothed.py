@@ -11,9 +11,10 @@ from torch import Tensor
 from torch.distributions import constraints
 from typing_extensions import Self
 
+from pyro_spvae.circuits.numerics import at_least_single
 from pyro_spvae.distributions.boltzmann.boltzmann import Boltzmann
 from pyro_spvae.distributions.boltzmann.enumeration import chunks
-from pyro_spvae.distributions.leaf import LeafDistribution, at_least_single
+from pyro_spvae.distributions.leaf import LeafDistribution
 from pyro_spvae.distributions.smoothing.draws import uniform
 from pyro_spvae.distributions.smoothing.registry import register_smoothing
 
