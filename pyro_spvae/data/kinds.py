@@ -183,6 +183,12 @@ def _column(summary: ColumnSummary, name: str, given: str | None, categories: tu
         raise ValueError(f"the column {name!r} holds {summary.infinite:,} infinite values{where}; all must be finite")
     if not summary.seen:
         raise ValueError(f"all {summary.entries:,} entries of the column {name!r} are missing; drop it")
+    if max(abs(summary.low), abs(summary.high)) > _LARGEST:
+        where = _first(find, lambda x: x.abs() > _LARGEST)
+        raise ValueError(
+            f"the column {name!r} holds values from {summary.low:g} to {summary.high:g}{where}, but 32-bit floats end "
+            f"at {_LARGEST:.2g}; divide it by a constant, or take its logarithm"
+        )
     kind, family = (_chosen(summary, categories), None) if given is None else kind_and_family(name, given)
     column: dict[str, Any] = {"name": name, "kind": kind, "family": family}
     if kind in ("binary", "categorical", "ordinal"):
@@ -190,12 +196,6 @@ def _column(summary: ColumnSummary, name: str, given: str | None, categories: tu
     if categories and given is not None:
         raise ValueError(f"the column {name!r} is said to be {kind}, but holds text, such as {categories[0]!r}")
     low, high, whole = summary.low, summary.high, summary.whole
-    if max(abs(low), abs(high)) > _LARGEST:
-        where = _first(find, lambda x: x.abs() > _LARGEST)
-        raise ValueError(
-            f"the column {name!r} holds values from {low:g} to {high:g}{where}, but 32-bit floats end at "
-            f"{_LARGEST:.2g}; divide it by a constant, or take its logarithm"
-        )
     to_zero = kind in ("positive", "proportion") and low > 0 >= _held(low)
     if to_zero or (kind == "proportion" and high < 1 <= _held(high)):
         where = _first(find, lambda x: (x > 0) & (x < _LEAST) if to_zero else (x < 1) & (x.float() >= 1))

@@ -66,11 +66,18 @@ def text_notes(
     columns: Sequence[Column], blocks: Iterable[Sequence[Tensor]], given: Container[str] = ()
 ) -> Iterator[str]:
     """
-    Sentences of :func:`odd_note` about the columns of a table.
+    Sentences of :func:`odd_note` about the columns of a table, and of the order of texts that are said to have one.
 
     :param blocks: parts of the table, each its columns ``[N]`` of numbers of categories, NaN = missing.
-    :param given: names of columns whose kinds were not chosen, of which nothing is said.
+    :param given: names of columns whose kinds were not chosen.
     """
+    for column in columns:
+        if column.name in given and column.kind == "ordinal" and not all(map(is_number, column.categories)):
+            yield (
+                f"the categories of the ordinal column {column.name!r} are in the order "
+                f"{', '.join(column.categories)}; if that is not theirs, number them, or give a DataFrame with an "
+                "ordered Categorical"
+            )
     odd = [place for place, column in enumerate(columns) if column.name not in given and odd_texts(column.categories)]
     counts = {place: torch.zeros(len(columns[place].categories), dtype=torch.int64) for place in odd}
     for block in blocks if odd else ():

@@ -17,7 +17,7 @@ from torch import Tensor
 from pyro_spvae import checks
 from pyro_spvae.data.tables import is_frame
 from pyro_spvae.sklearn.base import SPVAEEstimator
-from pyro_spvae.sklearn.tables import as_array, filled_frame
+from pyro_spvae.sklearn.tables import as_array, filled_frame, in_units
 
 
 class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
@@ -99,7 +99,9 @@ class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
         if len(rows):
             own, mask, places = x[rows], seen[rows], rows.cpu().numpy()
             filled = self._averages(own, mask, draws) if average else self._draws(own, mask, draws)
-            found[:, places] = np.where(mask.cpu().numpy(), found[:, places], filled.cpu().double().numpy())
+            values = filled.cpu().double().numpy()
+            values = values if is_frame(X) else in_units(values, self.columns_)
+            found[:, places] = np.where(mask.cpu().numpy(), found[:, places], values)
         return found
 
     @property

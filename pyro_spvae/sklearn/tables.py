@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_spvae.data import Column, DataSet, Rows, Values
-from pyro_spvae.data.frames import encoded
+from pyro_spvae.data.frames import encoded, missing_of, texts_of
+from pyro_spvae.data.kinds import listed
 from pyro_spvae.data.mixed_texts import text_notes
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.data.table_sets import learned_of, named_columns, read_tables
@@ -42,10 +43,41 @@ def described(X: Any, kinds: Mapping[str, str] | None) -> tuple[Tensor, tuple[Co
 
 
 def numbers(X: Any, columns: Sequence[Column]) -> Tensor:
-    """A table with known columns as numbers, likewise; names were checked."""
-    if not is_frame(X):
+    """
+    A table with known columns as numbers, likewise. Columns of a DataFrame are found by name, if its names are theirs;
+    else, as those of an array, by place. Both hold what the fitted table held, of categories that are numbers these.
+
+    :raises ValueError: if a value does not fit, or an array stands for texts.
+    """
+    names = [column.name for column in columns]
+    if is_frame(X):
+        own = list(map(str, X.columns))
+        return encoded(X.set_axis(own if sorted(own) == sorted(names) else names, axis=1), columns, _WHAT)
+    if not any(column.is_coded and not _are_codes(column) for column in columns):
         return _tensor(X)
-    return encoded(X.set_axis([column.name for column in columns], axis=1), columns, _WHAT)
+    for column in columns:
+        if column.is_coded and texts_of([column]):
+            raise ValueError(
+                f"X is an array, but the column {column.name!r} has the categories {listed(column.categories)}, which "
+                "an array of numbers does not hold; give a DataFrame"
+            )
+    import pandas
+
+    return encoded(pandas.DataFrame(X, columns=names), columns, _WHAT)
+
+
+def _are_codes(column: Column) -> bool:
+    """Whether the categories of a column are called as they are numbered."""
+    return column.categories == tuple(map(str, range(len(column.categories))))
+
+
+def in_units(values: NDArray[np.float64], columns: Sequence[Column]) -> NDArray[np.float64]:
+    """Numbers ``[.., D]`` of which categories are what they are called, numbers as well."""
+    found = values.copy()
+    for place, column in enumerate(columns):
+        if column.is_coded and not _are_codes(column):
+            found[..., place] = np.array(column.categories, dtype=np.float64)[found[..., place].astype(np.intp)]
+    return found
 
 
 def _tensor(X: NDArray[np.float64]) -> Tensor:
@@ -113,20 +145,40 @@ def filled_frame(
     """
     import pandas
 
-    found = X.copy()
+    found, names = X.copy(), list(map(str, X.columns))
+    by_name = sorted(names) == sorted(column.name for column in columns)
     for place, (column, own) in enumerate(zip(columns, known, strict=True)):
-        series = X.iloc[:, place]
-        holes = series.isna().to_numpy()
+        at = names.index(column.name) if by_name else place
+        series = X.iloc[:, at]
+        holes = missing_of(series)
         if not holes.any():
             continue
         if own is None:
-            numeric = series.to_numpy(dtype=np.float64, na_value=np.nan)
+            numeric = series.where(~holes, np.nan).to_numpy(dtype=np.float64, na_value=np.nan)
             changed = pandas.Series(np.where(holes, values[:, place], numeric), index=X.index)
         else:
-            changed = series.copy()
-            changed.iloc[np.flatnonzero(holes)] = _held(values[holes, place], column, own)
-        found.isetitem(place, changed)
+            changed = _filled(series, holes, _held(values[holes, place], column, own), own)
+        found.isetitem(at, changed)
     return found
+
+
+def _filled(series: Any, holes: NDArray[np.bool_], values: list[Any], known: list[Any]) -> Any:
+    """A column of categories with values in its holes, of its own type if that holds them."""
+    import pandas
+
+    if isinstance(series.dtype, pandas.CategoricalDtype):
+        own = list(series.cat.categories)
+        if not set(values) <= set(own):
+            series = series.cat.set_categories([*known, *(value for value in own if value not in known)])
+    elif holes.all() and series.dtype.kind in "Of":  # which pandas gives columns of nothing
+        return pandas.Series(values, index=series.index)
+    changed = series.copy()
+    try:
+        changed.iloc[np.flatnonzero(holes)] = values
+    except (TypeError, ValueError):
+        changed = series.astype(object)
+        changed.iloc[np.flatnonzero(holes)] = values
+    return changed
 
 
 def _held(values: NDArray[np.float64], column: Column, known: list[Any] | None) -> Any:
