@@ -32,7 +32,7 @@ def training_rows(asked: Query, selection: Selection) -> Rows | None:
 
 
 def write_calibration(asked: Query, name: str, found: Calibration) -> None:
-    """Reports the table, and writes ``.json``, ``.npz`` and ``.png``, of a table of columns ``calibration.csv`` too."""
+    """Reports the table, and writes ``.json``, ``.npz`` and ``.png``, of named columns a ``calibration`` table too."""
     from pyro_spvae import plots
     from pyro_spvae.commands.query import to_array
 
@@ -48,10 +48,10 @@ def write_calibration(asked: Query, name: str, found: Calibration) -> None:
     arrays = {key: to_array(value) for key, value in vars(entries).items()}
     arrays["log_likelihood_joint"] = to_array(found.log_likelihood_joint)
     few = "" if draws == 100 else f"-draws-{draws}"
-    of_holdout = f"holdout-{holdout:g}{few}"
-    asked.write(f"{name}-{of_holdout}", arrays, found.to_dict(), figure)
+    name = f"{name}-holdout-{holdout:g}{few}"
+    asked.write(name, arrays, found.to_dict(), figure)
     if found.by_column:
-        asked.write_table(asked.table_name("calibration", f"{name}-{of_holdout}", f"test-{of_holdout}"), found.frame())
+        asked.write_table(asked.table_name("calibration", name, "test-holdout-0.1"), found.frame())
 
 
 def calibration_lines(found: Calibration) -> list[str]:

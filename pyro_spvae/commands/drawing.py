@@ -187,6 +187,7 @@ def impute(
     of_rows = asked.table_name("imputed", name, "test-missing")
     for place, completed in enumerate(imputed, start=1):
         asked.write_completed(of_rows if place == 1 else f"{of_rows}-{place}", selection, completed, mask)
+    asked.remove_further(of_rows, len(imputed))
     return asked.answer(name, arrays, partial(plots.image_rows, shown, seen=masks))
 
 

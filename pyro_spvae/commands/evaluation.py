@@ -69,8 +69,9 @@ def evaluate(
     lower is better, for images of grey levels. With the run's own options the
     figures are those of its results.json. Writes .json, .npz (a value for each
     row, and for each latent dimension how much it varies with the data) and a
-    histogram; for tables log_likelihoods.csv, a line for each row with its number
-    in the file, from 0 (all rows of several files are numbered one file after the
+    histogram; for tables log_likelihoods.csv (of other rows than the test rows, or
+    by other options, the name says so), a line for each row with its number in the
+    file, from 0 (all rows of several files are numbered one file after the
     other). More samples give a higher bound of the log-likelihood;
     those of the run are shown and written beside it. Several processes share the
     rows:
@@ -79,7 +80,7 @@ def evaluate(
     With --holdout 0.1 a tenth of the seen entries is hidden, imputed by draws
     given the others, and compared with what it was: errors, log-likelihoods,
     and how often the central 50 % and 90 % intervals hold the truth (ties of
-    discrete values are broken at random), by column in calibration.csv, beside
+    discrete values are broken at random), by column in calibration*.csv, beside
     what the columns of the training rows alone would tell.
 
     :returns: what was written as JSON: ``log_likelihood`` and its ``standard_error`` (nats per row, mean over the
@@ -98,7 +99,7 @@ def evaluate(
     from pyro_spvae.commands.calibrating import training_rows
     from pyro_spvae.commands.observed import parse_observed
     from pyro_spvae.commands.query import Query
-    from pyro_spvae.queries.calibration import calibrate, check_draws, check_holdout, hidden_entries
+    from pyro_spvae.queries.calibration import calibrate, check_draws, check_hidden, check_holdout, hidden_entries
     from pyro_spvae.training.evaluation import evaluate_rows, per_dimension
     from pyro_spvae.training.objective import as_bound, build_objective
     from pyro_spvae.training.pace import Pace
@@ -122,8 +123,9 @@ def evaluate(
         if observed is not None:
             mask = parse_observed(observed, asked.run.event_shape, len(selection.rows), asked.seed)
         calibration = None
-        if holdout is not None:  # so that what hides nothing is refused first
-            hidden_entries(selection.rows, mask, holdout, asked.seed, channels=asked.run.is_image)
+        if holdout is not None:  # so that what hides nothing, or too much, is refused first
+            hidden = hidden_entries(selection.rows, mask, holdout, asked.seed, channels=asked.run.is_image)
+            check_hidden(asked.spvae, selection.rows, mask, hidden)
         pace = Pace((lambda line: None) if progress else asked.report)
         evaluation = evaluate_rows(
             asked.spvae,

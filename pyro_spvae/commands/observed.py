@@ -68,8 +68,8 @@ def parse_observed(text: str, event_shape: Sequence[int], rows: int, seed: int, 
 
 
 def observed_name(text: str) -> str:
-    """A text that :func:`parse_observed` accepts as part of a file name, such as ``left`` or ``random-0.5``."""
-    name = Path(text).stem if text.lower().endswith(".npy") else text.replace(":", "-")
+    """A text that :func:`parse_observed` accepts as part of a file name: ``left``, ``random-0.5``, ``mask-npy``."""
+    name = f"{Path(text).stem}-npy" if text.lower().endswith(".npy") else text.replace(":", "-")
     return re.sub(r"[^\w.+-]+", "-", name)
 
 

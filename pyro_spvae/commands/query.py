@@ -216,6 +216,13 @@ class Query:
         """
         return kind if name == usual else f"{kind}-{name}"
 
+    def remove_further(self, name: str, number: int) -> None:
+        """Removes ``name-N.csv`` with N above ``number``, which are of an earlier answer that had more of them."""
+        for path in self.folder.glob(f"{name}-*.csv"):
+            last = path.stem.removeprefix(f"{name}-")
+            if last.isdecimal() and int(last) > number:
+                path.unlink()
+
     def write_table(self, name: str, frame: Any) -> None:
         """
         Writes a DataFrame as ``name.csv`` at one go, and reports where it is.

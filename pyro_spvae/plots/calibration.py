@@ -42,7 +42,8 @@ def calibration(pit: NDArray[Any] | Tensor, of: NDArray[Any] | Tensor, names: Se
     """
     pit, of = np.asarray(pit), np.asarray(of)
     shown = [number for number in range(len(names)) if (of == number).any()]
-    if len(shown) > _MOST:
+    cut = len(shown) > _MOST
+    if cut:
         shown = sorted(sorted(shown, key=lambda number: -_distance(pit[of == number]))[:_MOST])
     panels = 3 if shown else 2
     figure = new_figure(3.4 * panels, max(3.2, 0.9 + 0.19 * len(shown)))
@@ -63,7 +64,7 @@ def calibration(pit: NDArray[Any] | Tensor, of: NDArray[Any] | Tensor, names: Se
         axes.set_ylim(len(shown) - 0.4, -0.6)
         axes.set_xlim(0, 1.02)
         axes.set_xlabel("share that holds the truth")
-        title = f"the {_MOST} columns that are farthest off" if len(names) > _MOST else None
+        title = f"the {_MOST} columns that are farthest off" if cut else None
         axes.legend(
             frameon=False,
             fontsize=7,

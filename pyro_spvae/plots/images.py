@@ -118,7 +118,8 @@ def image_rows(
     seen = seen or {}
     mosaics = {label: mosaic(images, len(images), low, high, seen.get(label)) for label, images in rows.items()}
     widest = max(pixels.size(1) / pixels.size(0) for pixels in mosaics.values())
-    width = max(4.0, min(10.0, 0.55 * widest))
+    broad = max(pixels.size(1) for pixels in mosaics.values())
+    width = max(4.0, min(10.0, 0.55 * widest), _DOTS * broad / DPI)
     figure = new_figure(width, len(rows) * (max(0.3, min(4.0, width / widest)) + 0.35))
     for place, (label, pixels) in enumerate(mosaics.items(), start=1):
         show_pixels(figure.add_subplot(len(rows), 1, place), pixels.numpy(), label)

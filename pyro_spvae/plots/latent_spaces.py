@@ -201,11 +201,12 @@ def manifold(patches: Tensor, tile: Tile, channels: int) -> Tensor:
     """
     The patches of one leaf over a grid as one picture.
 
-    :param Tensor patches: ``[size * size, pixel]``, padded to the largest leaf region.
+    :param Tensor patches: ``[size * size, pixel]``, each channel padded to the largest leaf region, see
+        :class:`~pyro_spvae.circuits.leaf_view.LeafView`.
     :returns: ``[channel, size * height, size * width]``.
     """
     size = round(len(patches) ** 0.5)
-    used = patches[:, : channels * tile.height * tile.width]
+    used = patches.unflatten(-1, (channels, -1))[..., : tile.height * tile.width]
     grid = used.reshape(size, size, channels, tile.height, tile.width)  # [row, column, C, h, w]
     return grid.permute(2, 0, 3, 1, 4).reshape(channels, size * tile.height, size * tile.width)
 

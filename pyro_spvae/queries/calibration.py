@@ -61,6 +61,27 @@ def hidden_entries(
     return hidden
 
 
+def check_hidden(root: Generation, rows: Rows | Tensor, observed: Tensor | None, hidden: Tensor) -> None:
+    """
+    Refuses rows that the model does not take, and those of which it does not take what is left when some entries are
+    hidden, looking at few at a time.
+
+    :param Tensor hidden: see :func:`hidden_entries`.
+    :raises ValueError: such as for an autoregressive decoder, which takes whole patches alone.
+    """
+    like = root._reference()
+    for start in range(0, len(rows), _READ):
+        part = slice(start, start + _READ)
+        x, seen = select(rows, observed, part)
+        own = hidden[part].to(like.device)
+        x, seen = x.to(like), torch.ones_like(own) if seen is None else seen.to(like.device)
+        root.check(x, seen)
+        try:
+            root.check(x, seen & ~own)
+        except ValueError as error:
+            raise ValueError(f"holdout hides single entries, but then {error}") from None
+
+
 def check_holdout(holdout: Any) -> float:
     """
     :raises ValueError: if ``holdout`` is no number between 0 and 1.
@@ -111,14 +132,14 @@ def calibrate(
     joint = torch.zeros(len(rows), dtype=torch.float64, device=where)
     size = max(1, BLOCK // num_particles) if root.latents else EXACT_BLOCK
     size = max(1, min(size, _VALUES // (draws * event.numel())))
+    check_hidden(root, rows, observed, hidden)
     with evaluating(root):
         for start, _ in shared_blocks(len(rows), size, seed, stream=_NOISE):
             part = slice(start, start + size)
             x, seen = block(root, rows, observed, start, start + size)
             own = hidden[part].to(x.device)
             seen = torch.ones_like(own) if seen is None else seen
-            root.check(x, seen)
-            predictive = Predictive(root, x, seen & ~own, num_particles)
+            predictive = Predictive(root, x, seen & ~own, num_particles, first=start)
             computed, joint[part] = _block(predictive, x, own, draws, columns if is_table else None)
             found[first[start] : first[min(start + size, len(rows))]] = computed.to(found)
             if tick is not None:

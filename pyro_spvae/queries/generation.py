@@ -93,7 +93,23 @@ class Generation(Storage):
         :param dict latents: values of latent sites of all leaves, ``[data, leaf, *event]``; sites that are left out are
             drawn from the model given the others.
         :returns: ``[data, *event_shape]``.
+        :raises TypeError: if a value is no tensor.
+        :raises ValueError: if a site is unknown, or a value of another shape.
         """
+        checks.instance("tree", tree, Tensor)
+        if tree.dtype != torch.bool or tree.dim() != 2 or tree.size(1) != self.num_leaves:
+            raise ValueError(
+                f"tree is of type {tree.dtype} and shape {list(tree.shape)}; bool [data, {self.num_leaves}], the "
+                "leaves that are selected, is needed"
+            )
+        for name, value in latents.items():
+            checks.latent_site("latents holds", name, self.latents)
+            checks.instance(f"latents[{name!r}]", value, Tensor)
+            wanted = (len(tree), self.num_leaves, *self.latents[name].event_shape)
+            if value.shape != wanted:
+                raise ValueError(
+                    f"latents[{name!r}] has shape {list(value.shape)}; [data, leaf, *event], {list(wanted)}, is needed"
+                )
         given = {**latents, "tree": tree.unsqueeze(-2)}
         with quiet(self):
             trace: Any = poutine.trace(poutine.condition(self.model, data=given)).get_trace(num=len(tree))

@@ -251,7 +251,15 @@ class Queries(ConditionalMeans):
         """
         x, observed = self.taken(x, observed)
         self.refuse(x, observed)
-        training = None if training is None else self.taken(training)[0]
+        if not checks.is_integer(seed) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed is {seed!r}; an integer from 0 to 2^63 - 1 is needed")
+        if training is not None:
+            training, there = self.taken(training)
+            try:
+                self.refuse(training, there)
+            except ValueError as error:
+                raise ValueError(f"training does not fit: {error}") from None
+            training = training if there is None else torch.where(there, training, torch.nan)
         return calibrate(
             self,
             x,

@@ -147,8 +147,13 @@ class Storage(Root):
         this script alone, which a ``UserWarning`` says.
 
         :param folder: made if it is not there.
-        :raises ValueError: if it cannot be written, or the model has a part that cannot be described.
+        :raises ValueError: if it cannot be written, or is that of a run, whose models training keeps; if the model has
+            a part that cannot be described.
         """
+        if all((Path(folder) / name).is_file() for name in ("config.json", "data.json")):
+            raise ValueError(
+                f"the folder {folder} is that of a run, whose best model is in its best.pt; save this one in another"
+            )
         state = {"architecture": self.architecture(), "model": self.state_dict()}
         path = Path(folder)
         try:

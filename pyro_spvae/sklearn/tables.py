@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_spvae.data import Column, DataSet, Rows, Values
-from pyro_spvae.data.frames import encoded, missing_of, texts_of
+from pyro_spvae.data.frames import are_number_objects, encoded, missing_of, texts_of
 from pyro_spvae.data.kinds import listed
 from pyro_spvae.data.mixed_texts import text_notes
 from pyro_spvae.data.splits import shuffled_split
@@ -118,7 +118,8 @@ def _entries(series: Any, categories: Sequence[str]) -> list[Any]:
     import pandas
 
     types = pandas.api.types
-    if types.is_numeric_dtype(series.dtype) and not types.is_bool_dtype(series.dtype):
+    numeric = types.is_numeric_dtype(series.dtype) and not types.is_bool_dtype(series.dtype)
+    if numeric or are_number_objects(series):
         return [float(text) for text in categories]
     texts = isinstance(series.dtype, pandas.CategoricalDtype)
     known = {str(value): value for value in (series.cat.categories if texts else series.dropna().unique())}

@@ -44,7 +44,7 @@ def answer(mixed, tmp_path_factory):
 def test_files_hold_what_python_finds(mixed, answer):
     out, results, lines = answer
     name = "all-holdout-0.2-draws-20"
-    assert {f"{name}.json", f"{name}.npz", f"{name}.png", "calibration.csv", "all.json"} <= set(names(out))
+    assert {f"{name}.json", f"{name}.npz", f"{name}.png", f"calibration-{name}.csv", "all.json"} <= set(names(out))
     run, x = open_run(mixed[0]), run_rows(mixed[0])
     wanted = run.spvae.calibration(x, holdout=0.2, draws=20, seed=5, training=rows(mixed[0], "train"))
     written = json.loads((out / f"{name}.json").read_text())
@@ -54,7 +54,7 @@ def test_files_hold_what_python_finds(mixed, answer):
     arrays = load(out / f"{name}.npz")
     assert np.array_equal(arrays["mean"], wanted.entries.mean.numpy())
     assert np.array_equal(arrays["log_likelihood_joint"], wanted.log_likelihood_joint.numpy())
-    table = pandas.read_csv(out / "calibration.csv")
+    table = pandas.read_csv(out / f"calibration-{name}.csv")
     assert list(table["column"]) == ["height", "visits", "colour"]
     assert np.allclose(table["log_likelihood"], wanted.frame()["log_likelihood"])
     assert_picture(out / f"{name}.png")
@@ -86,7 +86,7 @@ def test_the_table_is_aligned(answer):
 
 def test_both_masks_meet(mixed, tmp_path):
     results = evaluate(mixed[0], split="all", holdout=0.5, draws=2, observed="left", out=tmp_path)
-    table = pandas.read_csv(tmp_path / "calibration.csv").set_index("column")
+    table = pandas.read_csv(tmp_path / "calibration-all-left-holdout-0.5-draws-2.csv").set_index("column")
     assert table["hidden"]["height"] > 30 and table["hidden"]["visits"] == table["hidden"]["colour"] == 0
     assert results["calibration"]["hidden"] == table["hidden"]["height"]
     assert "all-left-holdout-0.5-draws-2.json" in names(tmp_path)
@@ -95,7 +95,7 @@ def test_both_masks_meet(mixed, tmp_path):
 def test_images_have_no_list_of_columns(digits, tmp_path):
     lines = []
     results = evaluate(digits, split="validation", holdout=0.1, draws=3, samples=2, out=tmp_path, report=lines.append)
-    assert "calibration.csv" not in names(tmp_path)
+    assert not any(name.endswith(".csv") for name in names(tmp_path))
     assert results["calibration"]["log_likelihood"] is None and results["calibration"]["rmse"] > 0
     assert any(line.startswith("RMSE") and line.endswith("the unit of the entries") for line in lines)
     assert_picture(tmp_path / "validation-samples-2-holdout-0.1-draws-3.png")
@@ -132,7 +132,7 @@ def test_refused_before_anything_is_written(mixed, tmp_path, options, message):
 def test_the_least_likely_rows_are_named_by_their_numbers_in_the_file(mixed, tmp_path):
     lines = []
     results = evaluate(mixed[0], split="validation", out=tmp_path, report=lines.append)
-    values = pandas.read_csv(tmp_path / "log_likelihoods.csv").sort_values("log_likelihood")[:3]
+    values = pandas.read_csv(tmp_path / "log_likelihoods-validation.csv").sort_values("log_likelihood")[:3]
     wanted = [{"row": int(row), "log_likelihood": value} for row, value in values.itertuples(index=False)]
     assert results["least_likely"] == [pytest.approx(found) for found in wanted]
     line = next(line for line in lines if line.startswith("least likely"))

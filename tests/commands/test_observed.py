@@ -207,7 +207,7 @@ def test_refusals(text, shape, message):
 def test_names_of_files():
     texts = ["left", "random:0.5", "some/where/my mask.npy", "checkerboard", "random:1e-3", "../x:y.npy"]
     names = [observed_name(text) for text in texts]
-    assert names == ["left", "random-0.5", "my-mask", "checkerboard", "random-1e-3", "x-y"]
+    assert names == ["left", "random-0.5", "my-mask-npy", "checkerboard", "random-1e-3", "x-y-npy"]
 
 
 def header(shape=(2, 4), kind="|b1"):

@@ -73,7 +73,7 @@ def test_training_tells_and_keeps_the_columns(run):
 def test_a_file_is_answered_whole_and_by_names(run, few, tmp_path):
     results = evaluate(run, data=str(few), samples=50, out=tmp_path / "out")
     assert results["rows"] == 7 and results["split"] == "all"
-    found = pd.read_csv(tmp_path / "out" / "log_likelihoods.csv")
+    found = pd.read_csv(tmp_path / "out" / "log_likelihoods-few-all-samples-50.csv")
     assert found["row"].tolist() == list(range(7))
     assert found["log_likelihood"].mean() == pytest.approx(results["log_likelihood"])
     people().iloc[:7].drop(columns="id").to_csv(tmp_path / "again.csv", index=False)
@@ -83,7 +83,7 @@ def test_a_file_is_answered_whole_and_by_names(run, few, tmp_path):
 
 def test_splits_of_ones_own_data(run, tmp_path):
     of_test = evaluate(run, samples=20, out=tmp_path / "test")
-    rows = pd.read_csv(tmp_path / "test" / "log_likelihoods.csv")["row"]
+    rows = pd.read_csv(tmp_path / "test" / "log_likelihoods-test-samples-20.csv")["row"]
     assert of_test["split"] == "test" and rows.tolist() == open_run(run).data().test.numbers.tolist()
     whole = evaluate(run, samples=20, split="all", out=tmp_path / "all")
     assert whole["rows"] == N, "also those that were left out of training"
@@ -103,7 +103,7 @@ def test_masks_of_the_files_own_length(run, few, tmp_path):
     arrays = impute(run, data=str(few), observed=str(tmp_path / "mask.npy"), completions=1, out=tmp_path / "out")
     holes = people().iloc[:7, 1:].isna().to_numpy()
     assert np.array_equal(arrays["observed"], mask & ~holes)
-    text = pd.read_csv(tmp_path / "out" / "imputed.csv")
+    text = pd.read_csv(tmp_path / "out" / "imputed-few-all-mask-npy.csv")
     assert np.array_equal(text["sex"], people()["sex"][:7]) and not text.isna().any().any()
     kept = [row for row in range(7) if row != 2]
     assert np.array_equal(text["age"][kept], people()["age"][kept])
@@ -112,7 +112,7 @@ def test_masks_of_the_files_own_length(run, few, tmp_path):
 def test_imputed_rows_are_those_of_the_file(run, few, tmp_path):
     arrays = impute(run, data=str(few), completions=2, out=tmp_path / "out")
     given = few.read_text().splitlines()
-    for place, name in enumerate(("imputed.csv", "imputed-2.csv")):
+    for place, name in enumerate(("imputed-few-all-missing.csv", "imputed-few-all-missing-2.csv")):
         found = (tmp_path / "out" / name).read_text().splitlines()
         assert found[0] == given[0] == "town,income,sex,age,id" and len(found) == len(given)
         columns = open_run(run).columns
@@ -212,7 +212,7 @@ def test_texts_that_mean_missing_are_those_of_the_run(tmp_path):
     holes = np.arange(20) % 6 == 2
     assert np.array_equal(arrays["observed"][:, 0], ~holes & (np.arange(20) != 5))
     assert not arrays["observed"][:, 3].any()
-    filled = pd.read_csv(tmp_path / "out" / "imputed.csv", keep_default_na=False)
+    filled = pd.read_csv(tmp_path / "out" / "imputed-new-all-missing.csv", keep_default_na=False)
     assert (filled["age"].astype(float) >= 0).all() and set(filled["town"]) <= {"Ulm", "Bonn", "Köln"}
     assert resume(tmp_path / "run", {"epochs": 3})["rows"] == 8
 
@@ -305,12 +305,14 @@ def test_rows_are_those_of_the_file_that_holds_the_split(tmp_path):
     train(paths["train"], *of_splits, "--drop", "id", "--out", tmp_path / "run", *QUICK, "--device", "cpu")
     for split, frame in parts.items():
         impute(tmp_path / "run", split=split, out=tmp_path / split)
-        filled = pd.read_csv(tmp_path / split / "imputed.csv")
+        of_split = "" if split == "test" else f"-{split}-missing"
+        filled = pd.read_csv(tmp_path / split / f"imputed{of_split}.csv")
         assert filled.columns.tolist() == frame.columns.tolist() and filled["id"].tolist() == frame["id"].tolist()
         held = frame.reset_index(drop=True)["income"]
         assert not filled.isna().any(axis=None) and (filled["income"][held.notna()] == held[held.notna()]).all()
         evaluate(tmp_path / "run", split=split, samples=2, out=tmp_path / split)
-        assert pd.read_csv(tmp_path / split / "log_likelihoods.csv")["row"].tolist() == list(range(len(frame)))
+        values = pd.read_csv(tmp_path / split / f"log_likelihoods-{split}-samples-2.csv")
+        assert values["row"].tolist() == list(range(len(frame)))
 
 
 @pytest.mark.parametrize(("verb", "option"), [("evaluate", "split"), ("impute", "missing"), ("train", "missing")])
@@ -326,3 +328,39 @@ def test_a_file_without_a_header_is_told_of(tmp_path, header):
     frame.to_csv(tmp_path / "years.csv", index=False)
     printed = train(tmp_path / "years.csv", "--dry-run").output
     assert ("note        the file has no header" in printed) == (not header)
+
+
+def test_answers_to_other_questions_are_kept(run, few, tmp_path):
+    """What is asked again is replaced, with further completions of the earlier answer."""
+    impute(run, out=tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {"imputed.csv", "imputed-2.csv", "imputed-3.csv"}
+    kept = (tmp_path / "out" / "imputed.csv").read_text()
+    impute(run, data=str(few), completions=2, out=tmp_path / "out")
+    impute(run, means=True, out=tmp_path / "out")
+    others = {"imputed-few-all-missing.csv", "imputed-few-all-missing-2.csv", "imputed-test-missing-means.csv"}
+    found = {path.name for path in (tmp_path / "out").glob("*.csv")}
+    assert found == others | {"imputed.csv", "imputed-2.csv", "imputed-3.csv"}
+    assert (tmp_path / "out" / "imputed.csv").read_text() == kept
+    impute(run, completions=2, out=tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").glob("*.csv")} == others | {"imputed.csv", "imputed-2.csv"}
+
+
+def test_cells_of_columns_that_the_model_has_not_stay(run, tmp_path):
+    """Texts that mean that an entry is missing where the model looks are texts elsewhere."""
+    ids = ["NA", "nan", "", 'a "b", c', "NaN", "007", "1e5"]
+    people().iloc[:7].assign(id=ids).to_csv(tmp_path / "coded.csv", index=False)
+    impute(run, data=str(tmp_path / "coded.csv"), completions=1, out=tmp_path / "out")
+    filled = pd.read_csv(tmp_path / "out" / "imputed-coded-all-missing.csv", keep_default_na=False, dtype=str)
+    assert filled["id"].tolist() == ids and (filled[["age", "sex", "income", "town"]] != "").all(axis=None)
+
+
+@pytest.mark.parametrize("texts", [("TRUE", "FALSE"), ("true", "false", "")])
+def test_truth_values_of_a_file_are_found_again(tmp_path, texts):
+    cells = [texts[row % len(texts)] for row in range(N)]
+    people().assign(smoker=cells).to_csv(tmp_path / "people.csv", index=False)
+    train(tmp_path / "people.csv", "--drop", "id", "--out", tmp_path / "run", *QUICK, "--device", "cpu")
+    assert open_run(tmp_path / "run").columns[-1].categories == tuple(sorted(texts[:2]))
+    assert np.isfinite(evaluate(tmp_path / "run", samples=2)["log_likelihood"])
+    impute(tmp_path / "run", split="all", completions=1, out=tmp_path / "out")
+    filled = pd.read_csv(tmp_path / "out" / "imputed-all-missing.csv", dtype=str)["smoker"]
+    assert set(filled) == set(texts[:2]) and all(own in ("", cell) for own, cell in zip(cells, filled, strict=True))

@@ -30,6 +30,9 @@ def test_images_have_no_columns_and_many_are_the_worst():
     shown = plots.calibration(pit, of, [f"column {number}" for number in range(50)]).axes[2]
     labels = [label.get_text() for label in shown.get_yticklabels()]
     assert len(labels) == 40 and "column 7" in labels
+    assert shown.get_legend().get_title().get_text() == "the 40 columns that are farthest off"
+    few = plots.calibration(pit[:1000], of[:1000], [f"column {number}" for number in range(50)]).axes[2]
+    assert few.get_legend().get_title().get_text() == "", "none was left out: the others have no entries"
 
 
 def test_thirty_names_do_not_overlap():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from pyro_spvae import plots
+from pyro_spvae.plots.figures import DPI
 from tests.plots.cases import shown
 
 GREY = [0.0, 0.25, 0.75, 1.0]
@@ -192,3 +193,12 @@ def test_lines_that_would_fill_patches_are_left_out():
     assert not axes.collections
     (axes,) = plots.tiled({"": tiles}, [(0, 0)], divisions=8).axes
     assert len(axes.collections) == 2
+
+
+@pytest.mark.parametrize("number", [3, 200])
+def test_rows_of_many_images_have_dots_for_every_pixel(number):
+    figure = plots.image_rows({"original": torch.rand(number, 1, 28, 28), "seen": torch.rand(number, 1, 28, 28)})
+    figure.canvas.draw()
+    for axes in figure.axes:
+        dots = axes.get_window_extent().width * DPI / figure.dpi
+        assert dots >= 1.5 * (number * 29 - 1)

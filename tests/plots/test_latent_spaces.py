@@ -19,7 +19,7 @@ from pyro_spvae.circuits import RegionGraph
 from pyro_spvae.data import Values
 from pyro_spvae.distributions import LeafNormal
 from pyro_spvae.guides import LeafGuide
-from pyro_spvae.likelihoods import Binomial
+from pyro_spvae.likelihoods import Binomial, Normal
 from pyro_spvae.models import SPVAE, LeafModel
 from pyro_spvae.plots import clouds, has_prior_grid, latent_picture
 from pyro_spvae.plots.latent_planes import component_grid, decode, in_coordinates, principal_components, prior_grid
@@ -127,13 +127,24 @@ class TestTiles:
 
 
 def test_a_manifold_has_each_patch_in_its_place():
-    patches = torch.arange(4.0)[:, None] * 100 + torch.arange(14.0)  # two channels of 2 x 3, and padding
+    patches = torch.arange(4.0)[:, None] * 100 + torch.arange(12.0)  # two channels of 2 x 3, each with padding
+    patches = torch.nn.functional.pad(patches.reshape(4, 2, 6), (0, 1), value=-1.0).flatten(1)
     picture = manifold(patches, Tile(0, 0, 2, 3), channels=2)
     assert picture.shape == (2, 4, 6)
     assert picture[0, :2, :3].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert picture[1, :2, :3].tolist() == [[6, 7, 8], [9, 10, 11]]
     assert picture[0, :2, 3:].tolist() == [[100, 101, 102], [103, 104, 105]]
     assert picture[1, 2:, 3:].tolist() == [[306, 307, 308], [309, 310, 311]]
+
+
+def test_manifolds_of_ragged_regions_are_parts_of_the_image():
+    """Of two channels, as the view of the model cuts them."""
+    spvae = SPVAE(poon_domingos((5, 3), delta=2), units=1, channels=2, likelihood=Normal())
+    image = torch.rand(1, 2, 5, 3)
+    patches = spvae.view.patches(image)[0, :: spvae.circuit.leaves]
+    for own, tile in zip(patches, tiles(spvae.circuit.regions), strict=True):
+        rows, columns = slice(tile.top, tile.top + tile.height), slice(tile.left, tile.left + tile.width)
+        assert torch.equal(manifold(own.unsqueeze(0), tile, 2), image[0, :, rows, columns])
 
 
 def embedded(spvae, levels=None):

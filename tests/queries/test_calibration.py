@@ -14,7 +14,8 @@ import torch
 from pyro_spvae import random_binary_tree, whole
 from pyro_spvae.data import Rows
 from pyro_spvae.likelihoods import Bernoulli, Binomial, Columns, Normal
-from pyro_spvae.models import SPN, SPVAE
+from pyro_spvae.models import SPN, SPVAE, VAE
+from pyro_spvae.nn import PixelCNN
 from pyro_spvae.queries.calibration import calibrate, hidden_entries
 from pyro_spvae.queries.scores import inside
 from tests.queries.test_predictive import COLUMNS
@@ -308,8 +309,35 @@ def test_the_seed_decides_and_generators_are_left_alone():
         ({"draws": 1}, "draws is 1; an integer of at least 2 is needed, since draws are compared"),
         ({"draws": 2.5}, r"draws is 2\.5; a positive integer is needed"),
         ({"num_particles": 0}, "num_particles is 0; a positive integer is needed"),
+        ({"seed": 1.5}, r"seed is 1\.5; an integer from 0 to 2\^63 - 1 is needed"),
+        ({"seed": -1}, r"seed is -1; an integer from 0 .*"),
+        ({"training": torch.zeros(9, 5)}, r"training does not fit: x has shape \[9, 5\]; .*"),
+        ({"training": torch.zeros(9, 2, 2)}, r"training does not fit: x has shape \[9, 2, 2\]; .*"),
+        ({"training": torch.zeros(0, 3)}, r"training does not fit: x holds no data; .*"),
+        (
+            {"training": torch.full((9, 3), math.inf).double()},
+            r"training does not fit: x holds 27 NaN or infinite values.*",
+        ),
     ],
 )
 def test_refused(arguments, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
         normal().calibration(torch.zeros(10, 3), **arguments)
+
+
+def test_what_is_left_of_rows_must_fit_the_model():
+    """An autoregressive decoder draws whole patches; a part of one is refused, as :meth:`impute` does."""
+    spvae = SPVAE(whole((2, 3)), 1, leaf=VAE(Bernoulli(), 1, decoder=PixelCNN(2, layers=2)))
+    x = (torch.rand(20, 1, 2, 3) < 0.5).to(torch.get_default_dtype())
+    with pytest.raises(ValueError, match="^holdout hides single entries, but then mask shows a part of a patch"):
+        spvae.calibration(x, holdout=0.3, draws=2)
+
+
+def test_rows_are_numbered_from_the_first():
+    """Also those of a later block."""
+    spn = normal()
+    x = torch.zeros(600, 3)
+    x[500] = 1e200
+    rows = torch.ones(600, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="row 500 of the data has density 0 under the model"):
+        spn.calibration(x, rows, holdout=0.5, draws=2)

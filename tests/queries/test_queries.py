@@ -229,6 +229,33 @@ def test_decoding_draws_what_is_not_given():
     assert first.shape == (5, *spvae.event_shape) and not torch.allclose(first, second)
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"Z": ZERO}, ValueError, "latents holds the site 'Z', but the latent sites are z"),
+        ({"z": [1.0]}, TypeError, r"latents\['z'\] is a list; .*"),
+        ({"z": torch.zeros(3, 2, 2)}, ValueError, r"latents\['z'\] has shape \[3, 2, 2\]; \[data, leaf, \*event\], .*"),
+        (
+            {"tree": torch.zeros(2, 8)},
+            ValueError,
+            r"tree is of type torch.float32 and shape \[2, 8\]; bool .*",
+        ),
+        (
+            {"tree": torch.zeros(2, 7, dtype=torch.bool)},
+            ValueError,
+            r"tree is of type torch.bool and shape \[2, 7\]; .*",
+        ),
+        ({"tree": None}, TypeError, "tree is a NoneType; .*"),
+    ],
+)
+def test_what_is_decoded_is_checked(change, error, message):
+    spvae = small_spvae(GRID)
+    assert spvae.num_leaves == 8
+    tree = change.get("tree", spvae.circuit.sample((2,)))
+    with pytest.raises(error, match=f"^{message}$"):
+        spvae.decode(tree, {name: value for name, value in change.items() if name != "tree"})
+
+
 def test_what_the_prior_says_is_computed_on_the_models_device():
     nodes = prior_sites(small_spvae(poon_domingos((3, 2), delta=2)).to("meta"), 2, 3)
     assert {nodes[site]["value"].device.type for site in ("tree", "z", "x")} == {"meta"}

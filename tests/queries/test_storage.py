@@ -257,6 +257,16 @@ class TestFiles:
         with pytest.raises(ValueError, match="holds no model: there is no model.pt, best.pt, last.pt in it$"):
             read(folder)
 
+    def test_none_is_saved_into_the_folder_of_a_run(self, tmp_path):
+        """There it would stay the one that is loaded, whatever training goes on to."""
+        spvae = small_spvae(GRID)
+        spvae.fit(torch.rand(20, *spvae.event_shape), epochs=1, out=tmp_path / "run")
+        with pytest.raises(
+            ValueError, match="^the folder .*run is that of a run, whose best model is in its best.pt; "
+        ):
+            spvae.save(tmp_path / "run")
+        assert not (tmp_path / "run" / "model.pt").exists()
+
     def test_files_that_are_not_there(self, folder):
         with pytest.raises(ValueError, match="^there is no checkpoint .*none$"):
             SPVAE.load(folder / "none")

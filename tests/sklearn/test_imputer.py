@@ -151,78 +151,80 @@ def test_before_a_classifier() -> None:
     assert piped.score(x, y) > 0.9
 
 
+def _towns() -> pd.DataFrame:
+    return mixed(100).assign(town=pd.Categorical(np.array(["a", "b", "c"])[np.arange(100) % 3]))
+
+
+@pytest.fixture(scope="module")
+def of_towns() -> SPVAEImputer:
+    return SPVAEImputer(**QUICK).set_output(transform="pandas").fit(_towns())
+
+
+@pytest.fixture(scope="module")
+def grades() -> pd.DataFrame:
+    grade = np.arange(200) % 5 + 1
+    return pd.DataFrame({"grade": grade, "v": grade + np.random.default_rng(0).normal(size=200) * 0.2})
+
+
 class TestFramesOfOtherTypes:
     """Entries that are filled need not fit into the column that holds the holes."""
 
-    @pytest.fixture(scope="class")
-    def imputer(self) -> SPVAEImputer:
-        x = self.table()
-        return SPVAEImputer(**QUICK).set_output(transform="pandas").fit(x)
-
-    def table(self) -> pd.DataFrame:
-        x = mixed(100)
-        return x.assign(town=pd.Categorical(np.array(["a", "b", "c"])[np.arange(100) % 3]))
-
     @pytest.mark.parametrize("name", ["kind", "flag", "town", "grade"])
-    def test_a_column_of_nothing(self, imputer, name) -> None:
-        x = self.table()
+    def test_a_column_of_nothing(self, of_towns, name) -> None:
+        x = _towns()
         for nothing in (np.nan, None, pd.NA, pd.Categorical([None] * 4), pd.Series([None] * 4, dtype="string")):
-            filled = imputer.transform(x.head(4).assign(**{name: nothing}))
+            filled = of_towns.transform(x.head(4).assign(**{name: nothing}))
             assert set(filled[name]) <= set(x[name]) and list(filled.columns) == list(x.columns)
 
-    def test_a_part_of_the_categories(self, imputer) -> None:
-        x = self.table()
+    def test_a_part_of_the_categories(self, of_towns) -> None:
+        x = _towns()
         some = x[x["town"] != "c"].head(8).copy()
         some["town"] = some["town"].astype(str).astype("category")
+        some["flag"] = some["flag"].astype(object)
         some.loc[some.index[:4], ["town", "kind", "flag"]] = np.nan
         for _ in range(3):
-            filled = imputer.transform(some)
+            filled = of_towns.transform(some)
             assert set(filled["town"]) <= {"a", "b", "c"} and set(filled["flag"]) <= {True, False}
         assert (filled["town"].iloc[4:] == some["town"].iloc[4:]).all()
-        drawn = imputer.transform_draws(some, 30)
+        drawn = of_towns.transform_draws(some, 30)
         assert set(drawn[:, :4, 5].ravel()) == {"a", "b", "c"}, "also the one that the column does not know"
 
-    def test_texts_without_a_letter_are_holes(self, imputer) -> None:
-        x = self.table().head(4)
+    def test_texts_without_a_letter_are_holes(self, of_towns) -> None:
+        x = _towns().head(4)
         x["kind"] = ["", "small", "", "large"]
-        filled = imputer.transform(x)
+        filled = of_towns.transform(x)
         assert set(filled["kind"]) <= {"small", "middle", "large"} and list(filled["kind"][1::2]) == ["small", "large"]
 
-    def test_what_was_filled_can_be_fitted(self, imputer) -> None:
-        x = self.table()
+    def test_what_was_filled_can_be_fitted(self, of_towns) -> None:
+        x = _towns()
         x.loc[::7, ["size", "kind"]] = np.nan
-        again = pd.DataFrame(imputer.set_output(transform="default").transform(x), columns=x.columns)
-        imputer.set_output(transform="pandas")
+        again = pd.DataFrame(of_towns.set_output(transform="default").transform(x), columns=x.columns)
+        of_towns.set_output(transform="pandas")
         assert again["size"].dtype == object
         kinds = [column.kind for column in SPVAEImputer(**QUICK).fit(again).columns_]
-        assert kinds == [column.kind for column in imputer.columns_]
+        assert kinds == [column.kind for column in of_towns.columns_]
 
 
 class TestArraysForFrames:
     """An array of numbers holds what the DataFrame held that was fitted, and is answered in the same units."""
 
-    @pytest.fixture(scope="class")
-    def table(self) -> pd.DataFrame:
-        grade = np.arange(200) % 5 + 1
-        return pd.DataFrame({"grade": grade, "v": grade + np.random.default_rng(0).normal(size=200) * 0.2})
-
-    def test_are_filled_alike(self, table) -> None:
-        imputer = SPVAEImputer(model=exact, epochs=40, lr=0.1, samples=50, random_state=0).fit(table)
+    def test_are_filled_alike(self, grades) -> None:
+        imputer = SPVAEImputer(model=exact, epochs=40, lr=0.1, samples=50, random_state=0).fit(grades)
         assert imputer.columns_[0].categories == ("1", "2", "3", "4", "5")
-        holes = table.head(30).astype(float)
+        holes = grades.head(30).astype(float)
         holes.loc[::2, "grade"] = np.nan
         with pytest.warns(UserWarning, match="X does not have valid feature names"):
             found, drawn = imputer.transform(holes.to_numpy()), imputer.transform_draws(holes.to_numpy(), 5)
         assert np.array_equal(found, imputer.transform(holes)) and set(found[:, 0]) <= {1, 2, 3, 4, 5}
         assert np.array_equal(drawn, imputer.transform_draws(holes, 5).astype(float))
 
-    def test_have_the_same_log_likelihoods(self, table) -> None:
-        density = SPVAEDensity(model=exact, epochs=2, random_state=0).fit(table)
+    def test_have_the_same_log_likelihoods(self, grades) -> None:
+        density = SPVAEDensity(model=exact, epochs=2, random_state=0).fit(grades)
         with pytest.warns(UserWarning, match="X does not have valid feature names"):
-            found = density.score_samples(table.to_numpy())
+            found = density.score_samples(grades.to_numpy())
             with pytest.raises(ValueError, match="column 'grade' of X holds '0' in row 0; its categories are 1, 2, 3"):
                 density.score_samples([[0.0, 1.0]])
-        assert np.array_equal(found, density.score_samples(table))
+        assert np.array_equal(found, density.score_samples(grades))
 
     def test_of_texts_are_refused(self) -> None:
         density = SPVAEDensity(**QUICK).fit(mixed(60)[["size", "kind"]])
@@ -233,6 +235,7 @@ class TestArraysForFrames:
             density.score_samples(np.zeros((2, 2)))
 
 
+@pytest.mark.filterwarnings("ignore:X has feature names")
 def test_columns_that_are_called_by_numbers_are_found_by_name() -> None:
     x = pd.DataFrame(correlated(60), columns=[0, 1])
     imputer = SPVAEImputer(**QUICK).fit(x)
