@@ -9,6 +9,7 @@ import math
 import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from scipy.sparse.csgraph import minimum_spanning_tree
@@ -336,6 +337,13 @@ class TestArguments:
             (torch.zeros(5, 4), {"arity": 1}, "arity must be an integer of at least 2, but is 1"),
             (torch.zeros(5, 4), {"bins": 1}, "bins must be an integer of at least 2, but is 1"),
             (torch.zeros(5, 4), {"categorical": [True]}, "categorical must have an entry for each of 4 variables, but"),
+            (torch.zeros(5, 2), {"categorical": [2, 2]}, "categorical must hold True or False .*, but holds 2"),
+            (torch.zeros(5, 2), {"categorical": ["a", "b"]}, "categorical must hold True or False .*, but holds 'a'"),
+            (
+                torch.zeros(5, 2),
+                {"categorical": [None, True]},
+                "categorical must hold True or False .*, but holds None",
+            ),
             (torch.zeros(5, 4), {"names": ["a"]}, "names must have an entry for each of 4 variables, but has 1"),
             (
                 torch.tensor([[1.0, math.nan, 2.0], [0.0, 1.0, math.nan], [2.0, 1.0, 4.0], [2.0, 3.0, math.nan]]),
@@ -349,3 +357,16 @@ class TestArguments:
         with pytest.raises(TypeError if isinstance(x, list) else ValueError, match=f"^{message}") as caught:
             chow_liu(x, **options)
         assert "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+    @pytest.mark.parametrize(("name", "given"), [("categorical", True), ("names", "abcd"), ("names", 4)])
+    def test_what_is_no_collection_is_refused(self, name, given):
+        with pytest.raises(TypeError, match=f"^{name} must have an entry for each of 4 variables, but is {given!r}.$"):
+            chow_liu(torch.rand(9, 4), **{name: given})
+
+    def test_names_may_be_numbers_and_truths_arrays(self):
+        x = torch.rand(30, 3)
+        x[:, 1] = 0.0
+        with pytest.warns(UserWarning, match="^x is constant in 7: "):
+            graph = chow_liu(x, names=[5, 7, 9], categorical=np.array([False, True, False]))
+        with pytest.warns(UserWarning, match="^x is constant in variable 1: "):
+            assert graph.regions == chow_liu(x, categorical=torch.tensor([False, True, False])).regions

@@ -10,7 +10,7 @@ import itertools
 import pytest
 import torch
 
-from pyro_spvae.circuits import Circuit
+from pyro_spvae.circuits import Circuit, whole
 from pyro_spvae.circuits.sampling import drawn as drawn_by
 
 from .options import CIRCUITS, ENUMERABLE, expected_num_weights, under_every_option
@@ -299,3 +299,9 @@ class TestByEnumeration:
         # indicators of a set of leaves give its probability
         indicators = torch.zeros(expected.shape).masked_fill(~expected, -torch.inf)
         torch.testing.assert_close(circuit(indicators), log_probs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [5, None, torch.zeros(2)])
+def test_shapes_of_draws_are_tuples(shape):
+    with pytest.raises(TypeError, match="^sample_shape must be a tuple of sizes, but is "):
+        Circuit(whole((2,)), 1).sample(shape)

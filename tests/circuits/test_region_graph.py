@@ -177,6 +177,7 @@ REFUSED = [  # a changed graph, or its JSON
     ({"leaf_scopes": [[0], [1], [3]]}, "leaf region 2 holds variable 3"),
     ({"leaf_scopes": [[0], [1, 1], [2]]}, "leaf region 1 holds variable 1 twice"),
     ({"leaf_scopes": [[0], ["x"], [2]]}, "leaf region 1 must hold integers"),
+    ({"leaf_scopes": [0, 1, 2]}, "leaf region 0 must be the variables that it holds, but is 0"),
     ({"leaf_scopes": [[0], [0], [2]]}, r"partition \(3, 0, 1\) is not disjoint"),
     ({"shape": [4]}, "the root, region 4, must hold all 4 variables, but lacks variable 3"),
     ({"partitions": [[3, 0]]}, "has 1 parts, but must have at least two"),
@@ -208,3 +209,9 @@ def test_malformed_graphs_are_refused(given, message):
     with pytest.raises(ValueError, match=message) as caught:
         RegionGraph.from_json(given) if isinstance(given, str) else RegionGraph(**{**GOOD, **given})
     assert isinstance(given, str) or "\n" not in str(caught.value) and str(caught.value).endswith(".")
+
+
+@pytest.mark.parametrize("text", [None, 3])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(ValueError, match="^text must be the JSON of a region graph, but is not JSON: "):
+        RegionGraph.from_json(text)

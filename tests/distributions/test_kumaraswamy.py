@@ -190,6 +190,19 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "exact"),  # by quadrature to 30 digits
+    [
+        (0.05, 2.0, -0.0052806227128689145),
+        (0.05, 7.0, -1.134474804515509e-06),
+        (0.02, 3.0, -4.643446865872642e-05),
+        (0.2, 5.0, -0.004163324155674796),
+    ],
+)
+def test_the_mean_logarithm_of_what_is_left_of_small_fractions(a, b, exact):
+    assert float(law(a, b).mean_log_rest) == pytest.approx(exact, rel=1e-6)
+
+
 def test_divergences_of_a_batch_are_integrals_side_by_side():
     """As those of single fractions, in far fewer operations than one for each node of the integral."""
     a, b = (torch.tensor(values, dtype=torch.float64).reshape(2, 1, 4) for values in zip(*PARAMETERS, strict=True))
