@@ -39,13 +39,14 @@ class AveragedWeights:
     :param FitConfig config: names the average, its decay and the part of the steps by which it begins.
     :param Module model: whose weights are averaged.
     :param int steps: steps of the whole run.
+    :ivar int start: steps that do not count.
     """
 
     def __init__(self, config: FitConfig, model: nn.Module, steps: int) -> None:
         self._model, self._mean = model, config.average == "swa"
         self._decay = _DECAY if config.average_decay is None else config.average_decay
         part = config.average_start
-        self._start = int(steps * ((_TAIL if self._mean else 0.0) if part is None else part))
+        self.start = int(steps * ((_TAIL if self._mean else 0.0) if part is None else part))
         self._names, self._weights = _collected({**dict(model.named_parameters()), **running_statistics(model)})
         self._averaged: AveragedModel | None = None
         if config.average != "none":
@@ -66,7 +67,7 @@ class AveragedWeights:
         :param int step: its number, from 1.
         """
         if self._averaged is not None:
-            if step <= self._start:
+            if step <= self.start:
                 self._averaged.n_averaged.zero_()
             else:
                 self._averaged.update_parameters(self._weights)

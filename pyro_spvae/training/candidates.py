@@ -48,10 +48,11 @@ class Candidate:
     def of(self, config: TrainConfig) -> TrainConfig:
         """
         The configuration with its options, but for those of training that are given. EM cannot hide anything, nor does
-        it average weights: where that is asked for, a candidate follows the gradient.
+        it average weights or move within an epoch: where that is asked for, a candidate follows the gradient.
         """
         options = self.options
-        if (config.hide or config.average != "none") and options.get("optimiser") == "em":
+        asked = config.hide or config.average != "none" or config.validate_every is not None
+        if asked and options.get("optimiser") == "em":
             options = {name: value for name, value in options.items() if name not in _OF_EM} | BY_GRADIENT
         return dataclasses.replace(filled(config, options), race="none")
 

@@ -253,6 +253,11 @@ class FitConfig:
             raise ValueError(f"hide is {self.hide!r}; a number of at least 0 and below 1 is needed")
         if self.hide and self.optimiser == "em":
             raise ValueError(f"hide is {self.hide!r}, but the optimiser 'em' takes all that is seen; leave it out")
+        if self.validate_every is not None and self.optimiser == "em":
+            raise ValueError(
+                f"validate_every is {self.validate_every!r}, but the optimiser 'em' takes a step after each epoch; "
+                "leave it out"
+            )
         if self.weight_decay and self.optimiser != "adamw":
             raise ValueError(f"weight_decay belongs to the optimiser 'adamw', but optimiser is {self.optimiser!r}")
         if self.average != "none" and self.optimiser in ("em", "online-em"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
+from pyro_spvae.training.run_lock import trained_by_one
 from pyro_spvae.training.status import FINISHED, read_status
 from pyro_spvae.training.trainer import Trainer
 
@@ -76,6 +78,8 @@ def fit(
     x, observed = _taken(spvae, x, observed)
     validation, validation_observed = _taken(spvae, validation, validation_observed)
     for name, value in (("x", x), ("validation", validation)):
+        if name == "validation" and isinstance(value, DataSet):
+            raise TypeError("validation is a DataSet; rows are needed: give its .validation, or x as a DataSet")
         if value is not None and not isinstance(value, (Tensor, Rows, DataSet)):
             raise TypeError(
                 f"{name} is a {type(value).__name__}; a tensor [data, *event_shape], an array, a DataFrame, Rows or a "
@@ -128,31 +132,36 @@ def fit(
     folder = None
     if out is not None:
         folder, identity["architecture"] = RunFolder(out), spvae.architecture()
-    started = folder is not None and distributed.on_main(lambda: _prepare(folder, identity, resume))
-    trainer = Trainer(
-        spvae,
-        x,
-        validation,
-        config,
-        folder,
-        identity,
-        observed=observed,
-        validation_observed=validation_observed,
-        progress=progress,
-        report=report or (lambda line: None),
-        how_to_resume="fit(..., out={path!s}, resume=True)",
-        objective=own.objective,
-        optimiser=own.optimiser,
-        beta=own.beta,
-    )
-    state = last_state(folder) if folder is not None and started else None
-    if folder is not None and state is not None:
-        trainer.load_state(state, folder.read_metrics())
-    metrics = trainer.run()
-    if folder is not None and distributed.is_main():
-        folder.write_json("results.json", _results(trainer))
-        if read_status(folder.path):  # of a run that was trained on
-            folder.write_json("status.json", {"status": FINISHED})
+    rates = [] if own.optimiser is None else [(group, group["lr"]) for group in own.optimiser.param_groups]
+    try:
+        with _prepared(folder, identity, resume) as started:
+            trainer = Trainer(
+                spvae,
+                x,
+                validation,
+                config,
+                folder,
+                identity,
+                observed=observed,
+                validation_observed=validation_observed,
+                progress=progress,
+                report=report or (lambda line: None),
+                how_to_resume="fit(..., out={path!s}, resume=True)",
+                objective=own.objective,
+                optimiser=own.optimiser,
+                beta=own.beta,
+            )
+            state = last_state(folder) if folder is not None and started else None
+            if folder is not None and state is not None:
+                trainer.load_state(state, folder.read_metrics())
+            metrics = trainer.run()
+            if folder is not None and distributed.is_main():
+                folder.write_json("results.json", _results(trainer))
+                if read_status(folder.path):  # of a run that was trained on
+                    folder.write_json("status.json", {"status": FINISHED})
+    finally:
+        for group, rate in rates:  # of a user's own optimiser, which schedules have brought down
+            group["lr"] = rate
     return metrics
 
 
@@ -161,7 +170,10 @@ def _taken(spvae: Queries, x: Any, observed: Any) -> tuple[Any, Any]:
     if isinstance(x, Rows) and len(x.shape) == 2 and not x.missing:
         holes = any(bool(block.isnan().any()) for block in x.blocks(_BLOCK))
         return (x.changed(missing=True) if holes else x), observed
-    return (x, observed) if x is None or isinstance(x, (Rows, DataSet)) else spvae.taken(x, observed)
+    if x is None or isinstance(x, (Rows, DataSet)):
+        return x, observed
+    x, observed = spvae.taken(x, observed)
+    return x.detach() if isinstance(x, Tensor) else x, observed
 
 
 def _check_columns(spvae: Queries, data: DataSet) -> None:
@@ -273,6 +285,30 @@ def _of_run(folder: RunFolder, config: FitConfig, given: Set[str]) -> FitConfig:
     if state is not None and free:
         check_goes_on(config, free, folder, state)
     return config
+
+
+@contextmanager
+def _prepared(folder: RunFolder | None, identity: dict[str, Any], resume: bool) -> Iterator[bool]:
+    """
+    Within the block nobody else trains in the folder, and there is a checkpoint in it if that is what is told. One that
+    was made goes again if training fails before its first checkpoint.
+    """
+    if folder is None:
+        yield False
+        return
+    new = distributed.on_main(lambda: not _goes_on(folder, resume))
+    if new:
+        distributed.on_main(lambda: _prepare(folder, identity, resume))
+    with trained_by_one(folder.path):
+        started = not new and distributed.on_main(lambda: _prepare(folder, identity, resume))
+        try:
+            yield started
+        except ConnectionError:  # as of a run that was killed
+            raise
+        except Exception:
+            if new and distributed.is_main():
+                folder.discard_unless_trained()
+            raise
 
 
 def _prepare(folder: RunFolder, identity: dict[str, Any], resume: bool) -> bool:

@@ -13,7 +13,7 @@ import torch
 from pyro_spvae import distributed
 from pyro_spvae.blocks import in_mode
 from pyro_spvae.data import Rows
-from pyro_spvae.evaluating import lean
+from pyro_spvae.evaluating import block, lean
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.queries import Queries
 from pyro_spvae.training import cost
@@ -61,11 +61,11 @@ def forecast(job: Job, watched: Rows | None = None) -> Forecast:
     few = watched.part(torch.arange(min(_FEW, len(watched)), device="cpu"))
     trainer = Trainer(spvae, job.data.train, few, config, objective=job.objective)
     batch = min(config.batch_size or BATCH_SIZE, len(job.data.train))
-    x = job.data.train[:batch].to(trainer.device, trainer.dtype)
+    x, observed = block(spvae, job.data.train, None, 0, batch)
 
     def step(rows: int) -> None:
         with lean(), in_mode(spvae, training=True):
-            trainer.train_step(x[:rows])
+            trainer.train_step(x[:rows], None if observed is None else observed[:rows])
 
     steps, every = trainer.steps, config.validate_every
     validations = config.epochs if every is None else math.ceil(steps / every)

@@ -22,6 +22,7 @@ from pyro_spvae.data.columns_table import columns_table
 from pyro_spvae.data.hints import grey_hint, header_hint
 from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import start_seed
+from pyro_spvae.evaluating import block
 from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training import cost
 from pyro_spvae.training.build import build_model
@@ -210,7 +211,6 @@ def _of_channels(job: Job) -> str | None:
     )
     if config.optimiser not in OPTIMISERS or config.batch_size is None:
         return note
-    parameter = next(spvae.parameters())
-    seconds = cost.step_seconds(spvae, job.data.train[: config.batch_size].to(parameter))
+    seconds = cost.step_seconds(spvae, *block(spvae, job.data.train, None, 0, config.batch_size))
     steps = math.ceil(len(job.data.train) / config.batch_size)
     return f"{note}; about {cost.in_words(seconds * steps / distributed.world())} an epoch, at most {config.epochs:,}"

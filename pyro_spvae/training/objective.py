@@ -150,6 +150,8 @@ def check_objective(
     """
     if config.optimiser in ("em", "online-em"):
         check_em(model, config.optimiser)
+    elif not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError("no parameter of the model requires a gradient, so that nothing would be trained")
     at_clusters(config, model)
     if config.hide:
         _check_hiding(config, model, *select(rows, observed, slice(0, _LOOKED_AT)))

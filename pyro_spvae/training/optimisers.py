@@ -72,6 +72,8 @@ def own_optimiser(optimiser: Any, model: nn.Module) -> torch.optim.Optimizer:
     groups = (group for group in made.param_groups if not group.get(_BESIDE))  # those of a run before
     if any(id(parameter) not in own for group in groups for parameter in group["params"]):
         raise ValueError("optimiser holds parameters that are not the model's; make it of spvae.parameters()")
+    if any("lr" not in group for group in made.param_groups):
+        raise ValueError(f"optimiser is a {type(made).__name__} without a learning rate, which schedules set")
     closure = inspect.signature(made.step).parameters.get("closure")
     if closure is not None and closure.default is closure.empty:
         raise ValueError(

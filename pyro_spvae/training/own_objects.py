@@ -83,8 +83,18 @@ class OwnObjects(NamedTuple):
         if self.objective is not None:
             found["objective"] = _described(self.objective, vars(self.objective))
         if self.optimiser is not None:
-            found["optimiser"] = _described(self.optimiser, self.optimiser.defaults)
+            found["optimiser"] = _described(self.optimiser, _of_groups(self.optimiser))
         return found | ({} if self.beta is None else {"beta": self.beta})
+
+
+def _of_groups(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """An optimiser's options, and in further tuples those of groups of parameters whose own are others."""
+    usual, found = optimiser.defaults, dict(optimiser.defaults)
+    for place, group in enumerate(optimiser.param_groups):
+        own = tuple((name, value) for name, value in group.items() if name in usual and value != usual[name])
+        if own:
+            found[f"group {place}"] = own
+    return found
 
 
 def _as_options(objective: ELBO) -> dict[str, Any]:

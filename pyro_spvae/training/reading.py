@@ -84,9 +84,15 @@ def evaluated(config: TrainConfig, data: DataSet) -> Rows:
 
 
 def _of_measures(config: TrainConfig, data: DataSet) -> bool:
-    """Whether the likelihood takes whole numbers of a table for values like all others, and not for grey levels."""
-    if data.is_image or config.preprocess != "none" or config.likelihood == "auto":
+    """
+    Whether the likelihood takes whole numbers for values like all others, and not for grey levels: a density of them is
+    no code.
+    """
+    as_they_are = ("none", "integers") if data.is_image else ("none",)
+    if config.preprocess not in as_they_are or config.likelihood == "auto":
         return False
     name = parse("likelihood", config.likelihood)[0]
     kind: Any = find("likelihood", name)
+    if data.is_image:
+        return data.values.levels is not None and kind.of in ("real", "positive")
     return name == _COLUMNS or (data.values.levels is not None and kind.of not in _LEVELS)

@@ -12,6 +12,7 @@ from pyro_spvae.circuits.builders import default_delta
 from pyro_spvae.circuits.learning import default_leaf_size
 from pyro_spvae.data import DataSet
 from pyro_spvae.data.column import have_names
+from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.registry import find, parse
 from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
 from pyro_spvae.training.candidates import FEW_LEVELS, candidates, filled, is_open, names_networks, rows_to_train
@@ -141,12 +142,14 @@ def resolve(config: TrainConfig, data: DataSet) -> TrainConfig:
         guide=guide,
         lr=lr,
         batch_size=batch_size,
-        start=_start(weights, guide) if config.start == "auto" else config.start,
+        start=_start(weights, guide, likelihood) if config.start == "auto" else config.start,
     )
 
 
-def _start(weights: str, guide: str) -> Start:
-    return "clusters" if weights == "cp" and guide == "none" else "random"
+def _start(weights: str, guide: str, likelihood: str) -> Start:
+    kind: Any = find("likelihood", parse("likelihood", likelihood)[0])
+    counts = any(getattr(kind, name) is not getattr(Likelihood, name) for name in ("statistics", "statistics_given"))
+    return "clusters" if weights == "cp" and guide == "none" and counts else "random"
 
 
 def _check_taken(config: TrainConfig) -> None:

@@ -125,8 +125,9 @@ class Run:
 
     def _prepared_for(self, data: DataSet) -> tuple[TrainConfig, DataSet]:
         """
-        The configuration with the preprocessing that raw data need, and these as what they are. Rows of a table need
-        not hold the largest of its whole numbers, and where these count for values like others, any will do. A run
+        The configuration with the preprocessing that raw data need, and these as what they are. Rows need not hold the
+        largest of their whole numbers, and where these count for values like others, any will do; but images of 0 and 1
+        alone may be white at 1, and are none of more levels. A run
         that was fitted from Python also takes data of the kind that it was fitted to, as they are.
         """
         levels, raw = data.values.levels, self.values.raw
@@ -137,10 +138,11 @@ class Run:
         else:
             config = TrainConfig.from_dict(self.config.to_dict() | {"preprocess": self.values.preprocess}, "data.json")
             trained = raw.levels
-        if not data.is_image and levels != trained:
-            if self.values.levels is None and config.preprocess == "none":
+        if levels != trained:
+            if not data.is_image and self.values.levels is None and config.preprocess == "none":
                 return config, data.as_measured()
-            if levels is not None and trained is not None and levels < trained:
+            fewest = 2 if data.is_image else 1
+            if levels is not None and trained is not None and fewest < levels < trained:
                 return config, data.stated_as(Values.grey_levels(trained))
         if levels != trained:
             raise ValueError(

@@ -111,7 +111,8 @@ def resume(
 
     A run that is finished is trained on by more ``epochs``, or by more ``patience`` where that had stopped it, from its
     last parameters and the state of its optimiser. It ends as one that had all epochs from its start, if its learning
-    rate does not depend on their number (``plateau`` and ``constant``), and no part of the model is annealed by it.
+    rate does not depend on their number (``plateau`` and ``constant``), no part of the model is annealed by it, and
+    ``validate_every`` is left out or divides its former steps, so that no validation is added at their end.
     Otherwise rate and annealing go on from where those of a run of all epochs are by then. ``results.json`` stays what
     it was until there are new ones.
 

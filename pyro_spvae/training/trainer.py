@@ -196,6 +196,12 @@ class Trainer:
                     self._interrupt()
             bar.total = bar.n
         if self.finished:
+            if self.config.average != "none" and not self.averaged.begun:
+                self.report(
+                    f"note        the average of the weights ({self.config.average}) begins after step "
+                    f"{self.averaged.start:,} of {self.steps:,}, and training ended before, after {self.step:,}; "
+                    "average_start says after which part of the steps"
+                )
             self._restore_best()
         return self.metrics
 

@@ -162,10 +162,21 @@ class EMUpdate:
         pass
 
     def state_dict(self) -> dict[str, Any]:
-        return {"expected": self.expected.state_dict()}
+        """The statistics of all processes, which are added up without changing anybody's own."""
+        own = self.expected.state_dict()
+        if distributed.world() > 1:
+            place = distributed.message_device()
+            said = torch.tensor([own["rows"], own["log_likelihood"]], dtype=torch.float64, device=place)
+            rows, log_likelihood = distributed.total(said).tolist()
+            sums = [distributed.total(total.detach().clone().to(place)).to(total.device) for total in own["sums"]]
+            own = {"rows": int(rows), "log_likelihood": log_likelihood, "sums": sums}
+        return {"expected": own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.expected.load_state_dict(state["expected"])
+        """The first process goes on from the statistics of all, the others from none."""
+        self.expected = self.spn.expected_statistics()
+        if distributed.is_main():
+            self.expected.load_state_dict(state["expected"])
 
 
 class OnlineEMUpdate(EMUpdate):

@@ -222,3 +222,15 @@ def test_weights_of_one_type_each():
     assert [value.dtype for value in inside] == [torch.float64] * 2 + [torch.float32] * 2
     assert all(bool((value == 2).all()) for value in inside)
     assert all(bool((value == 3).all()) for value in model.parameters())
+
+
+@pytest.mark.parametrize(("start", "told"), [(None, True), (0.01, False)])
+def test_an_average_that_never_began_is_told_of(start, told):
+    torch.manual_seed(0)
+    spvae, lines = small_spvae(), []
+    options = {"average": "swa", "average_start": start, "lr": 0.3, "schedule": "constant"}
+    x = torch.rand(40, 1, 2, 2).double()
+    metrics = spvae.fit(x, batch_size=20, patience=3, epochs=200, report=lines.append, **options)
+    assert 3 < len(metrics) < 150
+    note = "note        the average of the weights (swa) begins after step 300 of 400, and training ended before"
+    assert sum(line.startswith(note) for line in lines) == told

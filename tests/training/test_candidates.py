@@ -234,7 +234,7 @@ class TestOptions:
             assert {name: getattr(own, name) for name in rest} == rest
         assert any({"smoothing", "ridge"} <= one.options.keys() for one in candidates(config, data))
 
-    @pytest.mark.parametrize(("name", "value"), [("hide", 0.3), ("average", "ema")])
+    @pytest.mark.parametrize(("name", "value"), [("hide", 0.3), ("average", "ema"), ("validate_every", 2)])
     def test_nothing_is_hidden_from_em_which_has_no_average(self, name, value):
         config = dataclasses.replace(OPEN, **{name: value})
         found = [one.of(config) for one in candidates(config, table(columns=12, rows=800))]

@@ -96,6 +96,10 @@ _CHOICES = (
         ({"lr": 10**400}, "lr is 1000"),
         ({"clip": 0}, "clip is 0; a positive number"),
         ({"weight_decay": -1.0}, "weight_decay is -1.0; a number of at least 0"),
+        (
+            {"validate_every": 5, "optimiser": "em"},
+            "validate_every is 5, but the optimiser 'em' takes a step after each epoch; leave it out",
+        ),
         ({"weight_decay": 0.1}, "weight_decay belongs to the optimiser 'adamw', but optimiser is 'adam'"),
         ({"average": "ema", "optimiser": "em"}, "average is 'ema', but the optimiser 'em' averages statistics of rows"),
         ({"average": "swa", "optimiser": "online-em"}, "average is 'swa', but the optimiser 'online-em' averages stat"),

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from pyro_spvae import random_binary_tree, whole
+from pyro_spvae.data import DataSet, Rows, Values
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.likelihoods import Bernoulli, Normal
 from pyro_spvae.models import SPN, SPVAE
+from pyro_spvae.priors import VampPrior
 from pyro_spvae.training import trainer as trainer_module
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder
@@ -239,3 +241,42 @@ def test_other_runs_are_not_resumed(tmp_path):
 def test_refusals(options, message):
     with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         make().fit(**({"x": rows()} | options))
+
+
+@pytest.mark.parametrize("failing", ["bound", "components"])
+def test_a_run_that_fails_before_its_first_checkpoint_leaves_no_folder(tmp_path, failing):
+    """So that it may be started anew with other options; one that is there already stays."""
+    prior = VampPrior(500, init="data") if failing == "components" else None
+    spvae = SPVAE(whole((2, 2)), units=1, likelihood=Normal(), prior=prior)
+    x = torch.rand(40, 1, 2, 2)
+    with pytest.raises(ValueError, match="nothing was kept|components is 500, but there are"):
+        spvae.fit(x, epochs=2, out=tmp_path / "run", lr=1e30)
+    assert not (tmp_path / "run").exists()
+    other = SPVAE(whole((2, 2)), units=1, likelihood=Normal())
+    other.fit(x, epochs=1, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="which exists already"):
+        spvae.fit(x, epochs=2, out=tmp_path / "run", lr=1e30)
+    assert (tmp_path / "run" / "last.pt").exists()
+
+
+def test_data_with_a_graph_are_taken_as_they_are():
+    x = torch.rand(40, 1, 2, 2, requires_grad=True)
+    found = []
+    for rows in (x, x.detach()):
+        torch.manual_seed(0)
+        spvae = SPVAE(whole((2, 2)), units=1, likelihood=Normal())
+        spvae.fit(rows * 1.0, epochs=2)
+        found.append(spvae.state_dict())
+    assert all(torch.equal(own, found[1][name]) for name, own in found[0].items() if isinstance(own, torch.Tensor))
+
+
+def test_further_refusals():
+    spvae = SPVAE(whole((2, 2)), units=1, likelihood=Normal())
+    x = torch.rand(40, 1, 2, 2)
+    data = DataSet("own", *(Rows(x),) * 3, Values(0.0, 1.0, bounded=False))
+    with pytest.raises(TypeError, match=r"^validation is a DataSet; rows are needed: give its \.validation, or x as"):
+        spvae.fit(x, data)
+    for parameter in spvae.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(ValueError, match="^no parameter of the model requires a gradient, so that nothing would be"):
+        spvae.fit(x)

@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 
 import numpy as np
 import pytest
 import torch
 
+from pyro_spvae.commands import evaluate
 from pyro_spvae.training import memory
 from pyro_spvae.training.run import open_run
-from tests.cli_cases import refused, train
+from tests.cli_cases import invoke, refused, train
 from tests.training.cases import built, images
 
 TREE = ("--structure", "chow-liu", "--preprocess", "integers", "--likelihood", "categorical", "--units", "2")
@@ -53,6 +56,40 @@ def test_data_of_another_kind(folder, verb, name, message):
     more = ("--out", folder / "out.png") if verb == "impute" else ()
     said = refused(verb, folder / "run", "--data", folder / f"{name}.npy", *more)
     assert re.search(message, said), said
+
+
+def test_images_without_the_brightest_level(folder):
+    """The largest value of a file is no more than what it happens to hold; black and white may be another thing."""
+    x = np.load(folder / "grey.npy")
+    dark = np.minimum(x, 8)
+    np.save(folder / "dark.npy", dark)
+    assert invoke("evaluate", folder / "run", "--data", folder / "dark.npy", "--out", folder / "of-dark").exit_code == 0
+    found = json.loads((folder / "of-dark" / "dark-all.json").read_text())
+    log_prob = open_run(folder / "run").spvae.log_prob(torch.from_numpy(dark).float())
+    assert found["log_likelihood"] == pytest.approx(float(log_prob.detach().double().mean()), rel=1e-5)
+    assert found["bits_per_dim"] == pytest.approx(-found["log_likelihood"] / 12 / math.log(2))
+    np.save(folder / "two.npy", np.minimum(x, 1))
+    assert "two.npy, with 2 grey levels; the model of" in refused(
+        "evaluate", folder / "run", "--data", folder / "two.npy"
+    )
+
+
+@pytest.mark.parametrize("preprocess", ["none", "integers"])
+@pytest.mark.parametrize("likelihood", ["normal", "student-t"])
+def test_densities_of_grey_levels_are_no_codes(folder, tmp_path, likelihood, preprocess):
+    options = (*TREE, "--likelihood", likelihood, "--preprocess", preprocess, "--start", "random", *SHORT)
+    output = train(folder / "grey.npy", *options, "--out", tmp_path / "run").output
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "bits/dim" not in output and results.get("bits_per_dim") is None
+    again = evaluate(tmp_path / "run", data=str(folder / "grey.npy"), split="test", out=tmp_path / "out")
+    assert again["log_likelihood"] == pytest.approx(results["log_likelihood"]) and again.get("bits_per_dim") is None
+
+
+@pytest.mark.parametrize("likelihood", ["discretized-logistic", "beta-binomial(total_count=11)", "binomial"])
+def test_trees_start_at_clusters_where_a_likelihood_can(folder, tmp_path, likelihood):
+    train(folder / "grey.npy", *TREE, "--likelihood", likelihood, *SHORT, "--out", tmp_path / "run")
+    start = json.loads((tmp_path / "run" / "config.json").read_text())["start"]
+    assert start == ("clusters" if likelihood == "binomial" else "random")
 
 
 VALUES = [

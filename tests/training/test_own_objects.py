@@ -269,3 +269,40 @@ def test_refusals_come_before_anything_is_written(options, message, tmp_path):
     with pytest.raises((ValueError, TypeError), match=f"^{message}"):
         fit(circuit(), out=tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "one-cycle"])
+def test_an_optimisers_rates_are_its_own_again(schedule):
+    """After a schedule has brought them down, so that it trains again."""
+    spvae = circuit()
+    own = list(spvae.parameters())
+    optimiser = torch.optim.Adam([{"params": own[:1], "lr": 0.02}, {"params": own[1:]}], lr=0.01)
+    rates = []
+    for _ in range(2):
+        metrics = spvae.fit(rows(), rows(8), optimiser=optimiser, schedule=schedule, **OPTIONS)
+        rates.append([line["lr"] for line in metrics])
+        assert [group["lr"] for group in optimiser.param_groups] == [0.02, 0.01]
+    assert rates[0] == pytest.approx(rates[1]) and rates[0][0] > rates[0][-1]
+
+
+def test_rates_of_groups_are_known_to_a_run(tmp_path):
+    def made(rate):
+        return lambda parameters: torch.optim.Adam([{"params": list(parameters), "lr": rate}])
+
+    spvae = circuit()
+    fit(spvae, optimiser=made(0.01), out=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"^optimiser is .Adam\(.*0\.5.*, but the run .* was started with"):
+        fit(spvae, optimiser=made(0.5), out=tmp_path / "run", resume=True, epochs=4)
+    assert fit(spvae, optimiser=made(0.01), out=tmp_path / "run", resume=True, epochs=4)
+
+
+def test_optimisers_without_a_rate_are_refused():
+    class Still(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            super().__init__(parameters, {})
+
+        def step(self, closure=None):
+            pass
+
+    with pytest.raises(ValueError, match="^optimiser is a Still without a learning rate, which schedules set$"):
+        fit(circuit(), optimiser=Still)

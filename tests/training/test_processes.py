@@ -69,6 +69,16 @@ def test_em_is_that_of_one_process(two, name):
     assert any((value - before[key]).abs().max() > 0.1 for key, value in trainer.spvae.state_dict().items())
 
 
+def test_em_that_was_stopped_in_the_middle_of_an_epoch_is_as_if_it_never_had_been(two):
+    """The rows of all processes count, also those that were seen before; writing a checkpoint changes nothing."""
+    for result in two:
+        whole, stopped, resumed = result["em_resumed"]
+        assert same(stopped, whole)
+        for key, value in whole.items():
+            torch.testing.assert_close(resumed[key], value, rtol=1e-9, atol=1e-12)
+        assert same(resumed, two[0]["em_resumed"][2])
+
+
 def test_validation_sees_the_mean_of_running_statistics(two):
     (own, validated), (others, same_validated) = (result["statistics"] for result in two)
     assert own and not same(own, others) and same(validated, same_validated)

@@ -9,7 +9,10 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+from pyro_spvae import SPVAE, whole
+from pyro_spvae.likelihoods import Normal
 from pyro_spvae.training import run_lock
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.run_lock import trained_by_one
@@ -90,6 +93,25 @@ def test_training_holds_it(tmp_path, monkeypatch):
         train(config, tmp_path / "run")
     resume(tmp_path / "run")
     assert refused
+
+
+def test_fitting_holds_it_and_asks_for_it(tmp_path):
+    """Of a new run, of one that goes on, and of one that another process has."""
+    x, out, refused = torch.rand(30, 1, 4, 4), tmp_path / "run", []
+
+    def look(line):
+        with pytest.raises(ValueError, match=MESSAGE), trained_by_one(out):
+            pass
+        refused.append(line)
+
+    spvae = SPVAE(whole((4, 4)), units=1, likelihood=Normal(), latent_dim=1, hidden_dims=(3,))
+    spvae.fit(x, epochs=1, out=out, report=look)
+    spvae.fit(x, epochs=3, out=out, resume=True, report=look)
+    assert len(refused) >= 2
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with trained_by_one(out), pytest.raises(ValueError, match=MESSAGE):
+        spvae.fit(x, epochs=4, out=out, resume=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_without_locks_there_are_none(folder, monkeypatch):

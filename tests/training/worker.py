@@ -116,6 +116,21 @@ def averaged():
     }
 
 
+def em_resumed():
+    """Parameters by EM that was stopped in the middle of an epoch, as all processes go on from what the first saves."""
+    options = EM | {"batch_size": 13}
+    whole, stopped, other = (make(**options)[0] for _ in range(3))
+    stopped.run(max_steps=6)
+    assert stopped.batch == 2
+    state = [stopped.state()]
+    if distributed.world() > 1:
+        torch.distributed.broadcast_object_list(state, 0)
+    other.load_state(state[0], [])
+    for trainer in (whole, stopped, other):
+        trainer.run()
+    return [trainer.spvae.state_dict() for trainer in (whole, stopped, other)]
+
+
 def main(folder):
     """Gradients, training, evaluation."""
     torch.set_default_dtype(torch.float64)
@@ -157,6 +172,7 @@ def main(folder):
             "raced": raced(),
             "tables": tables,
             "em": em.spvae.state_dict(),
+            "em_resumed": em_resumed(),
             "online": online.spvae.state_dict(),
             "ran": ran,
             "world": distributed.world(),
