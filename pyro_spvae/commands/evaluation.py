@@ -69,12 +69,11 @@ def evaluate(
     lower is better, for images of grey levels. With the run's own options the
     figures are those of its results.json. Writes .json, .npz (a value for each
     row, and for each latent dimension how much it varies with the data) and a
-    histogram; for tables log_likelihoods.csv (of other rows than the test rows, or
-    by other options, the name says so), a line for each row with its number in the
-    file, from 0 (all rows of several files are numbered one file after the
-    other). More samples give a higher bound of the log-likelihood;
-    those of the run are shown and written beside it. Several processes share the
-    rows:
+    histogram; for tables log_likelihoods.csv, a line for each row with its number
+    in the file, from 0 (all rows of several files are numbered one file after the
+    other); its name says if it is of other rows than the test rows, or by other
+    options. More samples give a higher bound of the log-likelihood; those of the
+    run are shown and written beside it. Several processes share the rows:
     torchrun --nproc-per-node 2 -m pyro_spvae evaluate RUN
 
     With --holdout 0.1 a tenth of the seen entries is hidden, imputed by draws

@@ -25,6 +25,7 @@ from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over, last_state
 from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.objective import check_objective
+from pyro_spvae.training.optimisers import of_model
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
 from pyro_spvae.training.run_lock import trained_by_one
@@ -132,7 +133,7 @@ def fit(
     folder = None
     if out is not None:
         folder, identity["architecture"] = RunFolder(out), spvae.architecture()
-    rates = [] if own.optimiser is None else [(group, group["lr"]) for group in own.optimiser.param_groups]
+    rates = [] if own.optimiser is None else [(group, group["lr"]) for group in of_model(own.optimiser)]
     try:
         with _prepared(folder, identity, resume) as started:
             trainer = Trainer(

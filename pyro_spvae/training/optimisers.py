@@ -69,8 +69,7 @@ def own_optimiser(optimiser: Any, model: nn.Module) -> torch.optim.Optimizer:
     made = optimiser if isinstance(optimiser, torch.optim.Optimizer) else optimiser(model.parameters())
     if not isinstance(made, torch.optim.Optimizer):
         raise ValueError(f"optimiser makes a {type(made).__name__}; a torch optimiser is needed")
-    groups = (group for group in made.param_groups if not group.get(_BESIDE))  # those of a run before
-    if any(id(parameter) not in own for group in groups for parameter in group["params"]):
+    if any(id(parameter) not in own for group in of_model(made) for parameter in group["params"]):
         raise ValueError("optimiser holds parameters that are not the model's; make it of spvae.parameters()")
     if any("lr" not in group for group in made.param_groups):
         raise ValueError(f"optimiser is a {type(made).__name__} without a learning rate, which schedules set")
@@ -83,6 +82,11 @@ def own_optimiser(optimiser: Any, model: nn.Module) -> torch.optim.Optimizer:
     return made
 
 
+def of_model(optimiser: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The groups of an optimiser's parameters that are the model's."""
+    return [group for group in optimiser.param_groups if not group.get(_BESIDE)]
+
+
 def train_beside(optimiser: torch.optim.Optimizer, estimator: Estimator | None) -> None:
     """
     Lets an optimiser of a model's parameters train those of an estimator too, with a learning rate of their own, in the
@@ -92,7 +96,7 @@ def train_beside(optimiser: torch.optim.Optimizer, estimator: Estimator | None) 
         if group.get(_BESIDE):
             for parameter in group["params"]:
                 optimiser.state.pop(parameter, None)
-    optimiser.param_groups[:] = [group for group in optimiser.param_groups if not group.get(_BESIDE)]
+    optimiser.param_groups[:] = of_model(optimiser)
     further = [] if estimator is None else list(estimator.parameters())
     if estimator is not None and further:
         lr = float(optimiser.param_groups[0]["lr"]) * estimator.lr_factor

@@ -15,7 +15,7 @@ from pyro_spvae.checks import number_of_at_least, plain
 from pyro_spvae.infer import CircuitELBO, Estimator, KLBalance
 from pyro_spvae.queries import Queries
 from pyro_spvae.registry import written
-from pyro_spvae.training.optimisers import own_optimiser
+from pyro_spvae.training.optimisers import of_model, own_optimiser
 
 _OF_OBJECTIVE = ("particles", "alpha", "gradient", "reduce", "kl", "estimator", "balance")
 _OF_OPTIMISER = ("lr", "weight_decay")
@@ -90,7 +90,7 @@ class OwnObjects(NamedTuple):
 def _of_groups(optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """An optimiser's options, and in further tuples those of groups of parameters whose own are others."""
     usual, found = optimiser.defaults, dict(optimiser.defaults)
-    for place, group in enumerate(optimiser.param_groups):
+    for place, group in enumerate(of_model(optimiser)):
         own = tuple((name, value) for name, value in group.items() if name in usual and value != usual[name])
         if own:
             found[f"group {place}"] = own

@@ -239,7 +239,7 @@ class TestImpute(VerbTests):
         np.save(tmp_path / "mine.npy", masks)
         arrays = impute(digits, observed=str(tmp_path / "mine.npy"), num=3, out=tmp_path / "out")
         assert np.array_equal(arrays["observed"][:, 0], masks[:3])
-        assert names(tmp_path / "out") == ["test-mine.npz", "test-mine.png"]
+        assert names(tmp_path / "out") == ["test-mine-npy.npz", "test-mine-npy.png"]
         np.save(tmp_path / "mine.npy", masks[:3])
         with pytest.raises(ValueError, match=r"of shape \[3, 8, 8\]; accepted are the shapes \[8, 8\], \[250, 8, 8\]"):
             impute(digits, observed=str(tmp_path / "mine.npy"), num=3, out=tmp_path / "out")

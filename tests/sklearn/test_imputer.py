@@ -185,7 +185,7 @@ class TestFramesOfOtherTypes:
         for _ in range(3):
             filled = of_towns.transform(some)
             assert set(filled["town"]) <= {"a", "b", "c"} and set(filled["flag"]) <= {True, False}
-        assert (filled["town"].iloc[4:] == some["town"].iloc[4:]).all()
+        assert filled["town"].iloc[4:].tolist() == some["town"].iloc[4:].tolist()
         drawn = of_towns.transform_draws(some, 30)
         assert set(drawn[:, :4, 5].ravel()) == {"a", "b", "c"}, "also the one that the column does not know"
 

@@ -31,7 +31,7 @@ def calls(monkeypatch):
     def takes(seconds, number=0):
         now[0] += seconds[0] + seconds[1] * number
 
-    def step(self, x):
+    def step(self, x, observed=None):
         rows["step"].append(len(x))
         takes(STEP, len(x))
 
