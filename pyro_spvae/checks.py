@@ -74,6 +74,15 @@ def number_of_at_least(name: str, value: Any, least: float = 0) -> float:
     return float(value)
 
 
+def seed(value: Any) -> int:
+    """
+    :raises ValueError: if the argument ``seed`` is none that torch's generators take.
+    """
+    if not is_integer(value) or not 0 <= value < 2**63:
+        raise ValueError(f"seed is {value!r}; an integer from 0 to 2^63 - 1 is needed")
+    return int(value)
+
+
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:
     """
     :raises ValueError: if the argument ``name`` is none of the known words.

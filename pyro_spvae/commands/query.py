@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_spvae import distributed, plots
+from pyro_spvae import checks, distributed, plots
 from pyro_spvae.checkpoint import atomic_write
-from pyro_spvae.checks import is_integer, positive_integer
+from pyro_spvae.checks import positive_integer
 from pyro_spvae.commands.options import Report, RowOptions, RunOptions, Split
 from pyro_spvae.data import DATA_SETS, DataSet, Rows
 from pyro_spvae.data.frames import decoded
@@ -95,14 +95,12 @@ class Query:
         if distributed.launched() and not several_processes:
             raise ValueError(f"{command} runs in one process, but several were launched; start it without torchrun")
         run = open_run(path)
-        seed = run.config.seed if how.seed is None else how.seed
-        if not is_integer(seed) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed is {seed!r}; an integer from 0 to 2^63 - 1 is needed")
+        seed = checks.seed(run.config.seed if how.seed is None else how.seed)
         place = distributed.choose_device(run.config.device if how.device is None else how.device)
         folder = run.path / command if how.out is None else Path(how.out)
         _check_folder(folder)
         run.spvae.to(place)
-        return cls(run, int(seed), place, folder, how.report)
+        return cls(run, seed, place, folder, how.report)
 
     @property
     def spvae(self) -> SPVAE:

@@ -251,8 +251,6 @@ class Queries(ConditionalMeans):
         """
         x, observed = self.taken(x, observed)
         self.refuse(x, observed)
-        if not checks.is_integer(seed) or not 0 <= seed < 2**63:
-            raise ValueError(f"seed is {seed!r}; an integer from 0 to 2^63 - 1 is needed")
         if training is not None:
             training, there = self.taken(training)
             try:
@@ -266,7 +264,7 @@ class Queries(ConditionalMeans):
             observed,
             holdout=holdout,
             draws=draws,
-            seed=seed,
+            seed=checks.seed(seed),
             num_particles=num_particles,
             training=training,
         )
