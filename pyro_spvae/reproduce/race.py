@@ -27,7 +27,7 @@ from pyro_spvae.training.going_on import last_state
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.job import Job, set_up
 from pyro_spvae.training.pace import Pace
-from pyro_spvae.training.run_folder import RunFolder, put_aside
+from pyro_spvae.training.run_folder import RunFolder, beside
 from pyro_spvae.training.train import plan
 from pyro_spvae.training.trainer import Trainer
 
@@ -119,7 +119,7 @@ def _check_replaceable(path: Path) -> None:
 @contextmanager
 def _replaced(path: Path) -> Iterator[None]:
     """Within the block a race that was there lies beside its folder; it comes back if the block fails."""
-    aside = put_aside(path)
+    aside = beside(path)
     if path.exists() and aside.exists():  # of a replacement that was killed
         shutil.rmtree(aside if (path / RACE).exists() else path)
     if path.exists():

@@ -25,7 +25,7 @@ from pyro_spvae.training.status import TRAINING, is_finished, read_status, statu
 _DIGESTED = ("config.json", "data.json", "last.pt", "best.pt")
 
 
-def put_aside(path: str | os.PathLike[str]) -> Path:
+def beside(path: str | os.PathLike[str]) -> Path:
     """Where a folder lies, hidden, while another takes its place: beside it."""
     whole = Path(os.path.abspath(path))
     return whole.with_name(f".{whole.name}.old")
@@ -141,7 +141,7 @@ class RunFolder:
     @property
     def replaced(self) -> Path:
         """Where a run that is replaced lies until the new one has a checkpoint."""
-        return put_aside(self.path)
+        return beside(self.path)
 
     @property
     def figures(self) -> Path:
