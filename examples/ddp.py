@@ -1,10 +1,9 @@
 # Copyright Contributors to the pyro-spvae project.
 # SPDX-License-Identifier: Apache-2.0
-"""
-A loop of one's own over processes, by DistributedDataParallel: ``torchrun --nproc-per-node 2 examples/ddp.py``.
-"""
+"""A loop of one's own over processes, by DistributedDataParallel: ``torchrun --nproc-per-node 2 examples/ddp.py``."""
 
 import argparse
+import gc
 import os
 
 import pyro
@@ -23,7 +22,7 @@ def main(args: argparse.Namespace, rank: int, world: int) -> None:
     train, test = data.train[:], data.test[:]
     torch.manual_seed(rank)  # each draws noise of its own; DDP starts all at the parameters of the first
     spvae = SPVAE(poon_domingos((8, 8), delta=4), units=4, hidden_dims=(32,))
-    # DDP averages gradients of what its own forward computes, so it wraps the bound, which runs model and guide
+    # DDP averages gradients of what its forward computes, so it wraps the bound
     loss = DistributedDataParallel(CircuitELBO(num_particles=1)(spvae.model, spvae.guide))
     optimiser = torch.optim.Adam(loss.parameters(), lr=3e-3)
     order = torch.Generator().manual_seed(0)  # all cut an epoch into the same batches
@@ -57,4 +56,5 @@ if __name__ == "__main__":
     alone = {} if "RANK" in os.environ else {"store": dist.HashStore(), "rank": 0, "world_size": 1}
     dist.init_process_group("gloo", **alone)
     main(parser.parse_args(), dist.get_rank(), dist.get_world_size())
+    gc.collect()  # DDP's cycles hold the group, whose threads must not outlive Python
     dist.destroy_process_group()

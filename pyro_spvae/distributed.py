@@ -17,6 +17,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+# its functions' default group is the one there is when it is imported; DistributedDataParallel would import it in one,
+# which could then not end, and whose threads would abort the process at its end, now and then
+import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor, nn
 
 _T = TypeVar("_T")
