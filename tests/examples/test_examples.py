@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pyro
 import pytest
@@ -17,6 +16,7 @@ from pyro import poutine
 
 from pyro_spvae import CircuitELBO, collapse_tree, data
 from tests.examples.scripts import FOLDER, SCRIPTS, Run
+from tests.group_threads import TORCHRUN
 
 pytestmark = pytest.mark.usefixtures("single")
 NUMBER = re.compile(r"-?\d+\.\d+")
@@ -74,26 +74,20 @@ def test_nuts(few):
 
 
 WATCHED = """
-import os, runpy, sys
-runpy.run_path(sys.argv[0], run_name="__main__")
-tasks = [open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task")]
-assert not [task for task in tasks if "gloo" in task], tasks
+import runpy
+from tests.group_threads import left
+runpy.run_path({script!r}, run_name="__main__")
+assert not left(), left()
 """
 
 
 def test_ddp(tmp_path):
-    """
-    Two processes end with the same parameters, and train as one does; the group's threads end with it, since those that
-    are left when Python ends may abort the process.
-    """
-    script = FOLDER / "ddp.py"
-    if Path("/proc/self/task").is_dir():
-        script = tmp_path / "watched.py"
-        script.write_text(WATCHED.replace("sys.argv[0]", repr(str(FOLDER / "ddp.py"))))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    """Two processes end with the same parameters, and train as one does; the group's threads end with it."""
+    script = tmp_path / "watched.py"
+    script.write_text(WATCHED.format(script=str(FOLDER / "ddp.py")))
     environment = os.environ | {"PYTHONPATH": str(FOLDER.parent), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error"}
     done = subprocess.run(
-        [*command, str(script), "--epochs", "2"], env=environment, capture_output=True, text=True
+        [sys.executable, *TORCHRUN, str(script), "--epochs", "2"], env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     two = done.stdout.splitlines()

@@ -14,7 +14,9 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from pyro_spvae import joining
-from tests.cli_cases import Forked, command, invoke
+from tests.cli_cases import Forked, command, invoke, python
+from tests.group_threads import TORCHRUN
+from tests.pages import ROOT
 
 RUN = ("--epochs", "1", "--samples", "2", "--hidden", "2", "--units", "1", "--latent-dim", "2", "--quiet")
 
@@ -140,6 +142,28 @@ class TestTogether:
         with pytest.raises(RuntimeError, match="^gloo"), joining.together("begin anew"):
             raise RuntimeError("gloo")
         assert signal.getsignal(signal.SIGTERM) != signal.SIG_IGN
+
+
+ALIVE = """
+import torch
+from pyro_spvae import distributed, joining
+from tests.group_threads import TASKS, left
+
+def train():
+    distributed.share(torch.nn.Linear(3, 2))(torch.ones(4, 3)).sum().backward()
+
+with joining.processes(torch.device("cpu")):
+    train()
+    assert left() or not TASKS.exists()
+assert not left(), left()
+"""
+
+
+def test_no_thread_of_the_group_outlives_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "alive.py").write_text(ALIVE)
+    ended = python(*TORCHRUN, tmp_path / "alive.py")
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("local_rank", ["0", "1"])
