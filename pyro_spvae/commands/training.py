@@ -88,9 +88,11 @@ def train(
     chosen = TrainConfig.from_dict(values | flags, "")
     from pyro_spvae.training.build import check_described
     from pyro_spvae.training.candidates import as_stated
+    from pyro_spvae.training.optimiser_options import check_taken
 
     chosen = as_stated(chosen, flags)
     check_described(chosen, flags)
+    check_taken(chosen, flags)
     if dry_run:
         from pyro_spvae.training.train import plan
 

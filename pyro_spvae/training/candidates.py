@@ -48,13 +48,17 @@ class Candidate:
     def of(self, config: TrainConfig) -> TrainConfig:
         """
         The configuration with its options, but for those of training that are given. EM cannot hide anything, nor does
-        it average weights or move within an epoch: where that is asked for, a candidate follows the gradient.
+        it average weights or move within an epoch: where that is asked for, a candidate follows the gradient. Nor has
+        it a learning rate.
         """
         options = self.options
         asked = config.hide or config.average != "none" or config.validate_every is not None
         if asked and options.get("optimiser") == "em":
             options = {name: value for name, value in options.items() if name not in _OF_EM} | BY_GRADIENT
-        return dataclasses.replace(filled(config, options), race="none")
+        found = filled(config, options)
+        if found.optimiser == "em":
+            found = dataclasses.replace(found, lr=None, schedule=FitConfig.schedule)
+        return dataclasses.replace(found, race="none")
 
 
 def filled(config: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
@@ -68,12 +72,17 @@ def filled(config: TrainConfig, options: Mapping[str, Any]) -> TrainConfig:
     return dataclasses.replace(config, **own)
 
 
+def may_race(config: TrainConfig) -> bool:
+    """Whether nothing is said of how data are to be modelled, so that of some data candidates are compared."""
+    return not _given(config, _OPEN)
+
+
 def is_open(config: TrainConfig, data: DataSet) -> bool:
     """
     Whether a table of several columns, or grey images of more than 32 levels, come without any word on how they are to
     be modelled, or by what.
     """
-    if _given(config, _OPEN):
+    if not may_race(config):
         return False
     if data.is_image:
         return config.likelihood == "auto" and config.preprocess in ("auto", "integers") and is_grey(data)

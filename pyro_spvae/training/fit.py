@@ -25,6 +25,7 @@ from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over, last_state
 from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.objective import check_objective
+from pyro_spvae.training.optimiser_options import check_taken
 from pyro_spvae.training.optimisers import of_model
 from pyro_spvae.training.own_objects import OwnObjects
 from pyro_spvae.training.run_folder import RunFolder, versions
@@ -92,6 +93,7 @@ def fit(
     values: Values | None = None
     own, options = OwnObjects.split(options)
     config = FitConfig.from_dict(options, "fit")
+    check_taken(config, {name for name, value in vars(config).items() if value != getattr(FitConfig, name)})
     config = replace(config, batch_size=config.batch_size or BATCH_SIZE)
     if isinstance(x, DataSet):
         if validation is not None:

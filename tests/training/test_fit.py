@@ -280,3 +280,19 @@ def test_further_refusals():
         parameter.requires_grad_(False)
     with pytest.raises(ValueError, match="^no parameter of the model requires a gradient, so that nothing would be"):
         spvae.fit(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimiser": "em", "lr": 0.1}, "lr is given, but the optimiser 'em' takes none; it belongs to adam, adamax"),
+        ({"optimiser": "online-em", "lr": 0.1}, "lr is given, but the optimiser 'online-em' takes none; it belongs"),
+        ({"optimiser": "em", "schedule": "cosine"}, "schedule is given, but the optimiser 'em' takes none; .*, online"),
+        ({"step_size": 0.5}, "step_size is given, but the optimiser 'adam' takes none; it belongs to online-em, so "),
+        ({"smoothing": 0.5}, "smoothing is given, but the optimiser 'adam' takes none; it belongs to em, online-em, s"),
+        ({"optimiser": "adamw", "ridge": 0.5}, "ridge is given, but the optimiser 'adamw' takes none"),
+    ],
+)
+def test_what_an_optimiser_does_not_take_is_refused(options, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        SPN(whole((3,)), units=2, likelihood=Normal()).fit(torch.randn(30, 3), **options)
