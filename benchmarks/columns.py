@@ -17,7 +17,7 @@ from benchmarks.step import Lean
 from benchmarks.turns import in_turns
 from pyro_spvae import SPVAE, Columns, Likelihood, Normal, random_binary_tree
 from pyro_spvae.data import Column
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 BATCH, ROUNDS, WARM_UP = 128, 200, 20

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.step import BATCH, PARTICLES, paper_model
 from pyro_spvae.data import Rows, load_data
 from pyro_spvae.evaluating import lean
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 ROWS, ROUNDS, WARM_UP = 20_000, 40, 5

@@ -26,7 +26,7 @@ from pyro_spvae.guides import DiscreteGuide
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPVAE, DiscreteVAE
 from pyro_spvae.priors import BoltzmannMachine, IndependentBits, Prior
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 BATCH, BITS, HIDDEN, CHAINS, SWEEPS = 100, 200, 200, 1000, 40

@@ -25,7 +25,7 @@ from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPVAE, DVAEpp
 from pyro_spvae.nn import SEResNet
 from pyro_spvae.priors import BoltzmannMachine
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 BATCH, ROUNDS, WARM_UP = 100, 30, 5

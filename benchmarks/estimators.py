@@ -37,7 +37,7 @@ from pyro_spvae.guides import DiscreteGuide
 from pyro_spvae.infer import NVIL, REBAR, VIMCO, Concrete, MuProp, Reinforce, StraightThrough
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPVAE, DiscreteVAE
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 LATENT, EPOCHS = 12, 20

@@ -20,8 +20,8 @@ from benchmarks.twin import Twin
 from benchmarks.vamp_twin import VampTwin
 from pyro_spvae.evaluating import lean
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.cuda_graphs import CudaGraphs
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 TWIN, TWIN_GRAPH, OURS, OURS_GRAPH = (

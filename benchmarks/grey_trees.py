@@ -24,7 +24,7 @@ from pyro_spvae.circuits import Circuit, chow_liu
 from pyro_spvae.distributions import LeafCategorical
 from pyro_spvae.likelihoods import Categorical
 from pyro_spvae.models import SPN
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 SIDE, LEVELS, UNITS, BATCH, ROUNDS, WARM_UP = 28, 256, 16, 128, 20, 3

@@ -21,7 +21,7 @@ from benchmarks.turns import in_turns, median, one_thread, ratio
 from pyro_spvae.circuits import Circuit, chow_liu
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPN
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 COLUMNS, UNITS, BATCH, ROUNDS, WARM_UP = 69, 16, 128, 60, 10

@@ -19,7 +19,7 @@ from benchmarks.step import Lean
 from pyro_spvae.data import DataSet, Values
 from pyro_spvae.reproduce.spvae import Experiment
 from pyro_spvae.training.build import build_model
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.reading import modelled
 from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.trainer import Trainer

@@ -22,7 +22,7 @@ from pyro_spvae.leaves import LeafModel
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import DLGMM, SBVAE, SPVAE, VAE
 from pyro_spvae.nn import MLP
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 BATCH, ROUNDS, WARM_UP, HIDDEN, LATENT = 100, 30, 5, 500, 25

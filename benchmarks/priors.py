@@ -26,7 +26,7 @@ from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import SPVAE, VAE
 from pyro_spvae.nn import MLP
 from pyro_spvae.priors import VampPrior
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 COMPONENTS, BATCH, ROUNDS, WARM_UP = 500, 100, 30, 5

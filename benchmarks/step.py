@@ -28,7 +28,7 @@ from pyro_spvae.denormals import flushed
 from pyro_spvae.evaluating import lean
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 
 BATCH, PARTICLES, ROUNDS, WARM_UP = 128, 5, 60, 10

@@ -30,7 +30,7 @@ from benchmarks.tables_report import ROWS, Record, picture, summary, table_of
 from benchmarks.tables_scores import Outcome, record
 from benchmarks.tables_spflow import SPFLOW
 from pyro_spvae.checkpoint import atomic_write
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 
 SEEDS, BUDGET = 3, 120.0
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 
 if TYPE_CHECKING:
     from torch import nn

@@ -14,7 +14,7 @@ import typer
 
 from pyro_spvae.commands.app import command, say
 from pyro_spvae.commands.details import details
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 from pyro_spvae.training.status import read_status, status_of
 
 _DEPTH = 4  # levels of folders that are searched for runs

@@ -12,7 +12,7 @@ from pyro_spvae.reproduce.places import with_places
 from pyro_spvae.reproduce.race_report import RACE
 from pyro_spvae.reproduce.run import note_of, record
 from pyro_spvae.reproduce.timing import MEMBERS, TimeExperiment
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.status import TRAINED, read_status
 

@@ -12,7 +12,7 @@ from typing import Any
 from pyro_spvae.reproduce.places import with_places
 from pyro_spvae.reproduce.published import DISCRETE, GLOBAL, MIXTURES, TABLE_1, VAMP, Cell, figure_2
 from pyro_spvae.reproduce.run import RECORD, note_of
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 from pyro_spvae.training.run_folder import RunFolder
 
 #: data whose scores a paper prints in bits

@@ -18,8 +18,8 @@ from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import evaluating
 from pyro_spvae.reproduce.neighbours import neighbour_errors
 from pyro_spvae.reproduce.published import MixtureTable
-from pyro_spvae.training.config import read_json
 from pyro_spvae.training.evaluation import log_likelihoods, prepare_evaluation
+from pyro_spvae.training.json_file import read_json
 from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.reading import evaluated
 from pyro_spvae.training.run import Run, open_run

@@ -19,13 +19,14 @@ from pyro_spvae import distributed, plots
 from pyro_spvae.reproduce.race_report import RACE, read_race
 from pyro_spvae.reproduce.run import check_folder, check_same
 from pyro_spvae.reproduce.timing import MEMBERS, TimeExperiment
-from pyro_spvae.training.config import TrainConfig, read_json
+from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.cost import MOST
 from pyro_spvae.training.evaluation import log_likelihoods
 from pyro_spvae.training.forecast import forecast
 from pyro_spvae.training.going_on import last_state
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.job import Job, set_up
+from pyro_spvae.training.json_file import read_json
 from pyro_spvae.training.pace import Pace
 from pyro_spvae.training.run_folder import RunFolder, beside
 from pyro_spvae.training.train import plan

@@ -9,7 +9,7 @@ from typing import Any
 
 from pyro_spvae.reproduce.budget import remarks
 from pyro_spvae.reproduce.over_seeds import numbers, spread
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 
 RACE = "race.json"
 

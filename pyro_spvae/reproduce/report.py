@@ -20,7 +20,7 @@ from pyro_spvae.reproduce.mixture_report import mixture_lines, mixture_table
 from pyro_spvae.reproduce.over_seeds import by_seed, likelihood, mean, note_on_seeds, seeds, spread
 from pyro_spvae.reproduce.race_report import race_sections
 from pyro_spvae.reproduce.vamp_report import vamp_lines, vamp_table
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 from pyro_spvae.training.pace import Pace
 
 REPORT = "report.md"

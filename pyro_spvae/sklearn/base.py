@@ -33,7 +33,8 @@ from pyro_spvae.queries.quiet import forked
 from pyro_spvae.sklearn.tables import data_set, described, entries, numbers
 from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import is_raced
-from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.race import race
 from pyro_spvae.training.reading import modelled
 from pyro_spvae.training.resolve import resolve

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pyro_spvae.blocks.life_cycle import process_buffers
 from pyro_spvae.distributed import running_statistics
 from pyro_spvae.locking import alone
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 
 _DECAY = 0.999
 _TAIL = 0.75  # of the steps, by which the mean begins

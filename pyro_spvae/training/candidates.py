@@ -11,7 +11,8 @@ from typing import Any
 
 from pyro_spvae.data import DataSet
 from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
-from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.hidden_trees import UNITS, tree_training, tree_units
 
 FEW_LEVELS = 32  # above, a binomial's forced variance fits badly, and free probabilities are many

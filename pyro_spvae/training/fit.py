@@ -21,7 +21,7 @@ from pyro_spvae.data.rows import select
 from pyro_spvae.data.splits import shuffled_split
 from pyro_spvae.queries import Queries
 from pyro_spvae.training.batches import BATCH_SIZE
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.going_on import GOES_ON, check_goes_on, is_over, last_state
 from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.objective import check_objective
@@ -69,8 +69,8 @@ def fit(
         are not given they stay what they were.
     :param bool progress: show a progress bar.
     :param callable report: takes lines of text about what happens.
-    :param options: fields of :class:`~pyro_spvae.training.config.FitConfig`, for instance ``epochs=20, lr=1e-2``. The
-        ``objective`` may also be an object, ``CircuitELBO(5)`` or, for circuits of one leaf, Pyro's ``Trace_ELBO``,
+    :param options: fields of :class:`~pyro_spvae.training.fit_config.FitConfig`, for instance ``epochs=20, lr=1e-2``.
+        The ``objective`` may also be an object, ``CircuitELBO(5)`` or, for circuits of one leaf, Pyro's ``Trace_ELBO``,
         ``TraceEnum_ELBO``, ``TraceMeanField_ELBO`` or ``RenyiELBO``; the ``optimiser`` a torch optimiser of the model's
         parameters, or a function that makes one of them; ``beta`` a dict of weights by latent site.
     :returns: a dict of metrics for each validation: ``epoch``, ``step``, ``elbo``, ``val_elbo`` and so on, in nats.

@@ -12,8 +12,8 @@ from torch import nn
 
 from pyro_spvae import distributed
 from pyro_spvae.training.captured_steps import CapturedSteps
-from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.cuda_graphs import BACKENDS
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.stepping import QueuedSteps
 from pyro_spvae.training.updates import GradientUpdate, Update
 

@@ -27,7 +27,8 @@ from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training import cost
 from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import is_raced
-from pyro_spvae.training.config import TrainConfig, parse_kinds
+from pyro_spvae.training.column_texts import parse_kinds
+from pyro_spvae.training.config import TrainConfig
 from pyro_spvae.training.graphs import check_graphs
 from pyro_spvae.training.logger import check_tensorboard
 from pyro_spvae.training.objective import check_objective

@@ -26,7 +26,7 @@ from pyro_spvae.queries import Queries
 from pyro_spvae.queries.quiet import forked
 from pyro_spvae.registry import make
 from pyro_spvae.training.batches import kept_entries
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.start import at_clusters
 
 _PLATES = 2  # of data and leaves

@@ -7,7 +7,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from pyro_spvae.training.candidates import may_race
-from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.optimisers import OPTIMISERS
 
 _EM = ("em", "online-em")

@@ -16,7 +16,7 @@ from torch import nn
 
 from pyro_spvae.infer import Estimator
 from pyro_spvae.training.adam_normgrad import adam_normgrad
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 
 _BESIDE = "of_estimator"  # says of a group of parameters that they are not the model's
 

@@ -12,7 +12,8 @@ import torch
 
 from pyro_spvae.data import DATA_SETS, Column, DataSet, Rows, load_data
 from pyro_spvae.registry import find, parse
-from pyro_spvae.training.config import TrainConfig, parse_kinds, parse_names
+from pyro_spvae.training.column_texts import parse_kinds, parse_names
+from pyro_spvae.training.config import TrainConfig
 
 CACHE = 2**29  # bytes of preprocessed values that a split may hold in memory
 

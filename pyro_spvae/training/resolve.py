@@ -16,7 +16,8 @@ from pyro_spvae.likelihoods import Likelihood
 from pyro_spvae.registry import find, parse
 from pyro_spvae.training.batches import BATCH_SIZE, batch_size_without_latents
 from pyro_spvae.training.candidates import FEW_LEVELS, candidates, filled, is_open, names_networks, rows_to_train
-from pyro_spvae.training.config import Preprocessing, Start, Structure, TrainConfig
+from pyro_spvae.training.config import Preprocessing, Structure, TrainConfig
+from pyro_spvae.training.fit_config import Start
 from pyro_spvae.training.hidden_trees import tree_training, tree_units
 from pyro_spvae.training.leaf_kinds import FREE_LEAF, default_guide, kinds_of, options_taken, resolved_prior
 from pyro_spvae.training.optimisers import OPTIMISERS, default_rate

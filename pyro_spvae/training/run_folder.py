@@ -18,7 +18,7 @@ import torch
 
 from pyro_spvae import __version__
 from pyro_spvae.checkpoint import atomic_write, read_checkpoint, write_checkpoint
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 from pyro_spvae.training.run_lock import check_not_trained
 from pyro_spvae.training.status import TRAINING, is_finished, read_status, status_of
 

@@ -15,7 +15,7 @@ from pyro_spvae.data.rows import select
 from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.infer.cluster_start import Clustered
 from pyro_spvae.queries import Queries
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.pace import Pace
 
 _STREAM = 7  # of seeds

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pyro_spvae.training.config import read_json
+from pyro_spvae.training.json_file import read_json
 
 TRAINING, TRAINED, FINISHED = "training", "trained", "finished"  # what status.json says
 

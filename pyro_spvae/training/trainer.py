@@ -28,8 +28,8 @@ from pyro_spvae.queries import Queries
 from pyro_spvae.queries.storage import warn_of_script
 from pyro_spvae.training.averaging import AveragedWeights
 from pyro_spvae.training.batches import BATCH_SIZE, Batches
-from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import before_validation, mean_bounds, prepare_evaluation
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.graphs import WORTH_CAPTURING, steps_of
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.logger import Logger

@@ -14,7 +14,7 @@ from pyro_spvae import distributed
 from pyro_spvae.infer import Estimator, RunningStatistics
 from pyro_spvae.infer.em import ClosedForm
 from pyro_spvae.queries import Queries
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.objective import check_em
 from pyro_spvae.training.optimisers import OPTIMISERS, Schedule, own_optimiser, train_beside
 

@@ -17,7 +17,7 @@ from pyro_spvae.infer import CircuitELBO, KLBalance, anneal
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import DLGMM, HVAE, SPVAE
 from pyro_spvae.priors import MixtureOfGaussians
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.own_objects import OwnObjects
 
 X = (torch.rand(6, 1, 2, 4, generator=torch.Generator().manual_seed(1)) < 0.4).double()

@@ -14,7 +14,7 @@ from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import HVAE, SPVAE, VAE
 from pyro_spvae.nn import MultiScale, PixelCNN
 from pyro_spvae.priors import MixtureOfGaussians, StandardNormal, VampPrior
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.objective import build_loss, build_objective, check_objective
 
 LEAVES = {

@@ -21,8 +21,8 @@ from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import BoltzmannMachine
 from pyro_spvae.testing import DiscretePriorTests
 from pyro_spvae.testing.block_tests import moved_from_start
-from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import evaluate_rows
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.stated import stated_lines
 from pyro_spvae.training.train import train
 from pyro_spvae.training.trainer import Trainer

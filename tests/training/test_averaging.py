@@ -13,9 +13,9 @@ from pyro_spvae.distributions import Unsmoothed
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.training.averaging import AveragedWeights
-from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import mean_bounds
 from pyro_spvae.training.fit import fit
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 from tests.helpers import small_spvae

@@ -14,7 +14,8 @@ import torch
 from pyro_spvae.data import DataSet, Values, load_data
 from pyro_spvae.training.build import build_model
 from pyro_spvae.training.candidates import as_stated, candidates, is_open, is_raced
-from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.hidden_trees import tree_training, tree_units
 from pyro_spvae.training.reading import modelled
 from pyro_spvae.training.resolve import resolve

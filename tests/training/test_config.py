@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyro_spvae.training.config import FitConfig, TrainConfig, read_config
+from pyro_spvae.training.config import TrainConfig, read_config
+from pyro_spvae.training.fit_config import FitConfig
 
 NAMES = [field.name for field in dataclasses.fields(TrainConfig)]
 VALUES = st.recursive(

@@ -19,7 +19,7 @@ from pyro_spvae.models import SPVAE, VAE, DiscreteVAE
 from pyro_spvae.nn import MLP
 from pyro_spvae.nn.leaf_conv import LeafBatchNorm
 from pyro_spvae.priors import BitChain, BoltzmannMachine, IndependentBits
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.run_folder import RunFolder

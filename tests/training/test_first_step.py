@@ -18,7 +18,7 @@ from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import DLGMM, HVAE, SPVAE
 from pyro_spvae.priors import BitChain, BoltzmannMachine, VampPrior
 from pyro_spvae.training import job as job_module
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import train

@@ -23,7 +23,8 @@ from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import StandardNormal
 from pyro_spvae.training import cuda_graphs, stepping
 from pyro_spvae.training import trainer as trainer_module
-from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.graphs import why_not
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.run_folder import RunFolder

@@ -15,7 +15,7 @@ from pyro_spvae import distributed
 from pyro_spvae.data import Rows, load_data
 from pyro_spvae.evaluating import lean
 from pyro_spvae.training.batches import Batches, kept_entries
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.objective import check_objective
 from pyro_spvae.training.train import resume, train
 from tests.training.cases import TINY, assert_same_outcome, built, images, same, stopped_after, table, trainer_of

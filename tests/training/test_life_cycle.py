@@ -13,8 +13,8 @@ from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import Prior
-from pyro_spvae.training.config import FitConfig
 from pyro_spvae.training.evaluation import evaluate_rows
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.trainer import Trainer
 from tests.cli_cases import Forked

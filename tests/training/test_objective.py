@@ -17,7 +17,7 @@ from pyro_spvae.infer import CircuitELBO, SingleLeafELBO
 from pyro_spvae.likelihoods import Bernoulli
 from pyro_spvae.models import VAE
 from pyro_spvae.training import job as job_module
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.job import set_up
 from pyro_spvae.training.objective import as_bound, build_loss, build_objective, check_objective
 from tests.helpers import small_spvae

@@ -14,7 +14,8 @@ from pyro_spvae import Circuit, chow_liu, whole
 from pyro_spvae.likelihoods import Categorical, Normal
 from pyro_spvae.models import SPN, SPVAE
 from pyro_spvae.training import start as starting
-from pyro_spvae.training.config import FitConfig, TrainConfig
+from pyro_spvae.training.config import TrainConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.interruption import Interrupted
 from pyro_spvae.training.resolve import resolve
 from pyro_spvae.training.trainer import Trainer

@@ -13,7 +13,7 @@ from pyro_spvae import poon_domingos
 from pyro_spvae.likelihoods import Normal
 from pyro_spvae.models import SPVAE
 from pyro_spvae.priors import VampPrior
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 from tests.training.cases import same
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pyro_spvae import poon_domingos
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.interruption import Interrupted, Interruption
 from pyro_spvae.training.trainer import Trainer
 from tests.helpers import small_spvae

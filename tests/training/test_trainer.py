@@ -16,7 +16,7 @@ from pyro_spvae.data import DataSet, Values
 from pyro_spvae.evaluating import lean
 from pyro_spvae.infer import CircuitELBO
 from pyro_spvae.training import trainer as trainer_module
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.trainer import Trainer
 from tests.helpers import small_spvae
 from tests.training.cases import TINY, images, same, script

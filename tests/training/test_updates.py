@@ -14,7 +14,7 @@ import torch
 from pyro_spvae import poon_domingos
 from pyro_spvae.likelihoods import Bernoulli, Likelihood, Normal
 from pyro_spvae.models import SPN, SPVAE, GaussianLeaf
-from pyro_spvae.training.config import FitConfig
+from pyro_spvae.training.fit_config import FitConfig
 from pyro_spvae.training.run_folder import RunFolder
 from pyro_spvae.training.train import resume
 from pyro_spvae.training.train import train as train_run
