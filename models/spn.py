@@ -406,7 +406,8 @@ class SPN(SPVAE):
     def _explain(self, batch: LeafBatch) -> Explanation:
         distribution = self.leaf.law(self.view.mask)
         patches = batch.patches
-        if batch.mask is not None:
+        padding = self.view.mask
+        if batch.mask is not None and bool((~batch.mask if padding is None else padding & ~batch.mask).any()):
             try:
                 mode = hidden_pixels(distribution, patches, batch.mask).mode
             except (NotImplementedError, AttributeError):

@@ -67,7 +67,8 @@ def evaluate(
 
     All in nats per row, higher is better for log-likelihood and elbo; bits/dim,
     lower is better, for images of grey levels. With the run's own options the
-    figures are those of its results.json. Writes .json, .npz (a value for each
+    figures are those of its results.json, unless it was trained with --test-rows:
+    all rows are asked about here. Writes .json, .npz (a value for each
     row, and for each latent dimension how much it varies with the data) and a
     histogram; for tables log_likelihoods.csv, a line for each row with its number
     in the file, from 0 (all rows of several files are numbered one file after the
@@ -221,12 +222,13 @@ def _least_likely(selection: Selection, evaluation: Evaluation) -> list[dict[str
 
 
 def _of_run(asked: Query, selection: Selection, observed: str | None, samples: int) -> dict[str, Any] | None:
-    """What ``results.json`` says of the same rows with another number of samples, if it does."""
+    """What ``results.json`` says with another number of samples, or of some of these rows alone, if it does."""
     run, kept = asked.run, asked.run.results
     if selection.label != "test" or observed is not None or selection.data.missing != run.config.missing:
         return None
-    names = ("samples", "log_likelihood", "standard_error")
-    if not all(name in kept for name in names) or kept["samples"] == samples:
+    names = ("rows", "samples", "log_likelihood", "standard_error")
+    same = (len(selection.rows), samples)
+    if not all(name in kept for name in names) or (kept["rows"], kept["samples"]) == same:
         return None
     return {name: kept[name] for name in names}
 
@@ -239,7 +241,7 @@ def table(results: dict[str, Any]) -> list[str]:
     lines = [
         ("log-likelihood", f"{results['log_likelihood']:.2f}", unit_of(results)),
         *((name, f"{value:.2f}", unit) for name, value, unit in kind_lines(results)),
-        *_lines_of_run(results.get("of_run")),
+        *_lines_of_run(results.get("of_run"), results["rows"]),
         ("bits/dim", _number(results["bits_per_dim"], 3), "bits"),
         ("per seen entry", _number(results.get("nats_per_seen_entry"), 4), "nats"),
         *(_bound_lines(results) if results["samples"] else ()),
@@ -283,11 +285,13 @@ def _latent_lines(results: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _lines_of_run(of_run: dict[str, Any] | None) -> list[tuple[str, str, str]]:
+def _lines_of_run(of_run: dict[str, Any] | None, rows: int) -> list[tuple[str, str, str]]:
     if of_run is None:
         return []
     error = of_run["standard_error"]
-    remark = f"nats, with {of_run['samples']:,} samples when it was trained"
+    of_rows = "" if of_run["rows"] == rows else f" of the first {of_run['rows']:,} rows"
+    by = f" with {of_run['samples']:,} samples" if of_run["samples"] else ""
+    remark = f"nats,{of_rows}{by} when it was trained"
     return [
         (
             "  of the run",

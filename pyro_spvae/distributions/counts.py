@@ -15,6 +15,7 @@ from pyro_spvae.checks import is_positive
 from pyro_spvae.distributions.beta import log_beta
 from pyro_spvae.distributions.binomial import log_binomial_coefficient
 from pyro_spvae.distributions.elementwise import LeafElementwise
+from pyro_spvae.distributions.large_counts import NegativeBinomial, Poisson
 from pyro_spvae.distributions.leaf import ParameterConstraint
 
 _POSITIVE = ParameterConstraint(constraints.positive, 1)
@@ -57,7 +58,7 @@ class LeafPoisson(_Counts):
         super().__init__({"rate": rate}, mask, validate_args)
 
     def family(self, *parameters: Tensor) -> Any:
-        return dist.Poisson(*parameters, validate_args=False)
+        return Poisson(*parameters, validate_args=False)
 
     def _mode(self, law: Any) -> Tensor:
         return torch.floor(law.rate)
@@ -96,7 +97,7 @@ class LeafNegativeBinomial(_Counts):
 
     def family(self, *parameters: Tensor) -> Any:
         total_count, logits = parameters
-        return dist.NegativeBinomial(total_count, logits=logits, validate_args=False)
+        return NegativeBinomial(total_count, logits=logits, validate_args=False)
 
 
 class LeafBetaBinomial(_Counts):

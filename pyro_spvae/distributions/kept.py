@@ -74,6 +74,22 @@ def carried(value: Tensor, fn: Callable[[Tensor], Tensor]) -> Tensor:
     return keep(new, carried(exact, fn) if isinstance(exact, Tensor) else exact.mapped(fn))
 
 
+def chosen(mask: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """
+    One of two values by a mask, with what is kept of them.
+
+    :param Tensor mask: ``bool``, broadcastable to the values; the first where it holds.
+    """
+    new, exact = torch.where(mask, one, other), (kept(one), kept(other))
+    if any(isinstance(known, LogFractions) for known in exact):
+        first, second = log_fractions(one), log_fractions(other)
+        log_value = torch.where(mask, first.log_value, second.log_value)
+        return keep(new, LogFractions(log_value, lambda: torch.where(mask, first.log_rest, second.log_rest)))
+    if all(isinstance(known, Tensor) for known in exact):
+        return keep(new, chosen(mask, *exact))
+    return new
+
+
 def log_fractions(value: Tensor) -> LogFractions:
     """The logarithms of fractions, kept or their own."""
     exact = kept(value)

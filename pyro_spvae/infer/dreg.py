@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import unwrap
 from torch import Tensor
 
 from pyro_spvae.distributions.kept import carried
@@ -43,8 +44,8 @@ class PathGradients:
 
     def __init__(self, guide: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._guide = guide
-        self._args = args
-        self._kwargs = kwargs
+        self._args = tuple(map(_anew, args))  # the guide's other run encodes data by parameters that are constants
+        self._kwargs = {name: _anew(value) for name, value in kwargs.items()}
         self._holders: list[dict[str, Tensor]] = []
         self._rerun: dict[str, Any] | None = None
         self._trace: Any = None
@@ -105,6 +106,11 @@ class PathGradients:
                 holder["factor"] = particle
 
 
+def _anew(value: Any) -> Any:
+    """A batch that keeps encodings without them; other arguments as they are."""
+    return value.anew() if hasattr(value, "anew") else value
+
+
 def _weighed(value: Tensor, holder: dict[str, Tensor], event_dim: int) -> Tensor:
     weighed: Tensor = _WeighGradient.apply(value, holder, event_dim)
     return weighed
@@ -130,7 +136,7 @@ class _WeighGradient(torch.autograd.Function):
 @contextmanager
 def _frozen(guide: Any, trace: Any) -> Iterator[None]:
     """Within the block the guide's parameters do not require gradients."""
-    owner = owner_of(guide)
+    owner = owner_of(unwrap(guide))  # handlers do not change whose it is
     parameters: set[Any] = set() if owner is None else set(owner.parameters())
     for site in trace.nodes.values():
         if site["type"] == "param":

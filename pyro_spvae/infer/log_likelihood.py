@@ -8,11 +8,12 @@ import math
 from typing import Any
 
 import torch
+from pyro.poutine.messenger import unwrap
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pyro_spvae import checks
-from pyro_spvae.blocks import held
+from pyro_spvae.blocks import held, in_mode
 from pyro_spvae.circuits.numerics import log_sum_exp
 from pyro_spvae.infer.circuit_elbo import CircuitELBO
 from pyro_spvae.infer.leaf_terms import LeafTermCollector, LeafTerms
@@ -44,7 +45,8 @@ def log_likelihood(
     with K (Theorem 2). Enumerated sites of the guide are summed over. Each datum is encoded once; at most
     ``chunk_size`` pairs of datum and sample are decoded at a time, and exactly ``num_samples`` samples are drawn
     whether or not the chunks divide them. Where nothing is drawn
-    besides the tree the value is exact, and computed once for any number of samples.
+    besides the tree the value is exact, and computed once for any number of samples. Modules that the programs belong
+    to are in evaluation mode meanwhile.
 
     :param callable model: a model with one ``InducedTree`` site, called as ``model(x)`` or ``model(x, observed=...)``.
     :param callable guide: its guide, called alike.
@@ -85,7 +87,9 @@ def log_likelihood(
     with (
         alone(),
         torch.no_grad(),
-        held(owner_of(model), owner_of(guide)),  # priors are kept from block to block
+        in_mode(owner_of(unwrap(model)), training=False),  # handlers do not change whose it is
+        in_mode(owner_of(unwrap(guide)), training=False),
+        held(owner, owner_of(guide)),  # priors are kept from block to block
         tqdm(total=len(x), desc="log-likelihood", unit="datum", disable=not progress) as bar,
     ):
         start = 0

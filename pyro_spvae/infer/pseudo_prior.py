@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+
+from pyro_spvae.distributions.chosen import Chosen
 
 
 class PseudoPriorMessenger(Messenger):
@@ -34,13 +35,15 @@ class PseudoPriorMessenger(Messenger):
         self.tree = tree
         self.guide = guide
         self.values: dict[str, Tensor] = {}
+        self._latents: set[str] = set()  # sites that handlers outside may give values, which makes them observed
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"]:
             msg["mask"] = self.tree if msg["mask"] is None else msg["mask"] & self.tree
             return
+        self._latents.add(msg["name"])
         guide = self._guide_site(msg["name"])
-        msg["fn"] = dist.MaskedMixture(self.tree, guide["fn"], msg["fn"])
+        msg["fn"] = Chosen(self.tree, guide["fn"], msg["fn"])
         # off the tree it counts as it does in the guide
         if msg["mask"] is not guide["mask"]:
             msg["mask"] = self._by_tree(*(True if mask is None else mask for mask in (msg["mask"], guide["mask"])))
@@ -49,7 +52,7 @@ class PseudoPriorMessenger(Messenger):
             msg["scale"] = self._by_tree(*scales)
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if not msg["is_observed"]:
+        if msg["name"] in self._latents:
             self.values[msg["name"]] = msg["value"]
 
     def _by_tree(self, on: Any, off: Any) -> Tensor:

@@ -75,6 +75,10 @@ class LeafBatch:
         """The same batch, which keeps encodings: for as long as parameters stay as they are."""
         return self if self._encoded is not None else replace(self, _encoded={})
 
+    def anew(self) -> LeafBatch:
+        """The same batch, of which nothing is encoded yet, nor will be kept."""
+        return self if self._encoded is None else replace(self, _encoded=None)
+
     @staticmethod
     def make(
         view: LeafView,

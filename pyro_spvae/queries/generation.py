@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_spvae import checks
+from pyro_spvae.distributions import InducedTree
 from pyro_spvae.distributions.autoregressive import pixel_summaries
 from pyro_spvae.locking import alone
 from pyro_spvae.queries.decoding import DrawMessenger
@@ -94,13 +96,20 @@ class Generation(Storage):
             drawn from the model given the others.
         :returns: ``[data, *event_shape]``.
         :raises TypeError: if a value is no tensor.
-        :raises ValueError: if a site is unknown, or a value of another shape.
+        :raises ValueError: if a site is unknown, or a value of another shape, or leaves are those of no induced tree.
         """
         checks.instance("tree", tree, Tensor)
         if tree.dtype != torch.bool or tree.dim() != 2 or tree.size(1) != self.num_leaves:
             raise ValueError(
                 f"tree is of type {tree.dtype} and shape {list(tree.shape)}; bool [data, {self.num_leaves}], the "
                 "leaves that are selected, is needed"
+            )
+        none = InducedTree(self.circuit).log_prob(tree) == -math.inf
+        if bool(none.any()):
+            row = int(none.nonzero()[0, 0])
+            raise ValueError(
+                f"tree selects in row {row} the leaves {tree[row].nonzero().flatten().tolist()}, which no induced tree "
+                "has; leaves that hold each entry once, such as InducedTree(spvae.circuit).sample() has, are needed"
             )
         for name, value in latents.items():
             checks.latent_site("latents holds", name, self.latents)

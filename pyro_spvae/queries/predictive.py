@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_spvae.circuits.numerics import log_sum_exp
 from pyro_spvae.data import Column
-from pyro_spvae.distributions.autoregressive import pixel_means
+from pyro_spvae.distributions.autoregressive import means_need_draws, pixel_means
 from pyro_spvae.distributions.kinds import hidden_pixels
 from pyro_spvae.infer import collapse_tree
 from pyro_spvae.queries.decoding import DrawMessenger
@@ -24,6 +24,7 @@ from pyro_spvae.queries.programs import particles
 from pyro_spvae.queries.quiet import quiet
 
 _VALUES = 2**22  # log-densities that are held together
+_PAIRS = 8192  # data times draws of pixels
 
 
 class Predictive:
@@ -50,7 +51,7 @@ class Predictive:
     """
 
     def __init__(self, root: Generation, x: Tensor, observed: Tensor, num_particles: int, first: int = 0) -> None:
-        self.root, self.x, self.observed = root, x, observed
+        self.root, self.x, self.observed, self.num_particles = root, x, observed, num_particles
         self.batch = replace(root.prepare(torch.where(observed, x, 0.0), observed), first=first)
         with torch.no_grad(), quiet(root):
             self.posterior = TreePosterior(root, self.batch, num_particles)
@@ -76,23 +77,39 @@ class Predictive:
 
         .. math:: E[x_j \mid s] = \sum_{l \ni j} P(l \mid s) \sum_k \hat w_{kl}\, E[x_{lj} \mid z_{kl}, s_l],
 
-        and where pixels of a leaf wait for each other of each given a draw of those before it. Of categories that of
-        their numbers.
+        and where pixels of a leaf wait for each other of each given a draw of those before it, averaged over as many
+        draws as there are particles. Of categories that of their numbers.
 
         :param bool progress: show a progress bar where pixels are drawn one after the other.
         :returns: float64 ``[data, *event_shape]``; in the place of what is seen, anything may stand.
+        """
+        means, drawn = self._means(len(self.log_share), progress)
+        most = self.num_particles if drawn and len(self.log_share) == 1 else 1  # draws of latent variables are averaged
+        size = max(1, _PAIRS // self.batch.rows)
+        total, done = means, 1
+        while done < most:
+            size = min(size, most - done)
+            total = total + self._means(size, progress)[0].sum(0, keepdim=True)
+            done += size
+        means = total / done  # [K, B, L, P]
+        posterior = self.log_posterior.exp()
+        of_leaves = (self.log_share.double().exp().unsqueeze(-1) * means).sum(0)  # [B, L, P]
+        return self.root.view.assemble(posterior > 0, posterior.unsqueeze(-1) * of_leaves)
+
+    def _means(self, num: int, progress: bool) -> tuple[Tensor, bool]:
+        """
+        Means of pixels given what was drawn of latent variables, ``[particle, data, leaf, pixel]``, and whether also
+        given pixels that are drawn.
         """
         root, mask = self.root, self.batch.mask
         seen = None if mask is None else (self.batch.patches, mask)
         latents = {name: value for name, (value, _) in self.posterior.values.items()}
         zero = root._reference().new_zeros(())  # draws of all leaves would take long, and most means need none
         with quiet(root), DrawMessenger(progress=progress, zero=zero, seen=seen, means=True):
-            model = particles(poutine.condition(collapse_tree(root.model), data=latents), len(self.log_share))
+            model = particles(poutine.condition(collapse_tree(root.model), data=latents), num)
             trace: Any = poutine.trace(model).get_trace(num=self.batch.rows)
-            means = pixel_means(trace.nodes["x"]["fn"], trace.nodes["x"]["value"]).double()  # [K, B, L, P]
-        posterior = self.log_posterior.exp()
-        of_leaves = (self.log_share.double().exp().unsqueeze(-1) * means).sum(0)  # [B, L, P]
-        return root.view.assemble(posterior > 0, posterior.unsqueeze(-1) * of_leaves)
+            law = trace.nodes["x"]["fn"]
+            return pixel_means(law, trace.nodes["x"]["value"]).double(), means_need_draws(law)
 
     def coded(self, columns: Sequence[Column]) -> Tensor:
         """Which columns hold numbers of categories, ``bool [entry]``."""

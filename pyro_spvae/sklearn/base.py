@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -24,7 +25,7 @@ from pyro_spvae import checks
 from pyro_spvae.data import Column, DataSet
 from pyro_spvae.data.kinds import check_names
 from pyro_spvae.data.registry import check_options
-from pyro_spvae.data.seeds import start_seed
+from pyro_spvae.data.seeds import noise_seed, start_seed
 from pyro_spvae.data.tables import is_frame
 from pyro_spvae.distributed import choose_device
 from pyro_spvae.locking import alone
@@ -42,6 +43,7 @@ from pyro_spvae.training.resolve import resolve
 _OF_MODEL = ("structure", "units", "latent_dim", "hidden", "race")
 _OF_FIT = ("epochs", "patience", "lr", "batch_size")
 _SEEDS = 2**31
+_ROW = 7  # stream of seeds
 _LEAST_ROWS = 2  # one to fit and one to watch
 _STATE = "_saved"  # the model in a pickle
 SAMPLES = 100
@@ -179,6 +181,12 @@ class SPVAEEstimator(BaseEstimator):
         with alone(), forked(device), pyro.settings.context(module_local_params=True):
             torch.manual_seed(seed)
             yield
+
+    def _seed_of(self, x: Tensor, seen: Tensor) -> int:
+        """A seed of the noise by which rows are answered, which follows from what is seen of them."""
+        values = torch.where(seen, x, 0.0).cpu().double().numpy()
+        digest = zlib.crc32(seen.cpu().numpy().tobytes(), zlib.crc32(values.tobytes()))
+        return noise_seed(self._seed, digest, _ROW)
 
     def _drawn_seed(self, random_state: Any) -> int:
         """A seed of what is drawn: of the state that is given, else of the estimator's own."""

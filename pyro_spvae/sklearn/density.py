@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import numpy as np
@@ -15,12 +14,10 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from pyro_spvae import checks
-from pyro_spvae.data.seeds import noise_seed
 from pyro_spvae.evaluating import by_blocks
 from pyro_spvae.sklearn.base import SPVAEEstimator
 from pyro_spvae.sklearn.tables import as_frame
 
-_ROW = 7  # stream of seeds
 _EXACT_ROWS = 256  # at a time, where nothing is drawn
 
 
@@ -94,7 +91,7 @@ class SPVAEDensity(DensityMixin, SPVAEEstimator):
 
         def compute(x: Tensor, seen: Tensor | None, seed: int) -> Tensor:
             assert seen is not None
-            torch.manual_seed(noise_seed(self._seed, _digest(x, seen), _ROW))
+            torch.manual_seed(self._seed_of(x, seen))
             return self.model_.log_likelihood(x, seen, num_samples=samples).unsqueeze(1)
 
         rows = 1 if self.model_.latents else _EXACT_ROWS  # each has noise of its own
@@ -124,7 +121,3 @@ class SPVAEDensity(DensityMixin, SPVAEEstimator):
             x = self.model_.sample(checks.positive_integer("n_samples", n_samples))
         found = x.cpu().double().numpy()
         return as_frame(found, self.columns_, self._entries) if self._of_frame else found
-
-
-def _digest(x: Tensor, seen: Tensor) -> int:
-    return zlib.crc32(seen.cpu().numpy().tobytes(), zlib.crc32(x.cpu().double().numpy().tobytes()))

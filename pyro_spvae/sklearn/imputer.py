@@ -75,7 +75,8 @@ class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
 
     def transform_draws(self, X: Any, draws: int = 5, random_state: Any = None) -> NDArray[Any]:
         """
-        Completed tables, whose missing entries are drawn given the seen ones of their row.
+        Completed tables, whose missing entries are drawn given the seen ones of their row; which draws these are
+        depends on which rows are asked about together.
 
         :param X: rows ``[N, D]``; columns of a DataFrame as in the fit.
         :param draws: number m of tables.
@@ -112,7 +113,14 @@ class SPVAEImputer(OneToOneFeatureMixin, TransformerMixin, SPVAEEstimator):
         return self.model_.impute(x, seen, draws, num_particles=self._particles)
 
     def _averages(self, x: Tensor, seen: Tensor, draws: int) -> Tensor:
-        """Conditional means, and most probable categories, ``[1, N, D]``."""
+        """
+        Conditional means, and most probable categories, ``[1, N, D]``; where there are latent variables each row by
+        draws of its own, so that it does not matter which other rows are asked about.
+        """
+        if len(x) > 1 and self.model_.latents:
+            pairs = zip(x.split(1), seen.split(1), strict=True)
+            return torch.cat([self._averages(row, mask, draws) for row, mask in pairs], 1)
+        torch.manual_seed(self._seed_of(x, seen))
         found = self.model_.conditional_mean(x, seen, num_particles=self._particles)
         coded = torch.tensor([column.is_coded for column in self.columns_], device=x.device)
         if self.model_.columns is None and bool((~seen & coded).any()):  # a likelihood that knows no categories

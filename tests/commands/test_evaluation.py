@@ -16,7 +16,7 @@ from pyro_spvae.training.evaluation import active_units, evaluate_rows
 from pyro_spvae.training.objective import build_objective
 from pyro_spvae.training.run import open_run
 from pyro_spvae.training.train import latent_lines
-from tests.cli_cases import Forked, command, python
+from tests.cli_cases import QUICK, Forked, command, python, train
 from tests.commands.cases import assert_picture, load, names, rows
 
 FIGURES = {
@@ -102,13 +102,26 @@ def test_other_samples_stand_beside_those_of_the_run(digits, tmp_path):
     results = evaluate(digits, samples=60, out=tmp_path, report=lines.append)
     kept = json.loads((tmp_path / "test-samples-60.json").read_text())
     assert kept == results and kept["samples"] == 60
-    assert kept["of_run"] == {name: trained[name] for name in ("samples", "log_likelihood", "standard_error")}
+    assert kept["of_run"] == {name: trained[name] for name in ("rows", "samples", "log_likelihood", "standard_error")}
     assert kept["log_likelihood"] > trained["log_likelihood"] and kept["of_run"]["samples"] == 10
     assert lines[0].endswith("250 rows, 60 samples")
     assert lines[1].split()[1] == f"{kept['log_likelihood']:.2f}" and lines[2].startswith("  of the run ")
     error = f"standard error {trained['standard_error']:.2f}"
     assert lines[2].endswith(f"{trained['log_likelihood']:.2f}  nats, with 10 samples when it was trained, {error}")
     assert json.loads((digits / "results.json").read_text()) == trained
+
+
+def test_the_figure_of_a_few_rows_stands_beside_that_of_all(tmp_path):
+    """Of a run whose training ended with the evaluation of some of its test rows."""
+    train("digits", *QUICK, "--test-rows", "40", "--out", tmp_path / "run")
+    trained, lines = json.loads((tmp_path / "run" / "results.json").read_text()), []
+    kept = evaluate(tmp_path / "run", report=lines.append)
+    assert trained["rows"] == 40 and kept["rows"] == 250
+    assert kept["of_run"] == {name: trained[name] for name in ("rows", "samples", "log_likelihood", "standard_error")}
+    wanted = (
+        f"{trained['log_likelihood']:.2f}  nats, of the first 40 rows with 10 samples when it was trained, standard"
+    )
+    assert lines[2].startswith("  of the run ") and wanted in lines[2]
 
 
 @pytest.mark.parametrize("options", [{"split": "validation"}, {"observed": "left"}, {"samples": 10}])

@@ -5,13 +5,18 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pyro
 import pytest
 import torch
+from pyro import poutine
 
-from pyro_spvae import CircuitELBO, log_likelihood
-from pyro_spvae.nn import MLP
+from pyro_spvae import SPVAE, CircuitELBO, log_likelihood, whole
+from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.models import VAE, DiscreteVAE
+from pyro_spvae.nn import MLP, MultiScale
+from tests.helpers import small_spvae
 from tests.linear_gaussian import LinearGaussian
 
 
@@ -105,6 +110,36 @@ def seen(monkeypatch):
 
     monkeypatch.setattr(CircuitELBO, "terms", record)
     return chunks
+
+
+class TestMode:
+    """The estimate is of the model in evaluation mode, which it leaves as it was."""
+
+    def test_statistics_of_batches_stay(self):
+        decoder = MultiScale(smallest=2, filters=2, blocks=1)
+        spvae = SPVAE(whole((4, 4)), 1, leaf=VAE(Bernoulli(), latent_dim=2, decoder=decoder)).double()
+        x = (torch.rand(6, 1, 4, 4) < 0.4).double()
+        before = {name: value.clone() for name, value in spvae.state_dict().items()}
+        found = []
+        for ask in (partial(log_likelihood, spvae.model, spvae.guide), spvae.log_likelihood):
+            torch.manual_seed(0)
+            found.append(ask(x, num_samples=20))
+        torch.testing.assert_close(*found)
+        masked = poutine.mask(spvae.model, mask=torch.tensor(True))
+        log_likelihood(masked, spvae.guide, x, num_samples=2)
+        assert all(torch.equal(value, before[name]) for name, value in spvae.state_dict().items())
+        assert spvae.training and spvae.leaf.training
+
+    def test_bits_are_bits(self):
+        """And not the variables that smooth them in training."""
+        spvae = small_spvae(whole((3,)), 1, leaf=DiscreteVAE(Bernoulli(), latent_dim=3))
+        x = torch.cartesian_prod(*[torch.arange(2.0, dtype=torch.float64)] * 3)
+        found = []
+        for ask in (partial(log_likelihood, spvae.model, spvae.guide), spvae.log_likelihood):
+            torch.manual_seed(0)
+            found.append(ask(x, num_samples=20_000))
+        torch.testing.assert_close(*found)
+        assert found[0].exp().sum().item() == pytest.approx(1, abs=0.02)
 
 
 class TestChunks:

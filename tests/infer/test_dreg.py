@@ -4,16 +4,20 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from contextlib import nullcontext
 
 import pyro
 import pytest
 import torch
+from pyro import poutine
 
 from pyro_spvae import SPVAE, CircuitELBO, poon_domingos, whole
-from pyro_spvae.guides import DVAEppGuide
+from pyro_spvae.blocks import unstated
+from pyro_spvae.guides import DVAEppGuide, HierarchicalGuide
 from pyro_spvae.likelihoods import Bernoulli
-from pyro_spvae.models import DVAEpp
+from pyro_spvae.models import DLGMM, HVAE, SBVAE, DVAEpp
 from tests.helpers import assert_same_gradients, gradients, small_spvae
 from tests.infer.cases import annealed, two_layer
 
@@ -93,6 +97,26 @@ def test_without_gradients_the_loss_is_the_plain_one():
         with torch.no_grad():
             losses.append(float(CircuitELBO(3, gradient=gradient)(spvae.model, spvae.guide)(x)))
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("of_batch", [{"keep": False}, {"keep": True}], ids=["anew", "kept"])
+@pytest.mark.parametrize("stated", [True, False])
+@pytest.mark.parametrize(
+    "leaf", [HVAE(Bernoulli(), 2, 2), SBVAE(Bernoulli(), 3), DLGMM(Bernoulli(), 2, 3, summed=True)]
+)
+def test_whoever_prepares_the_batch(leaf, stated, of_batch):
+    """Encodings that are kept do not reach the guide's second run, nor do handlers hide whose parameters are frozen."""
+    guide = {"guide": HierarchicalGuide()} if isinstance(leaf, HVAE) else {}  # the others ask for theirs
+    spvae = small_spvae(whole((3,)), 2, leaf=copy.deepcopy(leaf), **guide)
+    x = (torch.rand(5, 3) < 0.5).double()
+    masked = poutine.mask(spvae.guide, mask=torch.tensor(True))
+    found = []
+    for own, batch in ((spvae.guide, x), (masked, spvae.prepare(x, **of_batch))):
+        pyro.set_rng_seed(1)
+        with nullcontext() if stated else unstated():
+            loss = CircuitELBO(3, gradient="dreg").differentiable_loss(spvae.model, own, batch)
+        found.append(gradients(spvae, loss))
+    assert_same_gradients(found[1], found[0])
 
 
 def test_batch_normalisation_learns_nothing_of_the_guides_second_run():

@@ -11,13 +11,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import TraceEnum_ELBO
+from pyro.infer import Predictive, TraceEnum_ELBO
+from pyro.infer.autoguide import AutoNormal
 from torch import nn
 
 from pyro_spvae import CircuitELBO, InducedTree, poon_domingos
 from pyro_spvae.blocks import Latent
-from pyro_spvae.guides import LeafGuide, MixedGuide
-from pyro_spvae.models import LeafModel, MixedLeaf
+from pyro_spvae.guides import HierarchicalGuide, LeafGuide, MixedGuide
+from pyro_spvae.likelihoods import Bernoulli
+from pyro_spvae.models import DLGMM, HVAE, SBVAE, DiscreteVAE, LeafModel, MixedLeaf
 from tests.helpers import assert_same_gradients, gradients, leaf_log_weights, small_spvae
 from tests.models.own_leaves import Bare
 
@@ -171,6 +173,54 @@ def test_parts_of_a_mixed_leaf_count_as_they_do_alone(case):
             pyro.set_rng_seed(1)
             losses.append(elbo.loss(spvae.model, spvae.guide, x))
         assert losses[0] == pytest.approx(losses[1], abs=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sticks_are_scored_as_they_were_drawn(dtype):
+    """Though weights underflow: what is known of them beside their rounded values is known of leaves off the tree."""
+    spvae = small_spvae(poon_domingos((2, 2), delta=1), leaf=SBVAE(Bernoulli(), 40, alpha0=0.3)).to(dtype)
+    x = (torch.rand(30, 1, 2, 2) < 0.3).to(dtype)
+    losses = []
+    for elbo in (TraceEnum_ELBO(max_plate_nesting=2, strict_enumeration_warning=False), CircuitELBO()):
+        pyro.set_rng_seed(1)
+        losses.append(elbo.loss(spvae.model, spvae.guide, x))
+    precision = 1e-5 if dtype == torch.float32 else 1e-12
+    assert losses[0] == pytest.approx(losses[1], rel=precision)
+
+
+TWO_SITES = {
+    "hvae": lambda: (HVAE(Bernoulli(), 2, 2), HierarchicalGuide()),
+    "dlgmm": lambda: (DLGMM(Bernoulli(), 2, 3), None),
+}
+
+
+@pytest.mark.parametrize("kind", TWO_SITES)
+def test_values_may_come_from_outside(kind):
+    """From handlers around the model, which make latent sites observed: also of a site on which another one depends."""
+    leaf, guide = TWO_SITES[kind]()
+    spvae = small_spvae(poon_domingos((1, 4), delta=2), leaf=leaf, **({} if guide is None else {"guide": guide}))
+    x = (torch.rand(3, 1, 1, 4) < 0.5).double()
+    first = next(iter(leaf.latents))
+    drawn = poutine.trace(spvae.model).get_trace(x)
+    values = {name: drawn.nodes[name]["value"] for name in ("tree", *leaf.latents)}
+    found = []
+    for model in (poutine.condition(spvae.model, data=values), poutine.replay(spvae.model, trace=drawn)):
+        trace = poutine.trace(model).get_trace(x)
+        trace.compute_log_prob()
+        found.append({name: trace.nodes[name]["log_prob"] for name in (*values, "x")})
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], msg=name)
+    pyro.set_rng_seed(0)
+    drawn = Predictive(spvae.model, guide=spvae.guide, num_samples=2)(x)
+    assert set(drawn) == {"tree", *leaf.latents, "x"} and drawn[first].shape[0] == 2
+
+
+def test_guides_of_pyro_find_the_supports_of_smoothed_bits():
+    spvae = small_spvae(poon_domingos((1, 4), delta=2), leaf=DiscreteVAE(Bernoulli(), 3))
+    x = (torch.rand(3, 1, 1, 4) < 0.5).double()
+    guide = AutoNormal(poutine.block(spvae.model, hide=["tree"]))
+    z = guide(x)["z"]
+    assert z.shape == (3, LEAVES, 3) and ((z > 0) & (z < 1)).all()
 
 
 def delta(values):

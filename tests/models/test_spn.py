@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from pyro_spvae import Circuit, CircuitELBO, log_likelihood, poon_domingos, quad_tree, random_binary_tree, whole
 from pyro_spvae.guides import LeafGuide, NormalGuide
 from pyro_spvae.infer import bound_terms
-from pyro_spvae.likelihoods import Bernoulli, Normal
+from pyro_spvae.likelihoods import Bernoulli, DiscretizedLogisticMixture, Normal
 from pyro_spvae.models import SPN, SPVAE, VAE, Explanation, FactorizedLeaf
 from pyro_spvae.queries.posterior import LeafDraws
 from tests.circuits.oracle import enumerate_induced_trees
@@ -293,6 +293,20 @@ REFUSED = [
         "mpe needs the mode of the likelihood Modeless, which is not defined$",
     ),
 ]
+
+
+@pytest.mark.parametrize("width", [4, 3])
+def test_no_mode_is_needed_where_all_is_seen(width):
+    """Nor where leaf regions of other sizes are padded."""
+    likelihood = DiscretizedLogisticMixture(levels=3, components=2)
+    spn = SPN(poon_domingos((1, width), 2), 2, likelihood=likelihood, channels=3)
+    x = spn.sample(3)
+    found = spn.mpe(x)
+    assert torch.equal(found.x, x)
+    again = spn.mpe(x, torch.ones_like(x, dtype=torch.bool))
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+    with pytest.raises(ValueError, match="^mpe needs the mode"):
+        spn.mpe(x, torch.arange(width) > 0)
 
 
 @pytest.mark.parametrize(("ask", "message"), REFUSED)

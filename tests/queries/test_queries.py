@@ -256,6 +256,18 @@ def test_what_is_decoded_is_checked(change, error, message):
         spvae.decode(tree, {name: value for name, value in change.items() if name != "tree"})
 
 
+@pytest.mark.parametrize("leaves", [[0, 1], [0], [], [0, 2, 4, 6, 7], "all"])
+def test_leaves_of_no_induced_tree_are_not_decoded(leaves):
+    spvae = small_spvae(GRID)
+    tree = spvae.circuit.sample((2,))
+    tree[1] = False
+    tree[1, slice(None) if leaves == "all" else leaves] = True
+    with pytest.raises(
+        ValueError, match=r"^tree selects in row 1 the leaves \[.*\], which no induced tree has; leaves th"
+    ):
+        spvae.decode(tree, {})
+
+
 def test_what_the_prior_says_is_computed_on_the_models_device():
     nodes = prior_sites(small_spvae(poon_domingos((3, 2), delta=2)).to("meta"), 2, 3)
     assert {nodes[site]["value"].device.type for site in ("tree", "z", "x")} == {"meta"}

@@ -65,6 +65,23 @@ def test_draws_follow_the_seed_and_means_the_fit(fitted) -> None:
     assert not np.array_equal(one, two)
 
 
+def test_a_row_is_filled_alike_in_any_company() -> None:
+    """Though leaves have latent variables, which are averaged over draws."""
+    random = np.random.default_rng(5)
+    x = random.normal(size=(30, 3))
+    x[random.random(x.shape) < 0.3] = np.nan
+    imputer = SPVAEImputer(units=1, latent_dim=2, hidden=(4,), epochs=2, samples=7, random_state=0).fit(x)
+    assert imputer.model_.latents
+    found = imputer.transform(x)
+    assert np.array_equal(imputer.transform(x[::-1])[::-1], found)
+    some = np.isnan(x).any(1)
+    assert np.array_equal(imputer.transform(x[some]), found[some])
+    assert np.array_equal(np.concatenate([imputer.transform(row[None]) for row in x]), found)
+    other = SPVAEImputer(units=1, latent_dim=2, hidden=(4,), epochs=2, samples=7, random_state=0).fit(x)
+    other._seed += 1
+    assert not np.array_equal(other.transform(x), found)
+
+
 def test_against_exact_conditionals() -> None:
     """Of a mixture of factorised leaves: the mean by quadrature, and the most probable category."""
     x = mixed(200)
