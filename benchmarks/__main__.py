@@ -125,7 +125,7 @@ images, lower is better, of the sum-product VAE by 10 importance samples, so a l
 
 ![bits/dim of test images against CPU seconds of training](../docs/pictures/grey-images.png)
 
-The tree from clusters has after 50 s, of which its start took about 24, what cirkit's has not after 300.
+The tree from clusters is after 50 s, about 24 of them its start, ahead of cirkit's after 300.
 
 cirkit is left out where it is not installed. Its releases ask for an older SciPy than others need, and those after
 0.3.0 clamp log-densities of products at -708 nats, so it is no part of the extra `benchmarks`; apart it is installed by

@@ -44,11 +44,12 @@ class SPVAE(Queries):
     The generative story, for every datum: draw an induced tree; for every leaf draw a latent code and a patch; the
     patches of the leaves on the tree make up the datum. Sites: ``"tree"`` (``bool[leaf]``), the leaf program's latent
     sites (``"z"``), ``"x"`` (patches) and, when generating, the deterministic ``"image"``; plates ``data`` (dim -2) and
-    ``leaf`` (dim -1). The same pair serves :class:`~pyro_spvae.infer.CircuitELBO`, which sums the tree out, Pyro's
-    ``Trace_ELBO``, ``TraceEnum_ELBO`` and ``RenyiELBO``, and every handler; of a single leaf ``TraceMeanField_ELBO``
-    and ``TraceGraph_ELBO`` take ``collapse_tree(spvae.model)``, and so do the others if the guide draws or enumerates
-    anything discrete (``RenyiELBO`` refuses it). Their ``Jit`` forms are the same bounds, for batches
-    of any size. An autoguide takes ``poutine.block(spvae.model, hide=["tree"])``.
+    ``leaf`` (dim -1). The same pair serves every handler and :class:`~pyro_spvae.infer.CircuitELBO`, which sums the
+    tree out; of several leaves Pyro's ``TraceEnum_ELBO`` with one particle is the same bound, and its others have wrong
+    gradients of the sum weights. Of a single leaf ``Trace_ELBO``, ``TraceEnum_ELBO`` and ``RenyiELBO`` are right,
+    ``TraceMeanField_ELBO`` and ``TraceGraph_ELBO`` take ``collapse_tree(spvae.model)``, and so do the first two if the
+    guide draws or enumerates anything discrete, for which ``RenyiELBO`` is not. Their ``Jit`` forms are the same
+    bounds, for batches of any size. An autoguide takes ``poutine.block(spvae.model, hide=["tree"])``.
 
     With B data, L leaves and patches of P pixels, a trace holds ``tree`` as ``bool [B, 1, L]``, ``z`` as
     ``[B, L, latent]``, ``x`` as ``[B, L, P]`` (of all leaves, on the tree or not) and ``image`` as

@@ -49,7 +49,8 @@ class Experiment:
         are ``tuned``. In Figure 2 the ``spvae`` has a learning rate of 0.003, and with less than a fifth of the images,
         which deeper networks overfit, the paper's parameterisation, one hidden layer instead of two in as many leaves,
         doubly reparameterised gradients, and a learning rate that falls from 0.01; the ``vae`` of continuous pixels has
-        a linear skip in networks of 190 units with so few, and the exponential average of its weights is kept.
+        a linear skip in networks of 190 units with so few, a tenth of the pixels is
+        hidden in training, and the exponential average of its weights is kept.
         All train on all images in a proper shuffle, where the authors' released code saw the first 17,384 only.
     :ivar float fraction: part of the training images.
     :ivar int layers: hidden layers; 3 is the paper's control of depth.
@@ -187,6 +188,7 @@ class Experiment:
             "schedule": recipe.schedule,
             "gradient": recipe.gradient,
             "average": recipe.average,
+            "hide": recipe.hide,
             "validate_every": recipe.validate_every(self.budget),
             "patience": recipe.patience,
             "epochs": recipe.epochs(self.model, self.budget, batches),

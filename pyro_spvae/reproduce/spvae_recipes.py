@@ -53,6 +53,7 @@ class How:
     :ivar float lr: the highest learning rate, if not the paper's.
     :ivar str schedule: of the rate.
     :ivar str average: of the weights.
+    :ivar float hide: part of the pixels of a batch that are hidden.
     :ivar bool strikes: whether training ends after eleven validations without a new maximum.
     :ivar int steps: of a whole run with the budget ``paper``, if not as many as others have.
     :ivar int most_steps: of Figure 2, and ``most_epochs``, where there is a limit.
@@ -71,6 +72,7 @@ class How:
     lr: float | None = None
     schedule: Literal["constant", "cosine", "one-cycle"] = "cosine"
     average: Literal["none", "ema"] = "none"
+    hide: float = 0.0
     strikes: bool = False
     steps: int | None = None
     most_steps: int | None = None
@@ -133,7 +135,7 @@ _BEST_OF_FEW: dict[tuple[SpvaeModel, Pixels], How] = {
     ("spvae", "continuous"): _SPVAE_OF_FEW,
     ("spvae", "discrete"): _SPVAE_OF_FEW,
     # with 190 units a skip takes no more parameters than 300 have without, for MNIST
-    ("vae", "continuous"): replace(_PAPER, skip=True, hidden=190, average="ema"),
+    ("vae", "continuous"): replace(_PAPER, skip=True, hidden=190, average="ema", hide=0.1),
 }
 
 

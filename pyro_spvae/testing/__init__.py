@@ -20,6 +20,7 @@ Tests run in whatever floating-point type is torch's default; float64 is recomme
 (``torch.set_default_dtype(torch.float64)`` in a fixture).
 """
 
+import pyro_spvae.testing.asserts  # noqa: F401  before the others
 from pyro_spvae.testing.block_tests import BlockTests
 from pyro_spvae.testing.leaf_pair_tests import LeafPairTests
 from pyro_spvae.testing.likelihood_tests import LikelihoodTests

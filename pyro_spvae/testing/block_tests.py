@@ -78,13 +78,13 @@ class BlockTests(SeededTests):
         that holds them states another ``leaf_axis``.
         """
         one = self.bound(leaves=1)
-        state = {}
+        of_one, state = one.state_dict(), {}
         for prefix, module in part.named_modules(remove_duplicate=False):
             axis = getattr(module, "leaf_axis", 0)
             for name, value in {**module._parameters, **module._buffers}.items():
                 if value is not None and name not in module._non_persistent_buffers_set:
                     key = f"{prefix}.{name}" if prefix else name
-                    has_leaves = value.dim() > axis and value.size(axis) == LEAVES
+                    has_leaves = key in of_one and value.shape != of_one[key].shape
                     state[key] = value.narrow(axis, leaf, 1) if has_leaves else value
         one.load_state_dict(state)
         return one

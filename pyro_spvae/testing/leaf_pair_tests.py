@@ -186,6 +186,37 @@ class LeafPairTests(ModelTests):
             values.append(CircuitELBO(2).bound(spvae.model, spvae.guide, rows, observed))
         close(values[0], values[1])
 
+    def test_masked_pixels_count_for_nothing(self, spvae: SPVAE, x: Tensor) -> None:
+        """Whatever patches hold where the mask does not: the model puts 0 there, which may be a value like others."""
+        if not self.partial_masks:
+            pytest.skip("pixels of a patch cannot be missing alone")
+        observed = torch.ones(1, 2, 4, dtype=torch.bool)
+        observed[..., 0, 0] = observed[..., 1, 3] = False
+        batch, (guide, _) = spvae.prepare(x, observed), self._traces(spvae, x, 2)
+        others = torch.where(batch.mask, batch.patches, spvae.prepare(self.data(self.rows)).patches)
+        found = []
+        for patches in (batch.patches, others):
+            with pyro.plate("data", self.rows, dim=-2), pyro.plate("leaf", spvae.num_leaves, dim=-1):
+                with poutine.trace() as tracer, poutine.replay(trace=guide):
+                    spvae.leaf(patches, batch.mask)
+            law: Any = tracer.trace.nodes["x"]["fn"]
+            found.append(law.log_prob(patches))
+        close(*found)
+
+    def test_rows_are_independent(self, spvae: SPVAE, x: Tensor) -> None:
+        """Log-weights of a datum given its latent variables do not depend on which others are in the batch."""
+        guide, _ = self._traces(spvae, x, 2)
+        sites = {name: site for name, site in guide.nodes.items() if is_drawn(site)}
+        # copies: of a draw itself more may be known than its value
+        given = {name: site["value"].clone() for name, site in sites.items()}
+        programs = collapse_tree(spvae.model), spvae.guide
+        together = [_log_probs(program, given, x) for program in programs]
+        for row in range(self.rows):
+            own = {name: _row(value, row, sites[name]["fn"].event_dim) for name, value in given.items()}
+            for program, of_all in zip(programs, together, strict=True):
+                for name, alone in _log_probs(program, own, x[row : row + 1]).items():
+                    close(*torch.broadcast_tensors(alone, _row(of_all[name], row, 0)))
+
     def test_both_modes(self, spvae: SPVAE, x: Tensor) -> None:
         for training in (True, False):
             spvae.train(training)
@@ -298,3 +329,16 @@ class LeafPairTests(ModelTests):
             value = spvae.posterior(x, num_particles=10)
             law_value: Any = poutine.trace(value).get_trace().nodes[name]["value"]
             assert tuple(law_value.shape) == (self.rows, spvae.num_leaves, *latent.event_shape)
+
+
+def _log_probs(program: Any, given: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """Log-probabilities of data and latent variables by site, ``[.., data, leaf]``."""
+    trace: Any = poutine.trace(poutine.condition(program, data=given)).get_trace(x)
+    trace.compute_log_prob()
+    return {name: trace.nodes[name]["log_prob"] for name in ("x", *given) if name in trace.nodes}
+
+
+def _row(value: Tensor, row: int, event_dim: int) -> Tensor:
+    """One datum of values ``[.., data, leaf, *event]``, of which the data axis may be one entry."""
+    axis = value.dim() - event_dim - 2
+    return value if axis < 0 or value.size(axis) == 1 else value.narrow(axis, row, 1)
