@@ -39,22 +39,22 @@ def info(
     What runs are and how far they came.
 
     :param paths: run folders, or folders that hold runs.
-    :param callable report: takes lines of text about runs that cannot be read; such runs are an error where they are
-        named themselves, and a line with the status ``damaged`` where they were found in a folder.
+    :param callable report: takes lines of text about runs that cannot be read; such a run is an error where it alone is
+        named, and among others a line with the status ``damaged``.
     :returns: a dict for each run, those on the same data in the order of their test log-likelihood, highest first:
         ``run``, ``data``, ``preprocess``, ``model``, ``parameters``, ``status`` (see
         :func:`~pyro_spvae.training.status.status_of`), ``log_likelihood`` (mean over the test split, nats per row),
         ``standard_error``, ``bits_per_dim``, ``samples``, ``seconds``, ``options``, which are those of its
         configuration by name, and ``race``, of the candidates that a table's model was chosen from (see
         :func:`pyro_spvae.training.race.race`); what is not known is ``None``.
-    :raises ValueError: if there is no run, or one that was named cannot be read.
+    :raises ValueError: if there is no run, or the only one that was named cannot be read.
     """
     rows: dict[Path, dict[str, Any]] = {}
-    for path in map(Path, paths):
-        if _is_run(path):
-            rows.setdefault(path.resolve(), _read(path))
-            continue
-        for run in _find(path):
+    named = list(map(Path, paths))
+    for path in named:
+        if _is_run(path) and len(named) == 1:
+            return [_read(path)]
+        for run in [path] if _is_run(path) else _find(path):
             if run.resolve() in rows:
                 continue
             try:

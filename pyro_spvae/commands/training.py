@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -69,40 +70,45 @@ def train(
     RUN --epochs 400, if it had fewer, or by more --patience, if that stopped it;
     its results stay until there are new ones.
     """
-    flags = {name: _read(name, value) for name, value in given.items() if value is not None}
-    if data is not None:
-        flags["data"] = data
-    report = (lambda line: None) if quiet else say
-    progress = sys.stderr.isatty() and not quiet
-    if resume is not None:
-        for name, value in {"--out": out, "--config": config}.items():
-            if value is not None:
-                raise ValueError(f"{name} is given, but --resume continues a run with its own folder and configuration")
-        if overwrite or dry_run:
-            raise ValueError("--overwrite and --dry-run describe new runs; leave them out with --resume")
-        from pyro_spvae.training.train import resume as run
+    with warnings.catch_warnings():
+        if quiet:
+            warnings.simplefilter("ignore")
+        flags = {name: _read(name, value) for name, value in given.items() if value is not None}
+        if data is not None:
+            flags["data"] = data
+        report = (lambda line: None) if quiet else say
+        progress = sys.stderr.isatty() and not quiet
+        if resume is not None:
+            for name, value in {"--out": out, "--config": config}.items():
+                if value is not None:
+                    raise ValueError(
+                        f"{name} is given, but --resume continues a run with its own folder and configuration"
+                    )
+            if overwrite or dry_run:
+                raise ValueError("--overwrite and --dry-run describe new runs; leave them out with --resume")
+            from pyro_spvae.training.train import resume as run
 
-        run(resume, changes=flags, progress=progress, report=report, download=download)
-        return
-    values = {} if config is None else read_config(config).to_dict()
-    chosen = TrainConfig.from_dict(values | flags, "")
-    from pyro_spvae.training.build import check_described
-    from pyro_spvae.training.candidates import as_stated
-    from pyro_spvae.training.optimiser_options import check_taken
+            run(resume, changes=flags, progress=progress, report=report, download=download)
+            return
+        values = {} if config is None else read_config(config).to_dict()
+        chosen = TrainConfig.from_dict(values | flags, "")
+        from pyro_spvae.training.build import check_described
+        from pyro_spvae.training.candidates import as_stated
+        from pyro_spvae.training.optimiser_options import check_taken
 
-    chosen = as_stated(chosen, flags)
-    check_described(chosen, flags)
-    check_taken(chosen, flags)
-    if dry_run:
-        from pyro_spvae.training.train import plan
+        chosen = as_stated(chosen, flags)
+        check_described(chosen, flags)
+        check_taken(chosen, flags)
+        if dry_run:
+            from pyro_spvae.training.train import plan
 
-        plan(chosen, report=say, download=download)
-        return
-    if out is None:
-        raise ValueError("--out is missing; give the folder to make for the run")
-    from pyro_spvae.training.train import train as run_new
+            plan(chosen, report=say, download=download)
+            return
+        if out is None:
+            raise ValueError("--out is missing; give the folder to make for the run")
+        from pyro_spvae.training.train import train as run_new
 
-    run_new(chosen, out, progress=progress, report=report, download=download, overwrite=overwrite)
+        run_new(chosen, out, progress=progress, report=report, download=download, overwrite=overwrite)
 
 
 def _signature() -> inspect.Signature:

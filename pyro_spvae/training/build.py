@@ -40,7 +40,8 @@ _LEARNING_ROWS = 10_000  # structure is learned from: correlations are then know
 _LEARNING = 6  # stream of seeds
 _DESCRIBED = {"hidden_dims", "activation", "networks", "normalise"}  # options by which a part describes its networks
 _NETWORKS = ("encoder", "decoder", "second", "conditional")  # what parts call those that they are given
-_OF_LATENTS = ("beta", "gradient", "reduce", "kl")  # options that say how latent variables are trained
+# options that say how latent variables are trained
+_OF_LATENTS = ("beta", "gradient", "reduce", "kl", "particles", "estimator", "warmup", "balance")
 
 
 def build_regions(config: TrainConfig, data: DataSet) -> RegionGraph:

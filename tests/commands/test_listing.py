@@ -85,7 +85,7 @@ def test_runs_in_folders_are_found_once(tmp_path):
     assert sorted(row["run"] for row in rows) == [str(tmp_path / "runs" / "demo" / "vae"), str(run)]
 
 
-def test_a_damaged_run_is_an_error_by_name_and_a_line_in_a_folder(tmp_path):
+def test_a_damaged_run_is_an_error_alone_and_a_line_among_others(tmp_path):
     write_run(tmp_path / "good", RESULTS)
     bad = write_run(tmp_path / "bad", RESULTS)
     (bad / "results.json").write_text('{"log_likel')
@@ -96,6 +96,7 @@ def test_a_damaged_run_is_an_error_by_name_and_a_line_in_a_folder(tmp_path):
     assert {row["run"].rsplit("/", 1)[1]: row["status"] for row in rows} == {"good": "finished", "bad": "damaged"}
     assert len(lines) == 1 and "bad/results.json" in lines[0]
     assert len(table(rows)) == 3
+    assert info([tmp_path / "good", bad], report=lines.append) == rows  # as a shell lists what is in a folder
     (bad / "results.json").write_text("[1, 2]")
     with pytest.raises(ValueError, match=r"holds a list; an object is needed"):
         info([bad])

@@ -12,6 +12,7 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -319,3 +320,13 @@ def interrupted(*args):
 
     Trainer._advance = signalled
     command(*args)
+
+
+def test_quiet_training_prints_no_notes(tmp_path):
+    """Such as those of a column that holds one value."""
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "table.npy", np.column_stack([random.normal(size=(40, 2)), np.ones(40)]))
+    options = ("--structure", "chow-liu", "--epochs", "1", "--out")
+    spoken = Forked(command, "train", tmp_path / "table.npy", *options, tmp_path / "again")
+    silent = Forked(command, "train", tmp_path / "table.npy", *options, tmp_path / "still", "--quiet")
+    assert "note  " in spoken.stdout + spoken.stderr and not silent.stdout + silent.stderr
