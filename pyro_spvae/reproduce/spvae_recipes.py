@@ -116,7 +116,7 @@ _BEST: dict[tuple[SpvaeModel, Pixels], How] = {
     ("vae", "continuous"): _PAPER,
     ("vae", "discrete"): _WIDEST,
     ("conv-spvae", "continuous"): _TUNED,
-    ("conv-spvae", "discrete"): replace(_ONE_CYCLE, lr=0.015, from_mean=True),
+    ("conv-spvae", "discrete"): replace(_ONE_CYCLE, lr=0.015, steps=20_000, from_mean=True),
     ("conv-vae", "continuous"): replace(_ONE_CYCLE, lr=0.002, steps=24_000, precision=True),
     ("conv-vae", "discrete"): replace(_ONE_CYCLE, lr=0.004, from_mean=True),
 }
