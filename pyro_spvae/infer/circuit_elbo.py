@@ -42,7 +42,8 @@ _REDUCES = ("leaf", "root")
 
 class CircuitELBO(ELBO):
     r"""
-    Lower bound on :math:`\sum_n \log p(x_n)` of a model whose induced tree is summed out exactly.
+    Lower bound on :math:`\sum_n \log p(x_n)` of a model whose induced tree is summed out exactly; an estimate that may
+    lie above it for a negative ``alpha``.
 
     The guide is traced, the model replayed with its tree site collapsed, and the sites inside the plate ``leaf`` give
     importance weights for every particle, datum and leaf, :math:`w_{kl} = p(x_l, z_{kl}) / q(z_{kl} \mid x_l)`. With

@@ -106,8 +106,9 @@ class Likelihood(Block):
                 "real numbers'"
             )
         if type(self).supports is Likelihood.supports and not _is_real(law):
+            base = type(getattr(law, "base_dist", law)).__name__
             raise ValueError(
-                f"the likelihood {name} returned a {type(law).__name__}, whose support is not all real numbers; define "
+                f"the likelihood {name} returned a {base}, whose support is not all real numbers; define "
                 "supports(self, x), whether each value is in it"
             )
         return self

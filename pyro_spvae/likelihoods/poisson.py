@@ -10,8 +10,8 @@ from pyro_spvae.likelihoods.of_family import OfFamily, check_above_zero
 
 class Poisson(OfFamily):
     r"""
-    Counts of a Poisson distribution with a learned rate each: :math:`m` at an output of 0, and by :math:`s` more for an
-    output that is a little above it by 1.
+    Counts of a Poisson distribution with a learned rate each, :math:`m\, g(2 o s / m)` at an output :math:`o` with
+    :math:`g(t) = \log_2(1 + 2^t)`: :math:`m` at an output of 0, where it grows by :math:`s` for each 1 of the output.
 
     :param float location: :math:`m`, about the mean of pixels.
     :param float scale: :math:`s`, about the standard deviation of their rates.

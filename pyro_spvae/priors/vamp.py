@@ -26,7 +26,7 @@ _OUTSIDE = 0.1  # part of the data's values outside of the range that is warned 
 
 class VampPrior(Prior):
     r"""
-    The guide's own posteriors at K pseudo-inputs, as a mixture (eq. (9) of the paper),
+    The guide's own posteriors at K pseudo-inputs, as a mixture (Tomczak and Welling 2018, eq. (9)),
 
     .. math:: p(z) = \frac1K \sum_{k=1}^K q(z \mid u_k).
 
@@ -42,7 +42,7 @@ class VampPrior(Prior):
     :param bool frozen: keep pseudo-inputs as they start. By default where ``data`` is given. Those that are learned
         from data start with normal noise of ``std`` on them.
     :param float mean: 0.05 is the paper's for MNIST and OMNIGLOT, 0.5 for Caltech and Frey Faces, 0.4 elsewhere.
-    :param float std: 0.01, 0.02 and 0.05.
+    :param float std: standard deviation of that start; in the paper 0.01, 0.02 and 0.05 for these.
     :param Sequence[float] range: least and largest value of a learned pseudo-input. It should hold most of the data, as
         the guide's networks see them: ``(-3, 3)`` for standardised ones. Training warns if it does not, and
         pseudo-inputs of ``init="data"`` are refused outside of it.

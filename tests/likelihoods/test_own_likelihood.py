@@ -80,7 +80,7 @@ REFUSED = [
         "the likelihood Own does not state what values it accepts; define accepts, as in accepts = 'finite real "
         "numbers'",
     ),
-    (own(lambda out: dist.Poisson(out.exp()).to_event(1)), f"the likelihood Own returned a Independent, {NOT_STATED}"),
+    (own(lambda out: dist.Poisson(out.exp()).to_event(1)), f"the likelihood Own returned a Poisson, {NOT_STATED}"),
     (own(lambda out: LeafPoisson(out.exp())), f"the likelihood Own returned a LeafPoisson, {NOT_STATED}"),
     (own(LeafBernoulli), f"the likelihood Own returned a LeafBernoulli, {NOT_STATED}"),
 ]

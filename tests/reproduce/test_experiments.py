@@ -137,7 +137,7 @@ def test_the_command_that_is_reported_runs_the_experiment(experiment, tiny_mnist
     [
         ("continuous", "conv-vae", 0.002, 61, True),
         ("discrete", "conv-vae", 0.004, 41, False),
-        ("discrete", "conv-spvae", 0.015, 41, False),
+        ("discrete", "conv-spvae", 0.015, 51, False),
     ],
 )
 def test_convolutional_models_have_a_rate_that_rises_and_falls(pixels, model, lr, epochs, theirs):
