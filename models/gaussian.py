@@ -25,7 +25,7 @@ class GaussianLeaf(TractableLeaf):
 
     :param int rank: of the covariance up to a diagonal, smaller than the number of columns; ``None``, the default, for
         a full covariance, 0 for independent columns.
-    :param Likelihood likelihood: of the columns, of which at least one is Normal or log-normal; ``Normal()`` by default.
+    :param Likelihood likelihood: of the columns, ``Normal()`` by default; at least one of them is Normal or log-normal.
     :raises ValueError: for a rank that is no whole number from 0.
 
     Example::

@@ -40,6 +40,7 @@ class LeafPoisson(_Counts):
 
     :param torch.Tensor rate: :math:`\lambda > 0`, ``[.., pixel]``.
     :param torch.Tensor mask: optional bool tensor broadcastable to ``[.., pixel]``, True = the pixel counts.
+    :param bool large: whether counts above 100,000 are to be exact, which takes two to four times as long.
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if ``rate`` is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a rate is invalid.
@@ -54,11 +55,14 @@ class LeafPoisson(_Counts):
 
     arg_constraints = {"rate": _POSITIVE}
 
-    def __init__(self, rate: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None) -> None:
+    def __init__(
+        self, rate: Tensor, mask: Tensor | None = None, *, large: bool = True, validate_args: bool | None = None
+    ) -> None:
+        self.large = large
         super().__init__({"rate": rate}, mask, validate_args)
 
     def family(self, *parameters: Tensor) -> Any:
-        return Poisson(*parameters, validate_args=False)
+        return (Poisson if self.large else dist.Poisson)(*parameters, validate_args=False)
 
     def _mode(self, law: Any) -> Tensor:
         return torch.floor(law.rate)
@@ -76,6 +80,7 @@ class LeafNegativeBinomial(_Counts):
     :param torch.Tensor total_count: :math:`r > 0`, not only integers, ``[.., pixel]``.
     :param torch.Tensor logits: :math:`\ell`, the logarithm of mean over :math:`r`.
     :param torch.Tensor mask: optional bool tensor broadcastable to ``[.., pixel]``, True = the pixel counts.
+    :param bool large: whether counts above 100,000 are to be exact, which takes two to four times as long.
     :param bool validate_args: whether to check parameters and values; None follows Pyro's global switch.
     :raises TypeError: if a parameter is no floating-point tensor, or ``mask`` no bool tensor.
     :raises ValueError: if shapes do not broadcast, or, under validation, if a parameter is invalid.
@@ -91,13 +96,21 @@ class LeafNegativeBinomial(_Counts):
     arg_constraints = {"total_count": _POSITIVE, "logits": ParameterConstraint(constraints.real, 1)}
 
     def __init__(
-        self, total_count: Tensor, logits: Tensor, mask: Tensor | None = None, *, validate_args: bool | None = None
+        self,
+        total_count: Tensor,
+        logits: Tensor,
+        mask: Tensor | None = None,
+        *,
+        large: bool = True,
+        validate_args: bool | None = None,
     ) -> None:
+        self.large = large
         super().__init__({"total_count": total_count, "logits": logits}, mask, validate_args)
 
     def family(self, *parameters: Tensor) -> Any:
         total_count, logits = parameters
-        return NegativeBinomial(total_count, logits=logits, validate_args=False)
+        kind = NegativeBinomial if self.large else dist.NegativeBinomial
+        return kind(total_count, logits=logits, validate_args=False)
 
 
 class LeafBetaBinomial(_Counts):

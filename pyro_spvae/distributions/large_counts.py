@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LARGE = 1e5  # below it about 1e-10 nats are lost
-_SERIES = 16.0  # from which on the series is exact in double precision
+#: counts below which torch's form loses about 1e-10 nats
+LARGE = 1e5
 _MOST = 300.0  # logits of means whose squares are numbers
+_HALF_LOG_TWO_PI = math.log(2 * math.pi) / 2
 
 
 class Poisson(dist.Poisson):
@@ -30,12 +31,12 @@ class Poisson(dist.Poisson):
         Of large :math:`x`, with :math:`d = (x - \lambda) / \lambda`,
         :math:`-\delta(x) - \lambda [(1 + d) \log(1 + d) - d] - \tfrac12 \log 2 \pi x`, see :func:`stirling_error`.
         """
-        large = value > _LARGE
+        large = value > LARGE
         found = super().log_prob(torch.where(large, 1.0, value))
-        x = torch.where(large, value, _LARGE)
-        d = (x - self.rate) / self.rate
+        x = value.clamp(min=LARGE)
+        d = x / self.rate - 1
         deviance = self.rate * ((1 + d) * d.log1p() - d)
-        return torch.where(large, -stirling_error(x) - deviance - (2 * math.pi * x).log() / 2, found)
+        return torch.where(large, -stirling_error(x) - x.log() / 2 - _HALF_LOG_TWO_PI - deviance, found)
 
 
 class NegativeBinomial(dist.NegativeBinomial):
@@ -43,38 +44,35 @@ class NegativeBinomial(dist.NegativeBinomial):
 
     def log_prob(self, value: Tensor) -> Tensor:
         r"""
-        Of large :math:`x` or :math:`r`, with the mean :math:`m = r e^\ell`, the sum of
+        Of large :math:`x`, with the mean :math:`m = r e^\ell`, the sum of
 
         .. math::
-            \delta(x + r) - \delta(x) - \delta(r) + \tfrac12 \log \frac{r}{2 \pi x (x + r)}, \quad
+            \delta(x + r) - \delta(x) + \bigl[r \log r - r - \log \Gamma(r)\bigr]
+            - \tfrac12 \log\bigl(x (x + r)\bigr), \quad
             x \Bigl[\log\Bigl(1 + \frac{r}{x}\Bigr) + \log \operatorname{sigmoid}(\ell)\Bigr], \quad
             r \log\Bigl(1 + \frac{x - m}{m + r}\Bigr),
 
-        see :func:`stirling_error`.
+        see :func:`stirling_error`; the term in brackets is :math:`\tfrac12 \log \tfrac{r}{2 \pi} - \delta(r)`.
         """
         r, logits = self.total_count, self.logits
-        value = value.expand(torch.broadcast_shapes(value.shape, self._batch_shape))
-        large = (value > 0) & ((value > _LARGE) | (r > _LARGE))
+        large = value > LARGE
         found = super().log_prob(torch.where(large, 1.0, value))
-        x = torch.where(large, value, _LARGE)
-        errors = stirling_error(x + r) - stirling_error(x) - stirling_error(r)
-        scale = (r / (2 * math.pi * x * (x + r))).log() / 2
-        m = r * logits.clamp(-_MOST, _MOST).exp()
-        far = x + r < (m + r) / 2
+        x = value.clamp(min=LARGE)
+        y, m = x + r, r * logits.clamp(-_MOST, _MOST).exp()
+        of_r = r * r.log() - r - r.lgamma()
+        ratio = y / (m + r)
+        far = ratio < 0.5
         near = torch.where(far, 0.0, (x - m) / (m + r)).log1p()
-        of_r = torch.where(far, (x / r).log1p() - F.softplus(logits), near)
-        return torch.where(large, errors + scale + x * ((r / x).log1p() + F.logsigmoid(logits)) + r * of_r, found)
+        rest = torch.where(far, (x / r).log1p() - F.softplus(logits), near)
+        of_x = stirling_error(y) - stirling_error(x) - (x.log() + y.log()) / 2
+        exact = of_x + of_r + x * ((r / x).log1p() + F.logsigmoid(logits)) + r * rest
+        return torch.where(large, exact, found)
 
 
 def stirling_error(x: Tensor) -> Tensor:
     r"""
     What Stirling's formula lacks,
-    :math:`\delta(x) = \log \Gamma(x + 1) - (x + \tfrac12) \log x + x - \tfrac12 \log 2 \pi`, for :math:`x > 0`.
+    :math:`\delta(x) = \log \Gamma(x + 1) - (x + \tfrac12) \log x + x - \tfrac12 \log 2 \pi`, of large :math:`x`.
     """
-    large = x > _SERIES
-    small = torch.where(large, 1.0, x)
-    direct = (small + 1).lgamma() - (small + 0.5) * small.log() + small - math.log(2 * math.pi) / 2
-    inverse = 1 / torch.where(large, x, _SERIES)
-    square = inverse.square()
-    series = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))
-    return torch.where(large, series, direct)
+    inverse = 1 / x
+    return inverse * (1 / 12 - inverse.square() / 360)

@@ -41,7 +41,8 @@ class OfFamily(Likelihood):
         return (self.sizes["pixels"],) * self.family.outputs(0)
 
     def _unit(self, like: Tensor) -> Unit:
-        return Unit(like.new_full((), self.location), like.new_full((), self.scale), like.new_zeros(0))
+        most = Unit.above(self.location, self.scale)
+        return Unit(like.new_full((), self.location), like.new_full((), self.scale), like.new_zeros(0), most)
 
     def forward(self, outputs: tuple[Tensor, ...], mask: Tensor | None = None) -> TorchDistribution:
         outputs = tuple(map(at_least_single, outputs))  # units are not known to half precision

@@ -50,13 +50,14 @@ class Units(nn.Module):
         super().__init__()
         unit = Unit.of(columns)
         # they follow from the columns, so they are not part of the state_dict
+        self.most = unit.most
         self.register_buffer("location", unit.location.reshape(shape), persistent=False)
         self.register_buffer("scale", unit.scale.reshape(shape), persistent=False)
         self.register_buffer("frequencies", unit.frequencies.reshape(*shape, -1), persistent=False)
 
     def of(self, like: Tensor) -> Unit:
         """In the type of a tensor."""
-        return Unit(*(value.to(like) for value in (self.location, self.scale, self.frequencies)))
+        return Unit(*(value.to(like) for value in (self.location, self.scale, self.frequencies)), self.most)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = dict(self._buffers)

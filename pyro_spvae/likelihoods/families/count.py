@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_spvae.distributions import LeafNegativeBinomial, LeafPoisson
+from pyro_spvae.distributions.large_counts import LARGE
 from pyro_spvae.distributions.leaf import LeafDistribution
 from pyro_spvae.likelihoods.families.family import (
     LEAST,
@@ -43,7 +44,7 @@ class PoissonFamily(_CountFamily):
         return 1
 
     def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
-        return LeafPoisson(mean_above_zero(outputs[0], unit), mask)
+        return LeafPoisson(mean_above_zero(outputs[0], unit), mask, large=unit.most > LARGE)
 
     def count_statistics(self, categories: int) -> int:
         return 1
@@ -71,7 +72,7 @@ class NegativeBinomialFamily(_CountFamily):
 
     def law(self, outputs: tuple[Tensor, ...], unit: Unit, mask: Tensor | None = None) -> LeafDistribution:
         mean, dispersion = self._parameters(outputs, unit)
-        return LeafNegativeBinomial(1 / dispersion, mean.log() + dispersion.log(), mask)
+        return LeafNegativeBinomial(1 / dispersion, mean.log() + dispersion.log(), mask, large=unit.most > LARGE)
 
     def count_statistics(self, categories: int) -> int:
         return 3

@@ -29,18 +29,26 @@ class Unit:
 
     :ivar Tensor location: ``[.., place]``, and ``scale``.
     :ivar Tensor frequencies: ``[.., place, category]``; of a family without categories there are none.
+    :ivar float most: a number below which almost all values are.
     """
 
     location: Tensor
     scale: Tensor
     frequencies: Tensor
+    most: float = math.inf
 
     @staticmethod
     def of(columns: Sequence[Column]) -> Unit:
         """That of columns of one family and number of categories, in double precision on the CPU."""
         even = [column.frequencies or [1 / len(column.categories) for _ in column.categories] for column in columns]
         rows = ([column.location for column in columns], [column.scale for column in columns], even)
-        return Unit(*(torch.tensor(row, dtype=torch.float64, device="cpu") for row in rows))
+        most = max((Unit.above(column.location, column.scale) for column in columns), default=math.inf)
+        return Unit(*(torch.tensor(row, dtype=torch.float64, device="cpu") for row in rows), most)
+
+    @staticmethod
+    def above(location: float, scale: float) -> float:
+        """Ten deviations above the mean."""
+        return location + 10 * scale
 
 
 class ColumnFamily:
