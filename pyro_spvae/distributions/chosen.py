@@ -34,6 +34,8 @@ class Chosen(dist.MaskedMixture):
         tensor([5., 0.])
     """
 
+    mask: Any
+
     @constraints.dependent_property
     def support(self) -> Any:
         """That of the second."""

@@ -57,7 +57,7 @@ class Units(nn.Module):
 
     def of(self, like: Tensor) -> Unit:
         """In the type of a tensor."""
-        return Unit(*(value.to(like) for value in (self.location, self.scale, self.frequencies)), self.most)
+        return Unit(self.location.to(like), self.scale.to(like), self.frequencies.to(like), self.most)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = dict(self._buffers)

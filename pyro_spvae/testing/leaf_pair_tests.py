@@ -193,6 +193,7 @@ class LeafPairTests(ModelTests):
         observed = torch.ones(1, 2, 4, dtype=torch.bool)
         observed[..., 0, 0] = observed[..., 1, 3] = False
         batch, (guide, _) = spvae.prepare(x, observed), self._traces(spvae, x, 2)
+        assert batch.mask is not None
         others = torch.where(batch.mask, batch.patches, spvae.prepare(self.data(self.rows)).patches)
         found = []
         for patches in (batch.patches, others):

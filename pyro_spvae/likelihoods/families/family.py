@@ -43,7 +43,8 @@ class Unit:
         even = [column.frequencies or [1 / len(column.categories) for _ in column.categories] for column in columns]
         rows = ([column.location for column in columns], [column.scale for column in columns], even)
         most = max((Unit.above(column.location, column.scale) for column in columns), default=math.inf)
-        return Unit(*(torch.tensor(row, dtype=torch.float64, device="cpu") for row in rows), most)
+        location, scale, frequencies = (torch.tensor(row, dtype=torch.float64, device="cpu") for row in rows)
+        return Unit(location, scale, frequencies, most)
 
     @staticmethod
     def above(location: float, scale: float) -> float:
