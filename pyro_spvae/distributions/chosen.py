@@ -28,6 +28,7 @@ class Chosen(dist.MaskedMixture):
 
     Example::
 
+        >>> import pyro.distributions as dist
         >>> from pyro_spvae.distributions.chosen import Chosen
         >>> law = Chosen(torch.tensor([True, False]), dist.Normal(0.0, 1.0), dist.Normal(5.0, 2.0))
         >>> law.mean
