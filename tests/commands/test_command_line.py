@@ -124,10 +124,10 @@ class TestInfo:
 
 
 def test_what_reads_the_output_may_end_first():
-    """As ``| head -1`` does: no word about the pipe, and no traceback."""
+    """As ``| head -0`` does: no word about the pipe, and no traceback."""
     command = [sys.executable, "-m", "pyro_spvae", "train", "digits", "--dry-run"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "{\n"
-        process.stdout.close()
+        assert process.stdout is not None
+        process.stdout.close()  # at once: what is read may end after all has been written, and then nothing fails
         said = process.stderr.read()
     assert process.returncode == 1 and "ipe" not in said and "Traceback" not in said
